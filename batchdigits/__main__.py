@@ -1,0 +1,5 @@
+"""`python -m batchdigits` is the command `batchdigits`."""
+
+from batchdigits.cli import main
+
+main()

@@ -1,0 +1,134 @@
+"""The model on disk: a directory `{model.keras, bundle.json}` in, a checked `Bundle` out, and the reverse.
+
+`bundle.json` names all that is needed to use the weights: the normalisation that they were trained behind, the
+calibration, and where they come from. Its sums guard against damage, not against malice: load only bundles you trust.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from batchdigits.errors import BundleError, shown
+from batchdigits.files import atomic_write, file_sha256
+from batchdigits.settings import DecodingSettings, NormalisationSettings
+
+FORMAT = 1
+"""Version of the layout of `bundle.json`."""
+
+PACKAGED = Path(__file__).parent / "model"
+"""The bundle that ships with the package."""
+
+_WEIGHTS = "model.keras"
+_CARD = "bundle.json"
+_REMEDY = "install batchdigits anew, or name a whole bundle with --model"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A model whose files were checked."""
+
+    directory: Path
+    """Where it lies."""
+    id: str
+    """sha256, hexadecimal, over everything in the bundle."""
+    normalisation: NormalisationSettings
+    """What the model was trained behind."""
+    temperature: float
+    """Calibration: what the logits are divided by."""
+    provenance: dict[str, Any]
+    """Data, settings, versions and metrics of the training run, as JSON has them."""
+
+    @property
+    def weights(self) -> Path:
+        """The Keras file."""
+        return self.directory / _WEIGHTS
+
+
+def load(directory: Path | None = None) -> Bundle:
+    """Read a bundle and check that it is whole and made for this version.
+
+    Args:
+        directory: The bundle; None is the one in the package.
+
+    Raises:
+        BundleError: It is missing, damaged, or made for another version.
+    """
+    directory = PACKAGED if directory is None else directory
+    name = shown(str(directory))
+    card = _read_card(directory, name)
+    if card.get("format") != FORMAT:
+        message = f"The model bundle {name} has format {card.get('format')}, expected {FORMAT}; {_REMEDY}."
+        raise BundleError(message)
+    try:
+        declared = card.pop("id")
+        versions = card["versions"]
+        weights_sha256 = card["weights_sha256"]
+        normalisation = NormalisationSettings(**card["normalisation"])
+        temperature = float(card["calibration"]["temperature"])
+        provenance = dict(card["provenance"])
+        found = file_sha256(directory / _WEIGHTS)
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"The model bundle {name} is damaged: its {_CARD} lacks or garbles {error}; {_REMEDY}."
+        raise BundleError(message) from error
+    except OSError as error:
+        message = f"The model bundle {name} cannot be read: {error.strerror}: {_WEIGHTS}; {_REMEDY}."
+        raise BundleError(message) from error
+    if found != weights_sha256 or _id(card) != declared:
+        broken = _WEIGHTS if found != weights_sha256 else _CARD
+        message = f"The model bundle {name} is damaged: {broken} does not match its sha256; {_REMEDY}."
+        raise BundleError(message)
+    if versions != _versions():
+        message = f"The model bundle {name} was made for {versions}, this program has {_versions()}; {_REMEDY}."
+        raise BundleError(message)
+    return Bundle(directory, declared, normalisation, temperature, provenance)
+
+
+def save(
+    directory: Path, *, normalisation: NormalisationSettings, temperature: float, provenance: dict[str, Any]
+) -> Bundle:
+    """Write `bundle.json` beside a `model.keras` that stands in `directory` already, and load the result.
+
+    Args:
+        directory: The bundle.
+        normalisation: What the model was trained behind.
+        temperature: Calibration: what the logits are divided by.
+        provenance: JSON about the training run.
+    """
+    card = {
+        "format": FORMAT,
+        "versions": _versions(),
+        "weights_sha256": file_sha256(directory / _WEIGHTS),
+        "normalisation": asdict(normalisation),
+        "calibration": {"temperature": temperature},
+        "provenance": provenance,
+    }
+    text = json.dumps({"id": _id(card), **card}, indent=2, ensure_ascii=False) + "\n"
+    with atomic_write(directory / _CARD) as file:
+        file.write(text.encode())
+    return load(directory)
+
+
+def _read_card(directory: Path, name: str) -> dict[str, Any]:
+    try:
+        card = json.loads((directory / _CARD).read_bytes())
+    except OSError as error:
+        message = f"The model bundle {name} cannot be read: {error.strerror}: {_CARD}; {_REMEDY}."
+        raise BundleError(message) from error
+    except ValueError as error:
+        message = f"The model bundle {name} is damaged: its {_CARD} is not JSON; {_REMEDY}."
+        raise BundleError(message) from error
+    if not isinstance(card, dict):
+        message = f"The model bundle {name} is damaged: its {_CARD} holds no object; {_REMEDY}."
+        raise BundleError(message)
+    return card
+
+
+def _id(card: dict[str, Any]) -> str:
+    """The sha256 of the card, which holds that of the weights, in one canonical spelling."""
+    return hashlib.sha256(json.dumps(card, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _versions() -> dict[str, int]:
+    return {"decoding": DecodingSettings.VERSION, "normalisation": NormalisationSettings.VERSION}

@@ -1,0 +1,135 @@
+"""From what the model saw to what a row says: logits and ink measures in; status, digit and confidence out.
+
+Numbers are rounded here, once, to the four decimals that reports show, and the status is decided on the rounded
+ones: whoever reads a report and knows the threshold comes to the same status as the program.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchdigits.errors import BundleError
+
+Logits = NDArray[np.float32]  # [N, K], K >= 10: the ten digits, then outputs that only the gate uses
+InkMeasures = NDArray[np.float32]  # [N, M]
+Digits = NDArray[np.int8]  # [N], -1 where there is none
+Fractions = NDArray[np.float64]  # [N], NaN where there is none
+
+DIGITS = 10
+"""The first columns of the logits: the digits 0 to 9."""
+DECIMALS = 4
+"""Decimals of every confidence and probability in a report."""
+INK = 0
+"""Column of the ink measures: the share of the page's pixels that are ink; 0 means that none was found."""
+NO_DIGIT = -1
+"""What stands in a column of digits where there is none."""
+
+
+class Status(StrEnum):
+    """What a row says about its page."""
+
+    OK = "ok"
+    """A digit, at or above the threshold."""
+    REVIEW = "review"
+    """A digit, below the threshold."""
+    BLANK = "blank"
+    """No ink was found."""
+    NOT_A_DIGIT = "not_a_digit"
+    """Ink, but the gate takes it for something else."""
+    UNREADABLE = "unreadable"
+    """The file could not be opened or decoded."""
+    TOO_LARGE = "too_large"
+    """Over the limit by its header or size; never decoded."""
+    UNSUPPORTED = "unsupported"
+    """A format that has to be converted first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What is decided about N readable pages, one column a field."""
+
+    status: list[Status]
+    """`ok`, `review` or `blank`."""
+    digit: Digits
+    """int8[N], the likeliest digit; -1 where blank."""
+    confidence: Fractions
+    """float64[N], its probability, four decimals; NaN where blank."""
+    runner_up: Digits
+    """int8[N], the second likeliest digit; -1 where blank."""
+    runner_up_confidence: Fractions
+    """float64[N], its probability, four decimals; NaN where blank."""
+    detail: list[str]
+    """The reason where the status is not `ok`; else empty."""
+    probabilities: NDArray[np.float32]
+    """float32[N, 10], four decimals each, so that a row sums to one within 0.0005; NaN where blank."""
+
+
+def decide(logits: Logits, ink: InkMeasures, *, threshold: float, temperature: float = 1.0) -> Decisions:
+    """Decide on readable pages.
+
+    Among equal logits the smaller digit wins. A page without ink is blank, whatever its logits say.
+
+    Args:
+        logits: float32[N, K] with K >= 10.
+        ink: float32[N, M], the ink measures of the same pages.
+        threshold: Confidence, 0 to 1, from which a digit is `ok`; below, it goes to review.
+        temperature: Calibration: what the logits are divided by; above 0.
+
+    Returns:
+        The decisions, row by row in the order of `logits`.
+
+    Raises:
+        BundleError: The model gave a page with ink a logit that is not a finite number.
+    """
+    has_ink = ink[:, INK] > 0
+    if not np.isfinite(logits[has_ink, :DIGITS]).all():
+        message = "The model gave a value that is not a finite number; it is damaged, so use another with --model."
+        raise BundleError(message)
+
+    exact = probabilities(logits[has_ink], temperature=temperature)  # [P, 10], P pages with ink
+    shares = np.full((len(logits), DIGITS), np.nan)
+    shares[has_ink] = np.round(exact, DECIMALS)
+
+    # By logits: of probabilities, several may have become 0.
+    order = np.argsort(-logits[:, :DIGITS], axis=1, kind="stable")  # [N, 10], likeliest first
+    first, second = order[:, 0], order[:, 1]
+    page = np.arange(len(logits))
+    confidence = shares[page, first]  # NaN where blank
+    digit = np.where(has_ink, first, NO_DIGIT).astype(np.int8)
+    runner_up = np.where(has_ink, second, NO_DIGIT).astype(np.int8)
+
+    status = np.select([~has_ink, confidence >= threshold], [Status.BLANK, Status.OK], Status.REVIEW).tolist()
+    return Decisions(
+        status=[Status(word) for word in status],
+        digit=digit,
+        confidence=confidence,
+        runner_up=runner_up,
+        runner_up_confidence=shares[page, second],
+        detail=[_detail(*row) for row in zip(status, first.tolist(), second.tolist(), strict=True)],
+        probabilities=shares.astype(np.float32),
+    )
+
+
+def probabilities(logits: Logits, *, temperature: float = 1.0) -> NDArray[np.float64]:
+    """Compute calibrated probabilities by a softmax in float64 that cannot overflow, unrounded.
+
+    Args:
+        logits: float32[N, K] with K >= 10; only the first ten columns count.
+        temperature: What the logits are divided by; above 0.
+
+    Returns:
+        float64[N, 10], 0 to 1, each row summing to one.
+    """
+    scaled = logits[:, :DIGITS].astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+def _detail(status: str, first: int, second: int) -> str:
+    if status == Status.BLANK:
+        return "no ink was found"
+    if status == Status.REVIEW:
+        return f"could be {min(first, second)} or {max(first, second)}"
+    return ""

@@ -1,0 +1,503 @@
+"""Codecs: the bytes of a file in, its grey pages out, or a `Fault` for each page that cannot be read.
+
+What a file is, its content says and never its ending. The common kinds (8-bit grey or RGB PNG, grey or colour
+JPEG) go through OpenCV after their headers were read here, all others through the plug-ins of Pillow: those by
+their class, for `Image.open` would try formats that are none of ours. Safe to call from several threads.
+"""
+
+import errno
+import io
+import os
+import re
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from batchdigits.errors import Fault, FaultKind, printable
+from batchdigits.settings import DecodingSettings
+
+MAX_SIDE: Final = 1024
+"""Pixels of a page's longer side, at most: a digit needs no more, and memory stays bounded."""
+REDUCED_SIDE: Final = 1000
+"""Pixels that the longer side keeps, at least, where a JPEG is decoded at 1/2, 1/4 or 1/8 of its size."""
+
+GreyImage = NDArray[np.uint8]  # [H, W]
+_Result = TypeVar("_Result")
+
+_SIGNATURE = re.compile(
+    rb"(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<JPEG>\xff\xd8\xff)|(?P<TIFF>II[*+]\0|MM\0[*+])"
+    rb"|(?P<GIF>GIF8[79]a)|(?P<WebP>RIFF.{4}WEBP)|(?P<BMP>BM)",
+    re.DOTALL,
+)
+_PNG_CHUNK = struct.Struct(">I4s")
+_PNG_CHECKSUM = struct.Struct(">I")
+_PNG_GREY_OR_RGB = (0, 2)  # colour types without palette and alpha
+_PNG_CHUNKS_FOR_PILLOW = frozenset({b"tRNS", b"eXIf", b"acTL"})  # transparency, orientation, animation
+_JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_BARE_MARKERS = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})  # without a length
+_TIFF_PHOTOMETRIC = 262
+_TIFF_BITS = 258
+_EXIF_ORIENTATION = 0x0112
+_DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
+_PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_FIRST_SIDEWAYS = 5  # EXIF orientations from here on swap width and height
+_TURNS: dict[int, Callable[[GreyImage], GreyImage]] = {
+    2: lambda grey: grey[:, ::-1],
+    3: lambda grey: grey[::-1, ::-1],
+    4: lambda grey: grey[::-1],
+    5: lambda grey: grey.T,
+    6: lambda grey: grey.T[:, ::-1],
+    7: lambda grey: grey.T[::-1, ::-1],
+    8: lambda grey: grey.T[::-1],
+}
+_UNSUPPORTED = {
+    ".pdf": re.compile(rb".{0,1000}%PDF-", re.DOTALL),
+    ".avif": re.compile(rb".{4}ftypavi[fs]", re.DOTALL),
+    ".heic": re.compile(rb".{4}ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL),
+    ".jp2": re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+    ".svg": re.compile(rb"\s*<[?!\w].{0,4000}<svg|\s*<svg", re.DOTALL),
+}
+_CONVERSIONS = {
+    ".pdf": "pdftoppm -r 300 -png IN.pdf OUT",
+    ".avif": "avifdec IN.avif OUT.png",
+    ".heic": "heif-convert IN.heic OUT.png",
+    ".heif": "heif-convert IN.heif OUT.png",
+    ".jp2": "opj_decompress -i IN.jp2 -o OUT.png",
+    ".svg": "rsvg-convert -o OUT.png IN.svg",
+}
+_EMPTY = Fault(FaultKind.UNREADABLE, "the file is empty; copy it again")
+_REDUCED_FLAGS = {
+    1: cv2.IMREAD_GRAYSCALE,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it says of a bad file is a Fault here
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a file, in grey, upright as its EXIF orientation says."""
+
+    grey: GreyImage
+    """[H, W], 0 black to 255 white, alpha over white; reduced where the longer side was over `MAX_SIDE`."""
+    width: int
+    """Pixels as stored, after EXIF rotation; not of the reduced `grey`."""
+    height: int
+    """Pixels as stored, after EXIF rotation; not of the reduced `grey`."""
+
+
+class _PageError(Exception):
+    """Ends the decoding of a page with a fault that is already worded."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.detail)
+        self.fault = fault
+
+
+def read(file_path: str, size_bytes: int, settings: DecodingSettings) -> bytes | Fault:
+    """Read a whole file; it never blocks, whatever took the file's place since it was found.
+
+    Args:
+        file_path: absolute path, as `os.fsdecode` gives it.
+        size_bytes: size of the file when it was found.
+        settings: the limit of bytes.
+
+    Returns:
+        The bytes, at least one; or a fault: too large, empty, or why it cannot be read.
+    """
+    too_large = Fault(FaultKind.TOO_LARGE, f"the file is larger than the limit of {settings.max_bytes:,} bytes")
+    if size_bytes > settings.max_bytes:
+        return too_large
+    try:
+        descriptor = os.open(file_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return Fault(FaultKind.UNREADABLE, f"cannot be opened: {_reason(file_path, error)}")
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return Fault(FaultKind.UNREADABLE, "cannot be read: it is no longer a regular file")
+        data = os.read(descriptor, min(status.st_size, settings.max_bytes) + 1)
+        while more := os.read(descriptor, 2**20):  # it grew, or its file system hands it out in parts
+            data += more
+            if len(data) > settings.max_bytes:
+                break
+    except OSError as error:
+        return Fault(FaultKind.UNREADABLE, f"cannot be read: {_reason(file_path, error)}")
+    finally:
+        os.close(descriptor)
+    if len(data) > settings.max_bytes:
+        return too_large
+    return data or _EMPTY
+
+
+def _reason(file_path: str, error: OSError) -> str:
+    if error.errno == errno.ENOENT and Path(file_path).is_symlink():
+        return "it is a symbolic link to a file that does not exist"
+    if error.errno == errno.ENOENT:
+        return "it was deleted or renamed after it was found"
+    return (error.strerror or "unknown error").lower()
+
+
+def decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Page | Fault]:
+    """Decode a file's bytes to its pages; all trouble with them but `MemoryError` is a fault.
+
+    Args:
+        data: the whole file.
+        settings: the limit of pixels, checked by the header before anything is decoded.
+        ending: the file's ending in lower case with its dot; only asked where the content says nothing.
+
+    Returns:
+        One entry a page, in order, at least one. Only TIFF has several; of an animation it is the first frame.
+    """
+    if not data:
+        return [_EMPTY]
+    signature = _SIGNATURE.match(data)
+    if signature is None:
+        return [_foreign(data, ending)]
+    kind = str(signature.lastgroup)
+    if kind == "TIFF":
+        return _tiff_pages(data, settings)
+    return [_guarded(kind, partial(_PAGE_READERS[kind], data, settings))]
+
+
+def _guarded(kind: str, step: Callable[[], _Result]) -> _Result | Fault:
+    """Run a step of decoding; this is the one place where an exception becomes a fault."""
+    try:
+        return step()
+    except MemoryError:
+        raise
+    except _PageError as error:
+        return error.fault
+    except Image.DecompressionBombError as error:  # Pillow's own limit, where max_pixels was raised above it
+        return Fault(FaultKind.TOO_LARGE, printable(str(error)))
+    except Exception as error:  # noqa: BLE001  (codecs raise nearly everything on damaged bytes)
+        return _undecodable(kind, str(error) or type(error).__name__)
+
+
+def _undecodable(kind: str, reason: str) -> Fault:
+    return Fault(
+        FaultKind.UNREADABLE,
+        f"cannot be decoded as {kind}: {printable(reason)[:120]}; copy it again, or export it anew as PNG",
+    )
+
+
+def _check_size(width: int, height: int, settings: DecodingSettings) -> None:
+    """Refuse a page by its header.
+
+    Raises:
+        _PageError: it has no pixels, or more than the limit.
+    """
+    if width < 1 or height < 1:
+        raise _PageError(Fault(FaultKind.UNREADABLE, f"its header gives a size of {width} × {height} pixels"))
+    if width * height > settings.max_pixels:
+        detail = f"{width} × {height} pixels are more than the limit of {settings.max_pixels:,}"
+        raise _PageError(Fault(FaultKind.TOO_LARGE, detail, width, height))
+
+
+def _png(data: bytes, settings: DecodingSettings) -> Page:
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    _check_size(width, height, settings)
+    chunks = _png_chunks(data)
+    if depth == 8 and colour in _PNG_GREY_OR_RGB and chunks.isdisjoint(_PNG_CHUNKS_FOR_PILLOW):
+        grey = _opencv(data, cv2.IMREAD_GRAYSCALE)
+        if grey is not None:
+            return _page(grey, width, height)
+    return _with_pillow(PngImageFile, data, settings)
+
+
+def _png_chunks(data: bytes) -> set[bytes]:
+    """Return the names of a PNG's chunks before its last.
+
+    That they are whole is checked here (the checksum only of those that pixels need, whose names begin with a
+    capital): libpng would write to standard error what it finds.
+
+    Raises:
+        ValueError: the file ends before its last chunk, or a checksum is wrong.
+    """
+    names: set[bytes] = set()
+    view = memoryview(data)
+    at = 8
+    while at + 12 <= len(data):
+        length, name = _PNG_CHUNK.unpack_from(data, at)
+        if name == b"IEND":
+            return names
+        names.add(name)
+        end = at + 8 + length
+        if end + 4 > len(data):
+            break
+        if name[0] < 0x60 and zlib.crc32(view[at + 4 : end]) != _PNG_CHECKSUM.unpack_from(data, end)[0]:
+            msg = f"the checksum of its chunk {name!r} is wrong"
+            raise ValueError(msg)
+        at = end + 4
+    msg = "it is cut short"
+    raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class _JpegHeader:
+    """What a JPEG says of itself before its pixels."""
+
+    width: int
+    """Pixels as stored, before EXIF rotation."""
+    height: int
+    """Pixels as stored, before EXIF rotation."""
+    depth: int
+    """Bits of a sample."""
+    channels: int
+    """1 grey, 3 colour, 4 CMYK."""
+    orientation: int
+    """EXIF orientation, 1 to 8."""
+
+
+def _jpeg(data: bytes, settings: DecodingSettings) -> Page:
+    header = _jpeg_header(data)
+    turned = header.orientation >= _FIRST_SIDEWAYS
+    _check_size(*((header.height, header.width) if turned else (header.width, header.height)), settings)
+    if header.depth == 8 and header.channels in (1, 3):
+        longer = max(header.width, header.height)
+        factor = next((factor for factor in (8, 4, 2) if longer >= factor * REDUCED_SIDE), 1)
+        grey = _opencv(data, _REDUCED_FLAGS[factor])
+        if grey is not None:
+            return _page(grey, header.width, header.height, header.orientation)
+    return _with_pillow(JpegImageFile, data, settings)
+
+
+def _jpeg_header(data: bytes) -> _JpegHeader:
+    """Read a JPEG's segments up to the frame header.
+
+    Raises:
+        ValueError: there is none.
+        struct.error: the file ends within it.
+    """
+    orientation = 1
+    at = 2
+    while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker in _JPEG_BARE_MARKERS:
+            at += 2
+        elif marker in _JPEG_FRAME_MARKERS:
+            depth, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
+            return _JpegHeader(width, height, depth, channels, orientation)
+        else:
+            end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+            if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
+                orientation = _orientation(data[at + 4 : end])
+            at = end
+    msg = "it has no frame header"
+    raise ValueError(msg)
+
+
+def _orientation(exif: bytes) -> int:
+    """Return the orientation, 1 to 8, of an EXIF block; 1 where it has none or an invalid one."""
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4], "<")
+    try:
+        (directory,) = struct.unpack_from(order + "I", tiff, 4)
+        (entries,) = struct.unpack_from(order + "H", tiff, directory)
+        for at in range(directory + 2, directory + 2 + 12 * entries, 12):
+            tag, value = struct.unpack_from(order + "H6xH", tiff, at)
+            if tag == _EXIF_ORIENTATION:
+                return int(value) if 1 <= value <= 8 else 1
+    except struct.error:  # cut short
+        pass
+    return 1
+
+
+def _opencv(data: bytes, flags: int) -> GreyImage | None:
+    """Decode as stored, without EXIF rotation; None where OpenCV cannot."""
+    try:
+        grey = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    return None if grey is None else np.asarray(grey, np.uint8)
+
+
+def _page(grey: GreyImage, width: int, height: int, orientation: int = 1) -> Page:
+    """Make a page of what was decoded, [H, W] as stored: bounded in size, and upright."""
+    longer = max(grey.shape)
+    if longer > MAX_SIDE:
+        rows, columns = (max(1, round(side * MAX_SIDE / longer)) for side in grey.shape)
+        grey = np.asarray(cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+    if orientation > 1:
+        grey = np.ascontiguousarray(_TURNS[orientation](grey))
+    return Page(grey, height, width) if orientation >= _FIRST_SIDEWAYS else Page(grey, width, height)
+
+
+def _with_pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, settings: DecodingSettings) -> Page:
+    """Decode the first frame of anything but a TIFF."""
+    _silence_pillow()
+    image = plugin(io.BytesIO(data))
+    _check_size(*image.size, settings)
+    image.load()
+    return _page(_grey(image), *image.size, _orientation(image.info.get("exif", b"")))
+
+
+def _bmp(data: bytes, settings: DecodingSettings) -> Page:
+    return _with_pillow(BmpImageFile, data, settings)
+
+
+def _gif(data: bytes, settings: DecodingSettings) -> Page:
+    width, height = struct.unpack_from("<HH", data, 6)
+    _check_size(width, height, settings)
+    return _with_pillow(GifImageFile, data, settings)
+
+
+def _webp(data: bytes, settings: DecodingSettings) -> Page:
+    """Decode a WebP; its size is read here, for Pillow allocates the canvas before it can be asked."""
+    if data[12:16] == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    elif data[12:16] == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (number & 0x3FFF for number in struct.unpack_from("<HH", data, 26))
+    _check_size(width, height, settings)
+    return _with_pillow(WebPImageFile, data, settings)
+
+
+def _tiff_pages(data: bytes, settings: DecodingSettings) -> list[Page | Fault]:
+    """Decode every page of a TIFF; pages after a broken directory cannot be found, so that fault is the last."""
+    _silence_pillow()
+    pages: list[Page | Fault] = []
+    directories = _tiff_directories(data)
+    image: TiffImageFile | Fault | None = _guarded("TIFF", partial(_open_tiff, data, directories))
+    while isinstance(image, TiffImageFile):
+        pages.append(_guarded("TIFF", partial(_tiff_page, image, settings)))
+        image = _guarded("TIFF", partial(_next_tiff_page, image, len(pages), directories))
+    return [*pages, image] if isinstance(image, Fault) else pages
+
+
+def _tiff_directories(data: bytes) -> Iterator[int]:
+    """Follow the chain of directories, one a page; Pillow reads one that is cut short as if it were whole.
+
+    Yields:
+        The offset of each directory.
+
+    Raises:
+        ValueError: the next directory is not wholly inside the file.
+    """
+    order = "<" if data.startswith(b"II") else ">"
+    big = b"+" in data[2:4]
+    count, pointer = (struct.Struct(order + code) for code in ("QQ" if big else "HI"))
+    entry_bytes = 20 if big else 12
+    at = 8 if big else 4  # of the pointer to the first directory
+    while at + pointer.size <= len(data):
+        (directory,) = pointer.unpack_from(data, at)
+        if directory + count.size > len(data):
+            break
+        at = directory + count.size + entry_bytes * count.unpack_from(data, directory)[0]
+        if at + pointer.size > len(data):
+            break
+        yield directory
+    msg = "a page's directory is cut short"
+    raise ValueError(msg)
+
+
+def _open_tiff(data: bytes, directories: Iterator[int]) -> TiffImageFile:
+    next(directories)
+    return TiffImageFile(io.BytesIO(data))
+
+
+def _tiff_page(image: TiffImageFile, settings: DecodingSettings) -> Page:
+    """Decode the page that the image stands at."""
+    _check_size(*image.size, settings)
+    image.load()  # turns it upright as well
+    grey = _grey(image)
+    if (
+        image.mode in _DEEP_MODES and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
+    ):  # white is zero: Pillow heeds it at 8 bits
+        grey = 255 - grey
+    return _page(grey, *image.size)
+
+
+def _next_tiff_page(image: TiffImageFile, page: int, directories: Iterator[int]) -> TiffImageFile | None:
+    """Go to a page, from 0; None after the last."""
+    try:
+        image.seek(page)
+    except EOFError:
+        return None
+    next(directories)
+    return image
+
+
+def _grey(image: Image.Image) -> GreyImage:
+    """Turn a loaded image of any mode into grey [H, W]: alpha over white, deep samples scaled and not clipped."""
+    if image.mode in _DEEP_MODES:
+        return _grey_of_deep(image)
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("L"))
+    image = image.convert("RGBA")
+    darkness = 255 - np.asarray(image.convert("L"))
+    alpha = np.asarray(image.getchannel("A"))
+    return 255 - np.asarray(cv2.multiply(darkness, alpha, scale=1 / 255), np.uint8)
+
+
+def _grey_of_deep(image: Image.Image) -> GreyImage:
+    """Scale samples of 16 or 32 bits or floats to 8 bits.
+
+    Of 16-bit samples the whole range counts. Others do not tell their range: it is 0 to the first of 1 (floats
+    only), 255 and 65535 that none exceeds, or else their own.
+    """
+    if image.mode.startswith("I;16"):
+        bits = image.tag_v2[_TIFF_BITS][0] if isinstance(image, TiffImageFile) else 16
+        words = np.asarray(image).astype(np.uint16)  # [H, W]
+        grey = np.asarray(cv2.convertScaleAbs(words, alpha=255 / (2**bits - 1)), np.uint8)
+        grey[words == image.info.get("transparency", -1)] = 255
+        return grey
+    samples = np.asarray(image).astype(np.float64)  # [H, W]
+    samples[~np.isfinite(samples)] = 0
+    lowest, highest = min(0.0, float(samples.min())), max(0.0, float(samples.max()))
+    ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    if lowest == 0:
+        highest = next((top for top in ranges if highest <= top), highest)
+    return np.asarray(cv2.convertScaleAbs((samples - lowest) / (highest - lowest), alpha=255), np.uint8)
+
+
+def _silence_pillow() -> None:
+    """Ignore Pillow's warnings of odd metadata: put the filter first, unless it stands there already.
+
+    Not `warnings.catch_warnings`, which is not safe in threads.
+    """
+    if not warnings.filters or warnings.filters[0] != _PILLOW_FILTER:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _foreign(data: bytes, ending: str) -> Fault:
+    """Word the fault of a file that is none of the kinds decoded here."""
+    kind = next((kind for kind, signature in _UNSUPPORTED.items() if signature.match(data)), ending)
+    if kind in _CONVERSIONS:
+        detail = f"{kind[1:].upper()} files are not read; convert it first, for example with: {_CONVERSIONS[kind]}"
+        return Fault(FaultKind.UNSUPPORTED, detail)
+    return Fault(
+        FaultKind.UNREADABLE, "its content is none of PNG, JPEG, TIFF, BMP, GIF, WebP; copy or export it again"
+    )
+
+
+_PAGE_READERS: dict[str, Callable[[bytes, DecodingSettings], Page]] = {
+    "PNG": _png,
+    "JPEG": _jpeg,
+    "GIF": _gif,
+    "WebP": _webp,
+    "BMP": _bmp,
+}

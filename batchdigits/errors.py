@@ -1,0 +1,113 @@
+"""What can go wrong: exceptions that end a run and carry its exit code, and faults that become a row.
+
+The hierarchy::
+
+    BatchDigitsError            1
+    ├── UsageError              2   unknown ending, bad labels, an output that would overwrite an input
+    ├── NoImages                4   SOURCE exists but holds no image
+    ├── StorageError            5   SOURCE, ledger or report cannot be listed, read or written
+    └── BundleError             6   the model bundle is missing, damaged, or made for another version
+
+Each message is one sentence that names the thing, says what was expected, and gives the remedy.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command; scripts rely on them."""
+
+    OK = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    FAULTS = 3
+    NO_IMAGES = 4
+    STORAGE = 5
+    BUNDLE = 6
+    LOCKED = 75
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class BatchDigitsError(Exception):
+    """The base of all exceptions that this package raises on purpose."""
+
+    exit_code = ExitCode.UNEXPECTED
+
+
+class UsageError(BatchDigitsError):
+    """The command or its configuration asks for something that cannot be done."""
+
+    exit_code = ExitCode.USAGE
+
+
+class NoImages(BatchDigitsError):
+    """SOURCE exists but holds no image."""
+
+    exit_code = ExitCode.NO_IMAGES
+
+
+class StorageError(BatchDigitsError):
+    """A source, ledger or report cannot be listed, read or written."""
+
+    exit_code = ExitCode.STORAGE
+
+
+class BundleError(BatchDigitsError):
+    """The model bundle is missing, damaged, or made for another version."""
+
+    exit_code = ExitCode.BUNDLE
+
+
+class FaultKind(StrEnum):
+    """Why a page has no digit: the fault's name is the row's status."""
+
+    UNREADABLE = "unreadable"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED = "unsupported"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Trouble with one page; it becomes that page's row and never an exception."""
+
+    kind: FaultKind
+    """The status of the row."""
+    detail: str
+    """One sentence for the row's `detail`: what was found, and the remedy where there is one."""
+    width: int | None = None
+    """Pixels by the header, after EXIF rotation, where the header told."""
+    height: int | None = None
+    """Pixels by the header, after EXIF rotation, where the header told."""
+
+
+def printable(name: str) -> str:
+    r"""Make a file's name safe to show: a name as `os.fsdecode` gives it, in; plain text, out.
+
+    Bytes that are not UTF-8 and control characters become `\xNN`, and a backslash becomes two, so that no two
+    names look alike. Reports write names in this form; messages pass them through `shown`, which also escapes
+    bidirectional controls.
+    """
+    return "".join(_escape(character) for character in name)
+
+
+def shown(name: str) -> str:
+    """Make a file's name safe for a terminal: `printable`, and bidirectional controls escaped too."""
+    return "".join(f"\\u{ord(c):04x}" if c in _BIDIRECTIONAL else c for c in printable(name))
+
+
+_BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if character == "\\":
+        return "\\\\"
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that os.fsdecode could not decode
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x20 or code == 0x7F:
+        return f"\\x{code:02x}"
+    if 0x80 <= code < 0xA0:  # C1 controls, as the bytes of their UTF-8
+        return "".join(f"\\x{byte:02x}" for byte in character.encode())
+    return character

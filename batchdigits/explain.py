@@ -1,0 +1,88 @@
+"""One image in; what it was read as, why, and what the model saw, out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from batchdigits import bundle
+from batchdigits.decisions import NO_DIGIT, Status, decide
+from batchdigits.decoding import Page, decode, read
+from batchdigits.errors import Fault, FaultKind, StorageError, shown
+from batchdigits.files import atomic_write
+from batchdigits.normalisation import normalise
+from batchdigits.predictor import Predictor
+from batchdigits.settings import ExplainSettings
+
+_BAR = 40  # characters of a probability of 1
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is known of one image."""
+
+    status: str
+    """`ok`, `review`, `blank`, `not_a_digit`, or the kind of the fault."""
+    digit: int
+    """The likeliest digit; -1 where there is none."""
+    detail: str
+    """The fault, or the reason for review."""
+    probabilities: NDArray[np.float32]
+    """float32[10]; NaN where there is no digit."""
+    pixels: NDArray[np.uint8]
+    """uint8[28, 28], what the model saw; all 0 where nothing was read."""
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether the image could not be read."""
+        return self.status in list(FaultKind)
+
+    def text(self) -> str:
+        """Say it, with a bar for each probability."""
+        if self.digit == NO_DIGIT:
+            return f"No digit is recognised: {self.status}: {self.detail}"
+        lines = [f"The handwritten digit is recognised as {self.digit}"]
+        if self.status != Status.OK:
+            lines.append(f"It would go to {self.status}: {self.detail}")
+        for digit, share in enumerate(self.probabilities):
+            lines.append(f"{digit} {share:.4f} {'█' * round(_BAR * float(share))}".rstrip())
+        return "\n".join(lines)
+
+
+def explain(settings: ExplainSettings) -> Explanation:
+    """Read one image; of several pages, the first.
+
+    Raises:
+        StorageError: The image does not exist.
+        BundleError: The model cannot be used.
+    """
+    path = Path(settings.image)
+    if not path.exists():
+        message = f"The image {shown(settings.image)} does not exist; check its spelling."
+        raise StorageError(message)
+    model = bundle.load(settings.model)
+    data = read(settings.image, path.stat().st_size, settings.decoding)
+    page = data if isinstance(data, Fault) else decode(data, settings.decoding, path.suffix.lower())[0]
+    if not isinstance(page, Page):
+        nothing = np.full(10, np.nan, np.float32)
+        return Explanation(page.kind, NO_DIGIT, page.detail, nothing, np.zeros((28, 28), np.uint8))
+    seen = normalise([page.grey], model.normalisation)
+    with Predictor(model, batch_size=1) as predictor:
+        logits = predictor(seen.pixels)
+    decided = decide(logits, seen.ink, threshold=settings.threshold, temperature=model.temperature)
+    return Explanation(
+        decided.status[0], int(decided.digit[0]), decided.detail[0], decided.probabilities[0], seen.pixels[0]
+    )
+
+
+def save_input(explanation: Explanation, path: Path) -> None:
+    """Write the 28×28 pixels that the model saw as a PNG.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    _, data = cv2.imencode(".png", explanation.pixels)
+    with atomic_write(path) as file:
+        file.write(data.tobytes())

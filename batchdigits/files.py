@@ -1,0 +1,168 @@
+"""Writing files so that each appears whole or not at all: bytes in, a file under its final name out.
+
+A file is written under a temporary name in its own folder, brought to the disk, and only then renamed over the old
+one. Several files that belong together are all complete before the first of them is renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from batchdigits.errors import StorageError, shown
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_FULL = "the disk is full or a size limit is reached; free some space or choose another folder"
+_FORBIDDEN = "there is no permission to; change the permissions of the file and its folder, or choose another folder"
+_MISSING = "it or its folder does not exist; create the folder first, or correct the name"
+_REASONS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: "its disk is mounted read-only; choose another folder",
+    errno.ENOENT: _MISSING,
+    errno.ENOTDIR: _MISSING,
+    errno.EISDIR: "it is a folder; give the name of a file",
+    errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
+}
+_NO_FOLDER_SYNC = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP})
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Write one file so that it appears whole or not at all.
+
+    The new file gets the permissions that the umask says. Where `path` is a symbolic link, the file that it points
+    to is replaced, and the link stays. On any exception the old file is left as it was.
+
+    Args:
+        path: The file to create or replace.
+
+    Yields:
+        An open binary file, readable too, whose `name` is `path`.
+
+    Raises:
+        StorageError: The file could not be written.
+    """
+    with atomic_write_all([path]) as [handle]:
+        yield handle
+
+
+@contextmanager
+def atomic_write_all(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
+    """Write several files that belong together, each as `atomic_write` does.
+
+    All are complete and on the disk before the first is renamed: trouble with writing any of them leaves every old
+    file. The renames themselves follow one another; no file system renames several files as one.
+
+    Args:
+        paths: The files to create or replace, each once.
+
+    Yields:
+        An open binary file for each of `paths`, in their order. Its errors name the file that it will become.
+
+    Raises:
+        StorageError: One of the files could not be written.
+    """
+    with ExitStack() as drafts:
+        files = [drafts.enter_context(_draft(path)) for path in paths]
+        yield [handle for handle, _, _ in files]
+        for path, (handle, _, _) in zip(paths, files, strict=True):
+            with storage_errors(path):
+                handle.flush()
+                os.fsync(handle.fileno())
+                handle.close()
+        for path, (_, temporary, target) in zip(paths, files, strict=True):
+            with storage_errors(path):
+                temporary.replace(target)
+        for folder in sorted({target.parent for _, _, target in files}):
+            with storage_errors(folder):
+                _sync_folder(folder)
+
+
+@contextmanager
+def storage_errors(name: Path | str, *, verb: str = "written") -> Iterator[None]:
+    """Turn an `OSError` of the body into a `StorageError` that names the thing, the reason and the remedy.
+
+    Args:
+        name: The file, as the user knows it.
+        verb: What could not be done to it: `written` or `read`.
+
+    Raises:
+        StorageError: The body raised an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = (
+            _REASONS.get(error.errno or 0) or f"{error.strerror or error}; check the disk, or choose another folder"
+        )
+        message = f"{shown(str(name))} cannot be {verb}: {reason}."
+        raise StorageError(message) from error
+
+
+def file_sha256(path: Path) -> str:
+    """Compute the SHA-256 of a file's bytes, as 64 lower-case hexadecimal digits, in constant memory.
+
+    Raises:
+        StorageError: The file cannot be read.
+    """
+    with storage_errors(path, verb="read"), path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+class _Draft(io.FileIO):
+    """A new file under a temporary name, whose `name` and errors are those of the file it will become."""
+
+    def __init__(self, temporary: Path, path: Path) -> None:
+        with storage_errors(path):
+            super().__init__(os.fspath(temporary), "x+")
+        self.name = os.fspath(path)
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        with storage_errors(self.name):
+            return super().write(data)
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[tuple[BinaryIO, Path, Path]]:
+    """Open a temporary file beside `path`; on leaving, remove it unless it has been renamed.
+
+    Yields:
+        The open file, its temporary name, and the name that it is to replace.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".batchdigits-{secrets.token_hex(4)}.tmp")
+    handle = io.BufferedRandom(_Draft(temporary, path))
+    try:
+        yield cast("BinaryIO", handle), temporary, target
+    finally:
+        with suppress(OSError, StorageError):  # after a failure only: the bytes still in the buffer are not wanted
+            handle.close()
+        with suppress(OSError):  # missing after the rename; else nothing better can be done about it
+            temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a folder's renames to the disk, where its file system has a way to."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        # Network file systems refuse it, and so does a folder that may be written but not listed. The file is whole.
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise

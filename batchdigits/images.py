@@ -1,0 +1,285 @@
+"""Discovery: sources in, a stream of `ImageFile` and `PassedOver` records out; nothing here holds all names.
+
+The order is the file system's (the ledger sorts), and a file that two sources reach is yielded twice: the
+ledger keeps the first of each absolute path. What is held at a time is one listing and the sub-folders ahead.
+"""
+
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchdigits.errors import StorageError, UsageError, printable, shown
+
+IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
+"""Endings of files that are decoded."""
+UNSUPPORTED_ENDINGS = frozenset({".pdf", ".heic", ".heif", ".avif", ".jp2", ".svg"})
+"""Endings of files that get a row which says how to convert them."""
+
+_FOUND_ENDINGS = IMAGE_ENDINGS | UNSUPPORTED_ENDINGS
+_HIDDEN = re.compile(r"[.~].*|.*\.(tmp|part|crdownload)|thumbs\.db|__macosx|@eadir", re.IGNORECASE | re.DOTALL)
+_IMAGE_SIGNATURE = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|II\+\0|MM\0\+|BM|GIF8[79]a|RIFF....WEBP", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A file that gets one row a page."""
+
+    path: str
+    """Absolute path, as `os.fsdecode` gives it: bytes that are not UTF-8 are surrogates."""
+    name: str
+    """The `path` column of its rows: `/` between parts, escaped by `errors.printable`."""
+    size_bytes: int
+    """Size of the file; 0 for one whose status cannot be read, such as a dangling link."""
+    mtime_ns: int
+    """Time of its last change in nanoseconds since 1970; 0 for one whose status cannot be read."""
+    ending: str
+    """The name's ending, with its dot, in lower case; empty without one."""
+    device: int
+    """Device number of the file (of a link's target); with `inode` it tells whether two paths are one file."""
+    inode: int
+    """Inode number of the file; 0 for one whose status cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Something found that gets no row; it is counted by its reason."""
+
+    path: str
+    """Absolute path, as `os.fsdecode` gives it."""
+    reason: str
+    """A short noun phrase, the same for all of its kind: `not an image`."""
+
+
+def discover(sources: Sequence[str], *, outputs: Sequence[Path]) -> Iterator[ImageFile | PassedOver]:
+    """Find the images under all sources; that every source exists is checked before the first is yielded.
+
+    Args:
+        sources: folders (read recursively), files, and globs where no such path exists literally.
+        outputs: report files of this run, which are never taken as input.
+
+    Yields:
+        A record for each file found. Names are relative to the folder where that is the only source, else they
+        begin with the source as given.
+
+    Raises:
+        StorageError: a source does not exist or matches nothing, or a folder cannot be listed.
+        UsageError: a source is neither a file nor a folder, or an output would overwrite an image.
+    """
+    reports = _Reports(
+        paths=frozenset(_absolute(str(output)) for output in outputs),
+        identities=frozenset(_identity(status) for output in outputs if (status := _status_of(str(output)))),
+    )
+    checked = [(source, _status_of_source(source)) for source in sources]
+    for source, status in checked:
+        if status is None:
+            yield from _glob(source, reports)
+        elif stat.S_ISDIR(status.st_mode):
+            prefix = "" if len(sources) == 1 else _prefix(source)
+            yield from _folder(_absolute(source), prefix, os.path.realpath(source), reports)
+        else:
+            yield _image(_absolute(source), printable(source), status, reports, given=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reports:
+    """The report files of this run, by every way in which a found file can turn out to be one."""
+
+    paths: frozenset[str]
+    """Their absolute paths."""
+    identities: frozenset[tuple[int, int]]
+    """Device and inode of those that exist."""
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)  # noqa: PTH100  (Path.absolute keeps `..`)
+
+
+def _prefix(source: str) -> str:
+    """What stands before the names inside a folder: the folder as given, escaped, and one slash."""
+    return printable(source).rstrip("/") + "/"
+
+
+def _ending(path: str) -> str:
+    """Return the ending of a path's last part, with its dot, in lower case; empty without one."""
+    name = path.rpartition("/")[2]
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _status_of(path: str) -> os.stat_result | None:
+    """Return the status of what a path leads to, or None where there is nothing that can be reached."""
+    try:
+        return Path(path).stat()
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return None
+
+
+def _status_of_source(source: str) -> os.stat_result | None:
+    """Return the status of a source, or None for a glob that matches something."""
+    try:
+        status = Path(source).stat() if source else None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        status = None
+    except OSError as error:
+        msg = f"The source {shown(source)} cannot be read: {error.strerror}. Check its path and permissions."
+        raise StorageError(msg) from error
+    if status is None:
+        if os.path.lexists(source) or not _is_pattern(source):
+            msg = f"The source {shown(source)} does not exist; check its spelling and that its disk is mounted."
+            raise StorageError(msg)
+        if next(_matches(*_split_glob(source)), None) is None:
+            msg = f"Nothing matches the source {shown(source)}; check its spelling and that its disk is mounted."
+            raise StorageError(msg)
+    elif not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+        msg = f"The source {shown(source)} is a pipe, socket or device; name a file or a folder."
+        raise UsageError(msg)
+    return status
+
+
+def _listing(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Stream the entries of a folder; trouble with it ends the run, for a report must not lose rows silently."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            yield from entries
+    except OSError as error:
+        msg = f"The folder {shown(folder)} cannot be listed: {error.strerror}. Check its permissions and its disk."
+        raise StorageError(msg) from error
+
+
+def _folder(folder: str, prefix: str, real_source: str, reports: _Reports) -> Iterator[ImageFile | PassedOver]:
+    """Walk an absolute folder; `prefix` (escaped) begins all names, links may lead to files below `real_source`."""
+    ahead = [(folder, prefix)]
+    while ahead:
+        folder, prefix = ahead.pop()
+        for entry in _listing(folder):
+            name = prefix + printable(entry.name)
+            if _is_folder(entry):
+                ahead.append((entry.path, f"{name}/"))
+            else:
+                yield _file(entry, entry.path, name, real_source, reports)
+
+
+def _glob(source: str, reports: _Reports) -> Iterator[ImageFile | PassedOver]:
+    """Treat each match of a pattern like a file that was found, or walk it."""
+    beginning, parts = _split_glob(source)
+    real_source = os.path.realpath(beginning or ".")
+    for match, entry in _matches(beginning, parts):
+        if _is_folder(entry):
+            yield from _folder(_absolute(match), _prefix(match), real_source, reports)
+        else:
+            yield _file(entry, _absolute(match), printable(match), real_source, reports)
+
+
+def _is_pattern(text: str) -> bool:
+    return any(character in text for character in "*?[")
+
+
+def _split_glob(source: str) -> tuple[str, list[str]]:
+    """Split a pattern into the literal folder it begins with (empty, or ending in a slash) and the parts after it."""
+    parts = source.split("/")
+    literal = next(index for index, part in enumerate(parts) if _is_pattern(part))
+    return "".join(f"{part}/" for part in parts[:literal]), [part for part in parts[literal:] if part]
+
+
+def _matches(beginning: str, parts: list[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Stream what a pattern matches, as path and entry; unlike `glob.glob` it never walks through a link."""
+    ahead = [(beginning, parts)]
+    while ahead:
+        folder, parts = ahead.pop()
+        part, rest = parts[0], parts[1:]
+        any_depth = part == "**" and bool(rest)
+        if any_depth:
+            ahead.append((folder, rest))
+        for entry in _listing(folder):
+            if any_depth:
+                if _is_folder(entry):
+                    ahead.append((f"{folder}{entry.name}/", parts))
+            elif fnmatch.fnmatchcase(entry.name, part):
+                if not rest:
+                    yield folder + entry.name, entry
+                elif _is_folder(entry):
+                    ahead.append((f"{folder}{entry.name}/", rest))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell a folder to walk from all else: a link to one is none, nor is a hidden one, nor what cannot be asked."""
+    try:
+        return entry.is_dir(follow_symlinks=False) and not _HIDDEN.fullmatch(entry.name)
+    except OSError:
+        return False
+
+
+def _file(entry: os.DirEntry[str], path: str, name: str, real_source: str, reports: _Reports) -> ImageFile | PassedOver:
+    """Judge an entry that is not a folder to walk; nothing is opened but a file that is also an output."""
+    if _HIDDEN.fullmatch(entry.name):
+        return PassedOver(path, "hidden or system file")
+    if entry.is_symlink():
+        return _link(path, name, real_source, reports)
+    if _ending(path) not in _FOUND_ENDINGS and path not in reports.paths:
+        return PassedOver(path, "not an image")
+    status: os.stat_result | None
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return PassedOver(path, "gone while its folder was listed")
+    except OSError:
+        status = None  # gets a row, which will say why it cannot be read
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        return PassedOver(path, "not a regular file")
+    return _image(path, name, status, reports, given=False)
+
+
+def _link(path: str, name: str, real_source: str, reports: _Reports) -> ImageFile | PassedOver:
+    """Judge a symbolic link; one that leads nowhere gets a row, if its own name is an image's."""
+    status = _status_of(path)
+    if status is not None and stat.S_ISDIR(status.st_mode):
+        return PassedOver(path, "symbolic link to a folder")
+    if _ending(path) not in _FOUND_ENDINGS and path not in reports.paths:
+        return PassedOver(path, "not an image")
+    if status is not None and not _is_inside(os.path.realpath(path), real_source):
+        return PassedOver(path, "symbolic link out of the source")
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        return PassedOver(path, "not a regular file")
+    return _image(path, name, status, reports, given=False)
+
+
+def _is_inside(real_path: str, real_folder: str) -> bool:
+    return real_path.startswith(real_folder.rstrip("/") + "/")
+
+
+def _image(
+    path: str, name: str, status: os.stat_result | None, reports: _Reports, *, given: bool
+) -> ImageFile | PassedOver:
+    """Make the record of an image, unless it is an output of this run.
+
+    Raises:
+        UsageError: it is an output, and an image already stands there.
+    """
+    ending = _ending(path)
+    if path in reports.paths or (status is not None and _identity(status) in reports.identities):
+        if (given or ending in _FOUND_ENDINGS) and _holds_image(path):
+            msg = f"An output would overwrite the input image {shown(path)}; choose another name for -o."
+            raise UsageError(msg)
+        return PassedOver(path, "report of this run")
+    if status is None:
+        return ImageFile(path, name, size_bytes=0, mtime_ns=0, ending=ending, device=0, inode=0)
+    return ImageFile(path, name, status.st_size, status.st_mtime_ns, ending, status.st_dev, status.st_ino)
+
+
+def _holds_image(path: str) -> bool:
+    """Look at the first bytes of a regular file; one that cannot be read counts as an image, to be safe."""
+    try:
+        with Path(path).open("rb") as file:
+            return _IMAGE_SIGNATURE.match(file.read(16)) is not None
+    except OSError:
+        return True

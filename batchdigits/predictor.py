@@ -1,0 +1,115 @@
+"""Pixels in, logits out: the only place, beside the training job, that loads TensorFlow.
+
+One compiled function of one fixed shape serves every batch; a smaller batch is padded. So a row does not depend on
+how many others there are.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchdigits.bundle import Bundle
+from batchdigits.errors import BundleError, shown
+from batchdigits.normalisation import InkImages
+
+Logits = NDArray[np.float32]  # [N, K], K >= 10: the ten digits, then outputs that only the gate uses
+
+_THREADS = 2  # intra-op threads on every machine: the order of sums, and so the last bit, may depend on it
+
+
+class Predictor:
+    """A loaded model: a context manager with one verb, the call."""
+
+    def __init__(self, bundle: Bundle, *, batch_size: int) -> None:
+        """Name the model; nothing is loaded yet.
+
+        Args:
+            bundle: The checked bundle.
+            batch_size: Images in one call of the compiled function.
+        """
+        self._bundle = bundle
+        self._batch_size = batch_size
+        self._function: Any = None
+
+    def __enter__(self) -> Self:
+        """Start TensorFlow, load the model and compile it.
+
+        Raises:
+            BundleError: Keras cannot load the weights, or they do not fit the contract.
+        """
+        tensorflow = start_tensorflow()
+        import keras
+
+        try:
+            model = keras.saving.load_model(self._bundle.weights, compile=False, safe_mode=True)
+        except Exception as error:  # noqa: BLE001  Keras raises whatever its file reader raises
+            message = f"Keras cannot load the model of the bundle {shown(str(self._bundle.directory))}: {error}"
+            raise BundleError(message) from error
+        shape = (self._batch_size, *model.input_shape[1:])
+        signature = [tensorflow.TensorSpec(shape, tensorflow.uint8)]
+        self._function = tensorflow.function(lambda pixels: model(pixels, training=False), signature, autograph=False)
+        self._function(np.zeros(shape, np.uint8))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the model go."""
+        self._function = None
+
+    def __call__(self, pixels: InkImages) -> Logits:
+        """Predict.
+
+        Args:
+            pixels: uint8[N, 28, 28], bright ink on 0; any N.
+
+        Returns:
+            float32[N, K].
+        """
+        parts = range(0, max(1, len(pixels)), self._batch_size)
+        return np.concatenate([self._one_batch(pixels[start : start + self._batch_size]) for start in parts])
+
+    def _one_batch(self, pixels: InkImages) -> Logits:
+        padded = np.zeros((self._batch_size, *pixels.shape[1:]), np.uint8)
+        padded[: len(pixels)] = pixels
+        logits: Logits = self._function(padded).numpy()
+        return logits[: len(pixels)]
+
+
+def start_tensorflow() -> Any:  # noqa: ANN401  TensorFlow has no types
+    """Import TensorFlow quietly, with a fixed number of threads; return its module."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _quiet_stderr():
+        import tensorflow
+
+    tensorflow.config.threading.set_intra_op_parallelism_threads(_THREADS)
+    tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+    return tensorflow
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what native code writes to standard error; show it only if the block fails.
+
+    TensorFlow 2.21 writes two notes there before its log level counts, and cron would mail them.
+    """
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(real, held.read())
+            raise
+        finally:
+            os.dup2(real, 2)
+            os.close(real)

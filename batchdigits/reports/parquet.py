@@ -1,0 +1,148 @@
+"""The Parquet report: chunks of rows in, a typed, zstd-compressed file out, in constant memory.
+
+The bytes depend on the rows and on `About` alone: neither on the clock nor on how the rows came in chunks.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+import numpy as np
+
+from batchdigits.decisions import DIGITS, Status
+from batchdigits.errors import StorageError, shown
+from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
+from batchdigits.settings import ReportSettings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ROW_GROUP = 65_536  # rows; some 20 MB in memory
+
+_STATUSES = [status.value for status in Status]
+
+
+class ParquetReport:
+    """A Parquet report being written."""
+
+    def __init__(self, handle: BinaryIO, about: About, settings: ReportSettings) -> None:
+        """Prepare to write.
+
+        Args:
+            handle: Where the bytes go: readable and seekable too, to check them in the end; stays open.
+            about: Becomes the file's key-value metadata.
+            settings: Nothing here depends on it: Parquet always has the probabilities.
+        """
+        self._handle = handle
+        self._schema = _schema(about)
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._rows = 0
+
+    def __enter__(self) -> Self:
+        """Begin the file."""
+        from pyarrow import parquet
+
+        self._writer = parquet.ParquetWriter(self._handle, self._schema, compression="zstd")
+        return self
+
+    def write(self, rows: Rows) -> None:
+        """Append a chunk of rows; they reach the file when a row group is full."""
+        import pyarrow as pa
+
+        arrays = [_array(column, getattr(rows, column.name)) for column in COLUMNS]
+        self._pending.append(pa.record_batch(arrays, schema=self._schema))
+        self._pending_rows += len(rows)
+        self._rows += len(rows)
+        if self._pending_rows >= _ROW_GROUP:
+            self._write_groups(self._pending_rows // _ROW_GROUP * _ROW_GROUP)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the file and check it; after an exception, only let go of it.
+
+        Raises:
+            StorageError: The file cannot be read back, or has another number of rows than were written.
+        """
+        try:
+            if error is None:
+                if self._pending_rows:
+                    self._write_groups(self._pending_rows)
+                self._writer.close()
+                self._check()
+        finally:
+            self._writer.is_open = False  # else pyarrow closes it when it is collected, after the handle is gone
+
+    def _write_groups(self, rows: int) -> None:
+        """Write the first `rows` pending rows as row groups, and keep the others."""
+        import pyarrow as pa
+
+        # One array a column, whatever the chunks were: the encoder's pages follow the arrays' borders.
+        table = pa.Table.from_batches(self._pending, schema=self._schema).combine_chunks()
+        self._writer.write_table(table.slice(0, rows), row_group_size=_ROW_GROUP)
+        self._pending = table.slice(rows).to_batches()
+        self._pending_rows -= rows
+
+    def _check(self) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        self._handle.flush()
+        try:
+            found = parquet.read_metadata(self._handle).num_rows
+        except pa.ArrowInvalid as error:
+            message = f"{shown(self._handle.name)} cannot be read back after writing ({error}); check the disk."
+            raise StorageError(message) from error
+        if found != self._rows:
+            message = f"{shown(self._handle.name)} holds {found} rows of {self._rows} after writing; check the disk."
+            raise StorageError(message)
+
+
+def _schema(about: About) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([(column.name, _type(column.kind)) for column in COLUMNS], metadata=about.metadata())
+
+
+def _type(kind: Kind) -> pa.DataType:
+    import pyarrow as pa
+
+    match kind:
+        case Kind.TEXT:
+            return pa.string()
+        case Kind.STATUS:
+            return pa.dictionary(pa.int8(), pa.string())
+        case Kind.COUNT:
+            return pa.int32()
+        case Kind.DIGIT:
+            return pa.int8()
+        case Kind.FRACTION:
+            return pa.float64()  # so that 0.9731 reads back as 0.9731
+        case Kind.PROBABILITIES:
+            return pa.list_(pa.float32(), DIGITS)
+
+
+def _array(column: Column, values: Any) -> pa.Array:
+    """Turn one column of `Rows` into an Arrow array, empty cells as nulls."""
+    import pyarrow as pa
+
+    kind = _type(column.kind)
+    match column.kind:
+        case Kind.TEXT:
+            return pa.array([text or None for text in values], type=kind)
+        case Kind.STATUS:
+            # Always all the words, in their order: every chunk has the same dictionary.
+            indices = pa.array([_STATUSES.index(status) for status in values], type=pa.int8())
+            return pa.DictionaryArray.from_arrays(indices, pa.array(_STATUSES))
+        case Kind.COUNT:
+            counts = np.asarray(values, dtype=np.int32)
+            return pa.array(counts, type=kind, mask=counts == 0)
+        case Kind.DIGIT:
+            return pa.array(values, type=kind, mask=values < 0)
+        case Kind.FRACTION:
+            return pa.array(values, type=kind, mask=np.isnan(values))
+        case Kind.PROBABILITIES:
+            empty = np.isnan(values).any(axis=1)
+            return pa.FixedSizeListArray.from_arrays(values.ravel(), type=kind, mask=pa.array(empty))

@@ -1,0 +1,123 @@
+"""The one schema of all reports: which columns a row has, in which order, and what an empty cell is.
+
+Every format is a rendering of `Rows` by `COLUMNS`; a column is added here and nowhere else.
+"""
+
+from dataclasses import asdict, dataclass
+from enum import Enum, auto
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEMA_VERSION = 1
+"""Rises when a column changes its meaning; a new column at the end does not raise it."""
+
+
+class Kind(Enum):
+    """What a column holds, and what stands in `Rows` where a cell is empty."""
+
+    TEXT = auto()
+    """Any text; `""` is empty."""
+    STATUS = auto()
+    """A word of `decisions.Status`; never empty."""
+    COUNT = auto()
+    """An integer from 1; 0 is empty."""
+    DIGIT = auto()
+    """0 to 9; -1 is empty."""
+    FRACTION = auto()
+    """0 to 1 with four decimals; NaN is empty."""
+    PROBABILITIES = auto()
+    """Ten fractions, for the digits 0 to 9; ten NaN are empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of every report."""
+
+    name: str
+    """Its header, and the field of `Rows` that holds it."""
+    kind: Kind
+    """What it holds."""
+
+
+COLUMNS = (
+    Column("path", Kind.TEXT),
+    Column("page", Kind.COUNT),
+    Column("status", Kind.STATUS),
+    Column("digit", Kind.DIGIT),
+    Column("confidence", Kind.FRACTION),
+    Column("runner_up", Kind.DIGIT),
+    Column("runner_up_confidence", Kind.FRACTION),
+    Column("corrected", Kind.TEXT),
+    Column("final", Kind.DIGIT),
+    Column("detail", Kind.TEXT),
+    Column("width", Kind.COUNT),
+    Column("height", Kind.COUNT),
+    Column("sha256", Kind.TEXT),
+    Column("model", Kind.TEXT),
+    Column("probabilities", Kind.PROBABILITIES),
+)
+"""The columns in the order of the contract. CSV spells the last one as `p0` … `p9`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A chunk of N decided rows, one column a field; `Kind` says what stands for an empty cell."""
+
+    path: list[str]
+    """The page's file, as `errors.printable` writes it."""
+    page: list[int]
+    """From 1."""
+    status: list[str]
+    """A word of `decisions.Status`."""
+    digit: NDArray[np.int8]
+    """int8[N], the likeliest digit."""
+    confidence: NDArray[np.float64]
+    """float64[N], its probability."""
+    runner_up: NDArray[np.int8]
+    """int8[N], the second likeliest digit."""
+    runner_up_confidence: NDArray[np.float64]
+    """float64[N], its probability."""
+    corrected: list[str]
+    """A person's answer: `0` to `9`, or `x`."""
+    final: NDArray[np.int8]
+    """int8[N], the digit that counts."""
+    detail: list[str]
+    """The fault, or the reason for review."""
+    width: NDArray[np.int32]
+    """int32[N], pixels of the page as stored, after EXIF rotation."""
+    height: NDArray[np.int32]
+    """int32[N], pixels of the page as stored, after EXIF rotation."""
+    sha256: list[str]
+    """Of the file's own bytes."""
+    model: list[str]
+    """First 12 characters of the bundle's id."""
+    probabilities: NDArray[np.float32]
+    """float32[N, 10]."""
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a report was made by and under: everything but the images that changes an answer, and no clock."""
+
+    tool_version: str
+    """Version of batchdigits."""
+    model: str
+    """The bundle's whole id."""
+    temperature: float
+    """Calibration: what the logits were divided by."""
+    threshold: float
+    """Confidence, 0 to 1, below which a digit went to review."""
+    max_pixels: int
+    """Width × height above which a page was too large."""
+    max_bytes: int
+    """Size of a file above which it was too large."""
+
+    def metadata(self) -> dict[str, str]:
+        """Spell it, with the schema's version, as keys and values for a report's own metadata."""
+        entries = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        return {f"batchdigits.{name}": str(value) for name, value in entries.items()}

@@ -1,0 +1,163 @@
+"""The frozen records that every option lands in; each default stands here, once.
+
+Leaves of the import graph: nothing here imports anything of this package but `errors`.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import ClassVar
+
+
+class CsvDialect(StrEnum):
+    """How a CSV report is spelled."""
+
+    RFC4180 = "rfc4180"
+    """UTF-8, comma, decimal point."""
+    EXCEL = "excel"
+    """The same with a byte-order mark, which Excel needs to see UTF-8."""
+    EXCEL_EU = "excel-eu"
+    """Byte-order mark, semicolon and decimal comma, as European Excel expects."""
+
+
+class Arch(StrEnum):
+    """The architectures that the training job knows."""
+
+    CNN = "cnn"
+    DENSE = "dense"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingSettings:
+    """What is too large to decode, and how large a page needs to be."""
+
+    VERSION: ClassVar[int] = 1
+    """Rises when `decoding` gives other pixels for the same bytes."""
+
+    max_pixels: int = 100_000_000
+    """Width × height by the header; a page over it is `too_large` and never decoded."""
+    max_bytes: int = 512 * 2**20
+    """Size of the file; one over it is `too_large` and never read."""
+
+
+@dataclass(frozen=True, slots=True)
+class NormalisationSettings:
+    """The numbers of the normalisation; they travel in the bundle, since the model was trained behind them."""
+
+    VERSION: ClassVar[int] = 1
+    """Rises when `normalisation` does something else to pixels under the same numbers."""
+
+    digit_side: int = 20
+    """Pixels: the longer side of the digit's box (LeCun et al. 1998)."""
+    flat_tolerance: int = 10
+    """Grey levels: border pixels this near to the border's median count as the same paper."""
+    flat_share: float = 0.6
+    """Share of border pixels of the same paper from which the paper is taken as even."""
+    least_contrast: float = 0.06
+    """Ink fainter than this, 0 to 1 of the paper's brightness, is no ink."""
+    noise_factor: float = 5.0
+    """Ink fainter than this many times the paper's own noise is no ink."""
+    ink_level: float = 0.30
+    """Share of the darkest ink from which a pixel belongs to a stroke."""
+    line_thickness: float = 0.12
+    """A component that crosses the page and is thinner than this share of it is a printed line."""
+    edge_weight: float = 0.3
+    """What the mass of a component at the page's edge counts when the main one is chosen."""
+    part_mass: float = 0.04
+    """Share of the main component's mass that another needs to be a part of the digit."""
+    part_distance: float = 0.25
+    """Distance from the main component's box, in shares of its longer side, up to which another is a part."""
+    zoom_below: float = 0.42
+    """A digit shorter than this share of the canvas is read again from its own part of a reduced page."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSettings:
+    """How rows are written."""
+
+    probabilities: bool = False
+    """Write the columns p0 … p9 into CSV (Parquet always has them)."""
+    csv_dialect: CsvDialect = CsvDialect.RFC4180
+    """The spelling of CSV."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictSettings:
+    """One run of the main job."""
+
+    sources: tuple[str, ...]
+    """Folders, files and globs, as given."""
+    outputs: tuple[str, ...] = ("-",)
+    """Report files by ending; `-` is CSV to standard output."""
+    model: Path | None = None
+    """A bundle directory; None is the one in the package."""
+    threshold: float = 0.90
+    """Confidence, 0 to 1, below which a digit goes to review."""
+    batch_size: int = 256
+    """Images in one prediction; the shape of the compiled function."""
+    workers: int = 2
+    """Decoding workers."""
+    allow_empty: bool = False
+    """No image found: write an empty report instead of exit 4."""
+    progress: bool = False
+    """Show a progress bar on standard error."""
+    decoding: DecodingSettings = field(default_factory=DecodingSettings)
+    """Limits of decoding."""
+    report: ReportSettings = field(default_factory=ReportSettings)
+    """How rows are written."""
+
+
+EPOCHS = {Arch.CNN: 60, Arch.DENSE: 10}
+"""Passes over the training part where `TrainSettings.epochs` is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """One run of the training job."""
+
+    output: Path
+    """The bundle directory; what the run tells about itself stands beside it in the same directory."""
+    data: tuple[str, ...] = ("mnist",)
+    """`mnist`, folders with a sub-folder per digit, or CSV files of path,label."""
+    arch: Arch = Arch.CNN
+    """The network."""
+    epochs: int | None = None
+    """Passes over the training part; None takes the architecture's own number from `EPOCHS`."""
+    batch_size: int = 128
+    """Images a step."""
+    learning_rate: float = 0.002
+    """The peak of the cosine schedule."""
+    seed: int = 1998
+    """Of the split, the first weights, the order and the variations."""
+    validation_share: float = 0.1
+    """Share of the data that is split off for validation; 0 to 1, exclusive."""
+    resume: bool = False
+    """Go on from the last checkpoint in `output`."""
+    progress: bool = False
+    """Show a progress bar on standard error."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateSettings:
+    """One evaluation."""
+
+    source: str
+    """`mnist` (its test half), a folder with a sub-folder per digit, or a CSV file of path,label."""
+    output: Path = Path("evaluation")
+    """The folder for metrics and pictures."""
+    model: Path | None = None
+    """A bundle directory; None is the one in the package."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainSettings:
+    """One image explained."""
+
+    image: str
+    """The file."""
+    model: Path | None = None
+    """A bundle directory; None is the one in the package."""
+    threshold: float = 0.90
+    """Confidence, 0 to 1, below which a digit goes to review."""
+    decoding: DecodingSettings = field(default_factory=DecodingSettings)
+    """Limits of decoding."""

@@ -1,0 +1,1 @@
+"""The training job: labelled images in, a model bundle with its metrics and pictures out."""

@@ -1,0 +1,201 @@
+"""Images with their digits in; a trained Keras model out, with one JSON line an epoch and a checkpoint to resume from.
+
+Keras is imported when a function is called.
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from batchdigits.normalisation import InkImages, normalise
+from batchdigits.predictor import start_tensorflow
+from batchdigits.settings import EPOCHS, Arch, TrainSettings
+from batchdigits.training.architectures import build
+from batchdigits.training.augmentation import vary
+
+if TYPE_CHECKING:
+    import keras
+
+Labels = NDArray[np.int8]  # [N], 0 to 9
+
+log = logging.getLogger(__name__)
+
+_WARM_UP = 0.03  # share of all steps in which the learning rate rises to its peak
+_WEIGHT_DECAY = 0.01
+_AVERAGE = 0.999  # momentum of the running average of the weights
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One line of `history.jsonl`."""
+
+    epoch: int
+    """From 1."""
+    loss: float
+    """Mean cross-entropy over the varied training images, while the weights still moved."""
+    accuracy: float
+    """Share of varied training images that were right, 0 to 1."""
+    val_loss: float
+    """Mean cross-entropy of the averaged weights on the validation part."""
+    val_accuracy: float
+    """Share right on the validation part, 0 to 1."""
+    seconds: float
+    """Wall-clock time of the epoch."""
+
+
+def fit(
+    pixels: InkImages, labels: Labels, val_pixels: InkImages, val_labels: Labels, settings: TrainSettings
+) -> "keras.Model":
+    """Train a model, or go on with one.
+
+    Args:
+        pixels: uint8[N, 28, 28], normalised.
+        labels: int8[N].
+        val_pixels: uint8[M, 28, 28], normalised; never trained on.
+        val_labels: int8[M].
+        settings: The run; `settings.output` receives `history.jsonl` and `checkpoints/`.
+
+    Returns:
+        uint8[N, 28, 28] -> logits float32[N, 10]; its weights are the running average over the last steps.
+    """
+    start_tensorflow()
+    import keras
+
+    keras.utils.set_random_seed(settings.seed)
+    epochs = settings.epochs or EPOCHS[settings.arch]
+    steps = math.ceil(len(pixels) / settings.batch_size)
+    checkpoints = _Checkpoints(settings.output)
+    if settings.resume and checkpoints.exist():
+        model, average, done = checkpoints.load()
+    else:
+        checkpoints.clear()
+        model, done = build(settings.arch), 0
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer=_optimizer(epochs * steps, settings), loss=loss, metrics=["accuracy"])
+        average = _Average(model.get_weights(), steps=0)
+
+    for epoch in range(done + 1, epochs + 1):
+        started = time.perf_counter()
+        batches = _batches(pixels, labels, settings, epoch)
+        bar = tqdm(batches, f"epoch {epoch}/{epochs}", steps, leave=False, disable=not settings.progress, unit="batch")
+        sums = np.zeros(2)
+        for batch_pixels, batch_labels in bar:
+            sums += np.array(model.train_on_batch(batch_pixels, batch_labels)) * len(batch_labels)
+            average.add(model.get_weights())
+        moving = model.get_weights()
+        model.set_weights(average.weights)
+        validation = model.evaluate(val_pixels, val_labels, batch_size=500, verbose=0)
+        model.set_weights(moving)
+        seconds = time.perf_counter() - started
+        numbers = (round(float(number), 5) for number in (*sums / len(pixels), *validation, seconds))
+        record = EpochRecord(epoch, *numbers)
+        checkpoints.keep(model, average, record)
+        log.info("epoch %d of %d: %s", epoch, epochs, record)
+    shipped = build(settings.arch)  # without the optimizer, which would weigh twice as much as the model
+    shipped.set_weights(average.weights)
+    return shipped
+
+
+class _Average:
+    """A running average of all weights, those of the batch normalisation's statistics too; it is what ships.
+
+    Source: Polyak, Juditsky, «Acceleration of stochastic approximation by averaging», SIAM J. Control 30(4), 1992.
+    """
+
+    def __init__(self, weights: list[NDArray[np.float32]], steps: int) -> None:
+        self.weights = weights
+        self.steps = steps
+
+    def add(self, weights: list[NDArray[np.float32]]) -> None:
+        """Take one step in; the first steps count more, so that the random beginning is soon forgotten."""
+        self.steps += 1
+        share = max(1 - _AVERAGE, 9 / (10 + self.steps))
+        for mean, weight in zip(self.weights, weights, strict=True):
+            mean += share * (weight - mean)
+
+
+def _optimizer(steps: int, settings: TrainSettings) -> "keras.Optimizer":
+    import keras
+
+    warm_up = max(1, int(_WARM_UP * steps))
+    rate = keras.optimizers.schedules.CosineDecay(
+        settings.learning_rate / 50, steps - warm_up, warmup_target=settings.learning_rate, warmup_steps=warm_up
+    )
+    return keras.optimizers.AdamW(rate, weight_decay=_WEIGHT_DECAY)
+
+
+def _batches(
+    pixels: InkImages, labels: Labels, settings: TrainSettings, epoch: int
+) -> Iterator[tuple[InkImages, Labels]]:
+    """Shuffle, vary and normalise; one batch is made ahead in a thread while the network learns from the last."""
+    rng = np.random.default_rng((settings.seed, epoch))
+    order = rng.permutation(len(pixels))
+    parts = [order[start : start + settings.batch_size] for start in range(0, len(order), settings.batch_size)]
+
+    def make(rows: NDArray[np.int64]) -> tuple[InkImages, Labels]:
+        if settings.arch is Arch.DENSE:  # the tutorial's network sees the images as they are
+            return pixels[rows], labels[rows]
+        return normalise(list(vary(pixels[rows], rng))).pixels, labels[rows]
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(make, parts[0])
+        for rows in parts[1:]:
+            ready, ahead = ahead, pool.submit(make, rows)
+            yield ready.result()
+        yield ahead.result()
+
+
+class _Checkpoints:
+    """The last finished epoch on disk: the model with its optimizer, the average, and the history up to it."""
+
+    def __init__(self, output: Path) -> None:
+        self.folder = output / "checkpoints"
+        self.lines = output / "history.jsonl"
+
+    def exist(self) -> bool:
+        """Tell whether there is an epoch to go on from."""
+        return any(self.folder.glob("epoch-*.npz"))
+
+    def load(self) -> "tuple[keras.Model, _Average, int]":
+        """Load the last finished epoch: the model, the average and the epoch's number."""
+        import keras
+
+        last = max(self.folder.glob("epoch-*.npz"))
+        epoch = int(last.stem.removeprefix("epoch-"))
+        kept = self.lines.read_text().splitlines(keepends=True)[:epoch]
+        self.lines.write_text("".join(kept))
+        with np.load(last) as stored:
+            steps = int(stored["steps"])
+            weights = [stored[f"weight_{number}"] for number in range(len(stored.files) - 1)]
+        return keras.saving.load_model(last.with_suffix(".keras")), _Average(weights, steps), epoch
+
+    def clear(self) -> None:
+        """Start anew."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in self.folder.iterdir():
+            old.unlink()
+        self.lines.write_text("")
+
+    def keep(self, model: "keras.Model", average: _Average, record: EpochRecord) -> None:
+        """Add one epoch. The `.npz` is named last: where it stands, the epoch is whole."""
+        old = sorted(self.folder.iterdir())
+        with self.lines.open("a") as lines:
+            lines.write(json.dumps(asdict(record)) + "\n")
+        name = self.folder / f"epoch-{record.epoch:04}"
+        model.save(name.with_suffix(".keras"))
+        arrays: dict[str, Any] = {f"weight_{number}": weight for number, weight in enumerate(average.weights)}
+        with (partial := name.with_suffix(".partial")).open("wb") as file:
+            np.savez(file, steps=average.steps, **arrays)
+        partial.replace(name.with_suffix(".npz"))
+        for path in old:
+            path.unlink()

@@ -1,0 +1,171 @@
+"""The training job and the evaluation: settings in; a bundle, metrics and pictures out."""
+
+import importlib.metadata
+import json
+import logging
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batchdigits import bundle
+from batchdigits.bundle import Bundle
+from batchdigits.decisions import decide
+from batchdigits.errors import StorageError, UsageError, shown
+from batchdigits.files import atomic_write
+from batchdigits.predictor import Predictor
+from batchdigits.settings import EvaluateSettings, NormalisationSettings, TrainSettings
+from batchdigits.training import datasets, pictures
+from batchdigits.training.datasets import MNIST, Labelled
+from batchdigits.training.evaluation import NO_DIGIT, Evaluation, as_json, confusion_csv, interval_text, percent
+from batchdigits.training.evaluation import evaluate as compare
+from batchdigits.training.fitting import fit
+
+log = logging.getLogger(__name__)
+
+_BATCH = 256
+_LIBRARIES = ("tensorflow", "keras", "numpy", "opencv-python-headless", "pillow")
+
+
+def train(settings: TrainSettings) -> Bundle:
+    """Train a model and write its bundle.
+
+    `settings.output` receives `model.keras` and `bundle.json`; beside them `samples.png`, `history.jsonl`,
+    `learning_curves.png`, `metrics.json`, `confusion.csv`, `confusion.png`, and while it runs `checkpoints/`.
+
+    Raises:
+        UsageError: The data have wrong labels, or too few images.
+        StorageError: The data do not exist, or the output cannot be written.
+    """
+    output = _folder(settings.output)
+    normalisation = NormalisationSettings()
+    data = datasets.join([datasets.read(source, normalisation, part="train") for source in settings.data])
+    data = _with_ink(data)
+    _describe(data, output / "samples.png")
+    training, validation = datasets.split(data, share=settings.validation_share, seed=settings.seed)
+    if not len(training) or not len(validation):
+        message = f"{len(data)} labelled images are too few to train and to validate on; expected at least 20."
+        raise UsageError(message)
+
+    model = fit(training.pixels, training.labels, validation.pixels, validation.labels, settings)
+    model.save(output / "model.keras")
+    made = bundle.save(output, normalisation=normalisation, temperature=1.0, provenance={})
+
+    parts = {"validation": validation}
+    if MNIST in settings.data:
+        parts["mnist_test"] = datasets.read(MNIST, normalisation, part="test")  # the one look at the test half
+    results = {name: _score(part, made)[0] for name, part in parts.items()}
+    for name, result in results.items():
+        log.info("%s: %s of %d right, %s", name, percent(result.accuracy), result.count, interval_text(result))
+    metrics = {name: as_json(result) for name, result in results.items()}
+    _write(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    _pictures(output, list(results.values())[-1])
+    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+    pictures.learning_curves(history, output / "learning_curves.png")
+    provenance = _provenance(settings, training, validation, results)
+    return bundle.save(output, normalisation=normalisation, temperature=1.0, provenance=provenance)
+
+
+def evaluate(settings: EvaluateSettings) -> Evaluation:
+    """Measure a model on labelled data.
+
+    `settings.output` receives `metrics.json`, `confusion.csv`, `confusion.png` and `mistakes.png`.
+
+    Raises:
+        UsageError: The data have wrong labels.
+        StorageError: The data do not exist, or the output cannot be written.
+        BundleError: The model cannot be used.
+    """
+    output = _folder(settings.output)
+    model = bundle.load(settings.model)
+    data = datasets.read(settings.source, model.normalisation, part="test")
+    result, said = _score(data, model)
+    _write(output / "metrics.json", json.dumps(as_json(result), indent=2) + "\n")
+    _pictures(output, result)
+    wrong = np.flatnonzero(said != data.labels)
+    captions = [f"said {_said(said[row])}, true {data.labels[row]}" for row in wrong]
+    title = f"{len(wrong)} mistakes of {len(data)}: what the model saw"
+    pictures.contact_sheet(data.pixels[wrong], captions, output / "mistakes.png", title=title)
+    for name, fault, _ in data.unread:
+        log.warning("%s was not read and counts as a mistake: %s", name, fault)
+    return result
+
+
+def _score(data: Labelled, model: Bundle) -> tuple[Evaluation, Any]:
+    """Predict labelled images: the evaluation, and int8[N], what was said of each that was read."""
+    with Predictor(model, batch_size=_BATCH) as predictor:
+        logits = predictor(data.pixels)
+    decided = decide(logits, data.ink, threshold=0.0, temperature=model.temperature)
+    unread = len(data.unread)
+    predicted = np.concatenate([decided.digit, np.full(unread, NO_DIGIT, np.int8)])
+    true = np.concatenate([data.labels, np.array([label for _, _, label in data.unread], np.int8)])
+    confidence = np.concatenate([decided.confidence, np.full(unread, np.nan)])
+    return compare(predicted, true, confidence), decided.digit
+
+
+def _with_ink(data: Labelled) -> Labelled:
+    """Leave out what cannot teach: images that were not read, and those without ink."""
+    inked = np.flatnonzero(data.ink[:, 0] > 0)
+    left_out = len(data) - len(inked) + len(data.unread)
+    if left_out:
+        log.warning("%d images are left out of training: they could not be read, or hold no ink.", left_out)
+    return data.take(inked)
+
+
+def _describe(data: Labelled, path: Path) -> None:
+    """Say what the data are, and draw some of them."""
+    counts = np.bincount(data.labels, minlength=10)
+    log.info("images %s %s, labels %s %s", data.pixels.dtype, data.pixels.shape, data.labels.dtype, data.labels.shape)
+    log.info("images a class: %s", ", ".join(f"{digit}: {count}" for digit, count in enumerate(counts)))
+    pictures.sample_grid(data.pixels, data.labels, path)
+    log.info("labelled samples: %s", path)
+
+
+def _pictures(output: Path, result: Evaluation) -> None:
+    pictures.heatmap(result, output / "confusion.png")
+    _write(output / "confusion.csv", confusion_csv(result))
+
+
+def _provenance(
+    settings: TrainSettings, training: Labelled, validation: Labelled, results: dict[str, Evaluation]
+) -> dict[str, Any]:
+    recipe = {key: value for key, value in asdict(settings).items() if key not in ("output", "resume", "progress")}
+    return {
+        "recipe": recipe,
+        "data": {source: datasets.fingerprint(source) for source in settings.data},
+        "images": {"training": len(training), "validation": len(validation)},
+        "metrics": {name: as_json(result) for name, result in results.items()},
+        "versions": {name: importlib.metadata.version(name) for name in ("batchdigits", *_LIBRARIES)},
+        "git_revision": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    """The commit of the checkout that this code stands in, with `+` where files differ from it; None without one."""
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", here.parent], cwd=here, check=False)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.returncode else "")
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"The output folder {shown(str(path))} cannot be made: {error.strerror}; choose another."
+        raise StorageError(message) from error
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def _said(digit: int) -> str:
+    return "none" if digit == NO_DIGIT else str(digit)

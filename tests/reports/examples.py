@@ -1,0 +1,82 @@
+"""Rows and strategies that the report tests share."""
+
+import os
+
+import numpy as np
+from hypothesis import strategies as st
+
+from batchdigits.errors import printable
+from batchdigits.reports.schema import About, Rows
+
+ABOUT = About(
+    tool_version="0.1.0",
+    model="0123456789abcdef" * 4,
+    temperature=1.25,
+    threshold=0.9,
+    max_pixels=100_000_000,
+    max_bytes=512 * 2**20,
+)
+
+_FORMULA_STARTS = st.sampled_from(["=", "+", "-", "@", "'", "''", "\t", "\r", "\n", ""])
+_NASTY = st.sampled_from(list("=+-@'\"\t\r\n,;\\ \x7f\x85\u2028\u202e\u2066é7𝟕\ufeff"))
+_BYTES = st.binary(max_size=12).map(lambda name: os.fsdecode(name.replace(b"\0", b"")))
+_TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]) | _NASTY, max_size=12)
+
+hostile_names = st.tuples(_FORMULA_STARTS, _TEXTS | _BYTES).map("".join).filter(bool).map(printable)
+"""File names as reports get them: formula starts, quotes, newlines, bidi marks, bytes that are not UTF-8."""
+
+hostile_texts = st.tuples(_FORMULA_STARTS, _TEXTS).map("".join)
+"""Texts that nothing has escaped; details may hold them."""
+
+
+def seven(path: str = "7.png", /, **changes: object) -> Rows:
+    """One row that says 7, or 1; `changes` replace whole columns."""
+    probabilities = np.array([[0, 0.0269, 0, 0, 0, 0, 0, 0.9731, 0, 0]], dtype=np.float32)
+    columns = {
+        "path": [path],
+        "page": [1],
+        "status": ["ok"],
+        "digit": np.array([7], np.int8),
+        "confidence": np.array([0.9731]),
+        "runner_up": np.array([1], np.int8),
+        "runner_up_confidence": np.array([0.0269]),
+        "corrected": [""],
+        "final": np.array([-1], np.int8),
+        "detail": [""],
+        "width": np.array([28], np.int32),
+        "height": np.array([30], np.int32),
+        "sha256": ["ab" * 32],
+        "model": ["0123456789ab"],
+        "probabilities": probabilities,
+    }
+    return Rows(**{**columns, **changes})  # type: ignore[arg-type]
+
+
+def unreadable(path: str = "broken.png") -> Rows:
+    """One row with every cell empty that may be empty."""
+    nothing = np.array([np.nan])
+    return seven(
+        path,
+        status=["unreadable"],
+        digit=np.array([-1], np.int8),
+        confidence=nothing,
+        runner_up=np.array([-1], np.int8),
+        runner_up_confidence=nothing,
+        width=np.array([0], np.int32),
+        height=np.array([0], np.int32),
+        sha256=[""],
+        model=[""],
+        probabilities=np.full((1, 10), np.nan, np.float32),
+    )
+
+
+def sevens(paths: list[str]) -> Rows:
+    """A chunk with a row of 7 for each path."""
+    count = len(paths)
+    one = seven()
+    columns = {name: getattr(one, name) for name in Rows.__dataclass_fields__}
+    many = {
+        name: values * count if isinstance(values, list) else np.repeat(values, count, axis=0)
+        for name, values in columns.items()
+    }
+    return Rows(**{**many, "path": paths})

@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from batchdigits.decisions import DIGITS, INK, Decisions, Status, decide, probabilities
+from batchdigits.errors import BundleError, FaultKind
+
+many_logits = arrays.arrays(
+    np.float32,
+    st.tuples(st.integers(0, 6), st.integers(DIGITS, 12)),
+    elements=st.floats(-(2.0**99), 2.0**99, width=32) | st.floats(-8, 8, width=32),
+)
+
+
+def logits_of(*rows: dict[int, float]) -> np.ndarray:
+    """Logits whose softmax gives each named digit its probability, and the other digits nearly nothing."""
+    values = np.full((len(rows), DIGITS), 1e-12)
+    for row, shares in enumerate(rows):
+        for digit, share in shares.items():
+            values[row, digit] = share
+    return np.log(values).astype(np.float32)
+
+
+def decided(*rows: dict[int, float], threshold: float = 0.9, ink: float = 0.1) -> Decisions:
+    return decide(logits_of(*rows), np.full((len(rows), 1), ink, np.float32), threshold=threshold)
+
+
+def test_a_sure_digit_is_ok() -> None:
+    decisions = decided({7: 0.97, 1: 0.03})
+    assert decisions.status == [Status.OK]
+    assert decisions.digit.tolist() == [7]
+    assert decisions.confidence.tolist() == [0.97]
+    assert decisions.runner_up.tolist() == [1]
+    assert decisions.runner_up_confidence.tolist() == [0.03]
+    assert decisions.detail == [""]
+
+
+def test_an_unsure_digit_goes_to_review_with_the_two_candidates_in_order() -> None:
+    decisions = decided({9: 0.6, 4: 0.4}, {0: 0.5, 8: 0.3, 6: 0.2})
+    assert decisions.status == [Status.REVIEW, Status.REVIEW]
+    assert decisions.digit.tolist() == [9, 0]
+    assert decisions.detail == ["could be 4 or 9", "could be 0 or 8"]
+
+
+def test_a_page_without_ink_is_blank_and_its_cells_are_empty() -> None:
+    decisions = decided({7: 0.97, 1: 0.03}, ink=0)
+    assert decisions.status == [Status.BLANK]
+    assert decisions.detail == ["no ink was found"]
+    assert decisions.digit.tolist() == [-1]
+    assert decisions.runner_up.tolist() == [-1]
+    assert np.isnan(decisions.confidence).all()
+    assert np.isnan(decisions.runner_up_confidence).all()
+    assert np.isnan(decisions.probabilities).all()
+
+
+def test_a_blank_page_leaves_its_neighbours_where_they_are() -> None:
+    ink = np.array([[0.1], [0], [0.1]], np.float32)
+    decisions = decide(logits_of({3: 1}, {4: 1}, {5: 1}), ink, threshold=0.9)
+    assert decisions.digit.tolist() == [3, -1, 5]
+    assert np.nanargmax(decisions.probabilities[[0, 2]], axis=1).tolist() == [3, 5]
+
+
+def test_only_the_ink_share_makes_a_page_blank() -> None:
+    ink = np.zeros((1, 3), np.float32)
+    ink[0, INK] = 1e-9
+    assert decide(logits_of({3: 1}), ink, threshold=0.9).status == [Status.OK]
+
+
+@pytest.mark.parametrize(
+    ("share", "shown", "status"),
+    [(0.89996, 0.9, Status.OK), (0.90004, 0.9, Status.OK), (0.89994, 0.8999, Status.REVIEW)],
+)
+def test_the_threshold_judges_the_confidence_that_the_row_shows(share: float, shown: float, status: Status) -> None:
+    decisions = decided({7: share, 1: 1 - share})
+    assert decisions.confidence.tolist() == [shown]
+    assert decisions.status == [status]
+
+
+def test_outputs_after_the_ten_digits_change_nothing() -> None:
+    logits = logits_of({7: 0.97, 1: 0.03})
+    with_gate = np.hstack([logits, [[1e9, -1e9]]]).astype(np.float32)
+    assert decide(with_gate, np.ones((1, 1), np.float32), threshold=0.9).confidence.tolist() == [0.97]
+
+
+def test_a_higher_temperature_is_less_sure_of_the_same_digit() -> None:
+    ink = np.ones((1, 1), np.float32)
+    logits = np.zeros((1, DIGITS), np.float32)
+    logits[0, 7] = 6
+    hot = decide(logits, ink, threshold=0.9, temperature=2.0)
+    assert hot.digit.tolist() == [7]
+    assert hot.confidence.tolist() == [round(float(np.exp(3) / (np.exp(3) + 9)), 4)]
+
+
+def test_among_equal_logits_the_smaller_digit_wins() -> None:
+    decisions = decide(np.zeros((1, DIGITS), np.float32), np.ones((1, 1), np.float32), threshold=0.9)
+    assert (decisions.digit.tolist(), decisions.runner_up.tolist()) == ([0], [1])
+    assert decisions.confidence.tolist() == [0.1]
+
+
+def test_the_runner_up_is_known_even_where_its_probability_is_zero() -> None:
+    logits = np.full((1, DIGITS), -3e6, np.float32)
+    logits[0, 3], logits[0, 8] = 0, -1e6
+    decisions = decide(logits, np.ones((1, 1), np.float32), threshold=0.9)
+    assert (decisions.runner_up.tolist(), decisions.runner_up_confidence.tolist()) == ([8], [0.0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_that_gives_no_number_is_refused(value: float) -> None:
+    logits = np.zeros((2, DIGITS), np.float32)
+    logits[1, 4] = value
+    ink = np.ones((2, 1), np.float32)
+    with pytest.raises(BundleError, match="not a finite number"):
+        decide(logits, ink, threshold=0.9)
+    ink[1] = 0
+    assert decide(logits, ink, threshold=0.9).status[1] is Status.BLANK
+
+
+def test_no_pages_give_no_decisions() -> None:
+    decisions = decide(np.zeros((0, DIGITS), np.float32), np.zeros((0, 4), np.float32), threshold=0.9)
+    assert decisions.status == decisions.detail == []
+    assert decisions.probabilities.shape == (0, DIGITS)
+
+
+@given(many_logits, st.floats(0.05, 20), st.floats(0, 1))
+def test_probabilities_sum_to_one_and_the_row_agrees_with_them(
+    logits: np.ndarray, temperature: float, threshold: float
+) -> None:
+    exact = probabilities(logits, temperature=temperature)
+    assert np.allclose(exact.sum(axis=1), 1, rtol=0, atol=1e-12)
+    decisions = decide(logits, np.ones((len(logits), 1), np.float32), threshold=threshold, temperature=temperature)
+    assert np.abs(decisions.probabilities.sum(axis=1) - 1).max(initial=0) <= 0.0005 + 1e-6
+    assert (decisions.confidence == np.round(exact.max(axis=1), 4)).all()
+    assert (decisions.confidence >= decisions.runner_up_confidence).all()
+    assert (decisions.digit != decisions.runner_up).all()
+    assert [status == Status.OK for status in decisions.status] == (decisions.confidence >= threshold).tolist()
+
+
+@given(many_logits)
+def test_a_batch_decides_as_its_rows_one_by_one(logits: np.ndarray) -> None:
+    ink = np.ones((len(logits), 1), np.float32)
+    whole = decide(logits, ink, threshold=0.5)
+    singles = [decide(logits[[row]], ink[[row]], threshold=0.5) for row in range(len(logits))]
+    assert whole.status == [single.status[0] for single in singles]
+    assert whole.confidence.tolist() == [single.confidence[0] for single in singles]
+    assert whole.probabilities.tolist() == [single.probabilities[0].tolist() for single in singles]
+
+
+def test_every_fault_has_a_status_of_its_name() -> None:
+    assert {kind.value for kind in FaultKind} <= {status.value for status in Status}
+
+
+def test_columns_have_their_types() -> None:
+    decisions = decided({7: 1}, {2: 1})
+    assert decisions.digit.dtype == decisions.runner_up.dtype == np.int8
+    assert decisions.confidence.dtype == decisions.runner_up_confidence.dtype == np.float64
+    assert decisions.probabilities.dtype == np.float32
+    assert all(isinstance(status, Status) for status in decisions.status)
