@@ -15,9 +15,8 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import cv2
 import numpy as np
@@ -39,6 +38,7 @@ REDUCED_SIDE: Final = 1000
 """Pixels that the longer side keeps, at least, where a JPEG is decoded at 1/2, 1/4 or 1/8 of its size."""
 
 GreyImage = NDArray[np.uint8]  # [H, W]
+_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 _SIGNATURE = re.compile(
@@ -46,12 +46,15 @@ _SIGNATURE = re.compile(
     rb"|(?P<GIF>GIF8[79]a)|(?P<WebP>RIFF.{4}WEBP)|(?P<BMP>BM)",
     re.DOTALL,
 )
+_PNG_HEADER = struct.Struct(">IIBB")
 _PNG_CHUNK = struct.Struct(">I4s")
 _PNG_CHECKSUM = struct.Struct(">I")
 _PNG_GREY_OR_RGB = (0, 2)  # colour types without palette and alpha
 _PNG_CHUNKS_FOR_PILLOW = frozenset({b"tRNS", b"eXIf", b"acTL"})  # transparency, orientation, animation
 _JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_BARE_MARKERS = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})  # without a length
+_JPEG_BARE_MARKERS = frozenset({0x00, 0x01, *range(0xD0, 0xD9), 0xFF})  # without a length; 0xFF only fills
+_JPEG_SEGMENT = struct.Struct(">BBH")
+_JPEG_FRAME = struct.Struct(">BHHB")
 _TIFF_PHOTOMETRIC = 262
 _TIFF_BITS = 258
 _EXIF_ORIENTATION = 0x0112
@@ -176,19 +179,23 @@ def decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Pa
     kind = str(signature.lastgroup)
     if kind == "TIFF":
         return _tiff_pages(data, settings)
-    return [_guarded(kind, partial(_PAGE_READERS[kind], data, settings))]
+    return [_guarded(kind, _PAGE_READERS[kind], data, settings)]
 
 
-def _guarded(kind: str, step: Callable[[], _Result]) -> _Result | Fault:
+def _guarded(
+    kind: str, step: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
+) -> _Result | Fault:
     """Run a step of decoding; this is the one place where an exception becomes a fault."""
     try:
-        return step()
+        return step(*args, **kwargs)
     except MemoryError:
         raise
     except _PageError as error:
         return error.fault
     except Image.DecompressionBombError as error:  # Pillow's own limit, where max_pixels was raised above it
         return Fault(FaultKind.TOO_LARGE, printable(str(error)))
+    except struct.error:
+        return _undecodable(kind, "it is cut short")
     except Exception as error:  # noqa: BLE001  (codecs raise nearly everything on damaged bytes)
         return _undecodable(kind, str(error) or type(error).__name__)
 
@@ -214,17 +221,17 @@ def _check_size(width: int, height: int, settings: DecodingSettings) -> None:
 
 
 def _png(data: bytes, settings: DecodingSettings) -> Page:
-    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    width, height, depth, colour = _PNG_HEADER.unpack_from(data, 16)
     _check_size(width, height, settings)
     chunks = _png_chunks(data)
-    if depth == 8 and colour in _PNG_GREY_OR_RGB and chunks.isdisjoint(_PNG_CHUNKS_FOR_PILLOW):
+    if depth == 8 and colour in _PNG_GREY_OR_RGB and _PNG_CHUNKS_FOR_PILLOW.isdisjoint(chunks):
         grey = _opencv(data, cv2.IMREAD_GRAYSCALE)
         if grey is not None:
             return _page(grey, width, height)
     return _with_pillow(PngImageFile, data, settings)
 
 
-def _png_chunks(data: bytes) -> set[bytes]:
+def _png_chunks(data: bytes) -> list[bytes]:
     """Return the names of a PNG's chunks before its last.
 
     That they are whole is checked here (the checksum only of those that pixels need, whose names begin with a
@@ -233,14 +240,14 @@ def _png_chunks(data: bytes) -> set[bytes]:
     Raises:
         ValueError: the file ends before its last chunk, or a checksum is wrong.
     """
-    names: set[bytes] = set()
+    names: list[bytes] = []
     view = memoryview(data)
     at = 8
     while at + 12 <= len(data):
         length, name = _PNG_CHUNK.unpack_from(data, at)
         if name == b"IEND":
             return names
-        names.add(name)
+        names.append(name)
         end = at + 8 + length
         if end + 4 > len(data):
             break
@@ -290,20 +297,17 @@ def _jpeg_header(data: bytes) -> _JpegHeader:
     """
     orientation = 1
     at = 2
-    while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif marker in _JPEG_BARE_MARKERS:
-            at += 2
+    while 0 <= at <= len(data) - 4:
+        prefix, marker, length = _JPEG_SEGMENT.unpack_from(data, at)
+        if prefix != 0xFF or marker in _JPEG_BARE_MARKERS:
+            at = data.find(b"\xff", at + 1)
         elif marker in _JPEG_FRAME_MARKERS:
-            depth, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
+            depth, height, width, channels = _JPEG_FRAME.unpack_from(data, at + 4)
             return _JpegHeader(width, height, depth, channels, orientation)
         else:
-            end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
             if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
-                orientation = _orientation(data[at + 4 : end])
-            at = end
+                orientation = _orientation(data[at + 4 : at + 2 + length])
+            at += 2 + length
     msg = "it has no frame header"
     raise ValueError(msg)
 
@@ -381,10 +385,10 @@ def _tiff_pages(data: bytes, settings: DecodingSettings) -> list[Page | Fault]:
     _silence_pillow()
     pages: list[Page | Fault] = []
     directories = _tiff_directories(data)
-    image: TiffImageFile | Fault | None = _guarded("TIFF", partial(_open_tiff, data, directories))
+    image: TiffImageFile | Fault | None = _guarded("TIFF", _open_tiff, data, directories)
     while isinstance(image, TiffImageFile):
-        pages.append(_guarded("TIFF", partial(_tiff_page, image, settings)))
-        image = _guarded("TIFF", partial(_next_tiff_page, image, len(pages), directories))
+        pages.append(_guarded("TIFF", _tiff_page, image, settings))
+        image = _guarded("TIFF", _next_tiff_page, image, len(pages), directories)
     return [*pages, image] if isinstance(image, Fault) else pages
 
 

@@ -49,7 +49,7 @@ class NormalisationSettings:
 
     digit_side: int = 20
     """Pixels: the longer side of the digit's box (LeCun et al. 1998)."""
-    flat_tolerance: int = 10
+    flat_tolerance: int = 4
     """Grey levels: border pixels this near to the border's median count as the same paper."""
     flat_share: float = 0.6
     """Share of border pixels of the same paper from which the paper is taken as even."""
@@ -57,17 +57,19 @@ class NormalisationSettings:
     """Ink fainter than this, 0 to 1 of the paper's brightness, is no ink."""
     noise_factor: float = 5.0
     """Ink fainter than this many times the paper's own noise is no ink."""
-    ink_level: float = 0.30
+    ink_level: float = 0.25
     """Share of the darkest ink from which a pixel belongs to a stroke."""
     line_thickness: float = 0.12
     """A component that crosses the page and is thinner than this share of it is a printed line."""
-    edge_weight: float = 0.3
+    edge_weight: float = 0.5
     """What the mass of a component at the page's edge counts when the main one is chosen."""
     part_mass: float = 0.04
     """Share of the main component's mass that another needs to be a part of the digit."""
     part_distance: float = 0.25
     """Distance from the main component's box, in shares of its longer side, up to which another is a part."""
-    zoom_below: float = 0.42
+    edge_part_distance: float = 0.12
+    """The same for one that touches the page's edge while the main one does not: it may be a neighbour's."""
+    zoom_below: float = 0.5
     """A digit shorter than this share of the canvas is read again from its own part of a reduced page."""
 
 

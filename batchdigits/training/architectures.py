@@ -1,6 +1,6 @@
 """The networks: an `Arch` in, an untrained Keras model out.
 
-Every model takes uint8[N, 28, 28], bright ink on 0, and gives logits float32[N, 10]. The channel axis and the
+Every model takes uint8[N, 28, 28], bright ink on 0, and gives logits float32[N, K], K ≥ 10. The channel axis and the
 rescaling to 0…1 are layers inside the model, so that no caller can forget them. Keras is imported when called.
 """
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import keras
 
 DIGITS = 10
+NOT_A_DIGIT, BLANK = 10, 11
+"""Outputs beyond the ten digits, which only the gate uses."""
+OUTPUTS = {Arch.CNN: 12, Arch.DENSE: DIGITS}
+"""Logits of each architecture."""
 
 
 def build(arch: Arch) -> "keras.Model":
@@ -22,13 +26,13 @@ def build(arch: Arch) -> "keras.Model":
         arch: `cnn` is the network that ships; `dense` is the classic tutorial's.
 
     Returns:
-        uint8[N, 28, 28] -> logits float32[N, 10].
+        uint8[N, 28, 28] -> logits float32[N, `OUTPUTS[arch]`].
     """
     import keras
 
     layers = [keras.Input((SIDE, SIDE), dtype="uint8"), keras.layers.Rescaling(1 / 255)]
     layers += {Arch.CNN: _cnn, Arch.DENSE: _dense}[arch]()
-    layers += [keras.layers.Dense(DIGITS, name="logits")]
+    layers += [keras.layers.Dense(OUTPUTS[arch], name="logits")]
     return keras.Sequential(layers, name=arch.value)
 
 
@@ -38,19 +42,22 @@ def _cnn() -> "list[keras.Layer]":
 
     return [
         Reshape((SIDE, SIDE, 1)),
-        *_convolution(32, 5, strides=2, padding="same"),  # -> [N, 14, 14, 32]
-        *_convolution(64, 3, strides=2, padding="same"),  # -> [N, 7, 7, 64]
-        *_convolution(64, 3, strides=1, padding="valid"),  # -> [N, 5, 5, 64]
+        *_convolution(32, 5, strides=2),  # -> [N, 14, 14, 32]
+        *_convolution(48, 3, strides=1),  # -> [N, 14, 14, 48]
+        *_convolution(64, 3, strides=2),  # -> [N, 7, 7, 64]
+        *_convolution(64, 3, strides=1),  # -> [N, 7, 7, 64]
         Flatten(),
+        Dropout(0.2),
         Dense(128, activation="relu"),
         Dropout(0.3),
     ]
 
 
-def _convolution(filters: int, size: int, *, strides: int, padding: str) -> "list[keras.Layer]":
+def _convolution(filters: int, size: int, *, strides: int) -> "list[keras.Layer]":
     from keras.layers import BatchNormalization, Conv2D, ReLU
 
-    return [Conv2D(filters, size, strides=strides, padding=padding, use_bias=False), BatchNormalization(), ReLU()]
+    convolution = Conv2D(filters, size, strides=strides, padding="same", use_bias=False)
+    return [convolution, BatchNormalization(), ReLU()]
 
 
 def _dense() -> "list[keras.Layer]":

@@ -1,78 +1,257 @@
-"""Normalised digits in; varied digits, as pages that a scanner could have given, out.
+"""Normalised digits in; pages as scanners, phones and drawing programs give them, out: the scan simulator.
 
-Seeded and vectorised: one call varies a whole batch, and the same generator state gives the same pages.
+Seeded and vectorised: one call makes the pages of a whole batch, and the same generator state gives the same pages.
+The pages then pass through the same normalisation as real ones, before the network sees them.
 """
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.normalisation import SIDE, InkImages
+from batchdigits.normalisation import SIDE, GreyImage, InkImages
 
-PAGE_SIDE = 40
-"""Pixels: side of the varied pages; the digit's 20 px box may grow and turn without leaving them."""
+Floats = NDArray[np.float32]
+Inks = NDArray[np.float32]  # [N, side, side], 0 no ink to 1 full ink
 
 _GAP = 2  # empty rows between the digits of one tall image
-_KNOTS = 6  # the elastic field is drawn on 6×6 knots and spread smoothly over the page
+_KNOTS = 5  # the elastic field is drawn on 5×5 knots and spread smoothly over the page
+_PAGE_SIDES = (24, 32, 48, 64)  # pixels; pages of one group are made together
+_CLEAN_SIDE = 40  # pixels of a clean page; the digit's 20 px box may grow and turn without leaving it
 
 
-def vary(digits: InkImages, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Turn, shear, stretch, bend and re-ink each digit at random.
+def vary(digits: InkImages, rng: np.random.Generator, *, clean_share: float = 0.5) -> list[GreyImage]:
+    """Write each digit anew on a page of its own.
 
     Args:
-        digits: uint8[N, 28, 28], bright ink on 0.
+        digits: uint8[N, 28, 28], bright ink on 0; a row without ink becomes a page without a digit.
         rng: The only source of randomness.
+        clean_share: Share of the digits, the first ones, that are only turned, bent and re-inked, on even paper.
 
     Returns:
-        uint8[N, 40, 40], bright ink on 0; pass them through `normalise` before the network sees them.
+        N pages in the order of the digits.
 
     Source: affine and elastic distortion after Simard, Steinkraus, Platt, «Best practices for convolutional
     neural networks applied to visual document analysis», ICDAR 2003.
     """
-    return _re_ink(_warp(digits, rng), rng)
+    clean = round(clean_share * len(digits))
+    pages = list(_clean(digits[:clean], rng))
+    groups = np.array_split(np.arange(clean, len(digits)), len(_PAGE_SIDES))
+    for side, rows in zip(_PAGE_SIDES, groups, strict=True):
+        if len(rows):
+            pages += _scanned(digits[rows], side, rng)
+    return pages
 
 
-def _warp(digits: InkImages, rng: np.random.Generator) -> NDArray[np.uint8]:
+# ---- clean pages -----------------------------------------------------------------------------------------------------
+
+
+def _clean(digits: InkImages, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Turn, shear, stretch, bend and re-ink on black paper: uint8[N, 40, 40]."""
     count = len(digits)
-    grid = np.arange(PAGE_SIDE, dtype=np.float32) - (PAGE_SIDE - 1) / 2
-    matrix = _affine(count, rng)
-    bend = _elastic(count, rng)
-    x = matrix[:, 0, 0, None, None] * grid + matrix[:, 0, 1, None, None] * grid[:, None] + bend[..., 0]
-    y = matrix[:, 1, 0, None, None] * grid + matrix[:, 1, 1, None, None] * grid[:, None] + bend[..., 1]
-    # Coordinates in the tall image; clipping to the gap keeps a digit from seeing the next one.
-    x = np.clip(x + (SIDE - 1) / 2, -1, SIDE)
-    y = np.clip(y + (SIDE - 1) / 2, -1, SIDE) + 1 + (np.arange(count, dtype=np.float32) * (SIDE + _GAP))[:, None, None]
-    tall = np.pad(digits, ((0, 0), (1, 1), (0, 0))).reshape(-1, SIDE)
-    page = cv2.remap(tall, x.reshape(-1, PAGE_SIDE), y.reshape(-1, PAGE_SIDE), cv2.INTER_LINEAR, borderValue=0)
-    return page.reshape(count, PAGE_SIDE, PAGE_SIDE).astype(np.uint8, copy=False)
+    scale = np.exp(rng.normal(0, 0.10, (count, 2))).astype(np.float32)
+    at = np.full((count, 2), _CLEAN_SIDE / 2, np.float32)
+    ink = _write(digits, _CLEAN_SIDE, scale, at, rng)
+    return np.asarray(255 * _re_ink(ink, np.ones((count, 1, 1), np.float32), rng), np.uint8)
 
 
-def _affine(count: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Matrices from page to digit: float32[N, 2, 2]."""
-    turn = np.deg2rad(rng.normal(0, 7, count))
-    shear = rng.normal(0, 0.14, count)
-    wide, high = np.exp(rng.normal(0, 0.10, (2, count)))
+def _write(digits: InkImages, side: int, scale: Floats, at: Floats, rng: np.random.Generator) -> Inks:
+    """Resample digits onto square pages.
+
+    Args:
+        digits: uint8[N, 28, 28].
+        side: Pixels of the pages.
+        scale: float32[N, 2], page pixels a digit pixel, along x and y.
+        at: float32[N, 2], where the middle of the 28×28 comes to lie, x and y.
+        rng: Randomness of turn, shear and bend.
+
+    Returns:
+        float32[N, side, side], 0 to 1.
+    """
+    count = len(digits)
+    turn = np.deg2rad(rng.normal(0, 6, count))
+    shear = rng.normal(0, 0.13, count)
     cos, sin = np.cos(turn), np.sin(turn)
-    rows = [[wide * cos, wide * (shear * cos - sin)], [high * sin, high * (shear * sin + cos)]]
-    return np.array(rows, np.float32).transpose(2, 0, 1)
+    rows = [[cos, shear * cos - sin], [sin, shear * sin + cos]]
+    matrix = (np.array(rows).transpose(2, 0, 1) / scale[:, :, None]).astype(np.float32)  # page to digit
+    bend = _bend(count, side, rng)
+    pixel = np.arange(side, dtype=np.float32) + 0.5
+    dx, dy = (pixel - at[:, axis, None] for axis in (0, 1))  # [N, side]
+    tall_at = 1 + np.arange(count, dtype=np.float32) * (SIDE + _GAP)
+    # Coordinates in the tall image of all digits; clipping to the gap keeps a digit from seeing the next one.
+    x = matrix[:, 0, 0, None, None] * dx[:, None] + matrix[:, 0, 1, None, None] * dy[:, :, None] + bend[..., 0]
+    y = matrix[:, 1, 0, None, None] * dx[:, None] + matrix[:, 1, 1, None, None] * dy[:, :, None] + bend[..., 1]
+    x = np.clip(x + (SIDE - 1) / 2, -1, SIDE)
+    y = np.clip(y + (SIDE - 1) / 2, -1, SIDE) + tall_at[:, None, None]
+    tall = np.pad(digits, ((0, 0), (1, 1), (0, 0))).reshape(-1, SIDE)
+    page = cv2.remap(tall, x.reshape(-1, side), y.reshape(-1, side), cv2.INTER_LINEAR, borderValue=0)
+    return np.asarray(page, np.float32).reshape(count, side, side) / np.float32(255)
 
 
-def _elastic(count: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Smooth displacements in pixels: float32[N, 40, 40, 2]."""
-    amplitude = rng.uniform(0, 1.5, (count, 1, 1, 1))
+def _bend(count: int, side: int, rng: np.random.Generator) -> Floats:
+    """Smooth displacements in digit pixels: float32[N, side, side, 2]."""
+    amplitude = rng.uniform(0, 1.0, (count, 1, 1, 1))
     knots = (rng.normal(0, 1, (count, _KNOTS, _KNOTS, 2)) * amplitude).astype(np.float32)
-    field = np.empty((count, PAGE_SIDE, PAGE_SIDE, 2), np.float32)
+    field = np.empty((count, side, side, 2), np.float32)
     for one, spread in zip(knots, field, strict=True):
-        cv2.resize(one, (PAGE_SIDE, PAGE_SIDE), dst=spread, interpolation=cv2.INTER_CUBIC)
+        cv2.resize(one, (side, side), dst=spread, interpolation=cv2.INTER_CUBIC)
     return field
 
 
-def _re_ink(pages: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Make strokes thinner, bolder, softer or harder: a blur, then a steeper or flatter step from paper to ink."""
-    count = len(pages)
-    tall = cv2.GaussianBlur(pages.reshape(-1, PAGE_SIDE), (3, 3), 0.7).reshape(pages.shape)
-    soft = rng.uniform(0, 1, (count, 1, 1)).astype(np.float32)
-    mixed = pages + soft * (tall.astype(np.float32) - pages)
-    threshold = rng.uniform(0, 90, (count, 1, 1)).astype(np.float32)
-    gain = rng.uniform(1, 2.5, (count, 1, 1)).astype(np.float32)
-    return np.asarray(np.clip((mixed - threshold) * gain, 0, 255), np.uint8)
+def _re_ink(ink: Inks, scale: Floats, rng: np.random.Generator) -> Inks:
+    """Make strokes thinner or bolder, softer or harder, by another step from paper to ink.
+
+    Args:
+        ink: float32[N, side, side].
+        scale: float32[N, 1, 1], by how much the digit was enlarged: the larger, the harder its edges can be.
+        rng: Randomness.
+    """
+    threshold = rng.uniform(0, 0.4, scale.shape).astype(np.float32)
+    gain = rng.uniform(1, 1.2 + 1.4 * np.maximum(scale, 1)).astype(np.float32)
+    return np.asarray(np.clip((ink - threshold) * gain, 0, 1), np.float32)
+
+
+# ---- scanned pages ---------------------------------------------------------------------------------------------------
+
+
+def _scanned(digits: InkImages, side: int, rng: np.random.Generator) -> list[GreyImage]:
+    """Write digits on simulated paper, and photograph or scan it."""
+    scale, at = _placement(digits, side, rng)
+    ink = _re_ink(_write(digits, side, scale, at, rng), scale.mean(1)[:, None, None], rng)
+    strength = _some(0.6, rng.uniform(0.3, 1, len(digits)), rng, otherwise=1.0)
+    ink *= strength[:, None, None]
+    _add_neighbours(ink, digits, side, scale, at, rng)
+    _add_lines(ink, rng)
+    _add_specks(ink, rng)
+    light = _paper(len(digits), side, rng) * (1 - ink)
+    turned = rng.random(len(digits)) < 0.35
+    light = np.where(turned[:, None, None], 1 - light, light)
+    light += (
+        rng.normal(0, 1, light.shape).astype(np.float32)
+        * _some(0.5, rng.uniform(0, 0.035, len(digits)), rng)[:, None, None]
+    )
+    pages = np.asarray(np.clip(255 * light, 0, 255), np.uint8)
+    return [_captured(page, rng) for page in pages]
+
+
+def _some(share: float, values: NDArray[np.float64], rng: np.random.Generator, otherwise: float = 0.0) -> Floats:
+    """Keep a random share of the values and set the others: float32 of the same shape."""
+    return np.where(rng.random(values.shape) < share, values, otherwise).astype(np.float32)
+
+
+def _placement(digits: InkImages, side: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Choose how large each digit is and where it lies: float32[N, 2] twice, as `_write` takes them."""
+    count = len(digits)
+    inked = digits > 0
+    box = np.stack([_span(inked.max(1)), _span(inked.max(2))], axis=1)  # [N, 2], first and size, of x and y
+    size = np.maximum(box[:, :, 1], 1)
+    longer = np.where(rng.random(count) < 0.35, rng.uniform(0.92, 1.0, count), rng.uniform(0.4, 0.9, count)) * side
+    longer = np.maximum(longer, 14)
+    even = np.repeat(longer[:, None] / size.max(1, keepdims=True), 2, axis=1)
+    filled = 0.97 * side / size
+    # Some digits are stretched to the frame, wholly or on the way to it.
+    stretch = np.where(rng.random(count) < 0.15, 1.0, _some(0.3, rng.uniform(0, 0.7, count), rng))[:, None]
+    scale = even ** (1 - stretch) * filled**stretch * np.exp(rng.normal(0, 0.07, (count, 2)))
+    scale = np.minimum(scale, filled * 1.03)
+    free = np.maximum(side - scale * size, 0)
+    corner = rng.uniform(0, 1, (count, 2)) * free
+    at = corner + scale * (SIDE / 2 - box[:, :, 0])
+    return scale.astype(np.float32), at.astype(np.float32)
+
+
+def _span(lines: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """First index and length of what is set in each row: intp[N, 2]."""
+    first = lines.argmax(1)
+    return np.stack([first, lines.shape[1] - lines[:, ::-1].argmax(1) - first], axis=1)
+
+
+def _add_neighbours(
+    ink: Inks, digits: InkImages, side: int, scale: Floats, at: Floats, rng: np.random.Generator
+) -> None:
+    """Let the end of another digit's stroke reach into some pages, at an edge."""
+    rows = np.flatnonzero(rng.random(len(digits)) < 0.2)
+    if not len(rows):
+        return
+    others = rng.permutation(len(digits))[: len(rows)]
+    axis = (rng.random(len(rows)) < 0.25).astype(int)  # mostly beside, sometimes above or below
+    sign = rng.choice([-1.0, 1.0], len(rows))
+    middle = at[rows].copy()
+    edge = np.where(sign > 0, side, 0)
+    reach = rng.uniform(-2, 7, len(rows))  # of 10, half the box: how much of it the page shows
+    middle[np.arange(len(rows)), axis] = edge + sign * (10 - reach) * scale[rows, axis]
+    fragment = _write(digits[others], side, scale[rows], middle.astype(np.float32), rng)
+    ink[rows] = np.maximum(ink[rows], fragment * ink[rows].max((1, 2), keepdims=True))
+
+
+def _add_lines(ink: Inks, rng: np.random.Generator) -> None:
+    """Rule some pages, and leave parts of a printed cell's border on others."""
+    count, side, _ = ink.shape
+    pixel = np.arange(side, dtype=np.float32) + 0.5
+    for axis in (0, 1):
+        for near_edge in (0.0, 1.0, None):
+            share = 0.07 if near_edge is None else 0.12
+            strength = _some(share, np.asarray(rng.uniform(0.1, 0.8, count)), rng)
+            rows = np.flatnonzero(strength)
+            inset = rng.uniform(-0.02, 0.07, len(rows)) * side
+            where = rng.uniform(0, side, len(rows)) if near_edge is None else np.abs(near_edge * side - inset)
+            thick = rng.uniform(0.5, 0.5 + side / 24, len(rows))
+            tilt = rng.normal(0, 0.012, (len(rows), 1)) * (pixel - side / 2)  # [R, side], along the line
+            distance = np.abs(pixel - where[:, None, None] - tilt[:, :, None])  # [R, along, across]
+            line = np.clip(thick[:, None, None] / 2 + 0.5 - distance, 0, 1) * strength[rows, None, None]
+            line = line if axis else line.transpose(0, 2, 1)
+            ink[rows] = np.maximum(ink[rows], line.astype(np.float32))
+
+
+def _add_specks(ink: Inks, rng: np.random.Generator) -> None:
+    """Sprinkle dust on some pages."""
+    count, side, _ = ink.shape
+    rows = np.flatnonzero(rng.random(count) < 0.12)
+    specks = rng.integers(0, side, (len(rows), 4, 2))
+    for row, places in zip(rows, specks, strict=True):
+        ink[row, places[:, 0], places[:, 1]] = rng.uniform(0.3, 1)
+
+
+def _paper(count: int, side: int, rng: np.random.Generator) -> Inks:
+    """Make empty paper: colour, texture, security pattern, shadow: float32[N, side, side], 0 dark to 1 white."""
+    ones = np.ones((count, 1, 1), np.float32)
+    paper = ones * _some(0.65, rng.uniform(0.4, 1, count), rng, otherwise=1.0)[:, None, None]
+    across = (np.arange(side, dtype=np.float32) + 0.5) / side - 0.5
+    # Security pattern: two waves over one another.
+    depth = _some(0.12, rng.uniform(0.03, 0.18, count), rng)[:, None, None]
+    if depth.any():
+        wave = np.zeros((count, side, side), np.float32)
+        for _ in range(2):
+            fx, fy = rng.normal(0, 35, (2, count, 1, 1)).astype(np.float32)
+            wave += np.sin(fx * across + fy * across[:, None] + rng.uniform(0, 6, (count, 1, 1)).astype(np.float32))
+        paper = paper * (1 - depth * (wave > 0.5))
+    # Shadow: from a soft slope to a sharp edge, in any direction.
+    dark = _some(0.45, rng.uniform(0.1, 0.65, count), rng)[:, None, None]
+    angle = rng.uniform(0, 2 * np.pi, (count, 1, 1)).astype(np.float32)
+    along = np.cos(angle) * across + np.sin(angle) * across[:, None]
+    width = rng.choice(np.array([0.02, 0.1, 0.3, 1.0], np.float32), (count, 1, 1))
+    offset = rng.uniform(-0.4, 0.4, (count, 1, 1)).astype(np.float32)
+    paper = paper * (1 - dark / (1 + np.exp(np.clip((along - offset) / width, -30, 30))))
+    # Texture: coarse fibres.
+    rough = _some(0.35, rng.uniform(0.01, 0.06, count), rng)
+    for row in np.flatnonzero(rough):
+        grain = rng.normal(0, rough[row], (side // 3, side // 3)).astype(np.float32)
+        paper[row] += cv2.resize(grain, (side, side), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(paper, np.float32)
+
+
+def _captured(page: GreyImage, rng: np.random.Generator) -> GreyImage:
+    """Cut, blur, shrink, compress or threshold one page, or leave it as it is."""
+    chance = rng.random(5)
+    height, width = page.shape
+    if chance[0] < 0.25:  # out of focus
+        page = np.asarray(cv2.GaussianBlur(page, (0, 0), rng.uniform(0.3, width / 32)), np.uint8)
+    if chance[1] < 0.2:  # few pixels
+        small = int(rng.integers(13, 22))
+        if small < width:
+            page = np.asarray(cv2.resize(page, (small, small), interpolation=cv2.INTER_AREA), np.uint8)
+    if chance[2] < 0.15:  # strong compression
+        _, data = cv2.imencode(".jpg", page, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(12, 70))])
+        page = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)
+    if chance[3] < 0.12:  # one bit
+        level, _ = cv2.threshold(page, 0, 255, cv2.THRESH_OTSU)
+        page = np.where(page > level + rng.normal(0, 8), np.uint8(255), np.uint8(0))
+    return page

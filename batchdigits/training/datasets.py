@@ -1,10 +1,10 @@
-"""Labelled images in, from MNIST's files, folders or a CSV; normalised digits with their labels out.
+"""Labelled images in, from the package, folders or a CSV; normalised digits with their labels out.
 
-A source is `mnist`, a folder with a sub-folder for each digit, or a CSV file with the columns `path` and `label`.
-All images pass through the same decoding and normalisation as those of the main job.
+A source is a set that ships with the package (`mnist`), a folder with a sub-folder for each digit, or a CSV file
+with the columns `path` and `label`, and `page` where files have several. All images pass through the same decoding
+and normalisation as those of the main job.
 """
 
-import gzip
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,22 +20,13 @@ from batchdigits.files import file_sha256
 from batchdigits.images import ImageFile, discover
 from batchdigits.normalisation import InkImages, InkMeasures, normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.training import shipped
+from batchdigits.training.shipped import Labels
 
-Labels = NDArray[np.int8]  # [N], 0 to 9
+PageLabels = list[tuple[int, int]]  # of one file: page, from 1, and label
 
 log = logging.getLogger(__name__)
 
-MNIST = "mnist"
-"""The name of the source that ships with the package."""
-
-_MNIST_FOLDER = Path(__file__).parent / "data" / "mnist"
-_MNIST_FILES = {"train": "train", "test": "t10k"}
-_MNIST_MD5 = {  # of the unpacked files, as LeCun and Cortes published them
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-}
 _STACK = 500  # pages that are normalised at a time
 _READING = 256  # images a batch, and workers, of labelled files
 _WORKERS = 2
@@ -70,21 +61,22 @@ def read(source: str, normalisation: NormalisationSettings, *, part: str) -> Lab
     """Read one source.
 
     Args:
-        source: `mnist`, a folder or a CSV file.
+        source: One of `shipped.NAMES`, a folder or a CSV file.
         normalisation: What the model is, or will be, trained behind.
-        part: `train` or `test`: the half of MNIST. Folders and CSV files have no halves.
+        part: `train` or `test`: the half of a shipped set. Folders and CSV files have no halves.
 
     Raises:
         UsageError: A label is no digit, or a CSV file lacks its columns.
         StorageError: The source, or an image that a CSV file names, does not exist.
     """
-    if source == MNIST:
-        return _read_mnist(part, normalisation)
+    if source in shipped.NAMES:
+        return _read_shipped(source, part, normalisation)
     path = Path(source)
     if path.is_dir():
         return _read_files(_folder(path), normalisation)
     if not path.is_file():
-        message = f"The labelled data {shown(source)} do not exist; name a folder, a CSV file, or {MNIST}."
+        names = ", ".join(shipped.NAMES)
+        message = f"The labelled data {shown(source)} do not exist; name a folder, a CSV file, or one of {names}."
         raise StorageError(message)
     return _read_files(_csv(path), normalisation)
 
@@ -108,9 +100,9 @@ def split(data: Labelled, *, share: float, seed: int) -> tuple[Labelled, Labelle
 
 
 def fingerprint(source: str) -> dict[str, str]:
-    """Name what a source holds by sha256: of MNIST's files, of a CSV file, or of a folder's list of files and sums."""
-    if source == MNIST:
-        return {path.name: file_sha256(path) for path in sorted(_MNIST_FOLDER.glob("*.gz"))}
+    """Name what a source holds by sha256: a shipped set's files, a CSV file, or a folder's list of files and sums."""
+    if source in shipped.NAMES:
+        return shipped.fingerprint(source)
     path = Path(source)
     if path.is_file():
         return {path.name: file_sha256(path)}
@@ -120,37 +112,11 @@ def fingerprint(source: str) -> dict[str, str]:
     return {path.name: digest.hexdigest()}
 
 
-def mnist(part: str) -> tuple[NDArray[np.uint8], Labels]:
-    """Read half of MNIST as it is: uint8[N, 28, 28] and int8[N].
-
-    Args:
-        part: `train` (60,000 images) or `test` (10,000).
-
-    Raises:
-        StorageError: A file of the package is missing or damaged.
-    """
-    stem = _MNIST_FILES[part]
-    images = _idx(f"{stem}-images-idx3-ubyte", header=16).reshape(-1, 28, 28)
-    return images, _idx(f"{stem}-labels-idx1-ubyte", header=8).astype(np.int8)
-
-
-def _idx(name: str, *, header: int) -> NDArray[np.uint8]:
-    try:
-        data = gzip.decompress((_MNIST_FOLDER / f"{name}.gz").read_bytes())
-    except (OSError, EOFError) as error:
-        message = f"The MNIST file {name}.gz of the package cannot be read: {error}; install batchdigits anew."
-        raise StorageError(message) from error
-    if hashlib.md5(data, usedforsecurity=False).hexdigest() != _MNIST_MD5[name]:
-        message = f"The MNIST file {name}.gz of the package is damaged; install batchdigits anew."
-        raise StorageError(message)
-    return np.frombuffer(data, np.uint8, offset=header)
-
-
-def _read_mnist(part: str, normalisation: NormalisationSettings) -> Labelled:
-    pages, labels = mnist(part)
-    stacks = [normalise(list(pages[start : start + _STACK]), normalisation) for start in range(0, len(pages), _STACK)]
+def _read_shipped(name: str, part: str, normalisation: NormalisationSettings) -> Labelled:
+    pages, labels = shipped.pages(name, part)
+    stacks = [normalise(pages[start : start + _STACK], normalisation) for start in range(0, len(pages), _STACK)]
     return Labelled(
-        [f"{MNIST} {part} {number}" for number in range(len(pages))],
+        [f"{name} {part} {number}" for number in range(len(pages))],
         np.concatenate([stack.pixels for stack in stacks]),
         np.concatenate([stack.ink for stack in stacks]),
         labels,
@@ -158,33 +124,49 @@ def _read_mnist(part: str, normalisation: NormalisationSettings) -> Labelled:
     )
 
 
-def _read_files(files: Iterable[tuple[ImageFile, int]], normalisation: NormalisationSettings) -> Labelled:
-    """Decode and normalise labelled files; of a file with several pages the first counts."""
-    label_of: dict[str, int] = {}
+def _read_files(files: Iterable[tuple[ImageFile, PageLabels]], normalisation: NormalisationSettings) -> Labelled:
+    """Decode and normalise the labelled pages of files; other pages are left out.
+
+    Raises:
+        UsageError: There is none, or a page is labelled twice.
+    """
+    label_of: dict[tuple[str, int], int] = {}
+    met: set[tuple[str, int]] = set()
 
     def unlabelled() -> Iterator[ImageFile]:
-        for file, label in files:
-            label_of[file.path] = label
+        for file, labels in files:
+            for page, label in labels:
+                if (file.path, page) in label_of:
+                    message = f"Page {page} of {shown(file.name)} is labelled twice; keep one label a page."
+                    raise UsageError(message)
+                label_of[file.path, page] = label
             yield file
 
     parts = []
     for batch in batches(
         unlabelled(), size=_READING, workers=_WORKERS, decoding=DecodingSettings(), normalisation=normalisation
     ):
-        first = np.array([row for row, page in enumerate(batch.pages) if page.number == 1], np.intp)
-        pages = [batch.pages[row].file for row in first]
+        met.update((page.file.path, page.number) for page in (*batch.pages, *(page for page, _ in batch.faults)))
+        rows = [row for row, page in enumerate(batch.pages) if (page.file.path, page.number) in label_of]
+        pages = [batch.pages[row] for row in rows]
         parts.append(
             Labelled(
-                [file.name for file in pages],
-                batch.pixels[first],
-                batch.ink[first],
-                np.array([label_of[file.path] for file in pages], np.int8),
+                [page.file.name if page.number == 1 else f"{page.file.name} page {page.number}" for page in pages],
+                batch.pixels[np.array(rows, np.intp)],
+                batch.ink[np.array(rows, np.intp)],
+                np.array([label_of[page.file.path, page.number] for page in pages], np.int8),
                 [
-                    (page.file.name, fault.detail, label_of[page.file.path])
+                    (page.file.name, fault.detail, label_of[page.file.path, page.number])
                     for page, fault in batch.faults
-                    if page.number == 1
+                    if (page.file.path, page.number) in label_of
                 ],
             )
+        )
+    if parts:  # a page that its file does not have is not forgotten
+        parts[-1].unread.extend(
+            (path, f"it has no page {page}", label)
+            for (path, page), label in label_of.items()
+            if (path, page) not in met
         )
     if not parts:
         message = "The labelled data hold no image; expected a sub-folder for each digit, or a CSV of path,label."
@@ -192,7 +174,7 @@ def _read_files(files: Iterable[tuple[ImageFile, int]], normalisation: Normalisa
     return join(parts)
 
 
-def _folder(root: Path) -> Iterator[tuple[ImageFile, int]]:
+def _folder(root: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
     """Give the images of a folder that has a sub-folder for each digit; others are left out with a warning."""
     digits = [folder for digit in range(10) if (folder := root / str(digit)).is_dir()]
     if not digits:
@@ -204,11 +186,14 @@ def _folder(root: Path) -> Iterator[tuple[ImageFile, int]]:
     for folder in digits:
         for item in discover([str(folder)], outputs=[]):
             if isinstance(item, ImageFile):
-                yield item, int(folder.name)
+                yield item, [(1, int(folder.name))]
 
 
-def _csv(path: Path) -> Iterator[tuple[ImageFile, int]]:
-    """Give the images that a CSV of path,label names; relative paths start at the CSV's folder."""
+def _csv(path: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
+    """Give the images that a CSV of path,label names; relative paths start at the CSV's folder.
+
+    A column `page` says which page a row is of; without it, it is the first.
+    """
     import pandas as pd
 
     name = shown(str(path))
@@ -228,7 +213,13 @@ def _csv(path: Path) -> Iterator[tuple[ImageFile, int]]:
             f"{wrong[0] + 1}{f', and {len(wrong) - 1} more' if len(wrong) > 1 else ''}; mend or remove these rows."
         )
         raise UsageError(message)
-    for image, label in zip(table["path"], table["label"], strict=True):
-        for item in discover([str(path.parent / image)], outputs=[]):
+    table = table if "page" in table else table.assign(page="1")
+    wrong = table.index[~table["page"].str.fullmatch("[1-9][0-9]{0,8}")]
+    if len(wrong):
+        message = f"The label file {name} has a page that is no number from 1: {table['page'][wrong[0]]!r}; mend it."
+        raise UsageError(message)
+    for image, rows in table.groupby("path", sort=False):
+        labels = list(zip(rows["page"].astype(int), rows["label"].astype(int), strict=True))
+        for item in discover([str(path.parent / str(image))], outputs=[]):
             if isinstance(item, ImageFile):
-                yield item, int(label)
+                yield item, labels

@@ -26,7 +26,7 @@ from batchdigits.training.augmentation import vary
 if TYPE_CHECKING:
     import keras
 
-Labels = NDArray[np.int8]  # [N], 0 to 9
+Labels = NDArray[np.int8]  # [N], 0 to 9, and the outputs beyond
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def fit(
         settings: The run; `settings.output` receives `history.jsonl` and `checkpoints/`.
 
     Returns:
-        uint8[N, 28, 28] -> logits float32[N, 10]; its weights are the running average over the last steps.
+        uint8[N, 28, 28] -> logits float32[N, K]; its weights are the running average over the last steps.
     """
     start_tensorflow()
     import keras
@@ -145,7 +145,7 @@ def _batches(
     def make(rows: NDArray[np.int64]) -> tuple[InkImages, Labels]:
         if settings.arch is Arch.DENSE:  # the tutorial's network sees the images as they are
             return pixels[rows], labels[rows]
-        return normalise(list(vary(pixels[rows], rng))).pixels, labels[rows]
+        return normalise(vary(pixels[rows], rng)).pixels, labels[rows]
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(make, parts[0])

@@ -15,17 +15,22 @@ from batchdigits.bundle import Bundle
 from batchdigits.decisions import decide
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.files import atomic_write
+from batchdigits.normalisation import InkImages
 from batchdigits.predictor import Predictor
-from batchdigits.settings import EvaluateSettings, NormalisationSettings, TrainSettings
-from batchdigits.training import datasets, pictures
-from batchdigits.training.datasets import MNIST, Labelled
+from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, TrainSettings
+from batchdigits.training import datasets, pictures, shipped
+from batchdigits.training.architectures import BLANK, NOT_A_DIGIT
+from batchdigits.training.datasets import Labelled
 from batchdigits.training.evaluation import NO_DIGIT, Evaluation, as_json, confusion_csv, interval_text, percent
 from batchdigits.training.evaluation import evaluate as compare
 from batchdigits.training.fitting import fit
+from batchdigits.training.negatives import negatives
+from batchdigits.training.shipped import Labels
 
 log = logging.getLogger(__name__)
 
 _BATCH = 256
+_BLANKS = 2000  # pages without a digit that training sees an epoch
 _LIBRARIES = ("tensorflow", "keras", "numpy", "opencv-python-headless", "pillow")
 
 
@@ -49,19 +54,21 @@ def train(settings: TrainSettings) -> Bundle:
         message = f"{len(data)} labelled images are too few to train and to validate on; expected at least 20."
         raise UsageError(message)
 
-    model = fit(training.pixels, training.labels, validation.pixels, validation.labels, settings)
+    pixels, labels = _with_negatives(training, settings)
+    model = fit(pixels, labels, validation.pixels, validation.labels, settings)
     model.save(output / "model.keras")
     made = bundle.save(output, normalisation=normalisation, temperature=1.0, provenance={})
 
     parts = {"validation": validation}
-    if MNIST in settings.data:
-        parts["mnist_test"] = datasets.read(MNIST, normalisation, part="test")  # the one look at the test half
+    for source in settings.data:
+        if source in shipped.NAMES:  # the one look at the test half
+            parts[f"{source}_test"] = datasets.read(source, normalisation, part="test")
     results = {name: _score(part, made)[0] for name, part in parts.items()}
     for name, result in results.items():
         log.info("%s: %s of %d right, %s", name, percent(result.accuracy), result.count, interval_text(result))
     metrics = {name: as_json(result) for name, result in results.items()}
     _write(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    _pictures(output, list(results.values())[-1])
+    _pictures(output, results.get("mnist_test", results["validation"]))
     history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
     pictures.learning_curves(history, output / "learning_curves.png")
     provenance = _provenance(settings, training, validation, results)
@@ -103,6 +110,16 @@ def _score(data: Labelled, model: Bundle) -> tuple[Evaluation, Any]:
     true = np.concatenate([data.labels, np.array([label for _, _, label in data.unread], np.int8)])
     confidence = np.concatenate([decided.confidence, np.full(unread, np.nan)])
     return compare(predicted, true, confidence), decided.digit
+
+
+def _with_negatives(training: Labelled, settings: TrainSettings) -> tuple[InkImages, Labels]:
+    """Add what the outputs beyond the ten digits learn from: images without a digit, and without ink."""
+    if settings.arch is Arch.DENSE:
+        return training.pixels, training.labels
+    others = negatives(training.pixels, np.random.default_rng(settings.seed))
+    blank = np.zeros((_BLANKS, *others.shape[1:]), np.uint8)
+    labels = np.repeat(np.array([NOT_A_DIGIT, BLANK], np.int8), [len(others), len(blank)])
+    return np.concatenate([training.pixels, others, blank]), np.concatenate([training.labels, labels])
 
 
 def _with_ink(data: Labelled) -> Labelled:
