@@ -5,6 +5,7 @@ import os
 import struct
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +347,13 @@ def silent_codecs() -> Any:
     os.dup2(kept, 2)
     os.close(kept)
     os.close(null)
+
+
+def test_threads_give_the_same_pages_as_one() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for name, pages in zip(list(SMALL) * 10, pool.map(pages_of, list(SMALL.values()) * 10), strict=True):
+            for page, alone in zip(pages, pages_of(SMALL[name]), strict=True):
+                np.testing.assert_array_equal(page.grey, alone.grey)
 
 
 def test_a_file_is_read_whole(tmp_path: Path) -> None:
