@@ -65,7 +65,7 @@ def batches(
 
     Args:
         files: Consumed as they are needed.
-        size: Pages a batch; the last one is smaller, and may hold faults alone.
+        size: Pages a batch, at most; one that is full of faults, or the last one, has fewer.
         workers: Threads.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
@@ -77,7 +77,7 @@ def batches(
     waiting = _empty()
     for chunk in _prepared(_chunks(files), workers, decoding, normalisation):
         waiting = _joined(waiting, chunk)
-        while len(waiting.pages) >= size:
+        while max(len(waiting.pages), len(waiting.faults)) >= size:
             batch, waiting = _split(waiting, size)
             yield batch
     if waiting.pages or waiting.faults:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from batchdigits.errors import BundleError, shown
+from batchdigits.errors import BundleError, StorageError, shown
 from batchdigits.files import atomic_write, file_sha256
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 
@@ -72,8 +72,8 @@ def load(directory: Path | None = None) -> Bundle:
     except (KeyError, TypeError, ValueError) as error:
         message = f"The model bundle {name} is damaged: its {_CARD} lacks or garbles {error}; {_REMEDY}."
         raise BundleError(message) from error
-    except OSError as error:
-        message = f"The model bundle {name} cannot be read: {error.strerror}: {_WEIGHTS}; {_REMEDY}."
+    except StorageError as error:
+        message = f"The model bundle {name} cannot be used: {error}; {_REMEDY}."
         raise BundleError(message) from error
     if found != weights_sha256 or _id(card) != declared:
         broken = _WEIGHTS if found != weights_sha256 else _CARD
@@ -116,7 +116,7 @@ def _read_card(directory: Path, name: str) -> dict[str, Any]:
     except OSError as error:
         message = f"The model bundle {name} cannot be read: {error.strerror}: {_CARD}; {_REMEDY}."
         raise BundleError(message) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"The model bundle {name} is damaged: its {_CARD} is not JSON; {_REMEDY}."
         raise BundleError(message) from error
     if not isinstance(card, dict):

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import logging
+import os
 import sys
 import tomllib
 from collections.abc import Callable
@@ -37,7 +38,19 @@ app = typer.Typer(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the program; None takes the arguments of the process. Ends in `SystemExit`."""
+    if not {"-v", "--verbose"} & set(sys.argv[1:] if arguments is None else arguments):
+        _silence_native_code()
     app(arguments)
+
+
+def _silence_native_code() -> None:
+    """Leave standard error to Python: what TensorFlow and codecs write to it by themselves would be cron's mail."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    sys.stderr = os.fdopen(kept, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def _exits(command: Callable[P, ExitCode]) -> Callable[P, None]:

@@ -89,6 +89,8 @@ def printable(name: str) -> str:
     names look alike. Reports write names in this form; messages pass them through `shown`, which also escapes
     bidirectional controls.
     """
+    if name.isascii() and name.isprintable() and "\\" not in name:
+        return name  # the usual name, quickly
     return "".join(_escape(character) for character in name)
 
 

@@ -59,11 +59,14 @@ def explain(settings: ExplainSettings) -> Explanation:
         BundleError: The model cannot be used.
     """
     path = Path(settings.image)
-    if not path.exists():
-        message = f"The image {shown(settings.image)} does not exist; check its spelling."
-        raise StorageError(message)
+    try:
+        size_bytes = path.stat().st_size
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        message = f"The image {shown(settings.image)} cannot be found: {reason}; check its spelling."
+        raise StorageError(message) from error
     model = bundle.load(settings.model)
-    data = read(settings.image, path.stat().st_size, settings.decoding)
+    data = read(settings.image, size_bytes, settings.decoding)
     page = data if isinstance(data, Fault) else decode(data, settings.decoding, path.suffix.lower())[0]
     if not isinstance(page, Page):
         nothing = np.full(10, np.nan, np.float32)

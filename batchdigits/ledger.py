@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.batches import Batch, SeenPage
-from batchdigits.errors import Fault, FaultKind
+from batchdigits.errors import Fault, FaultKind, StorageError
 from batchdigits.images import ImageFile, PassedOver
 
 _SCHEMA = """
@@ -136,10 +136,13 @@ class Ledger:
         ]
         faults = [(*_page(page), None, None, fault.kind, fault.detail) for page, fault in batch.faults]
         with self._transaction():
-            self._database.executemany(
+            stored = self._database.executemany(
                 "INSERT INTO pages SELECT id, ?, ?, ?, ?, ?, ?, ?, ? FROM files WHERE path = ?",
                 [(*row[1:], row[0]) for row in seen + faults],
-            )
+            ).rowcount
+            if stored != len(seen) + len(faults):
+                message = "A page was observed whose file was never planned; its row would be lost."
+                raise StorageError(message)
 
     def observations(self, chunk: int = 8192) -> Iterator[Observations]:
         """Give all that was observed, in the order of rows, `chunk` rows at a time."""
@@ -177,7 +180,7 @@ def _page(page: SeenPage) -> tuple[bytes, int, str, int | None, int | None]:
 
 
 def _matrix(blobs: list[bytes | None]) -> NDArray[np.float32]:
-    """Stack float32 rows: float32[P, K]; float32[0, 0] where there is none."""
+    """Stack float32 rows: float32[P, K]; where there is none, float32[0, 10], which every reader takes."""
     present = [blob for blob in blobs if blob is not None]
-    width = len(present[0]) // _FLOAT32.itemsize if present else 0
+    width = len(present[0]) // _FLOAT32.itemsize if present else 10
     return np.frombuffer(b"".join(present), _FLOAT32).reshape(len(present), width)

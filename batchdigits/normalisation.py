@@ -242,8 +242,8 @@ _STEPS = {cv2.MORPH_CLOSE: (_DILATE, _ERODE), cv2.MORPH_OPEN: (_ERODE, _DILATE),
 
 def _energy(difference: Strip) -> NDArray[np.float64]:
     """Sum the squares of each canvas: float64[N]."""
-    values = difference.astype(np.float32)
-    return np.asarray(np.einsum("ync,ync->n", values, values), np.float64)
+    values = difference.astype(np.float64)  # sums of whole numbers are exact, and so do not depend on the strip
+    return np.asarray(np.einsum("ync,ync->n", values, values))
 
 
 # ---- components ----------------------------------------------------------------------------------------------------
@@ -330,8 +330,8 @@ def _frame(found: _Found, settings: NormalisationSettings) -> InkImages:
     ink = found.ink.transpose(1, 0, 2).astype(np.float32)  # [N, side, side]
     low, high = found.boxes[:, :2], found.boxes[:, 2:]  # [N, 2], x then y
     step = np.maximum((high - low).max(1) / settings.digit_side, 1e-6)  # canvas pixels per pixel of the result
-    at = np.arange(side, dtype=np.float32) + 0.5
-    columns, rows = ink.sum(1), ink.sum(2)
+    at = np.arange(side) + 0.5
+    columns, rows = ink.sum(1, dtype=np.float64), ink.sum(2, dtype=np.float64)  # exact, whatever the order of the sum
     mass = np.maximum(columns.sum(1), 1e-6)
     centre = np.stack([columns @ at, rows @ at], axis=1) / mass[:, None]
     # MNIST centres on the middle of pixel 14. The box starts on a whole pixel, so that a digit that already fits is
@@ -354,6 +354,9 @@ def _resampling(low: Floats, start: Floats, step: Floats, side: int) -> Floats:
     half = np.maximum(step, 1)[:, None] / 2
     middle = low[:, None] + (np.arange(SIDE, dtype=np.float32) + 0.5 - start[:, None]) * step[:, None]  # [N, 28]
     pixel = np.arange(side, dtype=np.float32)
-    until = np.clip((middle + half)[:, :, None] - pixel, 0, 1)
-    before = np.clip((middle - half)[:, :, None] - pixel, 0, 1)
-    return np.asarray((until - before) / (2 * half)[:, :, None], np.float32)
+    until = np.asarray((middle + half)[:, :, None] - pixel, np.float32)
+    before = np.asarray((middle - half)[:, :, None] - pixel, np.float32)
+    until.clip(0, 1, out=until)
+    until -= before.clip(0, 1, out=before)
+    until /= (2 * half)[:, :, None]
+    return until

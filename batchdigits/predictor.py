@@ -5,10 +5,6 @@ how many others there are.
 """
 
 import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,10 +13,11 @@ from numpy.typing import NDArray
 
 from batchdigits.bundle import Bundle
 from batchdigits.errors import BundleError, shown
-from batchdigits.normalisation import InkImages
+from batchdigits.normalisation import SIDE, InkImages
 
 Logits = NDArray[np.float32]  # [N, K], K >= 10: the ten digits, then outputs that only the gate uses
 
+DIGITS = 10
 _THREADS = 2  # intra-op threads on every machine: the order of sums, and so the last bit, may depend on it
 
 
@@ -52,7 +49,13 @@ class Predictor:
         except Exception as error:  # noqa: BLE001  Keras raises whatever its file reader raises
             message = f"Keras cannot load the model of the bundle {shown(str(self._bundle.directory))}: {error}"
             raise BundleError(message) from error
-        shape = (self._batch_size, *model.input_shape[1:])
+        if model.input_shape[1:] != (SIDE, SIDE) or model.output_shape[1:][:1] < (DIGITS,):
+            message = (
+                f"The model of the bundle {shown(str(self._bundle.directory))} takes {model.input_shape} and gives "
+                f"{model.output_shape}, expected (None, {SIDE}, {SIDE}) and at least {DIGITS} outputs; use another."
+            )
+            raise BundleError(message)
+        shape = (self._batch_size, SIDE, SIDE)
         signature = [tensorflow.TensorSpec(shape, tensorflow.uint8)]
         self._function = tensorflow.function(lambda pixels: model(pixels, training=False), signature, autograph=False)
         self._function(np.zeros(shape, np.uint8))
@@ -84,32 +87,10 @@ class Predictor:
 
 
 def start_tensorflow() -> Any:  # noqa: ANN401  TensorFlow has no types
-    """Import TensorFlow quietly, with a fixed number of threads; return its module."""
+    """Import TensorFlow with a fixed number of threads; return its module."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _quiet_stderr():
-        import tensorflow
+    import tensorflow
 
     tensorflow.config.threading.set_intra_op_parallelism_threads(_THREADS)
     tensorflow.config.threading.set_inter_op_parallelism_threads(1)
     return tensorflow
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Hold back what native code writes to standard error; show it only if the block fails.
-
-    TensorFlow 2.21 writes two notes there before its log level counts, and cron would mail them.
-    """
-    sys.stderr.flush()
-    real = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except Exception:
-            held.seek(0)
-            os.write(real, held.read())
-            raise
-        finally:
-            os.dup2(real, 2)
-            os.close(real)

@@ -1,8 +1,8 @@
 """The main job, for a scheduler that runs it from a checkout: `python jobs/predict.py SOURCE… -o REPORT…`."""
 
-import typer
+import sys
 
-from batchdigits.cli import predict
+from batchdigits.cli import main
 
 if __name__ == "__main__":
-    typer.run(predict)
+    main(["predict", *sys.argv[1:]])

@@ -1,8 +1,8 @@
 """The training job, for a scheduler that runs it from a checkout: `python jobs/train.py --config jobs/train.toml`."""
 
-import typer
+import sys
 
-from batchdigits.cli import train
+from batchdigits.cli import main
 
 if __name__ == "__main__":
-    typer.run(train)
+    main(["train", *sys.argv[1:]])

@@ -1,0 +1,390 @@
+"""Images per second of this program, of its peers, and of the floor: only reading and decoding.
+
+Run it in one go: `python tests/benchmarks/throughput.py`. It writes MNIST's test images as PNG files into a
+temporary folder and measures all contestants in turn, round after round, so that noise hits them alike. The first
+round warms up and does not count: import, model loading and compiling are left out of every figure, and files come
+from the page cache. This program runs with its own thread settings, the peers in a process of their own with
+TensorFlow's defaults.
+
+What later work adds: other folders of images stand beside `write_small_pngs`, other runtimes beside `program`, each
+as one more line of `main`'s list.
+"""
+
+import io
+import multiprocessing
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+from unittest import mock
+
+import cv2
+import numpy as np
+import typer
+from tqdm import tqdm
+
+from batchdigits import bundle, pipeline
+from batchdigits.bundle import Bundle
+from batchdigits.decoding import Page, decode
+from batchdigits.normalisation import SIDE, InkImages, normalise
+from batchdigits.predictor import Predictor, start_tensorflow
+from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
+from batchdigits.training.shipped import mnist
+
+CHUNK = 64  # files a task of the floor's pools
+BATCH = 256  # images a prediction, and a stack of the normalisation
+SINGLES = 200  # files of the slowest peer, which reads some 12 a second
+
+PROGRAM = "batchdigits predict -o report.csv"
+FLOOR = ("read and decode, 1 thread", "read and decode, 2 threads", "read and decode, 2 processes")
+DATASET_PEER = "image_dataset_from_directory + model.predict"
+SINGLE_PEER = f"imread + resize + model.predict, one at a time ({SINGLES} files)"
+DECODE = "cv2.imdecode alone"
+OWN_DECODE = "the program's decode"
+NORMALISE = "the program's decode + normalise"
+SHIPPED = "shipped model"
+CONVNET = "convnet of the Keras examples"
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One line of the table."""
+
+    name: str
+    """What it is."""
+    images: int
+    """How many it goes through in one pass."""
+    seconds: Callable[[], float]
+    """Go through them once, and tell how long that took."""
+
+
+def main(
+    images: Annotated[int, typer.Option(min=BATCH, max=10_000, help="Images of MNIST's test half.")] = 10_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Measured rounds; figures are their medians.")] = 5,
+) -> None:
+    """Measure this program, its peers and the floor on a folder of small PNG files."""
+    spawn = multiprocessing.get_context("spawn")
+    singles, in_whole_batches = min(SINGLES, images), images // BATCH * BATCH
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        ThreadPoolExecutor(2) as threads,
+        spawn.Pool(2) as processes,
+        ProcessPoolExecutor(1, mp_context=spawn) as own,
+        ProcessPoolExecutor(1, mp_context=spawn) as peers,
+    ):
+        folder = Path(temporary) / "images"
+        files = write_small_pngs(folder, images)
+        chunks = [files[start : start + CHUNK] for start in range(0, images, CHUNK)]
+        datas = [Path(file).read_bytes() for file in files]
+        own_processor: list[float] = []
+        peer_processor: list[float] = []
+        stages: list[Mapping[str, float]] = []
+
+        def run_program() -> float:
+            seconds, processor, of_stages = own.submit(program, str(folder), images).result()
+            own_processor.append(processor)
+            stages.append(of_stages)
+            return seconds
+
+        def run_dataset_peer() -> float:
+            seconds, processor = peers.submit(dataset_peer, str(folder), images).result()
+            peer_processor.append(processor)
+            return seconds
+
+        def elsewhere(process: ProcessPoolExecutor, pass_: Callable[..., float], *args: object) -> float:
+            return process.submit(pass_, *args).result()
+
+        rates = measure(
+            [
+                Contestant(FLOOR[0], images, timed(lambda: read_and_decode(files))),
+                Contestant(FLOOR[1], images, timed(lambda: list(threads.map(read_and_decode, chunks)))),
+                Contestant(FLOOR[2], images, timed(lambda: processes.map(read_and_decode, chunks, chunksize=1))),
+                Contestant(PROGRAM, images, run_program),
+                Contestant(DATASET_PEER, images, run_dataset_peer),
+                Contestant(SINGLE_PEER, singles, partial(elsewhere, peers, single_peer, files[:singles])),
+                Contestant(DECODE, images, partial(cost_of_decoding, datas)),
+                Contestant(OWN_DECODE, images, partial(cost_of_own_decoding, datas)),
+                Contestant(NORMALISE, images, partial(cost_of_normalising, datas)),
+                Contestant(SHIPPED, in_whole_batches, partial(elsewhere, own, shipped_forward, in_whole_batches)),
+                Contestant(CONVNET, in_whole_batches, partial(elsewhere, own, convnet_forward, in_whole_batches)),
+            ],
+            repeats,
+        )
+    processor = {PROGRAM: own_processor[1:], DATASET_PEER: peer_processor[1:]}  # without the round that warmed up
+    print_tables(rates, processor, stages[1:], images=images)
+
+
+def measure(contestants: Sequence[Contestant], repeats: int) -> dict[str, list[float]]:
+    """Let all contestants go through their images in turn: images per second of each, for each counted round."""
+    rates: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+    for number in tqdm(range(repeats + 1), unit="round"):
+        for contestant in contestants:
+            seconds = contestant.seconds()
+            if number:  # round 0 warms up
+                rates[contestant.name].append(contestant.images / seconds)
+    return rates
+
+
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    """Make a pass of work tell its wall-clock seconds."""
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+    return seconds
+
+
+# ---- what they read ------------------------------------------------------------------------------------------------
+
+
+def write_small_pngs(folder: Path, count: int) -> list[str]:
+    """Write the first images of MNIST's test half as grey 28×28 PNG files; return their paths."""
+    folder.mkdir()
+    files = [str(folder / f"{number:05}.png") for number in range(count)]
+    for file, image in zip(files, mnist("test")[0], strict=False):
+        cv2.imwrite(file, image)
+    return files
+
+
+# ---- the floor -----------------------------------------------------------------------------------------------------
+
+
+def read_and_decode(files: Sequence[str]) -> None:
+    """Read and decode files, and do nothing with them."""
+    for file in files:
+        with Path(file).open("rb", buffering=0) as handle:
+            cv2.imdecode(np.frombuffer(handle.read(), np.uint8), cv2.IMREAD_GRAYSCALE)
+
+
+# ---- this program --------------------------------------------------------------------------------------------------
+
+
+def program(folder: str, images: int) -> tuple[float, float, Mapping[str, float]]:
+    """Run the whole job, listing to report, with a model that is loaded already.
+
+    Returns:
+        Wall-clock seconds, of which nothing is subtracted; processor seconds; and the summary's seconds by stage.
+    """
+    report = Path(folder).parent / "report.csv"
+    settings = PredictSettings(sources=(folder,), outputs=(str(report),), batch_size=BATCH)
+    loaded_predictor(BATCH)
+    with mock.patch.object(pipeline, "Predictor", already_loaded):
+        started, busy = time.perf_counter(), time.process_time()
+        summary = pipeline.run(settings, stdout=io.BytesIO())
+        seconds, processor = time.perf_counter() - started, time.process_time() - busy
+    if summary.rows.total() != images or summary.faulty:
+        raise AssertionError(f"expected {images} rows without a fault: {summary.line()}")
+    return seconds, processor, summary.seconds
+
+
+def already_loaded(model: Bundle, *, batch_size: int) -> AbstractContextManager[Predictor]:
+    """Stand in for the class `Predictor` where the pipeline loads its model."""
+    return nullcontext(loaded_predictor(batch_size))
+
+
+@cache
+def loaded_predictor(batch_size: int) -> Predictor:
+    """Load the shipped model, once in this process."""
+    return Predictor(bundle.load(), batch_size=batch_size).__enter__()
+
+
+# ---- peers ---------------------------------------------------------------------------------------------------------
+
+
+def dataset_peer(folder: str, images: int) -> tuple[float, float]:
+    """Predict a folder the way Keras's documentation does: wall-clock and processor seconds; it writes no report."""
+    import keras
+
+    model = keras_convnet()
+    started, busy = time.perf_counter(), time.process_time()
+    dataset = keras.utils.image_dataset_from_directory(
+        folder,
+        labels=None,
+        color_mode="grayscale",
+        image_size=(SIDE, SIDE),
+        batch_size=BATCH,
+        shuffle=False,
+        verbose=False,
+    )
+    probabilities = model.predict(dataset, verbose=0)
+    seconds, processor = time.perf_counter() - started, time.process_time() - busy
+    assert len(probabilities) == images
+    return seconds, processor
+
+
+def single_peer(files: Sequence[str]) -> float:
+    """Predict files one by one, as the first script that one writes does: seconds."""
+    model = keras_convnet()
+    started = time.perf_counter()
+    for file in files:
+        image = cv2.imread(file, cv2.IMREAD_GRAYSCALE)
+        assert image is not None
+        pixels = cv2.resize(image, (SIDE, SIDE)).astype(np.float32)
+        model.predict(pixels[None, :, :, None], verbose=0)
+    return time.perf_counter() - started
+
+
+@cache
+def keras_convnet() -> Any:
+    """Build the small convnet of the Keras examples, once in this process.
+
+    Its weights are untrained, which changes no speed. The example divides by 255 before the model; here that is its
+    first layer.
+
+    Source: https://keras.io/examples/vision/mnist_convnet/
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+    from keras import layers
+
+    model = keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 1)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(32, (3, 3), activation="relu"),
+            layers.MaxPooling2D((2, 2)),
+            layers.Conv2D(64, (3, 3), activation="relu"),
+            layers.MaxPooling2D((2, 2)),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile(loss="categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
+    return model
+
+
+# ---- cost of decoding and normalisation, without reading -----------------------------------------------------------
+
+
+def cost_of_decoding(datas: Sequence[bytes]) -> float:
+    """Decode files that are in memory: processor seconds, of all threads if there are several."""
+    started = time.process_time()
+    for data in datas:
+        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return time.process_time() - started
+
+
+def cost_of_own_decoding(datas: Sequence[bytes]) -> float:
+    """Decode the same through the program's own stage."""
+    started = time.process_time()
+    for data in datas:
+        decode(data, DecodingSettings())
+    return time.process_time() - started
+
+
+def cost_of_normalising(datas: Sequence[bytes]) -> float:
+    """Decode and normalise the same through the program's own stages, `BATCH` pages a stack."""
+    settings = NormalisationSettings()
+    cv2.setNumThreads(1)
+    started = time.process_time()
+    for start in range(0, len(datas), BATCH):
+        pages = [page for data in datas[start : start + BATCH] for page in decode(data, DecodingSettings())]
+        normalise([page.grey for page in pages if isinstance(page, Page)], settings)
+    return time.process_time() - started
+
+
+# ---- forward passes alone, both in the process of this program -----------------------------------------------------
+
+
+def shipped_forward(count: int) -> float:
+    """Predict normalised images in whole batches with the shipped model: seconds."""
+    predictor = loaded_predictor(BATCH)
+    return timed(lambda: [predictor(pixels) for pixels in whole_batches(count)])()
+
+
+def convnet_forward(count: int) -> float:
+    """Predict the same images with the convnet of the Keras examples, compiled the same way: seconds."""
+    function = convnet_function()
+    return timed(lambda: [function(pixels).numpy() for pixels in whole_batches(count)])()
+
+
+@cache
+def convnet_function() -> Any:
+    """Compile the convnet for uint8[BATCH, 28, 28], once in this process."""
+    tensorflow = start_tensorflow()
+    model = keras_convnet()
+    return tensorflow.function(
+        lambda pixels: model(tensorflow.cast(pixels, "float32")[..., None], training=False),
+        [tensorflow.TensorSpec((BATCH, SIDE, SIDE), tensorflow.uint8)],
+        autograph=False,
+    )
+
+
+def whole_batches(count: int) -> Iterator[InkImages]:
+    """Give the first images of MNIST's test half, uint8[BATCH, 28, 28] at a time."""
+    pixels = test_pixels()
+    return (pixels[start : start + BATCH] for start in range(0, count, BATCH))
+
+
+@cache
+def test_pixels() -> InkImages:
+    """Unpack MNIST's test half, once in this process."""
+    return mnist("test")[0]
+
+
+# ---- what they print -----------------------------------------------------------------------------------------------
+
+
+def print_tables(
+    rates: Mapping[str, Sequence[float]],
+    processor: Mapping[str, Sequence[float]],
+    stages: Sequence[Mapping[str, float]],
+    *,
+    images: int,
+) -> None:
+    """Print images per second, ratios, and what they were measured on.
+
+    Args:
+        rates: Images per second by contestant, one a round.
+        processor: Processor seconds of a pass by contestant, one a round.
+        stages: This program's seconds by stage, one mapping a round.
+        images: Files in the folder.
+    """
+    median = {name: statistics.median(of_rounds) for name, of_rounds in rates.items()}
+    floor = max(FLOOR, key=lambda name: median[name])
+    print(f"{images:,} MNIST test images as 28×28 PNG files, warm page cache, loading and import left out;")
+    print(f"images per second: median (lowest–highest) of {len(stages)} rounds\n")
+    speeds = (*FLOOR, PROGRAM, DATASET_PEER, SINGLE_PEER)
+    print_table(rates, speeds, {"× floor": median[floor], "× dataset peer": median[DATASET_PEER]})
+    print("Processor µs an image, all threads; what else runs on the machine disturbs it less than the clock:")
+    print(", ".join(f"{name}: {statistics.median(of) / images * 1e6:.0f}" for name, of in processor.items()))
+    print("\nDecoding and normalising on one core, files in memory, images per processor second:")
+    print_table(rates, (DECODE, OWN_DECODE, NORMALISE), {"of imdecode": median[DECODE]})
+    print(f"the program's decode + normalise costs {median[DECODE] / median[NORMALISE]:.2f} × imdecode")
+    print(f"\nForward pass alone, compiled function, {BATCH} images a batch, same process and threads:")
+    print_table(rates, (SHIPPED, CONVNET), {"× convnet": median[CONVNET]})
+    shares = {name: statistics.median(of_run[name] for of_run in stages) for name in stages[0]}
+    print("\nThis program's seconds by stage: " + ", ".join(f"{name} {spent:.3f}" for name, spent in shares.items()))
+    print(f"Floor: {floor}. Convnet: untrained weights, which changes no speed; the peers write no report.")
+    packages = ("batchdigits", "tensorflow", "keras", "numpy", "opencv-python-headless")
+    model = bundle.load()
+    print(
+        f"Model {model.id[: pipeline.MODEL_ID_LENGTH]} ({model.provenance['recipe']['arch']}), {os.cpu_count()} CPUs, "
+        f"load {os.getloadavg()[1]:.1f}, Python {platform.python_version()}, "
+        + ", ".join(f"{package} {version(package)}" for package in packages)
+    )
+
+
+def print_table(rates: Mapping[str, Sequence[float]], names: Sequence[str], ratios: Mapping[str, float]) -> None:
+    """Print a line for each name: its images per second, and how that relates to others."""
+    print(" " * 64 + f"{'images/s':>9}{'':18}" + "".join(f"{title:>16}" for title in ratios))
+    for name in names:
+        median = statistics.median(rates[name])
+        spread = f"({min(rates[name]):,.0f}–{max(rates[name]):,.0f})"
+        print(f"{name:64}{median:9,.0f}{spread:>18}" + "".join(f"{median / other:16.3g}" for other in ratios.values()))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,59 @@
+"""What stands in for the model where a test is not about it: a predictor in numpy, and a bundle that loads."""
+
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from batchdigits import bundle
+from batchdigits.bundle import Bundle
+from batchdigits.normalisation import InkImages
+from batchdigits.predictor import Logits
+from batchdigits.settings import NormalisationSettings
+
+_WEIGHTS = np.random.default_rng(7).integers(-9, 10, (784, 10))
+
+
+def logits_of(pixels: InkImages) -> Logits:
+    """Give each image logits that differ with its pixels and with nothing else: float32[N, 10].
+
+    They are sums of integers, so the same bits come out however many images are asked at a time.
+    """
+    assert pixels.dtype == np.uint8
+    assert pixels.shape[1:] == (28, 28)
+    sums = pixels.reshape(len(pixels), 784).astype(np.int64) @ _WEIGHTS
+    return (sums / 4096).astype(np.float32)
+
+
+class StandIn:
+    """A predictor without a model, put in the place of `pipeline.Predictor` or `explain.Predictor`."""
+
+    def __init__(self, bundle: Bundle, *, batch_size: int) -> None:
+        self._batch_size = batch_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def __call__(self, pixels: InkImages) -> Logits:
+        assert len(pixels) <= self._batch_size
+        return logits_of(pixels)
+
+
+def bundle_in(directory: Path, *, temperature: float = 1.0, weights: bytes = b"no model") -> Bundle:
+    """Make a bundle that loads, whose weights only a stand-in predictor can use."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "model.keras").write_bytes(weights)
+    provenance = {"data": {"mnist": "ab" * 32}, "seed": 1998, "metrics": {"accuracy": 0.99}, "note": "made — here"}
+    return bundle.save(directory, normalisation=NormalisationSettings(), temperature=temperature, provenance=provenance)
+
+
+def decoding_threads() -> list[threading.Thread]:
+    """List the decoding workers that are alive."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("decode")]

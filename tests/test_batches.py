@@ -1,0 +1,337 @@
+"""Batches: every page of every file stands in exactly one, beside its own pixels, whatever its neighbours are."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchdigits import batches as module
+from batchdigits.batches import Batch, SeenPage, batches, prepare
+from batchdigits.decoding import Page, decode
+from batchdigits.errors import Fault, FaultKind
+from batchdigits.images import ImageFile, discover
+from batchdigits.normalisation import normalise
+from batchdigits.settings import DecodingSettings, NormalisationSettings
+from tests.digits import Grey, digits, on_page, write_png, write_tiff
+from tests.standins import decoding_threads
+
+DATA = Path(__file__).parent / "data"
+DECODING = DecodingSettings()
+NORMALISATION = NormalisationSettings()
+
+
+def image_file(path: Path) -> ImageFile:
+    (found,) = discover([str(path)], outputs=[])
+    assert isinstance(found, ImageFile)
+    return found
+
+
+def batches_of(files: Iterable[ImageFile], *, size: int = 256, workers: int = 2) -> Iterator[Batch]:
+    return batches(files, size=size, workers=workers, decoding=DECODING, normalisation=NORMALISATION)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A file and what is on its pages: the grey levels, or the kind of the fault."""
+
+    file: ImageFile
+    pages: list[Grey | FaultKind]
+
+    @property
+    def faults(self) -> list[FaultKind]:
+        return [page for page in self.pages if isinstance(page, FaultKind)]
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> list[Known]:
+    """Files of every kind; no two readable pages are alike."""
+    folder = tmp_path_factory.mktemp("files")
+    files: list[Known] = []  # 32 in the end
+    for number in range(20):
+        path = write_png(folder / f"digit{number}.png", digits(60)[number])
+        files.append(Known(image_file(path), [digits(60)[number]]))
+    for number, count in enumerate((1, 2, 3, 7)):
+        pages = [on_page(digit, 40, 50) for digit in digits(60)[20 + 7 * number :][:count]]
+        files.append(Known(image_file(write_tiff(folder / f"pages{number}.tif", pages)), list(pages)))
+    broken: dict[str, list[FaultKind]] = {
+        "zero_bytes.png": [FaultKind.UNREADABLE],
+        "junk.jpg": [FaultKind.UNREADABLE],
+        "truncated.png": [FaultKind.UNREADABLE],
+        "truncated.gif": [FaultKind.UNREADABLE],
+        "bomb.png": [FaultKind.TOO_LARGE],
+        "photo.heic": [FaultKind.UNSUPPORTED],
+    }
+    for name, faults in broken.items():
+        shutil.copy(DATA / name, folder / name)
+        files.append(Known(image_file(folder / name), list(faults)))
+    shutil.copy(DATA / "broken_second_page.tif", folder)
+    middle = image_file(folder / "broken_second_page.tif")
+    first, _, third = _decoded(middle)
+    files.append(Known(middle, [first, FaultKind.UNREADABLE, third]))
+    gone = image_file(write_png(folder / "gone.png", digits(60)[0]))
+    Path(gone.path).unlink()
+    files.append(Known(gone, [FaultKind.UNREADABLE]))
+    assert len(files) == 32
+    return files
+
+
+def _decoded(file: ImageFile) -> list[Grey | FaultKind]:
+    pages = decode(Path(file.path).read_bytes(), DECODING)
+    return [page.grey if isinstance(page, Page) else page.kind for page in pages]
+
+
+def expected_rows(files: Sequence[Known]) -> list[tuple[str, int]]:
+    return [(known.file.name, number) for known in files for number in range(1, len(known.pages) + 1)]
+
+
+def row(page: SeenPage) -> tuple[str, int]:
+    return page.file.name, page.number
+
+
+def assert_whole(files: Sequence[Known], found: Sequence[Batch], size: int) -> None:
+    """Assert that each page stands in one batch, in order, with its own pixels, or its own fault."""
+    greys = {
+        (known.file.name, number): page
+        for known in files
+        for number, page in enumerate(known.pages, 1)
+        if not isinstance(page, FaultKind)
+    }
+    kinds = {
+        (known.file.name, number): page
+        for known in files
+        for number, page in enumerate(known.pages, 1)
+        if isinstance(page, FaultKind)
+    }
+    in_order = expected_rows(files)
+    assert [row(page) for batch in found for page in batch.pages] == [name for name in in_order if name in greys]
+    faults = [(row(page), fault.kind) for batch in found for page, fault in batch.faults]
+    assert faults == [(name, kinds[name]) for name in in_order if name in kinds]
+    assert all(len(batch.pages) == size or batch.faults for batch in found[:-1])
+    for batch in found:
+        assert len(batch.pages) == len(batch.pixels) == len(batch.ink) <= size
+        assert batch.pages or batch.faults
+        for page, pixels, ink in zip(batch.pages, batch.pixels, batch.ink, strict=True):
+            alone = normalise([greys[row(page)]])
+            np.testing.assert_array_equal(pixels, alone.pixels[0])
+            np.testing.assert_array_equal(ink, alone.ink[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    order=st.lists(st.integers(0, 31), max_size=60),
+    size=st.sampled_from([1, 2, 3, 7, 64, 256]),
+    workers=st.integers(1, 4),
+    chunk=st.sampled_from([1, 2, 5, 64]),
+)
+def test_rows_out_are_pages_in_whatever_the_sizes(
+    known: list[Known], order: list[int], size: int, workers: int, chunk: int
+) -> None:
+    files = [known[number] for number in order]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_CHUNK_FILES", chunk)
+        found = list(batches_of((one.file for one in files), size=size, workers=workers))
+    assert_whole(files, found, size)
+
+
+def test_no_two_pages_of_these_tests_look_alike_to_the_model(known: list[Known]) -> None:
+    pages = [page for one in known[:24] for page in one.pages if not isinstance(page, FaultKind)]
+    assert len({pixels.tobytes() for pixels in normalise(pages).pixels}) == len(pages)
+
+
+def test_more_files_than_a_chunk_keep_their_order(known: list[Known]) -> None:
+    files = known * 8
+    assert_whole(files, list(batches_of((one.file for one in files), size=50, workers=3)), 50)
+
+
+def test_slow_files_do_not_change_the_order(known: list[Known], monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(files: list[ImageFile], decoding: DecodingSettings, normalisation: NormalisationSettings) -> Batch:
+        time.sleep(0.02 if files[0].name == known[0].file.name else 0)
+        return prepare(files, decoding, normalisation)
+
+    monkeypatch.setattr(module, "_CHUNK_FILES", 3)
+    monkeypatch.setattr(module, "prepare", slowly)
+    assert_whole(known, list(batches_of((one.file for one in known), size=4, workers=4)), 4)
+
+
+def test_a_fault_costs_no_neighbour_its_row(known: list[Known]) -> None:
+    good = known[0]
+    for bad in known:
+        if bad.faults:
+            files = [good, bad, known[1]]
+            (batch,) = batches_of(one.file for one in files)
+            assert_whole(files, [batch], 256)
+            assert [batch.pages[0].file, batch.pages[-1].file] == [good.file, known[1].file]
+
+
+def test_a_batch_may_hold_faults_alone(known: list[Known]) -> None:
+    bad = [one for one in known if one.faults and len(one.pages) == 1]
+    (batch,) = batches_of(one.file for one in bad)
+    assert [page.file for page, _ in batch.faults] == [one.file for one in bad]
+    assert batch.pages == []
+    assert (batch.pixels.shape, batch.pixels.dtype) == ((0, 28, 28), np.uint8)
+    assert len(batch.ink) == 0
+
+
+def test_no_files_give_no_batches() -> None:
+    assert list(batches_of([])) == []
+    assert decoding_threads() == []
+
+
+def test_a_page_knows_its_size_and_the_sum_of_its_file(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", [on_page(digits(60)[0], 40, 60), on_page(digits(60)[1], 30, 50)])
+    (batch,) = batches_of([image_file(path)])
+    assert [(page.number, page.width, page.height) for page in batch.pages] == [(1, 60, 40), (2, 50, 30)]
+    assert {page.sha256 for page in batch.pages} == {hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def test_a_fault_keeps_what_is_known_of_its_file(known: list[Known]) -> None:
+    faults = {
+        page.file.name.rpartition("/")[2]: (page, fault)
+        for batch in batches_of(one.file for one in known)
+        for page, fault in batch.faults
+    }
+    page, fault = faults["bomb.png"]
+    assert (page.width, page.height, page.number) == (60_000, 60_000, 1)
+    assert page.sha256 == hashlib.sha256((DATA / "bomb.png").read_bytes()).hexdigest()
+    page, fault = faults["gone.png"]
+    assert (page.width, page.height, page.sha256) == (None, None, "")
+    assert fault == Fault(FaultKind.UNREADABLE, fault.detail)
+    assert "deleted or renamed" in fault.detail
+    page, fault = faults["broken_second_page.tif"]
+    assert page.number == 2
+
+
+def test_the_settings_of_decoding_and_normalisation_are_heeded(tmp_path: Path) -> None:
+    small, large = (
+        image_file(write_png(tmp_path / f"{side}.png", on_page(digits(60)[0], side, side))) for side in (40, 41)
+    )
+    other = NormalisationSettings(digit_side=12)
+    (batch,) = batches(
+        [small, large], size=9, workers=1, decoding=DecodingSettings(max_pixels=1600), normalisation=other
+    )
+    assert [fault.kind for _, fault in batch.faults] == [FaultKind.TOO_LARGE]
+    np.testing.assert_array_equal(batch.pixels, normalise([on_page(digits(60)[0], 40, 40)], other).pixels)
+    assert (batch.pixels != normalise([on_page(digits(60)[0], 40, 40)]).pixels).any()
+
+
+def test_an_ending_that_is_not_read_is_told_from_junk(tmp_path: Path) -> None:
+    files = [tmp_path / "scan.heic", tmp_path / "scan.png"]
+    for file in files:
+        file.write_bytes(b"content that says nothing")
+    (batch,) = batches_of(image_file(file) for file in files)
+    assert [fault.kind for _, fault in batch.faults] == [FaultKind.UNSUPPORTED, FaultKind.UNREADABLE]
+
+
+# ---- the queue -------------------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """Files that tell how many were taken."""
+
+    def __init__(self, files: Iterable[ImageFile]) -> None:
+        self._files = iter(files)
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[ImageFile]:
+        return self
+
+    def __next__(self) -> ImageFile:
+        file = next(self._files)
+        self.taken += 1
+        return file
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_more_files_are_taken_than_the_workers_need(
+    known: list[Known], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK_FILES", 8)
+    files = Counted(known[0].file for _ in range(2000))
+    given = 0
+    most_ahead = 0
+    for batch in batches_of(files, size=10, workers=workers):
+        given += len(batch.pages)
+        most_ahead = max(most_ahead, files.taken - given)
+    assert given == files.taken == 2000
+    # Two chunks for each worker and the one that was waited for, and less than a batch that waits to be full.
+    assert most_ahead <= 8 * (2 * workers + 1) + 10
+
+
+def test_nothing_is_taken_before_the_first_batch_is_asked_for(known: list[Known]) -> None:
+    files = Counted(one.file for one in known)
+    batches_of(files)
+    assert files.taken == 0
+    assert decoding_threads() == []
+
+
+def test_large_files_go_into_small_chunks(known: list[Known], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def counted(files: list[ImageFile], *rest: object) -> Batch:
+        sizes.append(len(files))
+        return prepare(files, DECODING, NORMALISATION)
+
+    monkeypatch.setattr(module, "prepare", counted)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", known[0].file.size_bytes * 3)
+    list(batches_of(known[0].file for _ in range(30)))
+    assert sizes == [3] * 10
+
+
+def test_faults_do_not_pile_up_until_a_batch_is_full(known: list[Known]) -> None:
+    bad = next(one for one in known if one.file.name.endswith("zero_bytes.png"))
+    files = Counted(bad.file for _ in range(3000))
+    first = next(iter(batches_of(files, size=16, workers=1)))
+    assert len(first.faults) < 3000
+    assert files.taken < 3000
+
+
+def test_an_exception_in_the_consumer_ends_the_workers(known: list[Known], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CHUNK_FILES", 2)
+    files = Counted(known[0].file for _ in range(5000))
+
+    def consume() -> None:
+        for _ in batches_of(files, size=4, workers=3):
+            assert decoding_threads()
+            message = "the consumer"
+            raise ArithmeticError(message)
+
+    with suppress(ArithmeticError):
+        consume()
+    assert decoding_threads() == []
+    assert files.taken < 100
+
+
+def test_leaving_early_ends_the_workers(known: list[Known]) -> None:
+    ready = batches_of((known[0].file for _ in range(500)), size=4, workers=3)
+    next(ready)
+    assert decoding_threads()
+    ready.close()  # type: ignore[attr-defined]
+    assert decoding_threads() == []
+
+
+def test_an_exception_in_a_worker_or_in_the_files_reaches_the_consumer(
+    known: list[Known], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing() -> Iterator[ImageFile]:
+        yield known[0].file
+        message = "the folder is gone"
+        raise ArithmeticError(message)
+
+    with pytest.raises(ArithmeticError, match="the folder is gone"):
+        list(batches_of(failing()))
+
+    def broken(*_: object) -> Batch:
+        raise MemoryError
+
+    monkeypatch.setattr(module, "prepare", broken)
+    with pytest.raises(MemoryError):
+        list(batches_of([known[0].file]))
+    assert decoding_threads() == []

@@ -1,0 +1,376 @@
+"""Normalisation: what holds of its pixels whatever steps it takes. No test here knows a step.
+
+The shares and bounds were measured on 300 digits of MNIST's training half and stand a little below what was found; a
+better normalisation may raise them.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from batchdigits.normalisation import INK_MEASURES, SIDE, normalise
+from batchdigits.settings import NormalisationSettings
+from tests.digits import INK, PAPER, Grey, digits, enlarged, on_page, one_of_each, shaded
+
+SHARE = INK_MEASURES.index("share")
+CONTRAST = INK_MEASURES.index("contrast")
+
+
+def noise(height: int, width: int, seed: int) -> Grey:
+    return np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
+
+
+def paper_noise(height: int, width: int, seed: int) -> Grey:
+    return np.random.default_rng(seed).normal(190, 9, (height, width)).clip(0, 255).astype(np.uint8)
+
+
+def stroke(height: int, width: int, seed: int) -> Grey:
+    page = np.full((height, width), 240, np.uint8)
+    at = seed % max(1, width - 2)
+    page[height // 5 : height - height // 5, at : at + max(1, width // 12)] = 30
+    return page
+
+
+sides = st.sampled_from([1, 2, 3, 5, 20, 27, 28, 29, 31, 32, 33, 63, 64, 65, 95, 96, 97, 150, 300])
+random_pages = st.builds(
+    lambda make, height, width, seed: make(height, width, seed),
+    st.sampled_from([noise, paper_noise, stroke]),
+    sides,
+    sides,
+    st.integers(0, 99),
+)
+digit_pages = st.builds(
+    lambda number, height, width, factor: enlarged(
+        on_page(digits()[number], 28 + height, 28 + width, top=height // 2, left=width // 3), factor
+    ),
+    st.integers(0, 299),
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.integers(1, 3),
+)
+odd_pages = st.sampled_from(
+    [
+        np.zeros((1, 1), np.uint8),
+        np.full((1, 1), 255, np.uint8),
+        noise(1, 500, 0),
+        noise(500, 1, 0),
+        stroke(3000, 20, 0),
+        stroke(20, 3000, 0),
+        np.full((28, 28), 128, np.uint8),
+    ]
+)
+pages = random_pages | digit_pages | digit_pages | odd_pages
+
+
+def normalised(make: Callable[[Grey], Grey], count: int = 300) -> NDArray[np.uint8]:
+    return normalise([make(digit) for digit in digits(count)]).pixels
+
+
+def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The correlation of each image of one stack with its fellow in the other: float64[N], 1 for the same."""
+    a, b = (stack.reshape(len(stack), -1).astype(np.float64) for stack in (first, second))
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    return (a * b).sum(1) / np.maximum(np.sqrt((a * a).sum(1) * (b * b).sum(1)), 1e-9)
+
+
+def assert_alike(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], *, share: float, at_least: float, middle: float = 0.9
+) -> None:
+    """Assert that the share of images with a likeness of `at_least` is so high, and the median so like."""
+    found = likeness(first, second)
+    assert (found >= at_least).mean() >= share, np.quantile(found, [0.001, 0.01, 0.02, 0.05, 0.1, 0.2])
+    assert np.median(found) >= middle
+
+
+# ---- the contract ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(pages, max_size=12))
+@example([noise(1, 65, 0), noise(1, 65, 0), stroke(150, 97, 52)])  # its centre of mass lies between two pixels
+def test_a_batch_is_its_pages_one_by_one_bit_for_bit(batch: list[Grey]) -> None:
+    whole = normalise(batch)
+    singles = [normalise([page]) for page in batch]
+    assert len(whole.pixels) == len(whole.ink) == len(batch)
+    for row, single in enumerate(singles):
+        np.testing.assert_array_equal(whole.pixels[row], single.pixels[0])
+        np.testing.assert_array_equal(whole.ink[row], single.ink[0])
+
+
+def test_a_digit_does_not_depend_on_its_neighbours_nor_on_its_place_among_them() -> None:
+    batch = list(digits(150)) + [on_page(digit, 100, 70) for digit in digits(150)]
+    order = np.random.default_rng(3).permutation(len(batch))
+    straight, shuffled = normalise(batch), normalise([batch[row] for row in order])
+    np.testing.assert_array_equal(straight.pixels[order], shuffled.pixels)
+    np.testing.assert_array_equal(straight.ink[order], shuffled.ink)
+    for row in range(0, 300, 10):
+        np.testing.assert_array_equal(normalise([batch[row]]).pixels[0], straight.pixels[row])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(pages, max_size=5))
+def test_any_pages_give_pixels_and_measures_of_the_contract(batch: list[Grey]) -> None:
+    copies = [page.copy() for page in batch]
+    pixels, ink = normalise(batch)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (len(batch), SIDE, SIDE) == (len(batch), 28, 28)
+    assert ink.dtype == np.float32
+    assert ink.shape == (len(batch), len(INK_MEASURES))
+    assert np.isfinite(ink).all()
+    assert (ink >= 0).all()
+    assert (ink <= 1).all()
+    blank = ink[:, SHARE] == 0
+    assert not pixels[blank].any()
+    assert (pixels[~blank].max((1, 2), initial=0) == 255).all()
+    for page, copy in zip(batch, copies, strict=True):
+        np.testing.assert_array_equal(page, copy)
+
+
+def test_no_pages_give_empty_arrays() -> None:
+    pixels, ink = normalise([])
+    assert (pixels.shape, pixels.dtype) == ((0, 28, 28), np.uint8)
+    assert (ink.shape, ink.dtype) == ((0, len(INK_MEASURES)), np.float32)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 7])
+def test_a_digit_is_20_pixels_long_with_its_centre_of_mass_in_the_middle(factor: int) -> None:
+    pixels = normalised(lambda digit: enlarged(on_page(digit, 40, 50, top=9, left=3), factor))
+    at = np.arange(28) + 0.5
+    for image in pixels:
+        stroke = image > 80
+        rows, columns = np.flatnonzero(stroke.any(1)), np.flatnonzero(stroke.any(0))
+        assert 17 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 21
+        for axis in (0, 1):
+            profile = image.sum(axis, dtype=np.float64)
+            clipped = profile[0] > 0 or profile[-1] > 0  # it would leave the frame in the very middle
+            assert abs(profile @ at / profile.sum() - 14.5) <= (3 if clipped else 1)
+
+
+def test_the_longer_side_is_as_long_as_the_settings_say() -> None:
+    pixels = normalise(list(digits(50)), NormalisationSettings(digit_side=14)).pixels
+    extents = [np.ptp(np.argwhere(image > 80), axis=0).max() + 1 for image in pixels]
+    assert 12 <= min(extents) <= max(extents) <= 15
+
+
+# ---- MNIST, and the same digits as people scan them ----------------------------------------------------------------
+
+
+def test_digits_of_mnist_pass_nearly_unchanged() -> None:
+    raw, pixels = digits(), normalised(lambda digit: digit)
+    difference = np.abs(pixels.astype(int) - raw).mean((1, 2))
+    assert difference.mean() <= 1  # grey levels a pixel; 0.37 was measured
+    assert np.quantile(difference, 0.8) <= 0.5  # 86% are the same to the bit
+    assert_alike(pixels, raw, share=0.98, at_least=0.8)
+
+
+def test_no_digit_of_mnist_is_taken_for_a_blank_page() -> None:
+    ink = normalise(list(digits())).ink
+    assert (ink[:, SHARE] > 0.01).all()
+    assert (ink[:, SHARE] < 0.6).all()
+    assert (ink[:, CONTRAST] > 0.5).all()
+
+
+def test_an_inverted_page_gives_the_same_pixels() -> None:
+    pages = list(digits()) + [on_page(digit, 60, 80) for digit in digits(100)]
+    np.testing.assert_array_equal(normalise([255 - page for page in pages]).pixels, normalise(pages).pixels)
+
+
+def test_bright_ink_comes_out_bright_and_dark_ink_too() -> None:
+    seven = one_of_each()[7]
+    for page in (seven, 255 - seven, on_page(seven), 255 - on_page(seven)):
+        pixels = normalise([page]).pixels
+        assert np.median(pixels) == 0
+        assert likeness(pixels, seven[None])[0] > 0.95
+
+
+@pytest.mark.parametrize(("paper", "ink"), [(150, 250), (110, 10), (90, 200), (170, 60), (30, 120), (225, 140)])
+def test_neither_paper_nor_ink_needs_to_be_white_or_black(paper: int, ink: int) -> None:
+    def in_grey(digit: Grey) -> Grey:
+        return np.rint(paper + digit / 255 * (ink - paper)).astype(np.uint8)
+
+    assert_alike(normalised(in_grey), normalised(lambda digit: digit), share=0.98, at_least=0.9)
+
+
+@pytest.mark.parametrize("spread", [4, 10])
+def test_a_digit_may_stand_on_noisy_paper(spread: int) -> None:
+    grains = np.random.default_rng(6)
+
+    def on_noise(digit: Grey) -> Grey:
+        page = on_page(digit, 60, 60) + grains.normal(0, spread, (60, 60))
+        return np.rint(page).clip(0, 255).astype(np.uint8)
+
+    assert_alike(normalised(on_noise), normalised(on_page), share=0.96, at_least=0.8)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "at_least"),
+    [(40, 60, 0.95), (64, 64, 0.95), (90, 120, 0.7), (200, 150, 0.95), (400, 400, 0.95)],
+)
+def test_a_digit_may_stand_anywhere_on_a_larger_page(height: int, width: int, at_least: float) -> None:
+    places = np.random.default_rng(height)
+
+    def somewhere(digit: Grey) -> Grey:
+        top, left = places.integers(0, height - 27), places.integers(0, width - 27)
+        return on_page(digit, height, width, top=top, left=left)
+
+    # A page over 96 px is reduced, and its digit with it; a far one is read again from near.
+    assert_alike(normalised(somewhere), normalised(lambda digit: digit), share=0.99, at_least=at_least)
+
+
+@pytest.mark.parametrize("factor", [2, 5, 20])
+def test_a_digit_may_be_of_any_size(factor: int) -> None:
+    large = normalised(lambda digit: enlarged(255 - digit, factor), 100 if factor > 5 else 300)
+    plain = normalised(lambda digit: digit, 100 if factor > 5 else 300)
+    # What remains is how thick the blurred edges come out.
+    assert_alike(large, plain, share=0.92, at_least=0.8)
+
+
+@pytest.mark.parametrize("darkest", [0.8, 0.6, 0.4])
+def test_a_digit_may_lie_in_a_shadow(darkest: float) -> None:
+    angles = np.random.default_rng(5)
+
+    def in_shadow(digit: Grey) -> Grey:
+        page = enlarged(on_page(digit, 36, 36, top=4, left=4), 5)
+        return shaded(page, darkest=darkest, angle=angles.uniform(0, 2 * np.pi))
+
+    assert_alike(normalised(in_shadow), normalised(lambda digit: digit), share=0.92, at_least=0.8)
+
+
+@pytest.mark.parametrize("darkest", [0.8, 0.6, 0.4])
+def test_a_small_digit_on_a_large_page_may_lie_in_a_shadow(darkest: float) -> None:
+    angles = np.random.default_rng(5)
+
+    def in_shadow(digit: Grey) -> Grey:
+        page = on_page(digit, 84, 84, top=28, left=28)
+        return shaded(page, darkest=darkest, angle=angles.uniform(0, 2 * np.pi))
+
+    assert_alike(normalised(in_shadow), normalised(lambda digit: digit), share=0.92, at_least=0.8)
+
+
+def test_a_pale_digit_looks_like_a_strong_one() -> None:
+    def pale(digit: Grey) -> Grey:
+        return np.rint(200 - digit / 255 * 50).astype(np.uint8)
+
+    assert_alike(normalised(pale), normalised(lambda digit: digit), share=0.98, at_least=0.9)
+
+
+# ---- what is on the page beside the digit ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("edge", ["top", "bottom", "left", "right"])
+@pytest.mark.parametrize("thickness", [1, 3])
+def test_a_printed_line_at_the_edge_of_the_page_is_left_out(edge: str, thickness: int) -> None:
+    line: dict[str, tuple[slice, slice]] = {
+        "top": (slice(thickness), slice(None)),
+        "bottom": (slice(-thickness, None), slice(None)),
+        "left": (slice(None), slice(thickness)),
+        "right": (slice(None), slice(-thickness, None)),
+    }
+
+    def beside_line(digit: Grey) -> Grey:
+        page = on_page(digit)
+        page[line[edge]] = INK
+        return page
+
+    assert_alike(normalised(beside_line), normalised(lambda digit: digit), share=0.99, at_least=0.95)
+
+
+@pytest.mark.xfail(reason="a closed frame is one component and taken for the digit; issue 2 is to bring its removal")
+def test_a_printed_frame_around_the_digit_is_left_out() -> None:
+    def in_frame(digit: Grey) -> Grey:
+        page = np.full((56, 56), INK, np.uint8)
+        page[2:-2, 2:-2] = on_page(digit)[2:-2, 2:-2]
+        return page
+
+    assert_alike(normalised(in_frame), normalised(lambda digit: digit), share=0.95, at_least=0.8)
+
+
+def test_a_small_speck_beside_the_digit_changes_nothing() -> None:
+    corners = np.random.default_rng(9)
+
+    def with_speck(digit: Grey) -> Grey:
+        page = on_page(digit)
+        top, left = corners.choice([3, 50], 2)
+        page[top : top + 2, left : left + 2] = INK
+        return page
+
+    assert_alike(normalised(with_speck), normalised(on_page), share=0.98, at_least=0.99)
+
+
+def test_a_dot_close_to_the_digit_changes_nothing() -> None:
+    def with_dot(digit: Grey) -> Grey:
+        page = on_page(digit)
+        columns = np.flatnonzero((page < PAPER - 20).any(0))
+        page[28, columns[0] - 4] = INK
+        return page
+
+    assert_alike(normalised(with_dot), normalised(on_page), share=0.98, at_least=0.99)
+
+
+def a_five(*, aside: int = 0, above: int = 0) -> Grey:
+    """A 5 of straight strokes; its bar ends so many px beside its back, or hovers so many px above it."""
+    five = np.zeros((28, 28), np.uint8)
+    five[4 - above : 7 - above, 7 + (3 + aside) * (aside > 0) : 20] = 255
+    five[4 + 3 * (above > 0) : 14, 7:10] = 255
+    five[12:15, 7:18] = 255
+    five[12:23, 17:20] = 255
+    five[21:24, 7:20] = 255
+    return five
+
+
+@pytest.mark.parametrize("gap", [{"aside": 1}, {"aside": 3}, {"above": 1}, {"above": 3}])
+@pytest.mark.parametrize("factor", [1, 4])
+def test_the_detached_bar_of_a_5_stays_part_of_it(gap: dict[str, int], factor: int) -> None:
+    whole, parted = (normalise([enlarged(on_page(five), factor)]).pixels[0] for five in (a_five(), a_five(**gap)))
+    bar = (slice(0, 9), slice(16, 28))  # the upper right, where a 5 without its bar has nothing
+    assert (parted[bar] > 150).sum() >= 0.5 * (whole[bar] > 150).sum() > 0
+
+
+def test_a_fragment_of_a_neighbour_at_the_edge_is_left_out() -> None:
+    def with_fragment(digit: Grey) -> Grey:
+        page = on_page(digit)
+        page[20:30, :3] = INK
+        return page
+
+    assert_alike(normalised(with_fragment), normalised(on_page), share=0.99, at_least=0.95)
+
+
+def test_a_piece_of_a_neighbour_at_the_edge_is_not_taken_for_the_digit() -> None:
+    def with_piece(digit: Grey) -> Grey:
+        page = on_page(digit, 56, 70)
+        page[15:35, :6] = INK  # 120 px; a digit has 60 to 200
+        return page
+
+    assert_alike(normalised(with_piece), normalised(on_page), share=0.88, at_least=0.8)
+
+
+# ---- pages without ink -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", [0, 1, 90, 128, PAPER, 255])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (28, 28), (33, 60), (500, 400), (3000, 20)])
+def test_an_even_page_holds_no_ink(level: int, shape: tuple[int, int]) -> None:
+    pixels, ink = normalise([np.full(shape, level, np.uint8)])
+    assert not pixels.any()
+    assert ink[0, SHARE] == 0
+
+
+def test_what_hardly_differs_from_its_paper_is_no_ink() -> None:
+    traces = [np.rint(200 - digit / 255 * 4).astype(np.uint8) for digit in digits(50)]
+    pixels, ink = normalise([*traces, *(255 - trace for trace in traces)])
+    assert not pixels.any()
+    assert not ink[:, SHARE].any()
+
+
+@pytest.mark.xfail(reason="the soft slope is taken for ink; issue 2 is to bring the gate for blank paper")
+@pytest.mark.parametrize("darkest", [0.9, 0.6])
+def test_a_blank_page_in_an_even_shadow_holds_no_ink(darkest: float) -> None:
+    blank = np.full((200, 160), PAPER, np.uint8)
+    for angle in (0, 1, 2.5, 4):
+        pixels, ink = normalise([shaded(blank, darkest=darkest, angle=angle)])
+        assert not pixels.any()
+        assert ink[0, SHARE] == 0

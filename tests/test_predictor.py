@@ -1,0 +1,152 @@
+"""The predictor: TensorFlow and the model of the package. All that needs TensorFlow stands here, to load it once."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from batchdigits import bundle
+from batchdigits.bundle import Bundle
+from batchdigits.errors import BundleError
+from batchdigits.predictor import Predictor, start_tensorflow
+from batchdigits.settings import NormalisationSettings
+from tests.digits import digits
+from tests.standins import bundle_in
+
+BATCH = 256
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Iterator[Predictor]:
+    with Predictor(bundle.load(), batch_size=BATCH) as predictor:
+        yield predictor
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """600 images: digits, noise, and a blank one."""
+    noise = np.random.default_rng(2).integers(0, 256, (299, 28, 28), np.uint8)
+    return np.concatenate([digits(300), noise, np.zeros((1, 28, 28), np.uint8)])
+
+
+@pytest.fixture(scope="module")
+def logits(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
+    return predictor(pixels)
+
+
+def with_model(directory: Path, build: Any) -> Bundle:  # noqa: ANN401
+    """Make a bundle of what `build` makes with Keras."""
+    start_tensorflow()
+    import keras
+
+    directory.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Keras asks NumPy in a way of the past
+        build(keras).save(directory / "model.keras")
+    return bundle.save(directory, normalisation=NormalisationSettings(), temperature=1.0, provenance={})
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 255, 256, 257, 511, 512, 513, 600])
+def test_any_number_of_images_gives_a_row_of_ten_each(
+    predictor: Predictor, pixels: np.ndarray, logits: np.ndarray, count: int
+) -> None:
+    found = predictor(pixels[:count])
+    assert found.dtype == np.float32
+    assert found.shape == (count, 10)
+    np.testing.assert_array_equal(found, logits[:count])
+
+
+@pytest.mark.parametrize("cuts", [[1], [255], [256], [257], [100, 101, 400], list(range(40, 600, 40))])
+def test_a_row_does_not_depend_on_how_the_images_are_split(
+    predictor: Predictor, pixels: np.ndarray, logits: np.ndarray, cuts: list[int]
+) -> None:
+    parts = [predictor(part) for part in np.split(pixels, cuts)]
+    assert np.concatenate(parts).tobytes() == logits.tobytes()
+
+
+def test_a_row_does_not_depend_on_its_neighbours(predictor: Predictor, pixels: np.ndarray, logits: np.ndarray) -> None:
+    order = np.random.default_rng(4).permutation(len(pixels))
+    np.testing.assert_array_equal(predictor(pixels[order]), logits[order])
+
+
+def test_a_second_predictor_gives_the_same_bits(pixels: np.ndarray, logits: np.ndarray) -> None:
+    with Predictor(bundle.load(), batch_size=BATCH) as again:
+        assert again(pixels).tobytes() == logits.tobytes()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_another_batch_size_gives_nearly_the_same_logits(
+    pixels: np.ndarray, logits: np.ndarray, batch_size: int
+) -> None:
+    with Predictor(bundle.load(), batch_size=batch_size) as small:
+        np.testing.assert_allclose(small(pixels[:20]), logits[:20], rtol=1e-4, atol=1e-3)
+
+
+def test_the_images_stay_as_they_are_and_need_not_lie_in_one_block(
+    predictor: Predictor, pixels: np.ndarray, logits: np.ndarray
+) -> None:
+    copy = pixels.copy()
+    copy.flags.writeable = False
+    np.testing.assert_array_equal(predictor(copy[::-2]), logits[::-2])
+
+
+def test_most_digits_are_read_right(logits: np.ndarray) -> None:
+    """Whatever model ships: it gets the pixels as it wants them, 0 to 255 and bright ink on 0."""
+    from batchdigits.training.shipped import mnist
+
+    images, labels = mnist("train")
+    rows = np.random.default_rng(1).permutation(len(images))[:300]
+    np.testing.assert_array_equal(images[rows[0]], digits()[0])
+    assert (logits[:300].argmax(1) == labels[rows]).mean() > 0.9
+
+
+def test_the_threads_of_tensorflow_do_not_hang_on_the_machine(predictor: Predictor) -> None:
+    import tensorflow
+
+    assert tensorflow.config.threading.get_intra_op_parallelism_threads() == 2
+    assert tensorflow.config.threading.get_inter_op_parallelism_threads() == 1
+
+
+@pytest.mark.parametrize("weights", [b"", b"no model", b"PK\x03\x04 no archive"])
+def test_a_file_that_is_no_keras_model_is_refused(tmp_path: Path, weights: bytes) -> None:
+    broken = bundle_in(tmp_path / "bundle", weights=weights)
+    with pytest.raises(BundleError) as caught, Predictor(broken, batch_size=2):
+        pass
+    assert str(broken.directory) in str(caught.value)
+
+
+def test_a_model_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    def build(keras: Any) -> Any:  # noqa: ANN401
+        layers = keras.layers
+        shape = [layers.Input((28, 28)), layers.Lambda(lambda x: x * 2.0, output_shape=(28, 28)), layers.Flatten()]
+        return keras.Sequential([*shape, layers.Dense(10)])
+
+    made = with_model(tmp_path / "bundle", build)
+    with pytest.raises(BundleError), Predictor(made, batch_size=2):
+        pass
+
+
+@pytest.mark.parametrize(("shape", "outputs"), [((28, 28), 9), ((28, 28), 1), ((32, 32), 10), ((28, 28, 3), 10)])
+def test_a_model_that_does_not_fit_the_pixels_or_the_digits_is_refused(
+    tmp_path: Path, shape: tuple[int, ...], outputs: int
+) -> None:
+    def build(keras: Any) -> Any:  # noqa: ANN401
+        layers = keras.layers
+        return keras.Sequential([layers.Input(shape), layers.Flatten(), layers.Dense(outputs)])
+
+    made = with_model(tmp_path / "bundle", build)
+    with pytest.raises(BundleError), Predictor(made, batch_size=2):
+        pass
+
+
+def test_a_model_with_more_outputs_than_digits_gives_them_all(tmp_path: Path) -> None:
+    def build(keras: Any) -> Any:  # noqa: ANN401
+        layers = keras.layers
+        return keras.Sequential([layers.Input((28, 28)), layers.Flatten(), layers.Dense(12)])
+
+    with Predictor(with_model(tmp_path / "bundle", build), batch_size=2) as wide:
+        assert wide(digits()[:3]).shape == (3, 12)
+        assert wide(digits()[:0]).shape == (0, 12)
