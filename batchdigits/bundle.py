@@ -73,7 +73,7 @@ def load(directory: Path | None = None) -> Bundle:
         message = f"The model bundle {name} is damaged: its {_CARD} lacks or garbles {error}; {_REMEDY}."
         raise BundleError(message) from error
     except StorageError as error:
-        message = f"The model bundle {name} cannot be used: {error}; {_REMEDY}."
+        message = f"The model bundle {name} cannot be used: {str(error).rstrip('.')}; {_REMEDY}."
         raise BundleError(message) from error
     if found != weights_sha256 or _id(card) != declared:
         broken = _WEIGHTS if found != weights_sha256 else _CARD

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import io
 import logging
 import os
 import sys
@@ -32,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"auto_envvar_prefix": "BATCHDIGITS", "help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -40,6 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the program; None takes the arguments of the process. Ends in `SystemExit`."""
     if not {"-v", "--verbose"} & set(sys.argv[1:] if arguments is None else arguments):
         _silence_native_code()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a bar that the terminal cannot show is no reason to fail
     app(arguments)
 
 
@@ -66,7 +69,7 @@ def _exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
             _say(str(error))
             code = error.exit_code
         except KeyboardInterrupt:
-            _say("interrupted; the reports stay as they were")
+            _say("interrupted")
             code = ExitCode.INTERRUPTED
         except Exception as error:
             if verbose:
@@ -103,10 +106,10 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     except ValueError as error:
         message = f"The job file {shown(str(path))} is not TOML: {error}."
         raise typer.BadParameter(message) from error
-    known = [parameter.name or "" for parameter in context.command.params]
+    known = [parameter.name or "" for parameter in context.command.params if parameter.name != "config"]
     for key in job:
         name = key.replace("-", "_")
-        if name not in known or name == "config":
+        if name not in known:
             nearest = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {nearest[0]}?" if nearest else f"; known are {', '.join(sorted(known))}."
             message = f"The job file {shown(str(path))} has the unknown key {key}{hint}"
@@ -145,7 +148,7 @@ def _program(
     pass
 
 
-@app.command()
+@app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_PREDICT"})
 @_exits
 def predict(
     sources: Annotated[
@@ -192,7 +195,7 @@ def predict(
     return ExitCode.FAULTS if summary.faulty else ExitCode.OK
 
 
-@app.command()
+@app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_TRAIN"})
 @_exits
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle directory to make.")] = _TRAIN.output,
@@ -235,10 +238,13 @@ def train(
     return ExitCode.OK
 
 
-@app.command()
+@app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_EVALUATE"})
 @_exits
 def evaluate(
-    source: Annotated[str, typer.Argument(help="mnist, a folder with a sub-folder per digit, or a CSV of path,label.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="mnist, a folder with a sub-folder per digit, or a CSV of path,label."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for metrics and pictures.")] = _EVALUATE.output,
     model: Model = None,
     config: Config = None,
@@ -252,10 +258,12 @@ def evaluate(
     return ExitCode.OK
 
 
-@app.command()
+@app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_EXPLAIN"})
 @_exits
 def explain(
-    image: Annotated[str | None, typer.Argument(help="The image; without it, a terminal is asked.")] = None,
+    image: Annotated[
+        str | None, typer.Argument(metavar="IMAGE", help="The image; without it, a terminal is asked.")
+    ] = None,
     save_input: Annotated[Path | None, typer.Option(help="Write the 28×28 that the model saw as a PNG.")] = None,
     model: Model = None,
     threshold: Threshold = _PREDICT.threshold,
@@ -269,7 +277,11 @@ def explain(
         if not sys.stdin.isatty():
             message = "No image was named; expected one, as in: batchdigits explain scan.png"
             raise UsageError(message)
-        image = typer.prompt("Path of the image", err=True)
+        typer.echo("Path of the image: ", err=True, nl=False)
+        image = sys.stdin.readline().strip()
+        if not image:
+            message = "No path was given; expected that of an image."
+            raise UsageError(message)
     explanation = explaining.explain(ExplainSettings(image=image, model=model, threshold=threshold))
     typer.echo(explanation.text())
     if save_input is not None:

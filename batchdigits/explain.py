@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from batchdigits import bundle
 from batchdigits.decisions import NO_DIGIT, Status, decide
 from batchdigits.decoding import Page, decode, read
-from batchdigits.errors import Fault, FaultKind, StorageError, shown
+from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, shown
 from batchdigits.files import atomic_write
 from batchdigits.normalisation import normalise
 from batchdigits.predictor import Predictor
@@ -56,6 +56,7 @@ def explain(settings: ExplainSettings) -> Explanation:
 
     Raises:
         StorageError: The image does not exist.
+        UsageError: It is a folder.
         BundleError: The model cannot be used.
     """
     path = Path(settings.image)
@@ -65,6 +66,9 @@ def explain(settings: ExplainSettings) -> Explanation:
         reason = getattr(error, "strerror", None) or error
         message = f"The image {shown(settings.image)} cannot be found: {reason}; check its spelling."
         raise StorageError(message) from error
+    if path.is_dir():
+        message = f"{shown(settings.image)} is a folder; name one image, or use predict for folders."
+        raise UsageError(message)
     model = bundle.load(settings.model)
     data = read(settings.image, size_bytes, settings.decoding)
     page = data if isinstance(data, Fault) else decode(data, settings.decoding, path.suffix.lower())[0]

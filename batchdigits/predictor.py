@@ -5,6 +5,7 @@ how many others there are.
 """
 
 import os
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -91,6 +92,7 @@ def start_tensorflow() -> Any:  # noqa: ANN401  TensorFlow has no types
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow
 
-    tensorflow.config.threading.set_intra_op_parallelism_threads(_THREADS)
-    tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+    with suppress(RuntimeError):  # it runs already, as in a notebook, and keeps the threads that it has
+        tensorflow.config.threading.set_intra_op_parallelism_threads(_THREADS)
+        tensorflow.config.threading.set_inter_op_parallelism_threads(1)
     return tensorflow

@@ -10,7 +10,7 @@ import pytest
 from batchdigits import explain as module
 from batchdigits.bundle import Bundle
 from batchdigits.decisions import probabilities
-from batchdigits.errors import BundleError, FaultKind, StorageError
+from batchdigits.errors import BundleError, FaultKind, StorageError, UsageError
 from batchdigits.explain import Explanation, explain, save_input
 from batchdigits.normalisation import normalise
 from batchdigits.settings import DecodingSettings, ExplainSettings
@@ -148,9 +148,9 @@ def test_a_file_without_an_ending_is_read_by_its_content(tmp_path: Path, model: 
     assert explained(tmp_path / "scan", model).digit >= 0
 
 
-def test_a_folder_in_place_of_the_image_is_a_fault_or_an_error_of_ours(tmp_path: Path, model: Bundle) -> None:
-    found = explained(tmp_path, model)
-    assert found.status == FaultKind.UNREADABLE
+def test_a_folder_in_place_of_the_image_is_an_error_that_says_so(tmp_path: Path, model: Bundle) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        explained(tmp_path, model)
 
 
 @pytest.mark.parametrize("name", ["no\nsuch.png", "a\0b.png", "x" * 300, "dangling.png"])

@@ -13,6 +13,7 @@ from batchdigits.normalisation import SIDE, GreyImage, InkImages
 Floats = NDArray[np.float32]
 Inks = NDArray[np.float32]  # [N, side, side], 0 no ink to 1 full ink
 
+_MOST = 512  # digits that are written at a time: OpenCV resamples images of fewer than 32,767 rows
 _GAP = 2  # empty rows between the digits of one tall image
 _KNOTS = 5  # the elastic field is drawn on 5×5 knots and spread smoothly over the page
 _PAGE_SIDES = (24, 32, 48, 64)  # pixels; pages of one group are made together
@@ -33,8 +34,10 @@ def vary(digits: InkImages, rng: np.random.Generator, *, clean_share: float = 0.
     Source: affine and elastic distortion after Simard, Steinkraus, Platt, «Best practices for convolutional
     neural networks applied to visual document analysis», ICDAR 2003.
     """
+    if len(digits) > _MOST:
+        return vary(digits[:_MOST], rng, clean_share=clean_share) + vary(digits[_MOST:], rng, clean_share=clean_share)
     clean = round(clean_share * len(digits))
-    pages = list(_clean(digits[:clean], rng))
+    pages = list(_clean(digits[:clean], rng)) if clean else []
     groups = np.array_split(np.arange(clean, len(digits)), len(_PAGE_SIDES))
     for side, rows in zip(_PAGE_SIDES, groups, strict=True):
         if len(rows):

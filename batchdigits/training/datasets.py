@@ -8,7 +8,7 @@ and normalisation as those of the main job.
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +186,7 @@ def _folder(root: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
     for folder in digits:
         for item in discover([str(folder)], outputs=[]):
             if isinstance(item, ImageFile):
-                yield item, [(1, int(folder.name))]
+                yield replace(item, name=f"{folder.name}/{item.name}"), [(1, int(folder.name))]
 
 
 def _csv(path: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
@@ -200,7 +200,8 @@ def _csv(path: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, pd.errors.ParserError) as error:
-        message = f"The label file {name} is not a CSV file in UTF-8: {error}."
+        reason = " ".join(str(error).split())
+        message = f"The label file {name} is not a CSV file in UTF-8: {reason}."
         raise UsageError(message) from error
     missing = {"path", "label"} - set(table.columns)
     if missing:
@@ -220,6 +221,9 @@ def _csv(path: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
         raise UsageError(message)
     for image, rows in table.groupby("path", sort=False):
         labels = list(zip(rows["page"].astype(int), rows["label"].astype(int), strict=True))
+        if (path.parent / str(image)).is_dir():
+            message = f"The label file {name} labels the folder «{shown(str(image))}»; name one image in each row."
+            raise UsageError(message)
         for item in discover([str(path.parent / str(image))], outputs=[]):
             if isinstance(item, ImageFile):
                 yield item, labels

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from batchdigits.errors import UsageError, shown
 from batchdigits.normalisation import InkImages, normalise
 from batchdigits.predictor import start_tensorflow
 from batchdigits.settings import EPOCHS, Arch, TrainSettings
@@ -76,9 +77,10 @@ def fit(
     steps = math.ceil(len(pixels) / settings.batch_size)
     checkpoints = _Checkpoints(settings.output)
     if settings.resume and checkpoints.exist():
+        checkpoints.check(settings)
         model, average, done = checkpoints.load()
     else:
-        checkpoints.clear()
+        checkpoints.clear(settings)
         model, done = build(settings.arch), 0
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer=_optimizer(epochs * steps, settings), loss=loss, metrics=["accuracy"])
@@ -86,6 +88,7 @@ def fit(
 
     for epoch in range(done + 1, epochs + 1):
         started = time.perf_counter()
+        _restart_dropout(model, drawn=(epoch - 1) * steps)
         batches = _batches(pixels, labels, settings, epoch)
         bar = tqdm(batches, f"epoch {epoch}/{epochs}", steps, leave=False, disable=not settings.progress, unit="batch")
         sums = np.zeros(2)
@@ -104,6 +107,14 @@ def fit(
     shipped = build(settings.arch)  # without the optimizer, which would weigh twice as much as the model
     shipped.set_weights(average.weights)
     return shipped
+
+
+def _restart_dropout(model: "keras.Model", drawn: int) -> None:
+    """Say how often dropout has drawn, which Keras does not save; so a resumed run draws what an unbroken one does."""
+    for layer in model.layers:
+        if hasattr(layer, "seed_generator"):
+            state = layer.seed_generator.state
+            state.assign([int(state[0]), drawn])
 
 
 class _Average:
@@ -155,16 +166,37 @@ def _batches(
         yield ahead.result()
 
 
+def recipe(settings: TrainSettings) -> dict[str, Any]:
+    """Name the settings that make the model what it is, each by its value."""
+    values = asdict(settings) | {"epochs": settings.epochs or EPOCHS[settings.arch]}
+    return {name: value for name, value in values.items() if name not in ("output", "resume", "progress")}
+
+
+def _recipe_text(settings: TrainSettings) -> str:
+    return json.dumps(recipe(settings), indent=2) + "\n"
+
+
 class _Checkpoints:
     """The last finished epoch on disk: the model with its optimizer, the average, and the history up to it."""
 
     def __init__(self, output: Path) -> None:
         self.folder = output / "checkpoints"
         self.lines = output / "history.jsonl"
+        self.recipe = self.folder / "recipe.json"
 
     def exist(self) -> bool:
         """Tell whether there is an epoch to go on from."""
         return any(self.folder.glob("epoch-*.npz"))
+
+    def check(self, settings: TrainSettings) -> None:
+        """Refuse to go on with a run of another recipe.
+
+        Raises:
+            UsageError: The checkpoints were made by other settings.
+        """
+        if self.recipe.read_text() != _recipe_text(settings):
+            message = f"The checkpoints in {shown(str(self.folder))} are of another recipe; train without --resume."
+            raise UsageError(message)
 
     def load(self) -> "tuple[keras.Model, _Average, int]":
         """Load the last finished epoch: the model, the average and the epoch's number."""
@@ -179,16 +211,17 @@ class _Checkpoints:
             weights = [stored[f"weight_{number}"] for number in range(len(stored.files) - 1)]
         return keras.saving.load_model(last.with_suffix(".keras")), _Average(weights, steps), epoch
 
-    def clear(self) -> None:
+    def clear(self, settings: TrainSettings) -> None:
         """Start anew."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in self.folder.iterdir():
             old.unlink()
+        self.recipe.write_text(_recipe_text(settings))
         self.lines.write_text("")
 
     def keep(self, model: "keras.Model", average: _Average, record: EpochRecord) -> None:
         """Add one epoch. The `.npz` is named last: where it stands, the epoch is whole."""
-        old = sorted(self.folder.iterdir())
+        old = sorted(self.folder.glob("epoch-*"))
         with self.lines.open("a") as lines:
             lines.write(json.dumps(asdict(record)) + "\n")
         name = self.folder / f"epoch-{record.epoch:04}"

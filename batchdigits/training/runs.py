@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import logging
 import subprocess
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from batchdigits.training.architectures import BLANK, NOT_A_DIGIT
 from batchdigits.training.datasets import Labelled
 from batchdigits.training.evaluation import NO_DIGIT, Evaluation, as_json, confusion_csv, interval_text, percent
 from batchdigits.training.evaluation import evaluate as compare
-from batchdigits.training.fitting import fit
+from batchdigits.training.fitting import fit, recipe
 from batchdigits.training.negatives import negatives
 from batchdigits.training.shipped import Labels
 
@@ -38,7 +37,7 @@ def train(settings: TrainSettings) -> Bundle:
     """Train a model and write its bundle.
 
     `settings.output` receives `model.keras` and `bundle.json`; beside them `samples.png`, `history.jsonl`,
-    `learning_curves.png`, `metrics.json`, `confusion.csv`, `confusion.png`, and while it runs `checkpoints/`.
+    `learning_curves.png`, `metrics.json`, `confusion.csv`, `confusion.png`, and `checkpoints/` for `--resume`.
 
     Raises:
         UsageError: The data have wrong labels, or too few images.
@@ -148,9 +147,8 @@ def _pictures(output: Path, result: Evaluation) -> None:
 def _provenance(
     settings: TrainSettings, training: Labelled, validation: Labelled, results: dict[str, Evaluation]
 ) -> dict[str, Any]:
-    recipe = {key: value for key, value in asdict(settings).items() if key not in ("output", "resume", "progress")}
     return {
-        "recipe": recipe,
+        "recipe": recipe(settings),
         "data": {source: datasets.fingerprint(source) for source in settings.data},
         "images": {"training": len(training), "validation": len(validation)},
         "metrics": {name: as_json(result) for name, result in results.items()},

@@ -7,6 +7,7 @@ files whose sha256 starts with c to f.
 import gzip
 import hashlib
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def mnist(part: str) -> tuple[NDArray[np.uint8], Labels]:
 def _idx(name: str, *, header: int) -> NDArray[np.uint8]:
     try:
         data = gzip.decompress(_read(_FOLDER / MNIST / f"{name}.gz"))
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise StorageError(_damaged(f"{name}.gz")) from error
     if hashlib.md5(data, usedforsecurity=False).hexdigest() != _MNIST_MD5[name]:
         raise StorageError(_damaged(f"{name}.gz"))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from batchdigits.errors import UsageError
 from batchdigits.normalisation import normalise
 from batchdigits.settings import Arch, TrainSettings
 from batchdigits.training.fitting import fit
@@ -72,9 +73,10 @@ def keep_and_die(self, model, average, record):
 
 fitting._Checkpoints.keep = keep_and_die
 CNN_HERE = replace(CNN, output=Path("cnn"))
-for settings, dying in ((replace(DENSE, output=Path("dense")), "within"), (CNN_HERE, "between epochs")):
+DENSE_HERE = replace(DENSE, output=Path("dense"))
+for settings, count, dying in ((DENSE_HERE, 500, "within"), (CNN_HERE, 400, "between epochs")):
     try:
-        fitting.fit(*some(500), settings)
+        fitting.fit(*some(count), settings)
     except InterruptedError:
         pass
 """
@@ -108,7 +110,7 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 @pytest.fixture(scope="module")
 def cnn(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     output = tmp_path_factory.mktemp("cnn")
-    return Whole(output, trained(replace(CNN, output=output)))
+    return Whole(output, trained(replace(CNN, output=output), count=400))
 
 
 def assert_same(output: Path, weights: list[Any], whole: Whole) -> None:
@@ -131,7 +133,7 @@ def test_a_run_that_died_while_it_kept_an_epoch_is_resumed_to_the_same_end(kille
 def test_a_run_that_was_killed_between_epochs_is_resumed_to_the_same_end(killed: Path, cnn: Whole) -> None:
     """With dropout, batch normalisation and varied images: the state of each goes on too."""
     (kept,) = history(killed / "cnn")
-    weights = trained(replace(CNN, output=killed / "cnn", resume=True))
+    weights = trained(replace(CNN, output=killed / "cnn", resume=True), count=400)
     assert history(killed / "cnn")[0] == kept  # its seconds too: the epoch was not trained again
     assert_same(killed / "cnn", weights, cnn)
 
@@ -155,7 +157,7 @@ def test_a_run_without_resume_begins_anew_and_another_seed_gives_another_run(den
     (line,) = history(tmp_path / "copy")
     assert line["epoch"] == 1
     assert line["loss"] != pytest.approx(history(dense.output)[0]["loss"], abs=1e-4)
-    assert names(tmp_path / "copy" / "checkpoints") == ["epoch-0001.keras", "epoch-0001.npz"]
+    assert names(tmp_path / "copy" / "checkpoints") == ["epoch-0001.keras", "epoch-0001.npz", "recipe.json"]
 
 
 def test_one_json_line_an_epoch_tells_how_it_went(dense: Whole) -> None:
@@ -171,7 +173,7 @@ def test_one_json_line_an_epoch_tells_how_it_went(dense: Whole) -> None:
 
 
 def test_only_the_last_checkpoint_is_kept(dense: Whole) -> None:
-    assert names(dense.output / "checkpoints") == ["epoch-0003.keras", "epoch-0003.npz"]
+    assert names(dense.output / "checkpoints") == ["epoch-0003.keras", "epoch-0003.npz", "recipe.json"]
 
 
 def test_the_dense_network_reads_nine_in_ten_after_two_epochs(tmp_path: Path) -> None:
@@ -183,3 +185,10 @@ def test_the_convolutional_network_learns(cnn: Whole) -> None:
     first, last = history(cnn.output)
     assert last["loss"] < first["loss"]
     assert last["accuracy"] > max(first["accuracy"], 0.3)
+
+
+def test_checkpoints_of_another_recipe_are_refused(dense: Whole, tmp_path: Path) -> None:
+    shutil.copytree(dense.output, tmp_path / "copy")
+    other = replace(DENSE, output=tmp_path / "copy", resume=True, learning_rate=0.1)
+    with pytest.raises(UsageError, match="another recipe"):
+        fit(*some(500), other)
