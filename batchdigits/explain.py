@@ -14,8 +14,9 @@ from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, shown
 from batchdigits.files import atomic_write
 from batchdigits.normalisation import normalise
 from batchdigits.predictor import Predictor
-from batchdigits.settings import ExplainSettings
+from batchdigits.settings import ExplainSettings, PredictSettings
 
+_MAIN_JOB = PredictSettings(sources=())  # its shape of batch gives its bits
 _BAR = 40  # characters of a probability of 1
 
 
@@ -76,7 +77,7 @@ def explain(settings: ExplainSettings) -> Explanation:
         nothing = np.full(10, np.nan, np.float32)
         return Explanation(page.kind, NO_DIGIT, page.detail, nothing, np.zeros((28, 28), np.uint8))
     seen = normalise([page.grey], model.normalisation)
-    with Predictor(model, batch_size=1) as predictor:
+    with Predictor(model, batch_size=_MAIN_JOB.batch_size) as predictor:
         logits = predictor(seen.pixels)
     decided = decide(logits, seen.ink, threshold=settings.threshold, temperature=model.temperature)
     return Explanation(

@@ -12,7 +12,8 @@ from batchdigits import bundle
 from batchdigits.bundle import Bundle
 from batchdigits.errors import BundleError
 from batchdigits.predictor import Predictor, start_tensorflow
-from batchdigits.settings import NormalisationSettings
+from batchdigits.settings import Arch, NormalisationSettings
+from batchdigits.training.architectures import OUTPUTS
 from tests.digits import digits
 from tests.standins import bundle_in
 
@@ -50,12 +51,12 @@ def with_model(directory: Path, build: Any) -> Bundle:  # noqa: ANN401
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 255, 256, 257, 511, 512, 513, 600])
-def test_any_number_of_images_gives_a_row_of_ten_each(
+def test_any_number_of_images_gives_a_row_each(
     predictor: Predictor, pixels: np.ndarray, logits: np.ndarray, count: int
 ) -> None:
     found = predictor(pixels[:count])
     assert found.dtype == np.float32
-    assert found.shape == (count, 10)
+    assert found.shape == (count, OUTPUTS[Arch.CNN])
     np.testing.assert_array_equal(found, logits[:count])
 
 
@@ -95,7 +96,7 @@ def test_the_images_stay_as_they_are_and_need_not_lie_in_one_block(
 
 def test_most_digits_are_read_right(logits: np.ndarray) -> None:
     """Whatever model ships: it gets the pixels as it wants them, 0 to 255 and bright ink on 0."""
-    from batchdigits.training.shipped import mnist
+from batchdigits.training.shipped import mnist
 
     images, labels = mnist("train")
     rows = np.random.default_rng(1).permutation(len(images))[:300]
