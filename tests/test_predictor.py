@@ -96,7 +96,7 @@ def test_the_images_stay_as_they_are_and_need_not_lie_in_one_block(
 
 def test_most_digits_are_read_right(logits: np.ndarray) -> None:
     """Whatever model ships: it gets the pixels as it wants them, 0 to 255 and bright ink on 0."""
-from batchdigits.training.shipped import mnist
+    from batchdigits.training.shipped import mnist
 
     images, labels = mnist("train")
     rows = np.random.default_rng(1).permutation(len(images))[:300]
