@@ -19,7 +19,7 @@ from batchdigits.images import ImageFile
 from batchdigits.normalisation import InkImages, InkMeasures, normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 
-_CHUNK_FILES = 64  # one future per small file is slower than no threads
+_CHUNK_FILES = 256  # one future per small file is slower than no threads
 _CHUNK_BYTES = 16 * 2**20  # a chunk of photos stays small enough to be held decoded, a few times over
 
 

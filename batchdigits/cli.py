@@ -204,6 +204,9 @@ def train(
         typer.Option(help="mnist, a folder with a sub-folder per digit, or a CSV of path,label. May be repeated."),
     ] = list(_TRAIN.data),  # noqa: B006  Typer copies it
     arch: Annotated[Arch, typer.Option(help="The network.")] = _TRAIN.arch,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Model bundle whose probabilities the network learns instead of the labels.")
+    ] = _TRAIN.teacher,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = _TRAIN.epochs,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = _TRAIN.batch_size,
     learning_rate: Annotated[float, typer.Option(min=0, help="Peak of the schedule.")] = _TRAIN.learning_rate,
@@ -226,6 +229,7 @@ def train(
             output=output,
             data=tuple(data),
             arch=arch,
+            teacher=teacher,
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,

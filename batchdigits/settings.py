@@ -24,6 +24,7 @@ class Arch(StrEnum):
     """The architectures that the training job knows."""
 
     CNN = "cnn"
+    TEACHER = "teacher"
     DENSE = "dense"
 
 
@@ -95,7 +96,7 @@ class PredictSettings:
     """A bundle directory; None is the one in the package."""
     threshold: float = 0.90
     """Confidence, 0 to 1, below which a digit goes to review."""
-    batch_size: int = 256
+    batch_size: int = 512
     """Images in one prediction; the shape of the compiled function."""
     workers: int = 2
     """Decoding workers."""
@@ -109,7 +110,7 @@ class PredictSettings:
     """How rows are written."""
 
 
-EPOCHS = {Arch.CNN: 60, Arch.DENSE: 10}
+EPOCHS = {Arch.CNN: 60, Arch.TEACHER: 40, Arch.DENSE: 10}
 """Passes over the training part where `TrainSettings.epochs` is None."""
 
 
@@ -123,6 +124,8 @@ class TrainSettings:
     """`mnist`, folders with a sub-folder per digit, or CSV files of path,label."""
     arch: Arch = Arch.CNN
     """The network."""
+    teacher: Path | None = None
+    """A bundle whose probabilities the network learns instead of the labels."""
     epochs: int | None = None
     """Passes over the training part; None takes the architecture's own number from `EPOCHS`."""
     batch_size: int = 128

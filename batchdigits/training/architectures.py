@@ -6,6 +6,9 @@ rescaling to 0…1 are layers inside the model, so that no caller can forget the
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from batchdigits.normalisation import SIDE
 from batchdigits.settings import Arch
 
@@ -15,15 +18,17 @@ if TYPE_CHECKING:
 DIGITS = 10
 NOT_A_DIGIT, BLANK = 10, 11
 """Outputs beyond the ten digits, which only the gate uses."""
-OUTPUTS = {Arch.CNN: 12, Arch.DENSE: DIGITS}
+OUTPUTS = {Arch.CNN: 12, Arch.TEACHER: 12, Arch.DENSE: DIGITS}
 """Logits of each architecture."""
 
 
-def build(arch: Arch) -> "keras.Model":
+def build(arch: Arch, *, folded: bool = False) -> "keras.Model":
     """Build an untrained model.
 
     Args:
-        arch: `cnn` is the network that ships; `dense` is the classic tutorial's.
+        arch: `cnn` is the network that ships, `teacher` the larger one that it learns from; `dense` is the classic
+            tutorial's.
+        folded: Without batch normalisation: what `fold` fills, for predicting only.
 
     Returns:
         uint8[N, 28, 28] -> logits float32[N, `OUTPUTS[arch]`].
@@ -31,21 +36,62 @@ def build(arch: Arch) -> "keras.Model":
     import keras
 
     layers = [keras.Input((SIDE, SIDE), dtype="uint8"), keras.layers.Rescaling(1 / 255)]
-    layers += {Arch.CNN: _cnn, Arch.DENSE: _dense}[arch]()
+    if arch is Arch.DENSE:
+        layers += _dense()
+    else:
+        layers += [keras.layers.Reshape((SIDE, SIDE, 1)), *{Arch.CNN: _cnn, Arch.TEACHER: _teacher}[arch](folded)]
     layers += [keras.layers.Dense(OUTPUTS[arch], name="logits")]
     return keras.Sequential(layers, name=arch.value)
 
 
-def _cnn() -> "list[keras.Layer]":
-    """A small convolutional network that halves the image twice by strides instead of pooling."""
-    from keras.layers import Dense, Dropout, Flatten, Reshape
+def fold(model: "keras.Model", arch: Arch) -> "keras.Model":
+    """Merge each batch normalisation into the convolution before it: the same function, with less to do.
+
+    Args:
+        model: A trained model as `build(arch)` gives it; it stays as it is.
+        arch: Its architecture.
+    """
+    import keras
+
+    weights: list[NDArray[np.float32]] = []
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            gamma, beta, mean, variance = layer.get_weights()
+            scale = gamma / np.sqrt(variance + layer.epsilon)
+            weights[-1] = weights[-1] * scale  # the kernel's last axis is the filter
+            weights.append(beta - mean * scale)
+        else:
+            weights += layer.get_weights()
+    result = build(arch, folded=True)
+    result.set_weights(weights)
+    return result
+
+
+def _cnn(folded: bool) -> "list[keras.Layer]":
+    """Three convolutions that halve the image by strides: most of what so few multiplications can learn.
+
+    The outermost pixels of the 28×28 are empty by construction, so the first one needs no padding.
+    """
+    from keras.layers import Dense, Flatten
 
     return [
-        Reshape((SIDE, SIDE, 1)),
-        *_convolution(32, 5, strides=2),  # -> [N, 14, 14, 32]
-        *_convolution(48, 3, strides=1),  # -> [N, 14, 14, 48]
-        *_convolution(64, 3, strides=2),  # -> [N, 7, 7, 64]
-        *_convolution(64, 3, strides=1),  # -> [N, 7, 7, 64]
+        *_convolution(16, 5, strides=2, padding="valid", folded=folded),  # -> [N, 12, 12, 16]
+        *_convolution(64, 3, strides=2, padding="same", folded=folded),  # -> [N, 6, 6, 64]
+        *_convolution(64, 3, strides=1, padding="valid", folded=folded),  # -> [N, 4, 4, 64]
+        Flatten(),
+        Dense(96, activation="relu"),
+    ]
+
+
+def _teacher(folded: bool) -> "list[keras.Layer]":
+    """Six times the multiplications, and dropout."""
+    from keras.layers import Dense, Dropout, Flatten
+
+    return [
+        *_convolution(32, 5, strides=2, padding="same", folded=folded),  # -> [N, 14, 14, 32]
+        *_convolution(48, 3, strides=1, padding="same", folded=folded),  # -> [N, 14, 14, 48]
+        *_convolution(64, 3, strides=2, padding="same", folded=folded),  # -> [N, 7, 7, 64]
+        *_convolution(64, 3, strides=1, padding="same", folded=folded),  # -> [N, 7, 7, 64]
         Flatten(),
         Dropout(0.2),
         Dense(128, activation="relu"),
@@ -53,11 +99,11 @@ def _cnn() -> "list[keras.Layer]":
     ]
 
 
-def _convolution(filters: int, size: int, *, strides: int) -> "list[keras.Layer]":
+def _convolution(filters: int, size: int, *, strides: int, padding: str, folded: bool) -> "list[keras.Layer]":
     from keras.layers import BatchNormalization, Conv2D, ReLU
 
-    convolution = Conv2D(filters, size, strides=strides, padding="same", use_bias=False)
-    return [convolution, BatchNormalization(), ReLU()]
+    convolution = Conv2D(filters, size, strides=strides, padding=padding, use_bias=folded)
+    return [convolution, ReLU()] if folded else [convolution, BatchNormalization(), ReLU()]
 
 
 def _dense() -> "list[keras.Layer]":

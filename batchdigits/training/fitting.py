@@ -7,8 +7,9 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,22 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from batchdigits import bundle
 from batchdigits.errors import UsageError, shown
 from batchdigits.normalisation import InkImages, normalise
-from batchdigits.predictor import start_tensorflow
+from batchdigits.predictor import Predictor, start_tensorflow
 from batchdigits.settings import EPOCHS, Arch, TrainSettings
-from batchdigits.training.architectures import build
+from batchdigits.training.architectures import OUTPUTS, build, fold
 from batchdigits.training.augmentation import vary
 
 if TYPE_CHECKING:
     import keras
 
 Labels = NDArray[np.int8]  # [N], 0 to 9, and the outputs beyond
+Targets = NDArray[np.float32]  # [N, K], probabilities
+_Teach = Callable[[InkImages, Labels], Targets]
 
 log = logging.getLogger(__name__)
 
 _WARM_UP = 0.03  # share of all steps in which the learning rate rises to its peak
 _WEIGHT_DECAY = 0.01
+_MADE_TOGETHER = 512  # images
 _AVERAGE = 0.999  # momentum of the running average of the weights
 
 
@@ -68,6 +73,10 @@ def fit(
 
     Returns:
         uint8[N, 28, 28] -> logits float32[N, K]; its weights are the running average over the last steps.
+
+    Raises:
+        UsageError: The teacher has other outputs than the network.
+        BundleError: The teacher cannot be used.
     """
     start_tensorflow()
     import keras
@@ -82,31 +91,33 @@ def fit(
     else:
         checkpoints.clear(settings)
         model, done = build(settings.arch), 0
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         model.compile(optimizer=_optimizer(epochs * steps, settings), loss=loss, metrics=["accuracy"])
         average = _Average(model.get_weights(), steps=0)
 
-    for epoch in range(done + 1, epochs + 1):
-        started = time.perf_counter()
-        _restart_dropout(model, drawn=(epoch - 1) * steps)
-        batches = _batches(pixels, labels, settings, epoch)
-        bar = tqdm(batches, f"epoch {epoch}/{epochs}", steps, leave=False, disable=not settings.progress, unit="batch")
-        sums = np.zeros(2)
-        for batch_pixels, batch_labels in bar:
-            sums += np.array(model.train_on_batch(batch_pixels, batch_labels)) * len(batch_labels)
-            average.add(model.get_weights())
-        moving = model.get_weights()
-        model.set_weights(average.weights)
-        validation = model.evaluate(val_pixels, val_labels, batch_size=500, verbose=0)
-        model.set_weights(moving)
-        seconds = time.perf_counter() - started
-        numbers = (round(float(number), 5) for number in (*sums / len(pixels), *validation, seconds))
-        record = EpochRecord(epoch, *numbers)
-        checkpoints.keep(model, average, record)
-        log.info("epoch %d of %d: %s", epoch, epochs, record)
-    shipped = build(settings.arch)  # without the optimizer, which would weigh twice as much as the model
-    shipped.set_weights(average.weights)
-    return shipped
+    val_targets = np.eye(OUTPUTS[settings.arch], dtype=np.float32)[val_labels]
+    with _targets(settings) as targets:
+        for epoch in range(done + 1, epochs + 1):
+            started = time.perf_counter()
+            _restart_dropout(model, drawn=(epoch - 1) * steps)
+            batches = _batches(pixels, labels, targets, settings, epoch)
+            sums = np.zeros(2)
+            for seen, expected in tqdm(
+                batches, f"epoch {epoch}/{epochs}", steps, leave=False, disable=not settings.progress, unit="batch"
+            ):
+                sums += np.array(model.train_on_batch(seen, expected)) * len(seen)
+                average.add(model.get_weights())
+            moving = model.get_weights()
+            model.set_weights(average.weights)
+            validation = model.evaluate(val_pixels, val_targets, batch_size=500, verbose=0)
+            model.set_weights(moving)
+            seconds = time.perf_counter() - started
+            numbers = (round(float(number), 5) for number in (*sums / len(pixels), *validation, seconds))
+            record = EpochRecord(epoch, *numbers)
+            checkpoints.keep(model, average, record)
+            log.info("epoch %d of %d: %s", epoch, epochs, record)
+    model.set_weights(average.weights)
+    return model if settings.arch is Arch.DENSE else fold(model, settings.arch)
 
 
 def _restart_dropout(model: "keras.Model", drawn: int) -> None:
@@ -145,30 +156,66 @@ def _optimizer(steps: int, settings: TrainSettings) -> "keras.Optimizer":
     return keras.optimizers.AdamW(rate, weight_decay=_WEIGHT_DECAY)
 
 
+@contextmanager
+def _targets(settings: TrainSettings) -> Iterator[_Teach]:
+    """Give what says of a batch how the network is to answer: its labels, or a teacher's probabilities.
+
+    Source of learning from a teacher that sees the same varied image: Beyer et al., «Knowledge distillation: a good
+    teacher is patient and consistent», CVPR 2022.
+    """
+    outputs = OUTPUTS[settings.arch]
+    if settings.teacher is None:
+        one_hot = np.eye(outputs, dtype=np.float32)
+        yield lambda _, labels: one_hot[labels]
+        return
+    name = shown(str(settings.teacher))
+    with Predictor(bundle.load(settings.teacher), batch_size=_at_a_time(settings.batch_size)) as teacher:
+
+        def soft(pixels: InkImages, _: Labels) -> Targets:
+            logits = teacher(pixels)
+            if logits.shape[1] != outputs:
+                message = f"The teacher {name} has {logits.shape[1]} outputs, expected {outputs}; use another."
+                raise UsageError(message)
+            shares = np.exp(logits - logits.max(1, keepdims=True))
+            return np.asarray(shares / shares.sum(1, keepdims=True), np.float32)
+
+        yield soft
+
+
 def _batches(
-    pixels: InkImages, labels: Labels, settings: TrainSettings, epoch: int
-) -> Iterator[tuple[InkImages, Labels]]:
-    """Shuffle, vary and normalise; one batch is made ahead in a thread while the network learns from the last."""
+    pixels: InkImages, labels: Labels, targets: _Teach, settings: TrainSettings, epoch: int
+) -> Iterator[tuple[InkImages, Targets]]:
+    """Shuffle, vary and normalise; some batches are made ahead in a thread while the network learns from the last."""
     rng = np.random.default_rng((settings.seed, epoch))
     order = rng.permutation(len(pixels))
-    parts = [order[start : start + settings.batch_size] for start in range(0, len(order), settings.batch_size)]
+    size = settings.batch_size
+    parts = [order[start : start + _at_a_time(size)] for start in range(0, len(order), _at_a_time(size))]
 
-    def make(rows: NDArray[np.int64]) -> tuple[InkImages, Labels]:
-        if settings.arch is Arch.DENSE:  # the tutorial's network sees the images as they are
-            return pixels[rows], labels[rows]
-        return normalise(vary(pixels[rows], rng)).pixels, labels[rows]
+    def make(rows: NDArray[np.int64]) -> tuple[InkImages, Targets]:
+        seen = pixels[rows]
+        if settings.arch is not Arch.DENSE:  # the tutorial's network sees the images as they are
+            seen = normalise(vary(seen, rng)).pixels
+        return seen, targets(seen, labels[rows])
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(make, parts[0])
-        for rows in parts[1:]:
-            ready, ahead = ahead, pool.submit(make, rows)
-            yield ready.result()
-        yield ahead.result()
+        for rows in [*parts[1:], None]:
+            seen, expected = ahead.result()
+            if rows is not None:
+                ahead = pool.submit(make, rows)
+            for start in range(0, len(seen), size):
+                yield seen[start : start + size], expected[start : start + size]
+
+
+def _at_a_time(batch_size: int) -> int:
+    """Whole batches that are made together: simulator, normalisation and teacher are faster over many images."""
+    return batch_size * max(1, _MADE_TOGETHER // batch_size)
 
 
 def recipe(settings: TrainSettings) -> dict[str, Any]:
     """Name the settings that make the model what it is, each by its value."""
-    values = asdict(settings) | {"epochs": settings.epochs or EPOCHS[settings.arch]}
+    teacher = bundle.load(settings.teacher).id if settings.teacher else None
+    values = asdict(settings) | {"epochs": settings.epochs or EPOCHS[settings.arch], "teacher": teacher}
     return {name: value for name, value in values.items() if name not in ("output", "resume", "progress")}
 
 

@@ -4,7 +4,7 @@ import pytest
 from batchdigits.normalisation import normalise
 from batchdigits.predictor import start_tensorflow
 from batchdigits.settings import Arch
-from batchdigits.training.architectures import DIGITS, OUTPUTS, build
+from batchdigits.training.architectures import DIGITS, OUTPUTS, build, fold
 from tests.digits import digits
 
 PIXELS = normalise(list(digits()[:5])).pixels
@@ -54,5 +54,17 @@ def test_the_dense_network_is_the_tutorials() -> None:
     assert model.count_params() == 784 * 50 + 50 + 50 * 50 + 50 + 50 * 10 + 10
 
 
-def test_the_convolutional_network_stays_small_enough_to_ship() -> None:
-    assert build(Arch.CNN).count_params() < 1_000_000
+def test_the_shipped_network_is_smaller_than_its_teacher() -> None:
+    assert build(Arch.CNN).count_params() < 200_000 < build(Arch.TEACHER).count_params()
+
+
+@pytest.mark.parametrize("arch", [Arch.CNN, Arch.TEACHER])
+def test_a_folded_model_says_the_same_without_batch_normalisation(arch: Arch) -> None:
+    rng = np.random.default_rng(0)
+    model = build(arch)
+    model.set_weights([rng.uniform(0.5, 1.5, weight.shape) * (weight + 0.1) for weight in model.get_weights()])
+    folded = fold(model, arch)
+    assert not any("BatchNormalization" in type(layer).__name__ for layer in folded.layers)
+    said, expected = (np.asarray(each(PIXELS, training=False)) for each in (folded, model))
+    np.testing.assert_allclose(said, expected, rtol=1e-4)
+    assert expected.std(axis=0).min() > 0  # it tells the images apart

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from batchdigits import bundle
 from batchdigits.errors import UsageError
 from batchdigits.normalisation import normalise
-from batchdigits.settings import Arch, TrainSettings
+from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
+from batchdigits.training import fitting
 from batchdigits.training.fitting import fit
 from batchdigits.training.shipped import mnist
 from tests.commands import CHECKOUT, run
@@ -192,3 +194,52 @@ def test_checkpoints_of_another_recipe_are_refused(dense: Whole, tmp_path: Path)
     other = replace(DENSE, output=tmp_path / "copy", resume=True, learning_rate=0.1)
     with pytest.raises(UsageError, match="another recipe"):
         fit(*some(500), other)
+
+
+def a_teacher(folder: Path, *, outputs: int, says: int) -> Path:
+    """Make the bundle of a model that says the same digit of every image."""
+    import keras
+
+    last = keras.layers.Dense(outputs)
+    model = keras.Sequential([keras.Input((28, 28), dtype="uint8"), keras.layers.Flatten(), last])
+    last.set_weights([np.zeros((784, outputs)), 10.0 * np.eye(outputs)[says]])
+    folder.mkdir()
+    model.save(folder / "model.keras")
+    bundle.save(folder, normalisation=NormalisationSettings(), temperature=1.0, provenance={})
+    return folder
+
+
+def test_a_network_learns_from_its_teacher_and_not_from_the_labels(tmp_path: Path) -> None:
+    teacher = a_teacher(tmp_path / "teacher", outputs=10, says=3)
+    model = fit(*some(500), replace(DENSE, output=tmp_path / "out", teacher=teacher))
+    said = np.asarray(model(some(500)[0], training=False)).argmax(axis=1)
+    assert (said == 3).all()
+
+
+def test_a_teacher_with_other_outputs_is_refused(tmp_path: Path) -> None:
+    teacher = a_teacher(tmp_path / "teacher", outputs=12, says=3)
+    with pytest.raises(UsageError, match="has 12 outputs, expected 10; use another"):
+        fit(*some(100), replace(DENSE, output=tmp_path / "out", teacher=teacher))
+
+
+def test_a_run_does_not_go_on_with_another_teacher(tmp_path: Path) -> None:
+    settings = replace(DENSE, output=tmp_path / "out", epochs=1)
+    fit(*some(100), replace(settings, teacher=a_teacher(tmp_path / "first", outputs=10, says=3)))
+    other = a_teacher(tmp_path / "second", outputs=10, says=4)
+    with pytest.raises(UsageError, match="are of another recipe"):
+        fit(*some(100), replace(settings, teacher=other, resume=True))
+
+
+@pytest.mark.parametrize("batch_size", [100, 128, 600])
+def test_every_image_is_seen_once_an_epoch_in_whole_batches(batch_size: int) -> None:
+    pixels, labels, _, _ = some(800)
+    settings = replace(DENSE, batch_size=batch_size)
+    with fitting._targets(settings) as targets:
+        batches = list(fitting._batches(pixels, labels, targets, settings, 1))
+    sizes = [len(seen) for seen, _ in batches]
+    whole, rest = divmod(len(pixels), batch_size)
+    assert sizes == [batch_size] * whole + [rest] * (rest > 0)
+    seen, expected = (np.concatenate(part) for part in zip(*batches, strict=True))
+    order = np.lexsort(seen.reshape(len(seen), -1).T)
+    assert (seen[order] == pixels[np.lexsort(pixels.reshape(len(pixels), -1).T)]).all()
+    assert np.bincount(expected.argmax(axis=1)).tolist() == np.bincount(labels).tolist()
