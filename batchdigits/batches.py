@@ -5,26 +5,36 @@ a chunk as one stack. What waits to be predicted is bounded, so a fast disk does
 """
 
 import hashlib
+import multiprocessing
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
 
 from batchdigits.decoding import Page, decode, read
-from batchdigits.errors import Fault
+from batchdigits.errors import BatchDigitsError, Fault, shown
 from batchdigits.images import ImageFile
 from batchdigits.normalisation import InkImages, InkMeasures, normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 
-_CHUNK_FILES = 256  # one future per small file is slower than no threads
+FILES_FOR_PROCESSES = 2000
+"""Files from which workers are processes. Small files keep Python's lock busy, so threads would wait for each other;
+but a process takes half a second to start."""
+
+_CHUNK_FILES = 256  # one future per small file is slower than no workers
 _CHUNK_BYTES = 16 * 2**20  # a chunk of photos stays small enough to be held decoded, a few times over
 
 
-@dataclass(frozen=True, slots=True)
-class SeenPage:
+class SeenPage(NamedTuple):
     """Where one row of a batch comes from."""
 
     file: ImageFile
@@ -53,27 +63,83 @@ class Batch:
     """Pages without pixels."""
 
 
+class Workers:
+    """The pool of decoding workers: a context manager."""
+
+    def __init__(self, count: int, *, processes: bool) -> None:
+        """Say how many; none is started yet.
+
+        Args:
+            count: Workers.
+            processes: They are processes and not threads.
+        """
+        self.count = count
+        self._processes = processes
+
+    def __enter__(self) -> Self:
+        """Start the pool; processes start at once, since they take a while."""
+        cv2.setNumThreads(1)  # the workers are the threads
+        self._pool: Executor
+        if self._processes:
+            context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads half alive
+            self._pool = ProcessPoolExecutor(self.count, context, _settle_in)
+            for _ in range(self.count):
+                self._pool.submit(os.getpid)
+        else:
+            self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="decode")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for what is in hand, and drop the rest."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def submit(
+        self, files: list[ImageFile], decoding: DecodingSettings, normalisation: NormalisationSettings
+    ) -> "Future[_Observed]":
+        """Let a worker observe a chunk."""
+        asked = [(file.path, file.size_bytes, file.ending) for file in files]
+        return self._pool.submit(_observe, asked, decoding, normalisation)
+
+
+def _settle_in() -> None:
+    """Prepare a worker process: the parent alone takes signals, and its end, whatever it was, is the worker's too."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 def batches(
     files: Iterable[ImageFile],
+    workers: Workers,
     *,
     size: int,
-    workers: int,
     decoding: DecodingSettings,
     normalisation: NormalisationSettings,
 ) -> Iterator[Batch]:
-    """Read, decode and normalise files in worker threads.
+    """Read, decode and normalise files.
 
     Args:
         files: Consumed as they are needed.
+        workers: A pool that was entered.
         size: Pages a batch, at most; one that is full of faults, or the last one, has fewer.
-        workers: Threads.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
 
     Yields:
         Batches; every page of every file stands in exactly one of them, once.
+
+    Raises:
+        BatchDigitsError: A worker process died.
     """
-    cv2.setNumThreads(1)  # the workers are the threads
     waiting = _empty()
     for chunk in _prepared(_chunks(files), workers, decoding, normalisation):
         waiting = _joined(waiting, chunk)
@@ -82,28 +148,6 @@ def batches(
             yield batch
     if waiting.pages or waiting.faults:
         yield waiting
-
-
-def prepare(files: Iterable[ImageFile], decoding: DecodingSettings, normalisation: NormalisationSettings) -> Batch:
-    """Read, decode and normalise a few files as one stack, in this thread."""
-    pages: list[SeenPage] = []
-    greys = []
-    faults: list[tuple[SeenPage, Fault]] = []
-    for file in files:
-        data = read(file.path, file.size_bytes, decoding)
-        if isinstance(data, Fault):
-            faults.append((SeenPage(file, 1, data.width, data.height, ""), data))
-            continue
-        sha256 = hashlib.sha256(data).hexdigest()
-        for number, page in enumerate(decode(data, decoding, file.ending), 1):
-            seen = SeenPage(file, number, page.width, page.height, sha256)
-            if isinstance(page, Page):
-                pages.append(seen)
-                greys.append(page.grey)
-            else:
-                faults.append((seen, page))
-    normalised = normalise(greys, normalisation)
-    return Batch(pages, normalised.pixels, normalised.ink, faults)
 
 
 def _chunks(files: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
@@ -121,22 +165,86 @@ def _chunks(files: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
 
 def _prepared(
     chunks: Iterator[list[ImageFile]],
-    workers: int,
+    workers: Workers,
     decoding: DecodingSettings,
     normalisation: NormalisationSettings,
 ) -> Iterator[Batch]:
-    """Prepare chunks in threads, in order, at most twice as many ahead as there are workers."""
-    ahead: deque[Future[Batch]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    """Prepare chunks, in order, at most twice as many ahead as there are workers."""
+    ahead: deque[tuple[list[ImageFile], Future[_Observed]]] = deque()
+
+    def next_one() -> Batch:
+        files, future = ahead[0]
+        batch = _assembled(files, future.result())
+        ahead.popleft()
+        return batch
+
     try:
         for chunk in chunks:
-            ahead.append(pool.submit(prepare, chunk, decoding, normalisation))
-            if len(ahead) > 2 * workers:
-                yield ahead.popleft().result()
+            ahead.append((chunk, workers.submit(chunk, decoding, normalisation)))
+            if len(ahead) > 2 * workers.count:
+                yield next_one()
         while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+            yield next_one()
+    except BrokenProcessPool as error:
+        first = shown((ahead[0][0] if ahead else chunk)[0].name)
+        message = (
+            f"A decoding worker died, at {first} or in the {2 * workers.count * _CHUNK_FILES} files after it: memory "
+            "ran out, or a file crashes its decoder; run again with --workers 1, or move these files away."
+        )
+        raise BatchDigitsError(message) from error
+
+
+class _Seen(NamedTuple):
+    """A `SeenPage` as it travels between processes, its file by the place in the chunk."""
+
+    at: int
+    number: int
+    width: int | None
+    height: int | None
+    sha256: str
+
+
+class _Observed(NamedTuple):
+    """What a worker found in a chunk."""
+
+    pages: list[_Seen]
+    pixels: InkImages
+    ink: InkMeasures
+    faults: list[tuple[_Seen, Fault]]
+
+
+def _observe(
+    files: list[tuple[str, int, str]], decoding: DecodingSettings, normalisation: NormalisationSettings
+) -> _Observed:
+    """Read, decode and normalise a few files, each its path, size and ending, as one stack: what a worker does."""
+    pages: list[_Seen] = []
+    greys = []
+    faults: list[tuple[_Seen, Fault]] = []
+    for at, (path, size_bytes, ending) in enumerate(files):
+        data = read(path, size_bytes, decoding)
+        if isinstance(data, Fault):
+            faults.append((_Seen(at, 1, data.width, data.height, ""), data))
+            continue
+        sha256 = hashlib.sha256(data).hexdigest()
+        for number, page in enumerate(decode(data, decoding, ending), 1):
+            seen = _Seen(at, number, page.width, page.height, sha256)
+            if isinstance(page, Page):
+                pages.append(seen)
+                greys.append(page.grey)
+            else:
+                faults.append((seen, page))
+    return _Observed(pages, *normalise(greys, normalisation), faults)
+
+
+def _assembled(files: list[ImageFile], found: _Observed) -> Batch:
+    """Give what a worker found its files back."""
+
+    def page(seen: _Seen) -> SeenPage:
+        at, number, width, height, sha256 = seen
+        return SeenPage(files[at], number, width, height, sha256)
+
+    faults = [(page(seen), fault) for seen, fault in found.faults]
+    return Batch([page(seen) for seen in found.pages], found.pixels, found.ink, faults)
 
 
 def _empty() -> Batch:

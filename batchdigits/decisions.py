@@ -100,14 +100,21 @@ def decide(logits: Logits, ink: InkMeasures, *, threshold: float, temperature: f
     digit = np.where(has_ink, first, NO_DIGIT).astype(np.int8)
     runner_up = np.where(has_ink, second, NO_DIGIT).astype(np.int8)
 
-    status = np.select([~has_ink, confidence >= threshold], [Status.BLANK, Status.OK], Status.REVIEW).tolist()
+    status = np.full(len(logits), Status.REVIEW, object)
+    status[confidence >= threshold] = Status.OK
+    status[~has_ink] = Status.BLANK
+    detail = np.full(len(logits), "", object)
+    detail[~has_ink] = "no ink was found"
+    for row in np.flatnonzero(status == Status.REVIEW).tolist():
+        low, high = sorted((first[row], second[row]))
+        detail[row] = f"could be {low} or {high}"
     return Decisions(
-        status=[Status(word) for word in status],
+        status=status.tolist(),
         digit=digit,
         confidence=confidence,
         runner_up=runner_up,
         runner_up_confidence=shares[page, second],
-        detail=[_detail(*row) for row in zip(status, first.tolist(), second.tolist(), strict=True)],
+        detail=detail.tolist(),
         probabilities=shares.astype(np.float32),
     )
 
@@ -125,11 +132,3 @@ def probabilities(logits: Logits, *, temperature: float = 1.0) -> NDArray[np.flo
     scaled = logits[:, :DIGITS].astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
-
-
-def _detail(status: str, first: int, second: int) -> str:
-    if status == Status.BLANK:
-        return "no ink was found"
-    if status == Status.REVIEW:
-        return f"could be {min(first, second)} or {max(first, second)}"
-    return ""

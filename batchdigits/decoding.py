@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 import cv2
 import numpy as np
@@ -96,8 +96,7 @@ _REDUCED_FLAGS = {
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it says of a bad file is a Fault here
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """One page of a file, in grey, upright as its EXIF orientation says."""
 
     grey: GreyImage
@@ -139,7 +138,10 @@ def read(file_path: str, size_bytes: int, settings: DecodingSettings) -> bytes |
         if not stat.S_ISREG(status.st_mode):
             return Fault(FaultKind.UNREADABLE, "cannot be read: it is no longer a regular file")
         data = os.read(descriptor, min(status.st_size, settings.max_bytes) + 1)
-        while more := os.read(descriptor, 2**20):  # it grew, or its file system hands it out in parts
+        while len(data) != status.st_size:  # it grew or shrank, or its file system hands it out in parts
+            more = os.read(descriptor, 2**20)
+            if not more:
+                break
             data += more
             if len(data) > settings.max_bytes:
                 break

@@ -29,7 +29,6 @@ CREATE TABLE files (
     device INTEGER NOT NULL,
     inode INTEGER NOT NULL
 );
-CREATE INDEX files_in_order ON files (name);
 CREATE TABLE pages (
     file INTEGER NOT NULL REFERENCES files (id),
     page INTEGER NOT NULL,          -- from 1

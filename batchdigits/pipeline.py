@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from batchdigits import __version__, bundle, reports
-from batchdigits.batches import batches
+from batchdigits.batches import FILES_FOR_PROCESSES, Workers, batches
 from batchdigits.bundle import Bundle
 from batchdigits.decisions import NO_DIGIT, decide
 from batchdigits.errors import NoImages, shown
@@ -65,14 +65,15 @@ def run(settings: PredictSettings, *, stdout: BinaryIO) -> Summary:
 def _observe(ledger: Ledger, model: Bundle, files: int, settings: PredictSettings, watch: Stopwatch) -> int:
     """Predict all that is pending into the ledger; return how many pages have a fault."""
     faulty = 0
-    ready = batches(
-        ledger.pending(),
-        size=settings.batch_size,
-        workers=settings.workers,
-        decoding=settings.decoding,
-        normalisation=model.normalisation,
-    )
     with ExitStack() as stack:
+        workers = stack.enter_context(Workers(settings.workers, processes=files >= FILES_FOR_PROCESSES))
+        ready = batches(
+            ledger.pending(),
+            workers,
+            size=settings.batch_size,
+            decoding=settings.decoding,
+            normalisation=model.normalisation,
+        )
         with watch.stage("load model"):
             predictor = stack.enter_context(Predictor(model, batch_size=settings.batch_size))
         bar = stack.enter_context(tqdm(total=files, unit="image", disable=not settings.progress))

@@ -19,7 +19,7 @@ from batchdigits.normalisation import SIDE, InkImages
 Logits = NDArray[np.float32]  # [N, K], K >= 10: the ten digits, then outputs that only the gate uses
 
 DIGITS = 10
-_THREADS = 2  # intra-op threads on every machine: the order of sums, and so the last bit, may depend on it
+_THREADS = 1  # so that the processors are left to the decoding workers, and sums have one order on every machine
 
 
 class Predictor:
@@ -87,12 +87,12 @@ class Predictor:
         return logits[: len(pixels)]
 
 
-def start_tensorflow() -> Any:  # noqa: ANN401  TensorFlow has no types
-    """Import TensorFlow with a fixed number of threads; return its module."""
+def start_tensorflow(threads: int = _THREADS) -> Any:  # noqa: ANN401  TensorFlow has no types
+    """Import TensorFlow with a fixed number of intra-op threads; return its module."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow
 
     with suppress(RuntimeError):  # it runs already, as in a notebook, and keeps the threads that it has
-        tensorflow.config.threading.set_intra_op_parallelism_threads(_THREADS)
+        tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
         tensorflow.config.threading.set_inter_op_parallelism_threads(1)
     return tensorflow

@@ -1,12 +1,17 @@
 """Batches: every page of every file stands in exactly one, beside its own pixels, whatever its neighbours are."""
 
 import hashlib
+import multiprocessing
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits import batches as module
-from batchdigits.batches import Batch, SeenPage, batches, prepare
+from batchdigits.batches import Batch, SeenPage, Workers, batches
 from batchdigits.decoding import Page, decode
-from batchdigits.errors import Fault, FaultKind
+from batchdigits.errors import BatchDigitsError, Fault, FaultKind
 from batchdigits.images import ImageFile, discover
 from batchdigits.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
@@ -35,7 +40,8 @@ def image_file(path: Path) -> ImageFile:
 
 
 def batches_of(files: Iterable[ImageFile], *, size: int = 256, workers: int = 2) -> Iterator[Batch]:
-    return batches(files, size=size, workers=workers, decoding=DECODING, normalisation=NORMALISATION)
+    with Workers(workers, processes=False) as pool:
+        yield from batches(files, pool, size=size, decoding=DECODING, normalisation=NORMALISATION)
 
 
 @dataclass(frozen=True)
@@ -152,12 +158,13 @@ def test_more_files_than_a_chunk_keep_their_order(known: list[Known]) -> None:
 
 
 def test_slow_files_do_not_change_the_order(known: list[Known], monkeypatch: pytest.MonkeyPatch) -> None:
-    def slowly(files: list[ImageFile], decoding: DecodingSettings, normalisation: NormalisationSettings) -> Batch:
-        time.sleep(0.02 if files[0].name == known[0].file.name else 0)
-        return prepare(files, decoding, normalisation)
+    def slowly(files: list[tuple[str, int, str]], *rest: Any) -> Any:
+        time.sleep(0.02 if files[0][0] == known[0].file.path else 0)
+        return observe(files, *rest)
 
+    observe = module._observe
     monkeypatch.setattr(module, "_CHUNK_FILES", 3)
-    monkeypatch.setattr(module, "prepare", slowly)
+    monkeypatch.setattr(module, "_observe", slowly)
     assert_whole(known, list(batches_of((one.file for one in known), size=4, workers=4)), 4)
 
 
@@ -214,9 +221,9 @@ def test_the_settings_of_decoding_and_normalisation_are_heeded(tmp_path: Path) -
         image_file(write_png(tmp_path / f"{side}.png", on_page(digits(60)[0], side, side))) for side in (40, 41)
     )
     other = NormalisationSettings(digit_side=12)
-    (batch,) = batches(
-        [small, large], size=9, workers=1, decoding=DecodingSettings(max_pixels=1600), normalisation=other
-    )
+    with Workers(1, processes=False) as workers:
+        limits = DecodingSettings(max_pixels=1600)
+        (batch,) = batches([small, large], workers, size=9, decoding=limits, normalisation=other)
     assert [fault.kind for _, fault in batch.faults] == [FaultKind.TOO_LARGE]
     np.testing.assert_array_equal(batch.pixels, normalise([on_page(digits(60)[0], 40, 40)], other).pixels)
     assert (batch.pixels != normalise([on_page(digits(60)[0], 40, 40)]).pixels).any()
@@ -275,11 +282,12 @@ def test_nothing_is_taken_before_the_first_batch_is_asked_for(known: list[Known]
 def test_large_files_go_into_small_chunks(known: list[Known], monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def counted(files: list[ImageFile], *rest: object) -> Batch:
+    def counted(files: list[tuple[str, int, str]], *rest: Any) -> Any:
         sizes.append(len(files))
-        return prepare(files, DECODING, NORMALISATION)
+        return observe(files, *rest)
 
-    monkeypatch.setattr(module, "prepare", counted)
+    observe = module._observe
+    monkeypatch.setattr(module, "_observe", counted)
     monkeypatch.setattr(module, "_CHUNK_BYTES", known[0].file.size_bytes * 3)
     list(batches_of(known[0].file for _ in range(30)))
     assert sizes == [3] * 10
@@ -331,7 +339,67 @@ def test_an_exception_in_a_worker_or_in_the_files_reaches_the_consumer(
     def broken(*_: object) -> Batch:
         raise MemoryError
 
-    monkeypatch.setattr(module, "prepare", broken)
+    monkeypatch.setattr(module, "_observe", broken)
     with pytest.raises(MemoryError):
         list(batches_of([known[0].file]))
     assert decoding_threads() == []
+
+
+# ---- worker processes ------------------------------------------------------------------------------------------------
+
+
+def by_row(found: Iterable[Batch]) -> dict[tuple[str, int], bytes | Fault]:
+    batches = list(found)
+    pixels = {
+        row(page): pixel.tobytes() for batch in batches for page, pixel in zip(batch.pages, batch.pixels, strict=True)
+    }
+    return pixels | {row(page): fault for batch in batches for page, fault in batch.faults}
+
+
+def test_processes_give_what_threads_give(known: list[Known], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CHUNK_FILES", 5)
+    files = [one.file for one in known]
+    with Workers(2, processes=True) as workers:
+        found = list(batches(files, workers, size=7, decoding=DECODING, normalisation=NORMALISATION))
+    assert_whole(known, found, 7)
+    assert by_row(found) == by_row(batches_of(files))
+    assert multiprocessing.active_children() == []
+
+
+def test_a_worker_process_that_dies_ends_the_run_with_a_sentence(known: list[Known]) -> None:
+    with Workers(1, processes=True) as workers:
+        ready = batches([one.file for one in known], workers, size=7, decoding=DECODING, normalisation=NORMALISATION)
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+        with pytest.raises(BatchDigitsError, match=r"A decoding worker died, at .*digit0\.png"):
+            next(ready)
+
+
+def test_ctrl_c_is_not_for_worker_processes() -> None:
+    with Workers(1, processes=True) as workers:
+        assert workers._pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
+
+
+KILLED = """
+import multiprocessing, os, signal, sys
+from batchdigits.batches import Workers
+
+if __name__ == "__main__":
+    with Workers(2, processes=True) as workers:
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_worker_processes_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    killed = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    children = killed.stdout.split()
+    assert len(children) == 2
+    until = time.monotonic() + 30
+    while any(Path("/proc", child).exists() for child in children):
+        assert time.monotonic() < until
+        time.sleep(0.05)

@@ -9,12 +9,14 @@ import signal
 import stat
 import subprocess
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import pytest
 
 from batchdigits import __version__
+from batchdigits.batches import FILES_FOR_PROCESSES
 from batchdigits.bundle import PACKAGED
 from tests.commands import (
     BATCHDIGITS,
@@ -344,8 +346,17 @@ def stand_in_for_tensorflow(folder: Path, *lines: str) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def test_ctrl_c_is_130_with_one_sentence_and_leaves_the_old_report(tmp_path: Path, report: Path) -> None:
-    write_png(tmp_path / "in" / "7.png", one_of_each()[7])
+def many(folder: Path) -> None:
+    """Fill a folder with so many digits that worker processes read them."""
+    for number in range(FILES_FOR_PROCESSES):
+        write_png(folder / f"{number}.png", one_of_each()[number % 10])
+
+
+@pytest.mark.parametrize("fill", [lambda folder: write_png(folder / "7.png", one_of_each()[7]), many])
+def test_ctrl_c_is_130_with_one_sentence_and_leaves_the_old_report(
+    tmp_path: Path, report: Path, fill: Callable[[Path], None]
+) -> None:
+    fill(tmp_path / "in")
     interrupting = stand_in_for_tensorflow(
         tmp_path / "modules",
         "import os, signal, time",
@@ -455,6 +466,15 @@ def quiet(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     )
     os.close(writing)
     return folder, Result(done.returncode, "", done.stderr.decode())
+
+
+def test_many_files_are_read_by_processes_without_a_word_of_theirs(tmp_path: Path) -> None:
+    many(tmp_path / "in")
+    result = batchdigits("predict", tmp_path / "in", "-q")
+    assert (result.code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()[1:]
+    said = {int(line.split(".png,1,ok,")[0]): int(line.split(".png,1,ok,")[1][0]) for line in lines}
+    assert said == {number: number % 10 for number in range(FILES_FOR_PROCESSES)}
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

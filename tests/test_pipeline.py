@@ -209,6 +209,24 @@ def test_a_report_does_not_hang_on_batches_or_workers(
     )
 
 
+@pytest.mark.parametrize(("limit", "processes"), [(1, True), (1000, False)])
+def test_processes_read_many_files_and_threads_few(
+    mixed: Path, model: Bundle, limit: int, processes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = predicted(model, mixed)
+    made = []
+
+    class Noted(batches.Workers):
+        def __init__(self, count: int, *, processes: bool) -> None:
+            made.append((count, processes))
+            super().__init__(count, processes=processes)
+
+    monkeypatch.setattr(pipeline, "Workers", Noted)
+    monkeypatch.setattr(pipeline, "FILES_FOR_PROCESSES", limit)
+    assert predicted(model, mixed, workers=3) == expected
+    assert made == [(3, processes)]
+
+
 def test_parquet_does_not_hang_on_batches_or_workers_either(mixed: Path, model: Bundle, tmp_path: Path) -> None:
     for batch_size, workers in ((256, 1), (3, 3)):
         report = tmp_path / f"{batch_size}.parquet"
@@ -388,7 +406,7 @@ def _gives_no_number(self: StandIn, pixels: InkImages) -> Logits:
     [
         (lambda patch: patch.setattr(pipeline, "Predictor", _FailsMidway), ArithmeticError),
         (lambda patch: patch.setattr(StandIn, "__call__", _gives_no_number), BundleError),
-        (lambda patch: patch.setattr(batches, "prepare", _interrupted), KeyboardInterrupt),
+        (lambda patch: patch.setattr(batches, "_observe", _interrupted), KeyboardInterrupt),
         (lambda patch: patch.setattr(pipeline.Ledger, "record", _interrupted), KeyboardInterrupt),
     ],
 )
@@ -427,7 +445,7 @@ def test_what_is_wrong_with_the_command_is_said_before_any_work(
     mixed: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "Predictor", _interrupted)
-    monkeypatch.setattr(batches, "prepare", _interrupted)
+    monkeypatch.setattr(batches, "_observe", _interrupted)
     with pytest.raises(UsageError, match="ending"):
         run(model, mixed, outputs=(tmp_path / "report.doc",))
     with pytest.raises(StorageError, match="does not exist"):

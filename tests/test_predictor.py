@@ -107,7 +107,7 @@ def test_most_digits_are_read_right(logits: np.ndarray) -> None:
 def test_the_threads_of_tensorflow_do_not_hang_on_the_machine(predictor: Predictor) -> None:
     import tensorflow
 
-    assert tensorflow.config.threading.get_intra_op_parallelism_threads() == 2
+    assert tensorflow.config.threading.get_intra_op_parallelism_threads() == 1
     assert tensorflow.config.threading.get_inter_op_parallelism_threads() == 1
 
 

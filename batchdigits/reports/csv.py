@@ -3,23 +3,22 @@
 Numbers are spelled the same in every locale. Text that a spreadsheet would take for a formula gets a leading `'`.
 """
 
-from __future__ import annotations
-
 import codecs
+import csv
+import io
+import math
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
 from batchdigits.settings import CsvDialect, ReportSettings
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 _LINE_END = "\r\n"
-_FORMULA_STARTS = ("=", "+", "-", "@", "'", "\t", "\r")
+_FORMULA_STARTS = frozenset("=+-@'\t\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +79,35 @@ class CsvReport:
         Args:
             rows: Any number of rows; a path or detail with a lone surrogate is a bug of the caller.
         """
-        import pandas as pd
+        cells = [cells for column in self._columns for cells in self._cells(column, getattr(rows, column.name))]
+        text = io.StringIO()
+        writer = csv.writer(text, delimiter=self._spelling.separator, lineterminator=_LINE_END)
+        writer.writerows(zip(*cells, strict=True))
+        self._handle.write(text.getvalue().encode())
 
-        cells = {
-            name: series
-            for column in self._columns
-            for name, series in _cells(column, getattr(rows, column.name)).items()
-        }
-        text = pd.DataFrame(cells).to_csv(
-            header=False,
-            index=False,
-            sep=self._spelling.separator,
-            decimal=self._spelling.decimal,
-            float_format="%.4f",
-            lineterminator=_LINE_END,
-        )
-        self._handle.write(text.encode())
+    def _cells(self, column: Column, values: Any) -> list[list[str]]:
+        """Spell one column of `Rows` as the columns that CSV has for it."""
+        match column.kind:
+            case Kind.TEXT | Kind.STATUS:
+                return [[guard(text) for text in values]]
+            case Kind.COUNT:
+                return [["" if count == 0 else str(count) for count in np.asarray(values).tolist()]]
+            case Kind.DIGIT:
+                return [["" if digit < 0 else str(digit) for digit in values.tolist()]]
+            case Kind.FRACTION:
+                return [self._fractions(values)]
+            case Kind.PROBABILITIES:
+                return [self._fractions(of_digit) for of_digit in values.T]
+
+    def _fractions(self, values: NDArray[np.floating]) -> list[str]:
+        decimal = self._spelling.decimal
+        spelled = ["" if math.isnan(value) else f"{value:.4f}" for value in values.tolist()]
+        return spelled if decimal == "." else [text.replace(".", decimal) for text in spelled]
 
 
 def guard(text: str) -> str:
     """Put one `'` before a text that a spreadsheet would take for a formula, or that begins with `'` itself."""
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    return f"'{text}" if text[:1] in _FORMULA_STARTS else text
 
 
 def unguard(cell: str) -> str:
@@ -110,21 +117,3 @@ def unguard(cell: str) -> str:
 
 def _headers(column: Column) -> list[str]:
     return [f"p{digit}" for digit in range(10)] if column.kind is Kind.PROBABILITIES else [column.name]
-
-
-def _cells(column: Column, values: Any) -> dict[str, pd.Series[Any]]:
-    """Turn one column of `Rows` into the pandas columns that CSV has for it, empty cells as missing values."""
-    import pandas as pd
-
-    match column.kind:
-        case Kind.TEXT | Kind.STATUS:
-            return {column.name: pd.Series([guard(text) for text in values], dtype=object)}
-        case Kind.COUNT:
-            counts = np.asarray(values, dtype=np.int32)
-            return {column.name: pd.Series(pd.arrays.IntegerArray(counts, counts == 0))}
-        case Kind.DIGIT:
-            return {column.name: pd.Series(pd.arrays.IntegerArray(values, values < 0))}
-        case Kind.FRACTION:
-            return {column.name: pd.Series(values)}
-        case Kind.PROBABILITIES:
-            return {name: pd.Series(values[:, digit]) for digit, name in enumerate(_headers(column))}

@@ -8,13 +8,13 @@ and normalisation as those of the main job.
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.batches import batches
+from batchdigits.batches import Batch, Workers, batches
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.files import file_sha256
 from batchdigits.images import ImageFile, discover
@@ -28,7 +28,7 @@ PageLabels = list[tuple[int, int]]  # of one file: page, from 1, and label
 log = logging.getLogger(__name__)
 
 _STACK = 500  # pages that are normalised at a time
-_READING = 256  # images a batch, and workers, of labelled files
+_READING = 256  # labelled images a batch
 _WORKERS = 2
 
 
@@ -143,9 +143,7 @@ def _read_files(files: Iterable[tuple[ImageFile, PageLabels]], normalisation: No
             yield file
 
     parts = []
-    for batch in batches(
-        unlabelled(), size=_READING, workers=_WORKERS, decoding=DecodingSettings(), normalisation=normalisation
-    ):
+    for batch in _read(unlabelled(), normalisation):
         met.update((page.file.path, page.number) for page in (*batch.pages, *(page for page, _ in batch.faults)))
         rows = [row for row, page in enumerate(batch.pages) if (page.file.path, page.number) in label_of]
         pages = [batch.pages[row] for row in rows]
@@ -174,6 +172,11 @@ def _read_files(files: Iterable[tuple[ImageFile, PageLabels]], normalisation: No
     return join(parts)
 
 
+def _read(files: Iterator[ImageFile], normalisation: NormalisationSettings) -> Iterator[Batch]:
+    with Workers(_WORKERS, processes=False) as workers:
+        yield from batches(files, workers, size=_READING, decoding=DecodingSettings(), normalisation=normalisation)
+
+
 def _folder(root: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
     """Give the images of a folder that has a sub-folder for each digit; others are left out with a warning."""
     digits = [folder for digit in range(10) if (folder := root / str(digit)).is_dir()]
@@ -186,7 +189,7 @@ def _folder(root: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
     for folder in digits:
         for item in discover([str(folder)], outputs=[]):
             if isinstance(item, ImageFile):
-                yield replace(item, name=f"{folder.name}/{item.name}"), [(1, int(folder.name))]
+                yield item._replace(name=f"{folder.name}/{item.name}"), [(1, int(folder.name))]
 
 
 def _csv(path: Path) -> Iterator[tuple[ImageFile, PageLabels]]:

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _WARM_UP = 0.03  # share of all steps in which the learning rate rises to its peak
 _WEIGHT_DECAY = 0.01
+_THREADS = 2  # on every machine: the order of sums, and so the last bit, may depend on it
 _MADE_TOGETHER = 512  # images
 _AVERAGE = 0.999  # momentum of the running average of the weights
 
@@ -78,7 +79,7 @@ def fit(
         UsageError: The teacher has other outputs than the network.
         BundleError: The teacher cannot be used.
     """
-    start_tensorflow()
+    start_tensorflow(_THREADS)
     import keras
 
     keras.utils.set_random_seed(settings.seed)

@@ -33,6 +33,7 @@ import typer
 from tqdm import tqdm
 
 from batchdigits import bundle, pipeline
+from batchdigits.batches import Workers
 from batchdigits.bundle import Bundle
 from batchdigits.decoding import Page, decode
 from batchdigits.normalisation import SIDE, InkImages, normalise
@@ -41,7 +42,7 @@ from batchdigits.settings import DecodingSettings, NormalisationSettings, Predic
 from batchdigits.training.shipped import mnist
 
 CHUNK = 64  # files a task of the floor's pools
-BATCH = 256  # images a prediction, and a stack of the normalisation
+BATCH = PredictSettings(sources=()).batch_size  # images a prediction, and a stack of the normalisation
 SINGLES = 200  # files of the slowest peer, which reads some 12 a second
 
 PROGRAM = "batchdigits predict -o report.csv"
@@ -179,7 +180,11 @@ def program(folder: str, images: int) -> tuple[float, float, Mapping[str, float]
     report = Path(folder).parent / "report.csv"
     settings = PredictSettings(sources=(folder,), outputs=(str(report),), batch_size=BATCH)
     loaded_predictor(BATCH)
-    with mock.patch.object(pipeline, "Predictor", already_loaded):
+    started_workers(settings.workers)
+    with (
+        mock.patch.object(pipeline, "Predictor", already_loaded),
+        mock.patch.object(pipeline, "Workers", already_started),
+    ):
         started, busy = time.perf_counter(), time.process_time()
         summary = pipeline.run(settings, stdout=io.BytesIO())
         seconds, processor = time.perf_counter() - started, time.process_time() - busy
@@ -197,6 +202,17 @@ def already_loaded(model: Bundle, *, batch_size: int) -> AbstractContextManager[
 def loaded_predictor(batch_size: int) -> Predictor:
     """Load the shipped model, once in this process."""
     return Predictor(bundle.load(), batch_size=batch_size).__enter__()
+
+
+def already_started(count: int, *, processes: bool) -> AbstractContextManager[Workers]:
+    """Stand in for the class `Workers` where the pipeline starts its own, which import as a model does."""
+    return nullcontext(started_workers(count)) if processes else Workers(count, processes=False)
+
+
+@cache
+def started_workers(count: int) -> Workers:
+    """Start worker processes, once in this process."""
+    return Workers(count, processes=True).__enter__()
 
 
 # ---- peers ---------------------------------------------------------------------------------------------------------
