@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import keras
 
 Labels = NDArray[np.int8]  # [N], 0 to 9, and the outputs beyond
-Targets = NDArray[np.float32]  # [N, K], probabilities
+Targets = Labels | NDArray[np.float32]  # labels, or probabilities [N, K]
 _Teach = Callable[[InkImages, Labels], Targets]
 
 log = logging.getLogger(__name__)
@@ -92,11 +92,14 @@ def fit(
     else:
         checkpoints.clear(settings)
         model, done = build(settings.arch), 0
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+        if settings.teacher is None:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        else:
+            loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         model.compile(optimizer=_optimizer(epochs * steps, settings), loss=loss, metrics=["accuracy"])
         average = _Average(model.get_weights(), steps=0)
 
-    val_targets = np.eye(OUTPUTS[settings.arch], dtype=np.float32)[val_labels]
+    val_targets = val_labels if settings.teacher is None else np.eye(OUTPUTS[settings.arch])[val_labels]
     with _targets(settings) as targets:
         for epoch in range(done + 1, epochs + 1):
             started = time.perf_counter()
@@ -159,17 +162,15 @@ def _optimizer(steps: int, settings: TrainSettings) -> "keras.Optimizer":
 
 @contextmanager
 def _targets(settings: TrainSettings) -> Iterator[_Teach]:
-    """Give what says of a batch how the network is to answer: its labels, or a teacher's probabilities.
+    """Give what says of a batch how the network is to answer: its labels, or a teacher's probabilities, [N, K].
 
     Source of learning from a teacher that sees the same varied image: Beyer et al., «Knowledge distillation: a good
     teacher is patient and consistent», CVPR 2022.
     """
-    outputs = OUTPUTS[settings.arch]
     if settings.teacher is None:
-        one_hot = np.eye(outputs, dtype=np.float32)
-        yield lambda _, labels: one_hot[labels]
+        yield lambda _, labels: labels
         return
-    name = shown(str(settings.teacher))
+    name, outputs = shown(str(settings.teacher)), OUTPUTS[settings.arch]
     with Predictor(bundle.load(settings.teacher), batch_size=_at_a_time(settings.batch_size)) as teacher:
 
         def soft(pixels: InkImages, _: Labels) -> Targets:

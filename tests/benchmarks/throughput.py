@@ -120,6 +120,7 @@ def main(
             ],
             repeats,
         )
+        own.submit(stop_workers).result()
     processor = {PROGRAM: own_processor[1:], DATASET_PEER: peer_processor[1:]}  # without the round that warmed up
     print_tables(rates, processor, stages[1:], images=images)
 
@@ -213,6 +214,11 @@ def already_started(count: int, *, processes: bool) -> AbstractContextManager[Wo
 def started_workers(count: int) -> Workers:
     """Start worker processes, once in this process."""
     return Workers(count, processes=True).__enter__()
+
+
+def stop_workers() -> None:
+    """End the worker processes, for which this process would wait when it ends."""
+    started_workers(PredictSettings(sources=()).workers).__exit__(None, None, None)
 
 
 # ---- peers ---------------------------------------------------------------------------------------------------------
