@@ -45,7 +45,7 @@ def build(arch: Arch, *, folded: bool = False) -> "keras.Model":
 
 
 def fold(model: "keras.Model", arch: Arch) -> "keras.Model":
-    """Merge each batch normalisation into the convolution before it: the same function, with less to do.
+    """Copy a model, each batch normalisation merged into the convolution before it: the same function with less to do.
 
     Args:
         model: A trained model as `build(arch)` gives it; it stays as it is.

@@ -51,7 +51,7 @@ class EpochRecord:
     loss: float
     """Mean cross-entropy over the varied training images, while the weights still moved."""
     accuracy: float
-    """Share of varied training images that were right, 0 to 1."""
+    """Share of varied training images where the network said what its labels, or its teacher, say; 0 to 1."""
     val_loss: float
     """Mean cross-entropy of the averaged weights on the validation part."""
     val_accuracy: float
@@ -121,7 +121,7 @@ def fit(
             checkpoints.keep(model, average, record)
             log.info("epoch %d of %d: %s", epoch, epochs, record)
     model.set_weights(average.weights)
-    return model if settings.arch is Arch.DENSE else fold(model, settings.arch)
+    return fold(model, settings.arch)  # and without the optimizer, which would weigh twice as much as the model
 
 
 def _restart_dropout(model: "keras.Model", drawn: int) -> None:

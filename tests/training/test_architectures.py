@@ -58,7 +58,7 @@ def test_the_shipped_network_is_smaller_than_its_teacher() -> None:
     assert build(Arch.CNN).count_params() < 200_000 < build(Arch.TEACHER).count_params()
 
 
-@pytest.mark.parametrize("arch", [Arch.CNN, Arch.TEACHER])
+@every_arch
 def test_a_folded_model_says_the_same_without_batch_normalisation(arch: Arch) -> None:
     rng = np.random.default_rng(0)
     model = build(arch)
