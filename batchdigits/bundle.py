@@ -37,6 +37,8 @@ class Bundle:
     """What the model was trained behind."""
     temperature: float
     """Calibration: what the logits are divided by."""
+    gate: float
+    """Probability, 0 to 1, that a page shows no digit, above which it is said to have none."""
     provenance: dict[str, Any]
     """Data, settings, versions and metrics of the training run, as JSON has them."""
 
@@ -66,7 +68,7 @@ def load(directory: Path | None = None) -> Bundle:
         versions = card["versions"]
         weights_sha256 = card["weights_sha256"]
         normalisation = NormalisationSettings(**card["normalisation"])
-        temperature = float(card["calibration"]["temperature"])
+        temperature, gate = (float(card["calibration"][name]) for name in ("temperature", "gate"))
         provenance = dict(card["provenance"])
         found = file_sha256(directory / _WEIGHTS)
     except (KeyError, TypeError, ValueError) as error:
@@ -82,11 +84,16 @@ def load(directory: Path | None = None) -> Bundle:
     if versions != _versions():
         message = f"The model bundle {name} was made for {versions}, this program has {_versions()}; {_REMEDY}."
         raise BundleError(message)
-    return Bundle(directory, declared, normalisation, temperature, provenance)
+    return Bundle(directory, declared, normalisation, temperature, gate, provenance)
 
 
 def save(
-    directory: Path, *, normalisation: NormalisationSettings, temperature: float, provenance: dict[str, Any]
+    directory: Path,
+    *,
+    normalisation: NormalisationSettings,
+    temperature: float,
+    gate: float,
+    provenance: dict[str, Any],
 ) -> Bundle:
     """Write `bundle.json` beside a `model.keras` that stands in `directory` already, and load the result.
 
@@ -94,6 +101,7 @@ def save(
         directory: The bundle.
         normalisation: What the model was trained behind.
         temperature: Calibration: what the logits are divided by.
+        gate: Probability that a page shows no digit, above which it is said to have none; 1 lets all pass.
         provenance: JSON about the training run.
     """
     card = {
@@ -101,7 +109,7 @@ def save(
         "versions": _versions(),
         "weights_sha256": file_sha256(directory / _WEIGHTS),
         "normalisation": asdict(normalisation),
-        "calibration": {"temperature": temperature},
+        "calibration": {"temperature": temperature, "gate": gate},
         "provenance": provenance,
     }
     text = json.dumps({"id": _id(card), **card}, indent=2, ensure_ascii=False) + "\n"

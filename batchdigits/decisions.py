@@ -19,6 +19,8 @@ Fractions = NDArray[np.float64]  # [N], NaN where there is none
 
 DIGITS = 10
 """The first columns of the logits: the digits 0 to 9."""
+NOT_A_DIGIT, BLANK = 10, 11
+"""The columns after them, which only the gate uses: ink that is no digit, and empty paper."""
 DECIMALS = 4
 """Decimals of every confidence and probability in a report."""
 INK = 0
@@ -35,7 +37,7 @@ class Status(StrEnum):
     REVIEW = "review"
     """A digit, below the threshold."""
     BLANK = "blank"
-    """No ink was found."""
+    """No ink was found, or the gate takes it for the paper's own."""
     NOT_A_DIGIT = "not_a_digit"
     """Ink, but the gate takes it for something else."""
     UNREADABLE = "unreadable"
@@ -51,31 +53,35 @@ class Decisions:
     """What is decided about N readable pages, one column a field."""
 
     status: list[Status]
-    """`ok`, `review` or `blank`."""
+    """`ok`, `review`, `blank` or `not_a_digit`."""
     digit: Digits
-    """int8[N], the likeliest digit; -1 where blank."""
+    """int8[N], the likeliest digit; -1 where there is none."""
     confidence: Fractions
-    """float64[N], its probability, four decimals; NaN where blank."""
+    """float64[N], its probability, four decimals; NaN where there is none."""
     runner_up: Digits
-    """int8[N], the second likeliest digit; -1 where blank."""
+    """int8[N], the second likeliest digit; -1 where there is none."""
     runner_up_confidence: Fractions
-    """float64[N], its probability, four decimals; NaN where blank."""
+    """float64[N], its probability, four decimals; NaN where there is none."""
     detail: list[str]
     """The reason where the status is not `ok`; else empty."""
     probabilities: NDArray[np.float32]
-    """float32[N, 10], four decimals each, so that a row sums to one within 0.0005; NaN where blank."""
+    """float32[N, 10], four decimals each, so that a row sums to one within 0.0005; NaN where there is no digit."""
 
 
-def decide(logits: Logits, ink: InkMeasures, *, threshold: float, temperature: float = 1.0) -> Decisions:
+def decide(
+    logits: Logits, ink: InkMeasures, *, threshold: float, temperature: float = 1.0, gate: float = 1.0
+) -> Decisions:
     """Decide on readable pages.
 
-    Among equal logits the smaller digit wins. A page without ink is blank, whatever its logits say.
+    Among equal logits the smaller digit wins. A page without ink is blank, whatever its logits say. The gate lets a
+    page pass as a digit unless the outputs beyond the ten have more than its share of the probability.
 
     Args:
         logits: float32[N, K] with K >= 10.
         ink: float32[N, M], the ink measures of the same pages.
         threshold: Confidence, 0 to 1, from which a digit is `ok`; below, it goes to review.
         temperature: Calibration: what the logits are divided by; above 0.
+        gate: Probability, 0 to 1, that the page shows no digit, above which it has none; 1 lets all pass.
 
     Returns:
         The decisions, row by row in the order of `logits`.
@@ -84,26 +90,33 @@ def decide(logits: Logits, ink: InkMeasures, *, threshold: float, temperature: f
         BundleError: The model gave a page with ink a logit that is not a finite number.
     """
     has_ink = ink[:, INK] > 0
-    if not np.isfinite(logits[has_ink, :DIGITS]).all():
+    if not np.isfinite(logits[has_ink]).all():
         message = "The model gave a value that is not a finite number; it is damaged, so use another with --model."
         raise BundleError(message)
 
-    exact = probabilities(logits[has_ink], temperature=temperature)  # [P, 10], P pages with ink
+    refused, empty = np.zeros_like(has_ink), ~has_ink
+    refused[has_ink] = _softmax(logits[has_ink], temperature)[:, DIGITS:].sum(axis=1) > gate
+    if logits.shape[1] > BLANK:
+        empty |= refused & (logits[:, BLANK] > logits[:, NOT_A_DIGIT])
+    read = has_ink & ~refused
     shares = np.full((len(logits), DIGITS), np.nan)
-    shares[has_ink] = np.round(exact, DECIMALS)
+    shares[read] = np.round(probabilities(logits[read], temperature=temperature), DECIMALS)
 
     # By logits: of probabilities, several may have become 0.
     order = np.argsort(-logits[:, :DIGITS], axis=1, kind="stable")  # [N, 10], likeliest first
     first, second = order[:, 0], order[:, 1]
     page = np.arange(len(logits))
-    confidence = shares[page, first]  # NaN where blank
-    digit = np.where(has_ink, first, NO_DIGIT).astype(np.int8)
-    runner_up = np.where(has_ink, second, NO_DIGIT).astype(np.int8)
+    confidence = shares[page, first]  # NaN where there is no digit
+    digit = np.where(read, first, NO_DIGIT).astype(np.int8)
+    runner_up = np.where(read, second, NO_DIGIT).astype(np.int8)
 
     status = np.full(len(logits), Status.REVIEW, object)
     status[confidence >= threshold] = Status.OK
-    status[~has_ink] = Status.BLANK
+    status[refused] = Status.NOT_A_DIGIT
+    status[empty] = Status.BLANK
     detail = np.full(len(logits), "", object)
+    detail[refused] = "what is on it does not look like one digit"
+    detail[empty] = "it looks like empty paper"
     detail[~has_ink] = "no ink was found"
     for row in np.flatnonzero(status == Status.REVIEW).tolist():
         low, high = sorted((first[row], second[row]))
@@ -129,6 +142,10 @@ def probabilities(logits: Logits, *, temperature: float = 1.0) -> NDArray[np.flo
     Returns:
         float64[N, 10], 0 to 1, each row summing to one.
     """
-    scaled = logits[:, :DIGITS].astype(np.float64) / temperature
+    return _softmax(logits[:, :DIGITS], temperature)
+
+
+def _softmax(logits: Logits, temperature: float) -> NDArray[np.float64]:
+    scaled = logits.astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)

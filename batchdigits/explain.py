@@ -79,7 +79,7 @@ def explain(settings: ExplainSettings) -> Explanation:
     seen = normalise([page.grey], model.normalisation)
     with Predictor(model, batch_size=_MAIN_JOB.batch_size) as predictor:
         logits = predictor(seen.pixels)
-    decided = decide(logits, seen.ink, threshold=settings.threshold, temperature=model.temperature)
+    decided = decide(logits, seen.ink, threshold=settings.threshold, temperature=model.temperature, gate=model.gate)
     return Explanation(
         decided.status[0], int(decided.digit[0]), decided.detail[0], decided.probabilities[0], seen.pixels[0]
     )

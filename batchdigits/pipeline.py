@@ -92,7 +92,9 @@ def _observe(ledger: Ledger, model: Bundle, files: int, settings: PredictSetting
 def _decided(chunks: Iterable[Observations], model: Bundle, settings: PredictSettings) -> Iterator[Rows]:
     """Turn observations into the rows of the report."""
     for seen in chunks:
-        decided = decide(seen.logits, seen.ink, threshold=settings.threshold, temperature=model.temperature)
+        decided = decide(
+            seen.logits, seen.ink, threshold=settings.threshold, temperature=model.temperature, gate=model.gate
+        )
         read = np.array([fault is None for fault in seen.faults])
         status = np.array([fault.kind.value if fault else "" for fault in seen.faults], dtype=object)
         detail = np.array([fault.detail if fault else "" for fault in seen.faults], dtype=object)
@@ -135,6 +137,7 @@ def _about(model: Bundle, settings: PredictSettings) -> About:
         tool_version=__version__,
         model=model.id,
         temperature=model.temperature,
+        gate=model.gate,
         threshold=settings.threshold,
         max_pixels=settings.decoding.max_pixels,
         max_bytes=settings.decoding.max_bytes,

@@ -51,7 +51,9 @@ def bundle_in(directory: Path, *, temperature: float = 1.0, weights: bytes = b"n
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "model.keras").write_bytes(weights)
     provenance = {"data": {"mnist": "ab" * 32}, "seed": 1998, "metrics": {"accuracy": 0.99}, "note": "made — here"}
-    return bundle.save(directory, normalisation=NormalisationSettings(), temperature=temperature, provenance=provenance)
+    return bundle.save(
+        directory, normalisation=NormalisationSettings(), temperature=temperature, gate=1.0, provenance=provenance
+    )
 
 
 def decoding_threads() -> list[threading.Thread]:

@@ -80,6 +80,7 @@ normalisations = st.builds(
 @given(
     normalisation=normalisations,
     temperature=st.floats(0.01, 100),
+    gate=st.floats(0, 1),
     provenance=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), json_values, max_size=4),
     weights=st.binary(max_size=50),
 )
@@ -87,16 +88,22 @@ def test_any_bundle_comes_back_as_it_was_saved(
     kept: Bundle,
     normalisation: NormalisationSettings,
     temperature: float,
+    gate: float,
     provenance: dict[str, Any],
     weights: bytes,
 ) -> None:
     directory = kept.directory.with_name("any")
     directory.mkdir(exist_ok=True)
     (directory / "model.keras").write_bytes(weights)
-    saved = save(directory, normalisation=normalisation, temperature=temperature, provenance=provenance)
+    saved = save(directory, normalisation=normalisation, temperature=temperature, gate=gate, provenance=provenance)
     again = load(directory)
     assert saved == again
-    assert (again.normalisation, again.temperature, again.provenance) == (normalisation, temperature, provenance)
+    assert (again.normalisation, again.temperature, again.gate, again.provenance) == (
+        normalisation,
+        temperature,
+        gate,
+        provenance,
+    )
     assert (again.directory, again.weights.read_bytes()) == (directory, weights)
     assert len(again.id) == 64
     assert set(again.id) <= set("0123456789abcdef")
@@ -112,7 +119,7 @@ def test_the_same_content_has_the_same_id_and_any_other_content_another(tmp_path
         directory = tmp_path / name
         directory.mkdir()
         (directory / "model.keras").write_bytes(changes.pop("weights", b"w"))
-        content = {"normalisation": NORMALISATION, "temperature": 1.0, "provenance": {"seed": 1}}
+        content = {"normalisation": NORMALISATION, "temperature": 1.0, "gate": 1.0, "provenance": {"seed": 1}}
         return save(directory, **{**content, **changes}).id
 
     same = {made("a"), made("b")}
@@ -120,6 +127,7 @@ def test_the_same_content_has_the_same_id_and_any_other_content_another(tmp_path
     others = [
         made("c", weights=b"W"),
         made("d", temperature=1.5),
+        made("g", gate=0.5),
         made("e", provenance={"seed": 2}),
         made("f", provenance={"seed": 1, "more": None}),
     ]
@@ -152,7 +160,7 @@ def test_the_bundle_of_the_package_loads_without_a_name() -> None:
 
 
 def test_saving_again_replaces_the_card_and_leaves_nothing_beside_it(made: Bundle) -> None:
-    again = save(made.directory, normalisation=NORMALISATION, temperature=2.0, provenance={})
+    again = save(made.directory, normalisation=NORMALISATION, temperature=2.0, gate=1.0, provenance={})
     assert again.temperature == load(made.directory).temperature == 2.0
     assert again.id != made.id
     assert sorted(path.name for path in made.directory.iterdir()) == ["bundle.json", "model.keras"]
@@ -165,7 +173,7 @@ def test_a_bundle_cannot_be_changed(made: Bundle) -> None:
 
 def test_saving_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"model\.keras"):
-        save(tmp_path, normalisation=NORMALISATION, temperature=1.0, provenance={})
+        save(tmp_path, normalisation=NORMALISATION, temperature=1.0, gate=1.0, provenance={})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -315,7 +323,8 @@ def test_a_card_that_lacks_a_part_is_refused(made: Bundle, key: str) -> None:
         ("normalisation", {"unknown": 1}),
         ("normalisation", None),
         ("calibration", {}),
-        ("calibration", {"temperature": "hot"}),
+        ("calibration", {"temperature": "hot", "gate": 1.0}),
+        ("calibration", {"temperature": 1.0}),
         ("calibration", []),
         ("provenance", 5),
     ],

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from batchdigits.decisions import DIGITS, INK, Decisions, Status, decide, probabilities
+from batchdigits.decisions import DIGITS, INK, NO_DIGIT, Decisions, Status, decide, probabilities
 from batchdigits.errors import BundleError, FaultKind
 
 many_logits = arrays.arrays(
@@ -157,3 +157,52 @@ def test_columns_have_their_types() -> None:
     assert decisions.confidence.dtype == decisions.runner_up_confidence.dtype == np.float64
     assert decisions.probabilities.dtype == np.float32
     assert all(isinstance(status, Status) for status in decisions.status)
+
+
+# ---- the gate --------------------------------------------------------------------------------------------------------
+
+
+def with_others(digit: float, not_a_digit: float, blank: float) -> np.ndarray:
+    """Logits of one page that give a 3, no digit and empty paper these shares of the probability."""
+    shares = np.full(12, 1e-9)
+    shares[[3, 10, 11]] = digit, not_a_digit, blank
+    return np.log(shares + 1e-12)[None].astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("shares", "gate", "status", "detail"),
+    [
+        ((0.35, 0.65, 0.0), 0.6, Status.NOT_A_DIGIT, "what is on it does not look like one digit"),
+        ((0.35, 0.05, 0.6), 0.6, Status.BLANK, "it looks like empty paper"),
+        ((0.35, 0.33, 0.32), 0.6, Status.NOT_A_DIGIT, "what is on it does not look like one digit"),
+        ((0.45, 0.55, 0.0), 0.6, Status.OK, ""),
+        ((0.001, 0.999, 0.0), 1.0, Status.OK, ""),
+    ],
+)
+def test_the_gate_refuses_what_is_more_likely_no_digit_than_it_allows(
+    shares: tuple[float, float, float], gate: float, status: Status, detail: str
+) -> None:
+    ink = np.array([[0.2, 0.9]], np.float32)
+    decisions = decide(with_others(*shares), ink, threshold=0.9, gate=gate)
+    assert (decisions.status, decisions.detail) == ([status], [detail])
+    passed = status == Status.OK
+    assert decisions.digit.tolist() == [3 if passed else NO_DIGIT]
+    assert (decisions.runner_up[0] == NO_DIGIT) == (not passed)
+    for column in (decisions.confidence, decisions.runner_up_confidence, decisions.probabilities):
+        assert np.isnan(column).all() == (not passed)
+
+
+def test_the_confidence_of_a_digit_that_passed_is_a_share_of_the_ten() -> None:
+    decisions = decide(with_others(0.4, 0.6, 0.0), np.ones((1, 2), np.float32), threshold=0.9, gate=0.7)
+    assert decisions.confidence[0] == 1
+    assert abs(decisions.probabilities.sum() - 1) < 1e-3
+
+
+def test_a_model_of_ten_outputs_refuses_nothing() -> None:
+    decisions = decide(np.zeros((1, 10), np.float32), np.ones((1, 2), np.float32), threshold=0.9, gate=0.0)
+    assert decisions.status == [Status.REVIEW]
+
+
+def test_no_ink_is_blank_whatever_the_gate_would_say() -> None:
+    decisions = decide(with_others(0.1, 0.9, 0.0), np.zeros((1, 2), np.float32), threshold=0.9, gate=0.5)
+    assert (decisions.status, decisions.detail) == ([Status.BLANK], ["no ink was found"])

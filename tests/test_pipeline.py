@@ -302,7 +302,9 @@ def test_pixels_are_normalised_as_the_model_was_trained(tmp_path: Path, model: B
     page = on_page(one_of_each()[2])
     write_png(tmp_path / "in" / "a.png", page)
     directory = shutil.copytree(model.directory, tmp_path / "other")
-    other = bundle.save(directory, normalisation=NormalisationSettings(digit_side=12), temperature=300.0, provenance={})
+    other = bundle.save(
+        directory, normalisation=NormalisationSettings(digit_side=12), temperature=300.0, gate=1.0, provenance={}
+    )
     (row,) = rows_of(predicted(other, tmp_path / "in", report=ReportSettings(probabilities=True)))
     pixels = normalise([page], other.normalisation).pixels
     expected = probabilities(logits_of(pixels), temperature=300.0)[0]
@@ -317,6 +319,7 @@ def test_parquet_tells_under_what_it_was_made(mixed: Path, model: Bundle, tmp_pa
     expected = {
         "model": model.id,
         "temperature": "20.0",
+        "gate": "1.0",
         "threshold": "0.75",
         "max_pixels": "5000",
         "max_bytes": "6000",

@@ -110,6 +110,8 @@ class About:
     """The bundle's whole id."""
     temperature: float
     """Calibration: what the logits were divided by."""
+    gate: float
+    """Probability, 0 to 1, that a page shows no digit, above which it was said to have none."""
     threshold: float
     """Confidence, 0 to 1, below which a digit went to review."""
     max_pixels: int

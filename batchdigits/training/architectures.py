@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits.decisions import BLANK, DIGITS
 from batchdigits.normalisation import SIDE
 from batchdigits.settings import Arch
 
 if TYPE_CHECKING:
     import keras
 
-DIGITS = 10
-NOT_A_DIGIT, BLANK = 10, 11
-"""Outputs beyond the ten digits, which only the gate uses."""
-OUTPUTS = {Arch.CNN: 12, Arch.TEACHER: 12, Arch.DENSE: DIGITS}
-"""Logits of each architecture."""
+OUTPUTS = {Arch.CNN: BLANK + 1, Arch.TEACHER: BLANK + 1, Arch.DENSE: DIGITS}
+"""Logits of each architecture: the digits, and what the gate uses."""
 
 
 def build(arch: Arch, *, folded: bool = False) -> "keras.Model":

@@ -12,6 +12,7 @@ ABOUT = About(
     tool_version="0.1.0",
     model="0123456789abcdef" * 4,
     temperature=1.25,
+    gate=0.75,
     threshold=0.9,
     max_pixels=100_000_000,
     max_bytes=512 * 2**20,

@@ -25,6 +25,7 @@ def test_the_metadata_name_the_schema_the_tool_the_model_and_every_setting_that_
         "batchdigits.tool_version": "0.1.0",
         "batchdigits.model": "0123456789abcdef" * 4,
         "batchdigits.temperature": "1.25",
+        "batchdigits.gate": "0.75",
         "batchdigits.threshold": "0.9",
         "batchdigits.max_pixels": "100000000",
         "batchdigits.max_bytes": "536870912",

@@ -205,7 +205,7 @@ def a_teacher(folder: Path, *, outputs: int, says: int) -> Path:
     last.set_weights([np.zeros((784, outputs)), 10.0 * np.eye(outputs)[says]])
     folder.mkdir()
     model.save(folder / "model.keras")
-    bundle.save(folder, normalisation=NormalisationSettings(), temperature=1.0, provenance={})
+    bundle.save(folder, normalisation=NormalisationSettings(), temperature=1.0, gate=1.0, provenance={})
     return folder
 
 
