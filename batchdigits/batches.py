@@ -5,6 +5,7 @@ a chunk as one stack. What waits to be predicted is bounded, so a fast disk does
 """
 
 import hashlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -26,12 +27,14 @@ from batchdigits.images import ImageFile
 from batchdigits.normalisation import InkImages, InkMeasures, normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 
-FILES_FOR_PROCESSES = 2000
-"""Files from which workers are processes. Small files keep Python's lock busy, so threads would wait for each other;
-but a process takes half a second to start."""
+log = logging.getLogger(__name__)
+
+FILES_FOR_PROCESSES = 10_000
+"""Files from which workers are processes. Small files keep Python's lock busy, so threads wait for each other; but the
+start of processes competes with TensorFlow's: on two cores some 15,000 files make up for it, on more cores fewer."""
 
 _CHUNK_FILES = 256  # one future per small file is slower than no workers
-_CHUNK_BYTES = 16 * 2**20  # a chunk of photos stays small enough to be held decoded, a few times over
+_CHUNK_BYTES = 2 * 2**20  # a chunk of scans stays small enough to be held decoded, a few times over
 
 
 class SeenPage(NamedTuple):
@@ -79,14 +82,16 @@ class Workers:
     def __enter__(self) -> Self:
         """Start the pool; processes start at once, since they take a while."""
         cv2.setNumThreads(1)  # the workers are the threads
-        self._pool: Executor
+        self._pool: Executor = ThreadPoolExecutor(self.count, thread_name_prefix="decode")
         if self._processes:
             context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads half alive
-            self._pool = ProcessPoolExecutor(self.count, context, _settle_in)
-            for _ in range(self.count):
-                self._pool.submit(os.getpid)
-        else:
-            self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="decode")
+            try:
+                processes = ProcessPoolExecutor(self.count, context, _settle_in)
+                self._first = [processes.submit(os.getpid) for _ in range(self.count)][0]
+            except OSError as error:  # no shared memory, no more processes
+                log.warning("Worker processes cannot be started (%s); threads read the files, more slowly.", error)
+            else:
+                self._pool = processes
         return self
 
     def __exit__(
@@ -94,6 +99,11 @@ class Workers:
     ) -> None:
         """Wait for what is in hand, and drop the rest."""
         self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def started(self) -> bool:
+        """Tell whether a worker process came to life, once one has died."""
+        return self._first.exception() is None
 
     def submit(
         self, files: list[ImageFile], decoding: DecodingSettings, normalisation: NormalisationSettings
@@ -110,8 +120,8 @@ def _settle_in() -> None:
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
-        if parent is not None:
-            parent.join()
+        assert parent is not None, "only a worker process settles in"
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
@@ -186,11 +196,15 @@ def _prepared(
         while ahead:
             yield next_one()
     except BrokenProcessPool as error:
-        first = shown((ahead[0][0] if ahead else chunk)[0].name)
+        at_stake = [file for files, _ in ahead for file in files] or chunk
         message = (
-            f"A decoding worker died, at {first} or in the {2 * workers.count * _CHUNK_FILES} files after it: memory "
-            "ran out, or a file crashes its decoder; run again with --workers 1, or move these files away."
+            f"A decoding worker died at {shown(at_stake[0].name)} or one of the {len(at_stake)} files from there on: "
+            "memory ran out, or a file crashes its decoder; move these files away, or free memory."
         )
+        if not workers.started:
+            message = (
+                "The worker processes cannot start; in a script, call batchdigits under `if __name__ == '__main__':`."
+            )
         raise BatchDigitsError(message) from error
 
 

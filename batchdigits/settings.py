@@ -45,7 +45,7 @@ class DecodingSettings:
 class NormalisationSettings:
     """The numbers of the normalisation; they travel in the bundle, since the model was trained behind them."""
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     """Rises when `normalisation` does something else to pixels under the same numbers."""
 
     digit_side: int = 20
@@ -54,6 +54,8 @@ class NormalisationSettings:
     """Grey levels: border pixels this near to the border's median count as the same paper."""
     flat_share: float = 0.6
     """Share of border pixels of the same paper from which the paper is taken as even."""
+    border_step: int = 64
+    """Grey levels between a printed border and the paper behind it, at least."""
     least_contrast: float = 0.06
     """Ink fainter than this, 0 to 1 of the paper's brightness, is no ink."""
     noise_factor: float = 5.0

@@ -369,11 +369,45 @@ def test_processes_give_what_threads_give(known: list[Known], monkeypatch: pytes
 def test_a_worker_process_that_dies_ends_the_run_with_a_sentence(known: list[Known]) -> None:
     with Workers(1, processes=True) as workers:
         ready = batches([one.file for one in known], workers, size=7, decoding=DECODING, normalisation=NORMALISATION)
+        workers._first.result()
         for child in multiprocessing.active_children():
             child.kill()
             child.join()
-        with pytest.raises(BatchDigitsError, match=r"A decoding worker died, at .*digit0\.png"):
+        with pytest.raises(BatchDigitsError, match=r"A decoding worker died at .*digit0\.png or one of the 32 files"):
             next(ready)
+
+
+def test_without_worker_processes_threads_read(known: list[Known], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(module, "ProcessPoolExecutor", refuse)
+    with Workers(2, processes=True) as workers:
+        found = list(
+            batches([one.file for one in known], workers, size=7, decoding=DECODING, normalisation=NORMALISATION)
+        )
+    assert_whole(known, found, 7)
+
+
+def test_a_script_without_a_main_guard_is_told_of_it(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "BatchDigitsError: The worker processes cannot start; in a script, call batchdigits under `if" in done.stderr
+
+
+UNGUARDED = """
+from batchdigits.batches import Workers, batches
+from batchdigits.images import discover
+from batchdigits.settings import DecodingSettings, NormalisationSettings
+
+with Workers(1, processes=True) as workers:
+    files = list(discover(["a.png"], outputs=[]))
+    list(batches(files, workers, size=1, decoding=DecodingSettings(), normalisation=NormalisationSettings()))
+"""
 
 
 def test_ctrl_c_is_not_for_worker_processes() -> None:

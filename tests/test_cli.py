@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -346,17 +345,28 @@ def stand_in_for_tensorflow(folder: Path, *lines: str) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def many(folder: Path) -> None:
-    """Fill a folder with so many digits that worker processes read them."""
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with so many digits that worker processes read them."""
+    folder = tmp_path_factory.mktemp("many")
     for number in range(FILES_FOR_PROCESSES):
         write_png(folder / f"{number}.png", one_of_each()[number % 10])
+    return folder
 
 
-@pytest.mark.parametrize("fill", [lambda folder: write_png(folder / "7.png", one_of_each()[7]), many])
+@pytest.fixture(params=["few", "many"])
+def few_or_many(request: pytest.FixtureRequest, many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders that threads and that processes read."""
+    if request.param == "many":
+        return many
+    folder = tmp_path_factory.mktemp("few")
+    write_png(folder / "7.png", one_of_each()[7])
+    return folder
+
+
 def test_ctrl_c_is_130_with_one_sentence_and_leaves_the_old_report(
-    tmp_path: Path, report: Path, fill: Callable[[Path], None]
+    tmp_path: Path, report: Path, few_or_many: Path
 ) -> None:
-    fill(tmp_path / "in")
     interrupting = stand_in_for_tensorflow(
         tmp_path / "modules",
         "import os, signal, time",
@@ -364,11 +374,11 @@ def test_ctrl_c_is_130_with_one_sentence_and_leaves_the_old_report(
         f"os.kill(os.getpid(), {int(signal.SIGINT)})",
         "time.sleep(60)",
     )
-    result = batchdigits("predict", tmp_path / "in", "-o", report, env=interrupting)
+    result = batchdigits("predict", few_or_many, "-o", report, env=interrupting)
     assert (result.code, result.stdout) == (130, "")
     assert "interrupted" in result.message
     assert report.read_bytes() == b"last night"
-    assert names(tmp_path) == ["in", "modules", "report.csv"]
+    assert names(tmp_path) == ["modules", "report.csv"]
 
 
 def test_an_error_that_nobody_planned_is_1_and_shows_its_traceback_only_when_asked(
@@ -468,9 +478,8 @@ def quiet(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return folder, Result(done.returncode, "", done.stderr.decode())
 
 
-def test_many_files_are_read_by_processes_without_a_word_of_theirs(tmp_path: Path) -> None:
-    many(tmp_path / "in")
-    result = batchdigits("predict", tmp_path / "in", "-q")
+def test_many_files_are_read_by_processes_without_a_word_of_theirs(many: Path) -> None:
+    result = batchdigits("predict", many, "-q")
     assert (result.code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()[1:]
     said = {int(line.split(".png,1,ok,")[0]): int(line.split(".png,1,ok,")[1][0]) for line in lines}

@@ -279,14 +279,59 @@ def test_a_printed_line_at_the_edge_of_the_page_is_left_out(edge: str, thickness
     assert_alike(normalised(beside_line), normalised(lambda digit: digit), share=0.99, at_least=0.95)
 
 
-@pytest.mark.xfail(reason="a closed frame is one component and taken for the digit; issue 2 is to bring its removal")
-def test_a_printed_frame_around_the_digit_is_left_out() -> None:
-    def in_frame(digit: Grey) -> Grey:
-        page = np.full((56, 56), INK, np.uint8)
-        page[2:-2, 2:-2] = on_page(digit)[2:-2, 2:-2]
-        return page
+def bordered(page: Grey, sides: str, *, thick: int = 3, inset: int = 0) -> Grey:
+    """Print lines along the sides t(op), b(ottom), l(eft), r(ight) of a page, from edge to edge."""
+    page = page.copy()
+    near, far = slice(inset, inset + thick), slice(-inset - thick, -inset or None)
+    for side in sides:
+        page[{"t": (near,), "b": (far,), "l": (slice(None), near), "r": (slice(None), far)}[side]] = INK
+    return page
 
-    assert_alike(normalised(in_frame), normalised(lambda digit: digit), share=0.95, at_least=0.8)
+
+def photographed(page: Grey) -> Grey:
+    """Light a page from one side, and add noise."""
+    noise = np.random.default_rng(11).normal(0, 4, page.shape)
+    return np.clip(shaded(page, darkest=0.7, angle=1) + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("capture", [lambda page: page, photographed])
+@pytest.mark.parametrize("turn", [lambda page: page, lambda page: 255 - page])
+@pytest.mark.parametrize(("sides", "thick", "inset"), [("tbrl", 2, 0), ("tl", 3, 0), ("br", 3, 2), ("tlb", 1, 1)])
+def test_a_printed_border_around_the_digit_changes_nothing(
+    sides: str, thick: int, inset: int, turn: Callable[[Grey], Grey], capture: Callable[[Grey], Grey]
+) -> None:
+    def page(digit: Grey) -> Grey:
+        return capture(turn(on_page(digit)))
+
+    def in_border(digit: Grey) -> Grey:
+        return capture(turn(bordered(on_page(digit), sides, thick=thick, inset=inset)))
+
+    assert_alike(normalised(in_border), normalised(page), share=0.93, at_least=0.95)
+
+
+@pytest.mark.parametrize("side", "tblr")
+def test_one_bar_as_long_as_the_page_is_a_stroke_and_stays(side: str) -> None:
+    page = np.full((40, 40), PAPER, np.uint8)
+    page[5:35, 18:22] = page[18:22, 5:35] = INK
+    page = bordered(page, side, thick=4)
+    page[
+        {"t": (slice(0, 20), slice(18, 22)), "b": (slice(20, 40), slice(18, 22))}.get(
+            side, (slice(18, 22), slice(0, 40))
+        )
+    ] = INK
+    pixels = normalise([page]).pixels[0]
+    edge = {"t": pixels.argmax(0).min(), "b": pixels[::-1].argmax(0).min()}.get(side)
+    assert edge is None or edge < 8
+    assert (pixels > 128).any(0).sum() >= 18  # the bar is as wide as the digit's box
+
+
+@pytest.mark.parametrize(("side", "covered"), [(16, False), (32, True)])
+def test_two_bars_as_long_as_the_page_are_strokes_on_a_page_of_few_pixels(side: int, covered: bool) -> None:
+    page = np.zeros((side, side), np.uint8)
+    page[: side // 8] = page[:, : side // 8] = 255
+    page[side // 2 : side // 2 + side // 8, side // 4 : side * 3 // 4] = 255
+    inked = normalise([page]).pixels[0] > 128
+    assert (inked.any(1).sum() < 10) == covered  # the short bar alone, or all three
 
 
 def test_a_small_speck_beside_the_digit_changes_nothing() -> None:

@@ -66,9 +66,9 @@ def fold(model: "keras.Model", arch: Arch) -> "keras.Model":
 
 
 def _cnn(folded: bool) -> "list[keras.Layer]":
-    """Three convolutions that halve the image by strides: most of what so few multiplications can learn.
+    """Three convolutions, two of which halve the image: most of what so few multiplications can learn.
 
-    The outermost pixels of the 28×28 are empty by construction, so the first one needs no padding.
+    The first one is not padded, and does not look at the last row and column, which are almost always empty.
     """
     from keras.layers import Dense, Flatten
 

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from batchdigits import bundle
 from batchdigits.errors import UsageError, shown
-from batchdigits.normalisation import InkImages, normalise
+from batchdigits.normalisation import SIDE, InkImages, normalise
 from batchdigits.predictor import Predictor, start_tensorflow
-from batchdigits.settings import EPOCHS, Arch, TrainSettings
+from batchdigits.settings import EPOCHS, Arch, NormalisationSettings, TrainSettings
 from batchdigits.training.architectures import OUTPUTS, build, fold
 from batchdigits.training.augmentation import vary
 
@@ -76,10 +76,22 @@ def fit(
         uint8[N, 28, 28] -> logits float32[N, K]; its weights are the running average over the last steps.
 
     Raises:
-        UsageError: The teacher has other outputs than the network.
+        UsageError: The teacher has other outputs or another normalisation than the network, or is to be overwritten.
         BundleError: The teacher cannot be used.
     """
     start_tensorflow(_THREADS)
+    with _targets(settings) as targets:  # a teacher is refused before anything is lost
+        return _fit(pixels, labels, val_pixels, val_labels, targets, settings)
+
+
+def _fit(
+    pixels: InkImages,
+    labels: Labels,
+    val_pixels: InkImages,
+    val_labels: Labels,
+    targets: _Teach,
+    settings: TrainSettings,
+) -> "keras.Model":
     import keras
 
     keras.utils.set_random_seed(settings.seed)
@@ -100,26 +112,25 @@ def fit(
         average = _Average(model.get_weights(), steps=0)
 
     val_targets = val_labels if settings.teacher is None else np.eye(OUTPUTS[settings.arch])[val_labels]
-    with _targets(settings) as targets:
-        for epoch in range(done + 1, epochs + 1):
-            started = time.perf_counter()
-            _restart_dropout(model, drawn=(epoch - 1) * steps)
-            batches = _batches(pixels, labels, targets, settings, epoch)
-            sums = np.zeros(2)
-            for seen, expected in tqdm(
-                batches, f"epoch {epoch}/{epochs}", steps, leave=False, disable=not settings.progress, unit="batch"
-            ):
-                sums += np.array(model.train_on_batch(seen, expected)) * len(seen)
-                average.add(model.get_weights())
-            moving = model.get_weights()
-            model.set_weights(average.weights)
-            validation = model.evaluate(val_pixels, val_targets, batch_size=500, verbose=0)
-            model.set_weights(moving)
-            seconds = time.perf_counter() - started
-            numbers = (round(float(number), 5) for number in (*sums / len(pixels), *validation, seconds))
-            record = EpochRecord(epoch, *numbers)
-            checkpoints.keep(model, average, record)
-            log.info("epoch %d of %d: %s", epoch, epochs, record)
+    for epoch in range(done + 1, epochs + 1):
+        started = time.perf_counter()
+        _restart_dropout(model, drawn=(epoch - 1) * steps)
+        batches = _batches(pixels, labels, targets, settings, epoch)
+        sums = np.zeros(2)
+        for seen, expected in tqdm(
+            batches, f"epoch {epoch}/{epochs}", steps, leave=False, disable=not settings.progress, unit="batch"
+        ):
+            sums += np.array(model.train_on_batch(seen, expected)) * len(seen)
+            average.add(model.get_weights())
+        moving = model.get_weights()
+        model.set_weights(average.weights)
+        validation = model.evaluate(val_pixels, val_targets, batch_size=500, verbose=0)
+        model.set_weights(moving)
+        seconds = time.perf_counter() - started
+        numbers = (round(float(number), 5) for number in (*sums / len(pixels), *validation, seconds))
+        record = EpochRecord(epoch, *numbers)
+        checkpoints.keep(model, average, record)
+        log.info("epoch %d of %d: %s", epoch, epochs, record)
     model.set_weights(average.weights)
     return fold(model, settings.arch)  # and without the optimizer, which would weigh twice as much as the model
 
@@ -162,7 +173,9 @@ def _optimizer(steps: int, settings: TrainSettings) -> "keras.Optimizer":
 
 @contextmanager
 def _targets(settings: TrainSettings) -> Iterator[_Teach]:
-    """Give what says of a batch how the network is to answer: its labels, or a teacher's probabilities, [N, K].
+    """Give what says of a batch how the network is to answer: its labels, or a teacher's probabilities.
+
+    These are float32[N, K], before any calibration.
 
     Source of learning from a teacher that sees the same varied image: Beyer et al., «Knowledge distillation: a good
     teacher is patient and consistent», CVPR 2022.
@@ -171,13 +184,21 @@ def _targets(settings: TrainSettings) -> Iterator[_Teach]:
         yield lambda _, labels: labels
         return
     name, outputs = shown(str(settings.teacher)), OUTPUTS[settings.arch]
-    with Predictor(bundle.load(settings.teacher), batch_size=_at_a_time(settings.batch_size)) as teacher:
+    if settings.teacher.resolve() == settings.output.resolve():
+        message = f"The teacher {name} would be overwritten by its pupil; choose another --output."
+        raise UsageError(message)
+    model = bundle.load(settings.teacher)
+    if model.normalisation != NormalisationSettings():
+        message = f"The teacher {name} was trained behind another normalisation; train it anew."
+        raise UsageError(message)
+    with Predictor(model, batch_size=_at_a_time(settings.batch_size)) as teacher:
+        taught = teacher(np.zeros((1, SIDE, SIDE), np.uint8)).shape[1]
+        if taught != outputs:
+            message = f"The teacher {name} has {taught} outputs, expected {outputs}; use another."
+            raise UsageError(message)
 
         def soft(pixels: InkImages, _: Labels) -> Targets:
             logits = teacher(pixels)
-            if logits.shape[1] != outputs:
-                message = f"The teacher {name} has {logits.shape[1]} outputs, expected {outputs}; use another."
-                raise UsageError(message)
             shares = np.exp(logits - logits.max(1, keepdims=True))
             return np.asarray(shares / shares.sum(1, keepdims=True), np.float32)
 
@@ -262,10 +283,11 @@ class _Checkpoints:
 
     def clear(self, settings: TrainSettings) -> None:
         """Start anew."""
+        text = _recipe_text(settings)
         self.folder.mkdir(parents=True, exist_ok=True)
         for old in self.folder.iterdir():
             old.unlink()
-        self.recipe.write_text(_recipe_text(settings))
+        self.recipe.write_text(text)
         self.lines.write_text("")
 
     def keep(self, model: "keras.Model", average: _Average, record: EpochRecord) -> None:

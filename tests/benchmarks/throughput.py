@@ -2,9 +2,9 @@
 
 Run it in one go: `python tests/benchmarks/throughput.py`. It writes MNIST's test images as PNG files into a
 temporary folder and measures all contestants in turn, round after round, so that noise hits them alike. The first
-round warms up and does not count: import, model loading and compiling are left out of every figure, and files come
-from the page cache. This program runs with its own thread settings, the peers in a process of their own with
-TensorFlow's defaults.
+round warms up and does not count: imports, model loading, compiling and the start of worker processes are left out,
+and files come from the page cache. This program runs with its own thread settings, the peers in a process of their
+own with TensorFlow's defaults.
 
 What later work adds: other folders of images stand beside `write_small_pngs`, other runtimes beside `program`, each
 as one more line of `main`'s list.
@@ -86,19 +86,11 @@ def main(
         files = write_small_pngs(folder, images)
         chunks = [files[start : start + CHUNK] for start in range(0, images, CHUNK)]
         datas = [Path(file).read_bytes() for file in files]
-        own_processor: list[float] = []
-        peer_processor: list[float] = []
         stages: list[Mapping[str, float]] = []
 
         def run_program() -> float:
-            seconds, processor, of_stages = own.submit(program, str(folder), images).result()
-            own_processor.append(processor)
+            seconds, of_stages = own.submit(program, str(folder), images).result()
             stages.append(of_stages)
-            return seconds
-
-        def run_dataset_peer() -> float:
-            seconds, processor = peers.submit(dataset_peer, str(folder), images).result()
-            peer_processor.append(processor)
             return seconds
 
         def elsewhere(process: ProcessPoolExecutor, pass_: Callable[..., float], *args: object) -> float:
@@ -110,7 +102,7 @@ def main(
                 Contestant(FLOOR[1], images, timed(lambda: list(threads.map(read_and_decode, chunks)))),
                 Contestant(FLOOR[2], images, timed(lambda: processes.map(read_and_decode, chunks, chunksize=1))),
                 Contestant(PROGRAM, images, run_program),
-                Contestant(DATASET_PEER, images, run_dataset_peer),
+                Contestant(DATASET_PEER, images, partial(elsewhere, peers, dataset_peer, str(folder), images)),
                 Contestant(SINGLE_PEER, singles, partial(elsewhere, peers, single_peer, files[:singles])),
                 Contestant(DECODE, images, partial(cost_of_decoding, datas)),
                 Contestant(OWN_DECODE, images, partial(cost_of_own_decoding, datas)),
@@ -121,8 +113,7 @@ def main(
             repeats,
         )
         own.submit(stop_workers).result()
-    processor = {PROGRAM: own_processor[1:], DATASET_PEER: peer_processor[1:]}  # without the round that warmed up
-    print_tables(rates, processor, stages[1:], images=images)
+    print_tables(rates, stages[1:], images=images)  # without the round that warmed up
 
 
 def measure(contestants: Sequence[Contestant], repeats: int) -> dict[str, list[float]]:
@@ -172,11 +163,11 @@ def read_and_decode(files: Sequence[str]) -> None:
 # ---- this program --------------------------------------------------------------------------------------------------
 
 
-def program(folder: str, images: int) -> tuple[float, float, Mapping[str, float]]:
+def program(folder: str, images: int) -> tuple[float, Mapping[str, float]]:
     """Run the whole job, listing to report, with a model that is loaded already.
 
     Returns:
-        Wall-clock seconds, of which nothing is subtracted; processor seconds; and the summary's seconds by stage.
+        Wall-clock seconds, of which nothing is subtracted, and the summary's seconds by stage.
     """
     report = Path(folder).parent / "report.csv"
     settings = PredictSettings(sources=(folder,), outputs=(str(report),), batch_size=BATCH)
@@ -186,12 +177,12 @@ def program(folder: str, images: int) -> tuple[float, float, Mapping[str, float]
         mock.patch.object(pipeline, "Predictor", already_loaded),
         mock.patch.object(pipeline, "Workers", already_started),
     ):
-        started, busy = time.perf_counter(), time.process_time()
+        started = time.perf_counter()
         summary = pipeline.run(settings, stdout=io.BytesIO())
-        seconds, processor = time.perf_counter() - started, time.process_time() - busy
+        seconds = time.perf_counter() - started
     if summary.rows.total() != images or summary.faulty:
         raise AssertionError(f"expected {images} rows without a fault: {summary.line()}")
-    return seconds, processor, summary.seconds
+    return seconds, summary.seconds
 
 
 def already_loaded(model: Bundle, *, batch_size: int) -> AbstractContextManager[Predictor]:
@@ -224,12 +215,12 @@ def stop_workers() -> None:
 # ---- peers ---------------------------------------------------------------------------------------------------------
 
 
-def dataset_peer(folder: str, images: int) -> tuple[float, float]:
-    """Predict a folder the way Keras's documentation does: wall-clock and processor seconds; it writes no report."""
+def dataset_peer(folder: str, images: int) -> float:
+    """Predict a folder the way Keras's documentation does: seconds; it writes no report."""
     import keras
 
     model = keras_convnet()
-    started, busy = time.perf_counter(), time.process_time()
+    started = time.perf_counter()
     dataset = keras.utils.image_dataset_from_directory(
         folder,
         labels=None,
@@ -240,9 +231,9 @@ def dataset_peer(folder: str, images: int) -> tuple[float, float]:
         verbose=False,
     )
     probabilities = model.predict(dataset, verbose=0)
-    seconds, processor = time.perf_counter() - started, time.process_time() - busy
+    seconds = time.perf_counter() - started
     assert len(probabilities) == images
-    return seconds, processor
+    return seconds
 
 
 def single_peer(files: Sequence[str]) -> float:
@@ -361,7 +352,6 @@ def test_pixels() -> InkImages:
 
 def print_tables(
     rates: Mapping[str, Sequence[float]],
-    processor: Mapping[str, Sequence[float]],
     stages: Sequence[Mapping[str, float]],
     *,
     images: int,
@@ -370,18 +360,15 @@ def print_tables(
 
     Args:
         rates: Images per second by contestant, one a round.
-        processor: Processor seconds of a pass by contestant, one a round.
         stages: This program's seconds by stage, one mapping a round.
         images: Files in the folder.
     """
     median = {name: statistics.median(of_rounds) for name, of_rounds in rates.items()}
     floor = max(FLOOR, key=lambda name: median[name])
-    print(f"{images:,} MNIST test images as 28×28 PNG files, warm page cache, loading and import left out;")
+    print(f"{images:,} MNIST test images as 28×28 PNG files, warm page cache; loading and starting left out;")
     print(f"images per second: median (lowest–highest) of {len(stages)} rounds\n")
     speeds = (*FLOOR, PROGRAM, DATASET_PEER, SINGLE_PEER)
     print_table(rates, speeds, {"× floor": median[floor], "× dataset peer": median[DATASET_PEER]})
-    print("Processor µs an image, all threads; what else runs on the machine disturbs it less than the clock:")
-    print(", ".join(f"{name}: {statistics.median(of) / images * 1e6:.0f}" for name, of in processor.items()))
     print("\nDecoding and normalising on one core, files in memory, images per processor second:")
     print_table(rates, (DECODE, OWN_DECODE, NORMALISE), {"of imdecode": median[DECODE]})
     print(f"the program's decode + normalise costs {median[DECODE] / median[NORMALISE]:.2f} × imdecode")

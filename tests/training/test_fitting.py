@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from batchdigits import bundle
-from batchdigits.errors import UsageError
+from batchdigits.errors import BundleError, UsageError
 from batchdigits.normalisation import normalise
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
 from batchdigits.training import fitting
@@ -219,6 +219,24 @@ def test_a_network_learns_from_its_teacher_and_not_from_the_labels(tmp_path: Pat
 def test_a_teacher_with_other_outputs_is_refused(tmp_path: Path) -> None:
     teacher = a_teacher(tmp_path / "teacher", outputs=12, says=3)
     with pytest.raises(UsageError, match="has 12 outputs, expected 10; use another"):
+        fit(*some(100), replace(DENSE, output=tmp_path / "out", teacher=teacher))
+
+
+def test_a_teacher_that_cannot_be_used_costs_no_checkpoint(tmp_path: Path) -> None:
+    settings = replace(DENSE, output=tmp_path / "out", epochs=1)
+    fit(*some(100), settings)
+    kept = names(tmp_path / "out" / "checkpoints")
+    with pytest.raises(BundleError):
+        fit(*some(100), replace(settings, teacher=tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match="would be overwritten by its pupil"):
+        fit(*some(100), replace(settings, teacher=tmp_path / "out"))
+    assert names(tmp_path / "out" / "checkpoints") == kept
+
+
+def test_a_teacher_behind_another_normalisation_is_refused(tmp_path: Path) -> None:
+    teacher = a_teacher(tmp_path / "teacher", outputs=10, says=3)
+    bundle.save(teacher, normalisation=NormalisationSettings(digit_side=12), temperature=1.0, gate=1.0, provenance={})
+    with pytest.raises(UsageError, match="trained behind another normalisation"):
         fit(*some(100), replace(DENSE, output=tmp_path / "out", teacher=teacher))
 
 

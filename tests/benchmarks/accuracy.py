@@ -1,0 +1,347 @@
+"""How well this program reads all that lies in folders of digits, and what it takes for a digit though it is none.
+
+Make the whole table in one go: `python tests/benchmarks/accuracy.py`. Every page takes the program's own path:
+normalisation, the shipped model, decisions at the default threshold. Choices are made on this table; so without
+`--final` it keeps away from MNIST's test half and takes the validation part instead: those MNIST images that the
+shipped model's own training split off. All pages made here are seeded: the same model gives the same table.
+
+What later work adds: other sets of digits stand beside `handed_out`, other pages without one beside `blanks`.
+"""
+
+import math
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+import typer
+from corruptions import CORRUPTIONS
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from batchdigits import bundle
+from batchdigits.bundle import Bundle
+from batchdigits.decisions import INK, Status, decide
+from batchdigits.decoding import Page, decode
+from batchdigits.normalisation import GreyImage, InkImages, normalise
+from batchdigits.predictor import Predictor
+from batchdigits.settings import DecodingSettings, PredictSettings
+from batchdigits.training import datasets
+from batchdigits.training.augmentation import vary
+from batchdigits.training.evaluation import wilson_interval
+from batchdigits.training.pictures import contact_sheet
+from batchdigits.training.shipped import MNIST, Labels, mnist, pages
+
+SEED = 1998
+DEFAULTS = PredictSettings(sources=())
+HANDED_OUT = Path(__file__).resolve().parents[3] / "shared" / "data"  # beside the checkout, where there is one
+FONTS = Path("/usr/share/fonts")
+LETTERS = "CEFHKMNPRTUWXaehkmnruwx"
+LETTER_SIDE, LETTER_HEIGHT = 64, 44  # pixels of a letter's page, and of its font
+BLANKS = 300  # pages of each kind
+BLANK_SIDES = (20, 160)  # pixels
+INK_DEPTH = 25  # grey levels below the paper around it from which a spot of a photo counts as ink
+SHOWN = 4  # images of each corruption on the contact sheet
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the program says of N pages, and what its model saw."""
+
+    pixels: InkImages
+    """uint8[N, 28, 28]."""
+    status: NDArray[np.str_]
+    """[N], values of `Status`."""
+    digit: NDArray[np.int8]
+    """int8[N], -1 where there is none."""
+
+    def share(self, status: Status) -> float:
+        """Count the pages of one status: 0 to 1."""
+        return float((self.status == status.value).mean())
+
+
+Read = Callable[[Sequence[GreyImage]], Answers]
+
+
+def main(
+    final: Annotated[bool, typer.Option("--final", help="Take MNIST's test half, not the validation part.")] = False,
+    save: Annotated[Path | None, typer.Option(help="A folder for a contact sheet of the corruptions.")] = None,
+) -> None:
+    """Measure the shipped model on clean, corrupted, handed-out and simulated digits, on letters and on blank pages."""
+    model = bundle.load()
+    with Predictor(model, batch_size=DEFAULTS.batch_size) as predictor:
+        read = partial(answers, model=model, predictor=predictor)
+        held, held_normalised, held_labels = validation_part(model)
+        digits, labels = mnist("test") if final else (held, held_labels)
+        name = "MNIST, test half" if final else "MNIST, validation part"
+        print(f"Model {model.id[:12]}, threshold {DEFAULTS.threshold}; 95% Wilson intervals\n")
+        print(heading("digits", "right", "ok", "right of ok"))
+        print_digits(name, read(list(digits)), labels)
+        shown = print_corruptions(read, digits, labels)
+        for name, some, of_set in handed_out():
+            print_digits(name, read(some), of_set)
+        scans = vary(held_normalised, np.random.default_rng(SEED), clean_share=0)
+        print_digits("simulated scans, validation", read(scans), held_labels)
+
+        print("\n" + heading("no digit on them", "not ok", "review", ""))
+        for name, some in (*letters(), *blanks()):
+            print_others(name, read(some))
+    if save:
+        save.mkdir(parents=True, exist_ok=True)
+        images, captions = zip(*shown, strict=True)
+        title = "Corruptions: pages and what the model saw and said"
+        contact_sheet(images, captions, save / "corruptions.png", columns=2 * SHOWN, title=title)
+
+
+def answers(some: Sequence[GreyImage], model: Bundle, predictor: Predictor) -> Answers:
+    """Take pages uint8[H, W] the program's own path, a batch at a time."""
+    parts = [
+        normalise(some[start : start + DEFAULTS.batch_size], model.normalisation)
+        for start in range(0, len(some), DEFAULTS.batch_size)
+    ]
+    pixels = np.concatenate([part.pixels for part in parts])
+    ink = np.concatenate([part.ink for part in parts])
+    decided = decide(
+        predictor(pixels), ink, threshold=DEFAULTS.threshold, temperature=model.temperature, gate=model.gate
+    )
+    return Answers(pixels, np.array(decided.status, np.str_), decided.digit)
+
+
+# ---- digits --------------------------------------------------------------------------------------------------------
+
+
+def validation_part(model: Bundle) -> tuple[InkImages, InkImages, Labels]:
+    """Repeat the split of the training that made a model, and keep MNIST's images of the validation part.
+
+    Returns:
+        uint8[N, 28, 28] as they are, the same normalised, and int8[N].
+    """
+    recipe = model.provenance["recipe"]
+    sources = [datasets.read(source, model.normalisation, part="train") for source in recipe["data"]]
+    data = datasets.join(sources)
+    data = data.take(np.flatnonzero(data.ink[:, INK] > 0))  # as training does before it splits
+    _, held = datasets.split(data, share=recipe["validation_share"], seed=recipe["seed"])
+    held = held.take(np.array([row for row, name in enumerate(held.names) if name.startswith(f"{MNIST} ")], np.int64))
+    numbers = [int(name.split()[-1]) for name in held.names]
+    return mnist("train")[0][numbers], held.pixels, held.labels
+
+
+def handed_out() -> Iterator[tuple[str, list[GreyImage], Labels]]:
+    """Give the sets that no model was trained on: name, N pages and int8[N]."""
+    for name in ("hwd1000", "optdigits"):
+        yield f"{name}, test half", *pages(name, "test")
+    if not HANDED_OUT.is_dir():
+        print(f"{HANDED_OUT} does not exist: USPS, the photos and real paper are left out.")
+        return
+    yield "USPS ZIP-code digits", *archived("usps_train.tar.gz", "usps_train/")
+    yield "photos: cut from paper", *archived("photos.tar.gz", "photos/digits/", "deskool-")
+    yield "photos: newspaper cells", *archived("photos.tar.gz", "photos/digits/", "image")
+
+
+def archived(archive: str, folder: str, start: str = "") -> tuple[list[GreyImage], Labels]:
+    """Decode the files `FOLDER/DIGIT/START….png` of a handed-out archive: N pages and int8[N]."""
+    found: list[GreyImage] = []
+    labels: list[int] = []
+    with tarfile.open(HANDED_OUT / archive) as members:
+        for member in sorted(members.getmembers(), key=lambda member: member.name):
+            path = Path(member.name)
+            file = (
+                members.extractfile(member) if member.name.startswith(folder) and path.name.startswith(start) else None
+            )
+            if file is None or not path.parent.name.isdigit():
+                continue
+            page = decode(file.read(), DecodingSettings())[0]
+            assert isinstance(page, Page), member.name
+            found.append(page.grey)
+            labels.append(int(path.parent.name))
+    return found, np.array(labels, np.int8)
+
+
+# ---- pages without a digit -----------------------------------------------------------------------------------------
+
+
+def letters() -> Iterator[tuple[str, list[GreyImage]]]:
+    """Draw `LETTERS` in the fonts of this machine, without those that come with matplotlib, which training sees."""
+    seen = {path.name for path in Path(mpl.get_data_path()).rglob("*.ttf")}
+    fonts = sorted(path for path in FONTS.rglob("*.[to]tf") if path.name not in seen)
+    if not fonts:
+        print(f"No fonts in {FONTS} but those of matplotlib: the letters are left out.")
+        return
+    drawn = [letter(sign, ImageFont.truetype(path, LETTER_HEIGHT)) for path in fonts for sign in LETTERS]
+    yield f"letters, {len(fonts)} fonts, black", [255 - page for page in drawn]
+    yield f"letters, {len(fonts)} fonts, white", drawn
+
+
+def letter(sign: str, font: ImageFont.FreeTypeFont) -> GreyImage:
+    """Draw one letter in white on black: uint8[64, 64]."""
+    page = Image.new("L", (LETTER_SIDE, LETTER_SIDE))
+    ImageDraw.Draw(page).text((LETTER_SIDE // 2, LETTER_SIDE // 2), sign, 255, font, anchor="mm")
+    return np.asarray(page, np.uint8)
+
+
+def blanks() -> Iterator[tuple[str, list[GreyImage]]]:
+    """Make paper of several kinds that nobody wrote on, and cut some out of photos."""
+    for name, make in BLANK_KINDS.items():
+        rng = np.random.default_rng(SEED)
+        made = [make(*blank_size(rng), rng) for _ in range(BLANKS)]
+        yield f"blank: {name}", [np.clip(page, 0, 255).astype(np.uint8) for page in made]
+    if HANDED_OUT.is_dir():
+        yield "blank: real paper", real_paper(np.random.default_rng(SEED))
+
+
+def blank_size(rng: np.random.Generator) -> tuple[int, int]:
+    """Draw a page's height and width, as likely small as large."""
+    height, width = np.exp(rng.uniform(math.log(BLANK_SIDES[0]), math.log(BLANK_SIDES[1]), 2)).astype(int).tolist()
+    return height, width
+
+
+def white(height: int, width: int, rng: np.random.Generator) -> Floats:
+    """Light paper, even."""
+    return np.full((height, width), rng.uniform(200, 256))
+
+
+def dark(height: int, width: int, rng: np.random.Generator) -> Floats:
+    """A dark board, even."""
+    return np.full((height, width), rng.uniform(0, 60))
+
+
+def shadowed(height: int, width: int, rng: np.random.Generator) -> Floats:
+    """Light paper with a shadow over a part of it, whose edge is soft or sharp, and the camera's noise."""
+    across = slope(height, width, rng) - rng.uniform(0.2, 0.8)
+    shade = rng.uniform(0.1, 0.6) / (1 + np.exp(-across / rng.choice([0.01, 0.05, 0.2])))
+    return np.asarray(white(height, width, rng) * (1 - shade) + rng.normal(0, 1.5, (height, width)))
+
+
+def noisy(height: int, width: int, rng: np.random.Generator) -> Floats:
+    """Grey of any level under strong noise."""
+    return rng.normal(rng.uniform(40, 230), rng.uniform(3, 25), (height, width))
+
+
+def ruled(height: int, width: int, rng: np.random.Generator) -> Floats:
+    """Light paper with one to four printed lines across it, and half the time lines down it: squared paper."""
+    page = white(height, width, rng)
+    pitch, thick = max(6, height / rng.uniform(1, 5)), rng.integers(1, 3)
+    for paper in (page, page.T)[: rng.integers(1, 3)]:
+        for start in np.arange(rng.uniform(0, pitch), len(paper), pitch).astype(int):
+            paper[start : start + thick] *= rng.uniform(0.3, 0.9)
+    return page
+
+
+def gradient(height: int, width: int, rng: np.random.Generator) -> Floats:
+    """An even slope between any two grey levels, in any direction."""
+    low, high = rng.uniform(0, 255, 2)
+    return np.asarray(low + (high - low) * slope(height, width, rng))
+
+
+def slope(height: int, width: int, rng: np.random.Generator) -> Floats:
+    """Climb evenly in any direction: float64[height, width], 0 to 1."""
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[0:height, 0:width]
+    climbed = np.cos(angle) * x + np.sin(angle) * y
+    return np.asarray((climbed - climbed.min()) / np.ptp(climbed))
+
+
+BLANK_KINDS: dict[str, Callable[[int, int, np.random.Generator], Floats]] = {
+    "white": white,
+    "dark": dark,
+    "shadowed": shadowed,
+    "noisy": noisy,
+    "ruled": ruled,
+    "gradient": gradient,
+}
+
+
+def real_paper(rng: np.random.Generator) -> list[GreyImage]:
+    """Cut squares without ink out of the handed-out photos of sheets, as many of each; faint ruling may remain."""
+    cut: list[GreyImage] = []
+    with tarfile.open(HANDED_OUT / "photos.tar.gz") as archive:
+        sheets = sorted(
+            name for name in archive.getnames() if Path(name).suffix in {".png", ".jpg"} and "/sheets/" in name
+        )
+        for sheet in sheets:
+            file = archive.extractfile(sheet)
+            assert file is not None
+            page = decode(file.read(), DecodingSettings())[0]
+            assert isinstance(page, Page), sheet
+            found: list[GreyImage] = []
+            inked = ink_of(page.grey)
+            while len(found) < BLANKS // len(sheets):
+                side = min(blank_size(rng))
+                top, left = rng.integers(0, np.array(inked.shape) - side)
+                if not inked[top : top + side, left : left + side].any():
+                    found.append(page.grey[top : top + side, left : left + side])
+            cut += found
+    return cut
+
+
+def ink_of(sheet: GreyImage) -> NDArray[np.bool_]:
+    """Mark what is darker than the paper around it, with a margin: bool[H, W]."""
+    smooth = cv2.GaussianBlur(sheet, (0, 0), 1)
+    depth = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, np.ones((41, 41), np.uint8))
+    margin = np.ones((7, 7), np.uint8)
+    return np.asarray(cv2.dilate((depth > INK_DEPTH).astype(np.uint8), margin), np.bool_)
+
+
+# ---- what is printed -----------------------------------------------------------------------------------------------
+
+
+def print_corruptions(read: Read, digits: InkImages, labels: Labels) -> list[tuple[GreyImage, str]]:
+    """Print a line for each corruption, and their mean.
+
+    Returns:
+        A few pages of each and what the model saw of them, with captions.
+    """
+    right: dict[str, float] = {}
+    shown: list[tuple[GreyImage, str]] = []
+    for name, corrupt in CORRUPTIONS.items():
+        corrupted = corrupt(digits, np.random.default_rng(SEED))
+        found = read(list(corrupted))
+        right[name] = print_digits(f"corrupted: {name}", found, labels)
+        for row in range(SHOWN):
+            said = f"{found.status[row]} {found.digit[row] if found.digit[row] >= 0 else ''}"
+            shown += [(corrupted[row], f"{name}\n{labels[row]}"), (found.pixels[row], f"seen\n{said}")]
+    worst = min(right, key=lambda name: right[name])
+    print(f"{'mean of the 15':35}{np.mean(list(right.values())):9.2%}   worst: {worst}, {right[worst]:.2%}")
+    return shown
+
+
+def print_digits(name: str, found: Answers, labels: Labels) -> float:
+    """Print a line of the table of digits, and give the share that was said rightly; no answer counts as wrong."""
+    right, ok = found.digit == labels, found.status == Status.OK.value
+    of_ok = f"{right[ok].mean():.2%}" if ok.any() else "–"
+    print(f"{name:28}{counted(right)}{ok.mean():9.2%}{of_ok:>13}{flagged(found)}", flush=True)
+    return float(right.mean())
+
+
+def print_others(name: str, found: Answers) -> None:
+    """Print a line of the table of what is no digit."""
+    not_ok = found.status != Status.OK.value
+    print(f"{name:28}{counted(not_ok)}{found.share(Status.REVIEW):9.2%}{'':13}{flagged(found)}", flush=True)
+
+
+def heading(name: str, main: str, second: str, third: str) -> str:
+    """Name the columns of a table."""
+    return f"{name:28}{'images':>7}{main:>9}{'interval':>18}{second:>9}{third:>13}{'blank':>9}{'no digit':>10}"
+
+
+def counted(hits: NDArray[np.bool_]) -> str:
+    """Spell how many there are, the share that is true, and its interval."""
+    low, high = wilson_interval(int(hits.sum()), len(hits))
+    interval = f"{low:.2%}–{high:.2%}"
+    return f"{len(hits):7,}{hits.mean():9.2%}{interval:>18}"
+
+
+def flagged(found: Answers) -> str:
+    """Spell the shares that are taken for blank, and for something else than a digit."""
+    return f"{found.share(Status.BLANK):9.2%}{found.share(Status.NOT_A_DIGIT):10.2%}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
