@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits.borders import cover_borders
 from batchdigits.settings import NormalisationSettings
 
 GreyImage = NDArray[np.uint8]  # [H, W]
@@ -144,7 +145,7 @@ def _find_ink(strip: Strip, extents: Rows, settings: NormalisationSettings) -> _
     side = len(strip)
     at = np.arange(side)
     inside = (at < extents[:, :1]).T[:, :, None] & (at < extents[:, 1:])  # [side, N, side]
-    strip = _cover_borders(strip, extents, settings)
+    strip = cover_borders(strip, extents, settings)
     level, even = _border(strip, extents, settings)
     # An even paper needs no estimate: ink is what is darker than it, once ink that is light on dark is turned.
     turn = np.where(level >= _total(strip) / side**2, np.uint8(0), np.uint8(255))
@@ -156,50 +157,6 @@ def _find_ink(strip: Strip, extents: Rows, settings: NormalisationSettings) -> _
         ink[:, uneven] = _ink_on_uneven_paper(np.ascontiguousarray(strip[:, uneven]), extents[uneven], level[uneven])
     ink *= inside
     return _choose(ink, extents, settings)
-
-
-def _cover_borders(strip: Strip, extents: Rows, settings: NormalisationSettings) -> Strip:
-    """Cover the printed borders of cells and forms with the paper behind them.
-
-    Their level must not pass for the paper's. A border is a line of one level, unlike the paper, along two sides of
-    the page or more: of one side alone nothing is covered, for the bar of a 7 may be as long as its page.
-    """
-    side, count, _ = strip.shape
-    band = max(1, round(settings.line_thickness * side))
-    every, near = np.arange(count)[:, None], np.arange(band + 2)
-    bottom, right = (extents[:, axis, None] - 1 - near for axis in (0, 1))  # [N, band + 2]
-    lines = np.stack(  # in the order in which rot90 makes them the top: [4, N, band + 2, side]
-        [
-            strip[: band + 2].transpose(1, 0, 2),
-            strip[:, every, right].transpose(1, 2, 0),
-            strip[bottom, every],
-            strip[:, :, : band + 2].transpose(1, 2, 0),
-        ]
-    )
-    level = lines.sum(3, dtype=np.uint32) / np.float32(side)
-    one_level = lines.max(3) - lines.min(3) <= settings.border_step
-    steps = np.abs(level[:, :, :-2] - level[:, :, 2:]) > 0.7 * settings.border_step  # the next line may be half border
-    border = one_level[:, :, :-2] & steps  # [4, N, band]
-    maybe = (border.any(2).sum(0) >= _BORDER_SIDES) & (extents.min(1) >= _BORDER_LEAST)
-    if maybe.any():
-        strip = strip.copy()
-    for page in np.flatnonzero(maybe).tolist():
-        height, width = extents[page].tolist()
-        shown = strip[:height, page, :width]
-        paper = np.sort(shown, axis=None)[shown.size // 2]  # most of a page is paper
-        unlike = np.abs(level[:, page, :-2] - paper) > settings.border_step
-        behind = [np.flatnonzero(lines)[-1] + 2 if lines.any() else 0 for lines in border[:, page] & unlike]
-        if np.count_nonzero(behind) >= _BORDER_SIDES:
-            for turn, row in enumerate(behind):
-                top = np.rot90(shown, turn)  # a view, so what is covered stays so
-                top[:row] = top[row]
-            strip[:height, page, width:] = shown[:, -1:]
-            strip[height:, page] = strip[height - 1, page]
-    return strip
-
-
-_BORDER_LEAST = 24  # pixels of a page; on fewer, a stroke that fills its frame looks like a border
-_BORDER_SIDES = 2
 
 
 def _border(
