@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -82,17 +83,24 @@ class Workers:
     def __enter__(self) -> Self:
         """Start the pool; processes start at once, since they take a while."""
         cv2.setNumThreads(1)  # the workers are the threads
-        self._pool: Executor = ThreadPoolExecutor(self.count, thread_name_prefix="decode")
-        if self._processes:
-            context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads half alive
+        self._pool = (self._start_processes() if self._processes else None) or ThreadPoolExecutor(
+            self.count, thread_name_prefix="decode"
+        )
+        return self
+
+    def _start_processes(self) -> Executor | None:
+        """Start a pool of processes; None where this machine has no room for them."""
+        context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads half alive
+        with ExitStack() as undo:
             try:
-                processes = ProcessPoolExecutor(self.count, context, _settle_in)
-                self._first = [processes.submit(os.getpid) for _ in range(self.count)][0]
+                pool = ProcessPoolExecutor(self.count, context, _settle_in)
+                undo.callback(pool.shutdown, cancel_futures=True)
+                self._first, *_ = [pool.submit(os.getpid) for _ in range(self.count)]
             except OSError as error:  # no shared memory, no more processes
                 log.warning("Worker processes cannot be started (%s); threads read the files, more slowly.", error)
-            else:
-                self._pool = processes
-        return self
+                return None
+            undo.pop_all()
+            return pool
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

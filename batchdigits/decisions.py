@@ -95,7 +95,7 @@ def decide(
         raise BundleError(message)
 
     refused, empty = np.zeros_like(has_ink), ~has_ink
-    refused[has_ink] = _softmax(logits[has_ink], temperature)[:, DIGITS:].sum(axis=1) > gate
+    refused[has_ink] = softmax(logits[has_ink], temperature)[:, DIGITS:].sum(axis=1) > gate
     if logits.shape[1] > BLANK:
         empty |= refused & (logits[:, BLANK] > logits[:, NOT_A_DIGIT])
     read = has_ink & ~refused
@@ -142,10 +142,11 @@ def probabilities(logits: Logits, *, temperature: float = 1.0) -> NDArray[np.flo
     Returns:
         float64[N, 10], 0 to 1, each row summing to one.
     """
-    return _softmax(logits[:, :DIGITS], temperature)
+    return softmax(logits[:, :DIGITS], temperature)
 
 
-def _softmax(logits: Logits, temperature: float) -> NDArray[np.float64]:
+def softmax(logits: Logits, temperature: float = 1.0) -> NDArray[np.float64]:
+    """Turn logits [N, K] into probabilities float64[N, K] that cannot overflow; `temperature` divides the logits."""
     scaled = logits.astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)

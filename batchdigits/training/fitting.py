@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from batchdigits import bundle
+from batchdigits.decisions import softmax
 from batchdigits.errors import UsageError, shown
 from batchdigits.normalisation import SIDE, InkImages, normalise
 from batchdigits.predictor import Predictor, start_tensorflow
@@ -198,9 +199,7 @@ def _targets(settings: TrainSettings) -> Iterator[_Teach]:
             raise UsageError(message)
 
         def soft(pixels: InkImages, _: Labels) -> Targets:
-            logits = teacher(pixels)
-            shares = np.exp(logits - logits.max(1, keepdims=True))
-            return np.asarray(shares / shares.sum(1, keepdims=True), np.float32)
+            return softmax(teacher(pixels)).astype(np.float32)
 
         yield soft
 
