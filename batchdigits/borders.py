@@ -1,4 +1,4 @@
-"""Strips of pages in; the same without the printed borders of cells and forms, out: a step of the normalisation."""
+"""Strips of pages in; the same without bars and printed borders at their edges, out: a step of the normalisation."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,60 @@ Rows = NDArray[np.intp]
 
 _LEAST_SIDE = 24  # pixels of a page; on fewer, a stroke that fills its frame looks like a border
 _SIDES = 2
+_ALONG = 0.75  # share of a bar's edge along which it differs from what is beside it
+_LEAST_INK = 0.02  # share of the page between two bars that is ink, at least
+
+
+def turn_bars(strip: Strip, extents: Rows, settings: NormalisationSettings) -> Strip:
+    """Give the bars at two opposite sides of a page, wider than borders, the colour of the paper between them.
+
+    A bar differs from what is beside it all along a straight edge. It is turned to a negative and not covered: a
+    digit that reaches into it may be inverted there.
+
+    Args:
+        strip: uint8[side, N, side], pages at the top left of their canvases.
+        extents: intp[N, 2], the height and width that each page takes.
+        settings: How much a bar differs from the paper.
+
+    Returns:
+        The strip itself where no page has bars, else a copy.
+    """
+    maybe = _has_bars(strip, extents, settings) | _has_bars(strip.transpose(2, 1, 0), extents[:, ::-1], settings)
+    if maybe.any():
+        strip = strip.copy()
+    for page in np.flatnonzero(maybe).tolist():
+        height, width = extents[page].tolist()
+        shown = strip[:height, page, :width]
+        for lying in (shown, shown.T):
+            _turn(lying, settings)
+        strip[:height, page, width:] = shown[:, -1:]
+        strip[height:, page] = strip[height - 1, page]
+    return strip
+
+
+def _has_bars(strip: Strip, extents: Rows, settings: NormalisationSettings) -> NDArray[np.bool_]:
+    """Tell by the first and the last row which pages may have bars at the left and right: bool[N]."""
+    every = np.arange(strip.shape[1])
+    ends = strip[0].astype(np.int16), strip[extents[:, 0] - 1, every].astype(np.int16)  # [N, side]
+    step_first, step_last = (np.diff(end) for end in ends)
+    steps = np.minimum(np.abs(step_first), np.abs(step_last)) > settings.border_step
+    return np.asarray((np.count_nonzero(steps, axis=1) >= _SIDES) & (extents.min(1) >= _LEAST_SIDE), np.bool_)
+
+
+def _turn(page: NDArray[np.uint8], settings: NormalisationSettings) -> None:
+    """Turn the bars at the left and right of one page [H, W], a view, where it has both."""
+    width = page.shape[1]
+    step = np.abs(np.diff(page.astype(np.int16), axis=1)) > settings.border_step
+    edges = np.flatnonzero(step.mean(0) >= _ALONG) + 1  # the first column after each straight edge
+    if len(edges) < _SIDES or not edges[0] < width / 2 < edges[-1]:
+        return
+    left, middle, right = np.split(page, [edges[0], edges[-1]], axis=1)
+    paper, *levels = (int(np.median(part)) for part in (middle, left, right))
+    inked = np.mean(np.abs(middle.astype(np.int16) - paper) > settings.border_step)
+    if inked < _LEAST_INK or min(abs(level - paper) for level in levels) <= settings.border_step:
+        return  # what is between the edges is a stroke, or they are those of a line
+    for bar, level in zip((left, right), levels, strict=True):
+        bar[:] = np.clip(level + paper - bar.astype(np.int16), 0, 255)
 
 
 def cover_borders(strip: Strip, extents: Rows, settings: NormalisationSettings) -> Strip:

@@ -9,13 +9,13 @@ The steps, in order: canvas, borders, polarity, paper, ink, components, frame.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.borders import cover_borders
+from batchdigits.borders import cover_borders, turn_bars
 from batchdigits.settings import NormalisationSettings
 
 GreyImage = NDArray[np.uint8]  # [H, W]
@@ -103,10 +103,17 @@ def _strip(pages: Sequence[GreyImage], side: int) -> tuple[Strip, Rows]:
     return strip, extents
 
 
+_HALVE_FROM = 8  # times the canvas: from here a row or column that is cut off weighs nothing
+
+
 def _fit(page: GreyImage, side: int) -> GreyImage:
-    longer = max(page.shape)
-    if longer <= side:
+    if max(page.shape) <= side:
         return page
+    while min(page.shape) >= 2 and max(page.shape) >= _HALVE_FROM * side:  # an exact half is the cheapest reduction
+        rows, columns = (extent // 2 for extent in page.shape)
+        half = page[: 2 * rows, : 2 * columns]
+        page = np.asarray(cv2.resize(half, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+    longer = max(page.shape)
     height, width = (max(1, round(extent * side / longer)) for extent in page.shape)
     return np.asarray(cv2.resize(page, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
@@ -145,7 +152,7 @@ def _find_ink(strip: Strip, extents: Rows, settings: NormalisationSettings) -> _
     side = len(strip)
     at = np.arange(side)
     inside = (at < extents[:, :1]).T[:, :, None] & (at < extents[:, 1:])  # [side, N, side]
-    strip = cover_borders(strip, extents, settings)
+    strip = cover_borders(turn_bars(strip, extents, settings), extents, settings)
     level, even = _border(strip, extents, settings)
     # An even paper needs no estimate: ink is what is darker than it, once ink that is light on dark is turned.
     turn = np.where(level >= _total(strip) / side**2, np.uint8(0), np.uint8(255))
@@ -153,8 +160,9 @@ def _find_ink(strip: Strip, extents: Rows, settings: NormalisationSettings) -> _
     depth = paper[:, None] - np.minimum(strip ^ turn[:, None], paper[:, None])
     ink = (depth * (np.float32(255) / np.maximum(paper, 1))[:, None]).astype(np.uint8)
     uneven = np.flatnonzero(~even)
+    uneven = uneven[~_has_two_levels(strip[:, uneven])]
     if len(uneven):
-        ink[:, uneven] = _ink_on_uneven_paper(np.ascontiguousarray(strip[:, uneven]), extents[uneven], level[uneven])
+        ink[:, uneven] = _ink_on_uneven_paper(np.ascontiguousarray(strip[:, uneven]), extents[uneven])
     ink *= inside
     return _choose(ink, extents, settings)
 
@@ -163,59 +171,74 @@ def _border(
     strip: Strip, extents: Rows, settings: NormalisationSettings
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Find the median level of each page's border, uint8[N], and tell whether that is even paper, bool[N]."""
-    every = np.arange(strip.shape[1])
-    edges = (strip[0], strip[extents[:, 0] - 1, every], strip[:, :, 0].T, strip[:, every, extents[:, 1] - 1].T)
-    border = np.sort(np.concatenate(edges, axis=1), axis=1).astype(np.int16)
+    border = np.sort(_edges(strip.transpose(1, 0, 2), extents), axis=1).astype(np.int16)
     median = border[:, border.shape[1] // 2]
     near = np.abs(border - median[:, None]) <= settings.flat_tolerance
     return median.astype(np.uint8), near.mean(1) > settings.flat_share
 
 
-def _ink_on_uneven_paper(strip: Strip, extents: Rows, level: NDArray[np.uint8]) -> Strip:
+def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:
+    """Tell which pages are of one bit, so that their paper needs no estimate whatever their border: bool[N]."""
+    lowest, highest = strip.min(0).min(1)[:, None], strip.max(0).max(1)[:, None]
+    return np.asarray(((strip == lowest) | (strip == highest)).all(0).all(1), np.bool_)
+
+
+def _ink_on_uneven_paper(strip: Strip, extents: Rows) -> Strip:
     """Estimate the paper around every stroke, and the ink as a share of its brightness: uint8[side, N, side].
 
     Closing with a square wider than a stroke fills dark strokes with their paper, and keeps the edges of shadows.
     """
     # Ink that is light on dark is turned, so that what follows sees dark ink on light paper only.
-    page = np.where(_is_dark_ink(strip, extents, level)[:, None], strip, 255 - strip)
+    dark_ink = np.round(polarity_evidence(strip, extents) @ _POLARITY_WEIGHTS, 6) >= 0
+    page = np.where(dark_ink[:, None], strip, 255 - strip)
     paper = _filter(page, _odd(_PAPER_SCALE * len(strip)), cv2.MORPH_CLOSE)
     share = (paper - page) * (np.float32(255) / np.maximum(paper, 1))
     return np.asarray(share, np.uint8)
 
 
 _PAPER_SCALE = 0.27  # of the canvas: side of the square that is wider than any stroke
-_STROKE_SCALES = (0.09, 0.16)  # of the canvas: sides of squares about as wide as strokes
-_POLARITY_WEIGHTS = (15.7, -5.7, 2.2, 6.1)
-"""Weights of the evidence for dark ink: thin dark against thin light structure at two scales; the border's, and the
-corners', level against the page's mean. Fitted by logistic regression on the handed-out real sets, on shaded copies
-of them, and on MNIST's training half, each set weighing the same."""
+_STROKE_SCALE = 0.16  # of the canvas: side of the square that is about as wide as a stroke
+_POLARITY_WEIGHTS = (2.9, 3.7, 2.3)
+"""Weights of the columns of `polarity_evidence`: a logistic regression on simulated scans, which
+tests/benchmarks/polarity.py repeats."""
 
 
-def _is_dark_ink(strip: Strip, extents: Rows, level: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Tell dark ink on light paper from light ink on dark paper: bool[N].
+def polarity_evidence(strip: Strip, extents: Rows) -> NDArray[np.float64]:
+    """Gather what speaks for dark ink on light paper, above 0, and for light ink on dark paper, below 0.
 
-    Strokes are thin: closing fills thin dark structure, opening removes thin light structure. Where shadows make
-    the border's level worthless, the energies of the two still tell.
+    A negative's evidence is the same with the other sign. Slopes of light are taken out first: the level of a page's
+    border says little where one side of it lies in a shadow.
+
+    Returns:
+        float64[N, 3]: thin dark against thin light structure, -1 to 1, by closing, which fills thin dark strokes,
+        and opening; the median of the border against the light, and the skewness of what differs from it (there is
+        less ink than paper), both in standard deviations of the page.
     """
-    evidence = []
-    for scale in _STROKE_SCALES:
-        size = _odd(scale * len(strip))
-        dark = _energy(_filter(strip, size, cv2.MORPH_CLOSE) - strip)
-        light = _energy(strip - _filter(strip, size, cv2.MORPH_OPEN))
-        evidence.append((dark - light) / (dark + light + 1e-6))
-    mean, spread = strip.mean((0, 2)), strip.std((0, 2)) + 1e-6
-    evidence += [(level - mean) / spread, (_corners(strip, extents) - mean) / spread]
-    return np.asarray(np.tensordot(_POLARITY_WEIGHTS, np.stack(evidence), axes=1) >= 0, np.bool_)
+    size = _odd(_STROKE_SCALE * len(strip))
+    dark = _energy(_filter(strip, size, cv2.MORPH_CLOSE) - strip)
+    light = _energy(strip - _filter(strip, size, cv2.MORPH_OPEN))
+    differs = _without_slopes(strip)
+    spread = differs.std((1, 2)) + 1e-6
+    skewness = np.cbrt((differs * differs * differs).mean((1, 2)))
+    border = np.median(_edges(differs, extents), axis=1)
+    return np.stack([(dark - light) / (dark + light + 1e-6), border / spread, -skewness / spread], axis=1)
 
 
-def _corners(strip: Strip, extents: Rows) -> NDArray[np.float64]:
-    """The mean level of the four corners of each page: float64[N]."""
-    every = np.arange(strip.shape[1])
-    inset = np.arange(max(1, len(strip) // 16))
-    height, width = extents[:, 0, None], extents[:, 1, None]  # [N, 1]
-    rows = np.concatenate([np.minimum(inset, height - 1), np.maximum(height - 1 - inset, 0)], axis=1)
-    columns = np.concatenate([np.minimum(inset, width - 1), np.maximum(width - 1 - inset, 0)], axis=1)
-    return np.asarray(strip[rows[:, :, None], every[:, None, None], columns[:, None, :]].mean((1, 2)))
+def _without_slopes(strip: Strip) -> NDArray[np.float64]:
+    """Subtract from each canvas the light that fits it best, bilinear in x and y: float64[N, side, side]."""
+    side, count, _ = strip.shape
+    at = np.linspace(-1, 1, side)
+    slopes = np.stack([np.ones((side, side)), *np.meshgrid(at, at), np.outer(at, at)]).reshape(4, -1)
+    slopes /= np.linalg.norm(slopes, axis=1, keepdims=True)  # orthonormal, since `at` is symmetric
+    pages = strip.transpose(1, 0, 2).reshape(count, -1).astype(np.float64)
+    return np.asarray((pages - (pages @ slopes.T) @ slopes).reshape(count, side, side))
+
+
+def _edges(pages: NDArray[Any], extents: Rows) -> NDArray[Any]:
+    """Take the border of each page [N, side, side]: [N, 4 × side] of the same dtype."""
+    every = np.arange(len(pages))
+    edges = (pages[:, 0], pages[every, extents[:, 0] - 1], pages[:, :, 0], pages[every, :, extents[:, 1] - 1])
+    return np.concatenate(edges, axis=1)
 
 
 def _odd(size: float) -> int:
@@ -328,8 +351,7 @@ def _is_part(found: _Components, count: int, settings: NormalisationSettings) ->
     gap_x = np.maximum(left - right[mine], left[mine] - right)
     gap_y = np.maximum(top - bottom[mine], top[mine] - bottom)
     longer = np.maximum(right[mine] - left[mine], bottom[mine] - top[mine])
-    reach = np.where(edge & ~edge[mine], settings.edge_part_distance, settings.part_distance) * longer
-    part = (np.maximum(gap_x, gap_y) <= reach) & (mass >= settings.part_mass * mass[mine])
+    part = (np.maximum(gap_x, gap_y) <= settings.part_distance * longer) & (mass >= settings.part_mass * mass[mine])
     part[main] = True
     part[0] = False
     return np.asarray(part, np.bool_)

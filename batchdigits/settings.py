@@ -45,7 +45,7 @@ class DecodingSettings:
 class NormalisationSettings:
     """The numbers of the normalisation; they travel in the bundle, since the model was trained behind them."""
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     """Rises when `normalisation` does something else to pixels under the same numbers."""
 
     digit_side: int = 20
@@ -58,7 +58,7 @@ class NormalisationSettings:
     """Grey levels between a printed border and the paper behind it, at least."""
     least_contrast: float = 0.06
     """Ink fainter than this, 0 to 1 of the paper's brightness, is no ink."""
-    noise_factor: float = 5.0
+    noise_factor: float = 3.0
     """Ink fainter than this many times the paper's own noise is no ink."""
     ink_level: float = 0.25
     """Share of the darkest ink from which a pixel belongs to a stroke."""
@@ -66,12 +66,10 @@ class NormalisationSettings:
     """A component that crosses the page and is thinner than this share of it is a printed line."""
     edge_weight: float = 0.5
     """What the mass of a component at the page's edge counts when the main one is chosen."""
-    part_mass: float = 0.04
+    part_mass: float = 0.06
     """Share of the main component's mass that another needs to be a part of the digit."""
     part_distance: float = 0.25
     """Distance from the main component's box, in shares of its longer side, up to which another is a part."""
-    edge_part_distance: float = 0.12
-    """The same for one that touches the page's edge while the main one does not: it may be a neighbour's."""
     zoom_below: float = 0.5
     """A digit shorter than this share of the canvas is read again from its own part of a reduced page."""
 

@@ -17,6 +17,7 @@ _MOST = 512  # digits that are written at a time: OpenCV resamples images of few
 _GAP = 2  # empty rows between the digits of one tall image
 _KNOTS = 5  # the elastic field is drawn on 5×5 knots and spread smoothly over the page
 _PAGE_SIDES = (24, 32, 48, 64)  # pixels; pages of one group are made together
+_LIGHT_ON_DARK = 0.35  # share of the scanned pages: chalk, negatives, MNIST itself
 _CLEAN_SIDE = 40  # pixels of a clean page; the digit's 20 px box may grow and turn without leaving it
 
 
@@ -53,8 +54,11 @@ def _clean(digits: InkImages, rng: np.random.Generator) -> NDArray[np.uint8]:
     count = len(digits)
     scale = np.exp(rng.normal(0, 0.10, (count, 2))).astype(np.float32)
     at = np.full((count, 2), _CLEAN_SIDE / 2, np.float32)
-    ink = _write(digits, _CLEAN_SIDE, scale, at, rng)
-    return np.asarray(255 * _re_ink(ink, np.ones((count, 1, 1), np.float32), rng), np.uint8)
+    ink = _re_ink(_write(digits, _CLEAN_SIDE, scale, at, rng), np.ones((count, 1, 1), np.float32), rng)
+    _spoil(ink, rng)
+    pages = np.asarray(255 * ink, np.uint8)
+    _add_impulses(pages, rng)
+    return pages
 
 
 def _write(digits: InkImages, side: int, scale: Floats, at: Floats, rng: np.random.Generator) -> Inks:
@@ -113,6 +117,64 @@ def _re_ink(ink: Inks, scale: Floats, rng: np.random.Generator) -> Inks:
     return np.asarray(np.clip((ink - threshold) * gain, 0, 1), np.float32)
 
 
+# ---- spoilt ink ------------------------------------------------------------------------------------------------------
+
+
+def _spoil(ink: Inks, rng: np.random.Generator) -> None:
+    """Spoil some digits in one of the ways in which drawing programs, filters, pens and people spoil them."""
+    written = ink.any((1, 2))
+    chance = rng.random(len(ink))
+    low = 0.0
+    for share, spoil in ((0.05, _outline), (0.05, _strike), (0.03, _spatter), (0.03, _skip)):
+        for row in np.flatnonzero(written & (low <= chance) & (chance < low + share)):
+            ink[row] = spoil(ink[row], rng)
+        low += share
+
+
+def _outline(ink: Floats, rng: np.random.Generator) -> Floats:
+    """Show only the edge of each stroke, as edge filters and outline fonts do."""
+    stroke = (ink > rng.uniform(0.15, 0.7)).astype(np.uint8)
+    inner = cv2.erode(stroke, cv2.getStructuringElement(int(rng.integers(2)), (3, 3)))  # a square or a cross
+    return np.asarray(stroke - inner, np.float32)
+
+
+def _strike(ink: Floats, rng: np.random.Generator) -> Floats:
+    """Draw a line across the digit: straight or a zigzag, whole or dotted."""
+    side = len(ink)
+    unit = side / SIDE
+    x = np.arange(rng.uniform(0, 0.3) * side, rng.uniform(0.7, 1) * side, rng.uniform(2, 5) * unit)
+    swing = np.resize([-1.0, 1.0], len(x)) * rng.choice([0.0, rng.uniform(0.5, 3)]) * unit
+    climb = np.linspace(-0.5, 0.5, len(x)) * rng.uniform(-1, 1) * side * rng.choice([0.25, 0.8])
+    y = rng.uniform(0.1, 0.9) * side + climb + swing
+    drawn = np.zeros((side, side), np.uint8)
+    places = np.rint(16 * np.stack([x, y], axis=1)).astype(np.int32)  # in sixteenths of a pixel
+    cv2.polylines(drawn, [places], False, 255, int(rng.choice([1, 1, 2])), cv2.LINE_AA, 4)
+    if rng.random() < 0.4:
+        drawn[:, np.arange(side) % 4 < rng.integers(1, 3)] = 0
+    return np.asarray(np.maximum(ink, drawn * np.float32(rng.uniform(0.5, 1) / 255)))
+
+
+def _spatter(ink: Floats, rng: np.random.Generator) -> Floats:
+    """Let drops of something greyish cover parts of the ink and of the paper."""
+    noise = cv2.GaussianBlur(rng.normal(0, 1, ink.shape).astype(np.float32), (0, 0), rng.uniform(0.8, 2))
+    drops = np.asarray(noise > np.quantile(noise, rng.uniform(0.65, 0.95)), np.float32)
+    return np.asarray(ink * (1 - drops) + rng.uniform(0, 0.3) * drops, np.float32)
+
+
+def _skip(ink: Floats, rng: np.random.Generator) -> Floats:
+    """Let the pen, or a sensor that counts few photons, leave gaps and stains in the strokes."""
+    photons = rng.uniform(2, 10)
+    return np.minimum(rng.poisson(ink * photons) / photons, 1).astype(np.float32)
+
+
+def _add_impulses(pages: NDArray[np.uint8], rng: np.random.Generator) -> None:
+    """Set pixels of some pages to black or white."""
+    share = _some(0.04, rng.uniform(0.01, 0.2, len(pages)), rng)
+    for row in np.flatnonzero(share):
+        hit = rng.random(pages[row].shape) < share[row]
+        pages[row][hit] = rng.choice(np.array([0, 255], np.uint8), int(hit.sum()))
+
+
 # ---- scanned pages ---------------------------------------------------------------------------------------------------
 
 
@@ -120,19 +182,20 @@ def _scanned(digits: InkImages, side: int, rng: np.random.Generator) -> list[Gre
     """Write digits on simulated paper, and photograph or scan it."""
     scale, at = _placement(digits, side, rng)
     ink = _re_ink(_write(digits, side, scale, at, rng), scale.mean(1)[:, None, None], rng)
+    _spoil(ink, rng)
     strength = _some(0.6, rng.uniform(0.3, 1, len(digits)), rng, otherwise=1.0)
     ink *= strength[:, None, None]
     _add_neighbours(ink, digits, side, scale, at, rng)
     _add_lines(ink, rng)
+    _rule(ink, rng)
     _add_specks(ink, rng)
     light = _paper(len(digits), side, rng) * (1 - ink)
-    turned = rng.random(len(digits)) < 0.35
+    turned = rng.random(len(digits)) < _LIGHT_ON_DARK
     light = np.where(turned[:, None, None], 1 - light, light)
-    light += (
-        rng.normal(0, 1, light.shape).astype(np.float32)
-        * _some(0.5, rng.uniform(0, 0.035, len(digits)), rng)[:, None, None]
-    )
+    noise = _some(0.5, rng.uniform(0, 0.035, len(digits)), rng) + _some(0.06, rng.uniform(0, 0.1, len(digits)), rng)
+    light += rng.normal(0, 1, light.shape).astype(np.float32) * noise[:, None, None]
     pages = np.asarray(np.clip(255 * light, 0, 255), np.uint8)
+    _add_impulses(pages, rng)
     return [_captured(page, rng) for page in pages]
 
 
@@ -204,6 +267,17 @@ def _add_lines(ink: Inks, rng: np.random.Generator) -> None:
             ink[rows] = np.maximum(ink[rows], line.astype(np.float32))
 
 
+def _rule(ink: Inks, rng: np.random.Generator) -> None:
+    """Print faint lines at even distances on some pages, and across them on some of these: ruled, squared paper."""
+    side = ink.shape[1]
+    for row in np.flatnonzero(rng.random(len(ink)) < 0.05):
+        pitch, thick, strength = rng.uniform(5, 0.8 * side), rng.uniform(0.5, 1.5), rng.uniform(0.08, 0.6)
+        for paper in (ink[row], ink[row].T)[: rng.integers(1, 3)]:
+            from_line = np.abs((np.arange(side) + rng.uniform(0, pitch)) % pitch - pitch / 2)
+            line = strength * np.clip(thick / 2 + 0.5 - from_line, 0, 1)
+            np.maximum(paper, line[:, None].astype(np.float32), out=paper)
+
+
 def _add_specks(ink: Inks, rng: np.random.Generator) -> None:
     """Sprinkle dust on some pages."""
     count, side, _ = ink.shape
@@ -227,7 +301,7 @@ def _paper(count: int, side: int, rng: np.random.Generator) -> Inks:
             wave += np.sin(fx * across + fy * across[:, None] + rng.uniform(0, 6, (count, 1, 1)).astype(np.float32))
         paper = paper * (1 - depth * (wave > 0.5))
     # Shadow: from a soft slope to a sharp edge, in any direction.
-    dark = _some(0.45, rng.uniform(0.1, 0.65, count), rng)[:, None, None]
+    dark = _some(0.45, rng.uniform(0.1, 0.75, count), rng)[:, None, None]
     angle = rng.uniform(0, 2 * np.pi, (count, 1, 1)).astype(np.float32)
     along = np.cos(angle) * across + np.sin(angle) * across[:, None]
     width = rng.choice(np.array([0.02, 0.1, 0.3, 1.0], np.float32), (count, 1, 1))
