@@ -23,8 +23,12 @@ NOT_A_DIGIT, BLANK = 10, 11
 """The columns after them, which only the gate uses: ink that is no digit, and empty paper."""
 DECIMALS = 4
 """Decimals of every confidence and probability in a report."""
-INK = 0
-"""Column of the ink measures: the share of the page's pixels that are ink; 0 means that none was found."""
+INK, OTHER = 0, 1
+"""Columns of the ink measures: the share of the page's pixels that are the digit's ink, where 0 means that none was
+found; and the largest thing beside the digit, as a share of the digit."""
+ANOTHER = 0.4
+"""Of the column `OTHER`, above which a page shows several things. Of 10,000 images of MNIST and 2,700 handed-out ones
+none is above 0.2; of pages with two or three digits far apart, 98% are above 0.4."""
 NO_DIGIT = -1
 """What stands in a column of digits where there is none."""
 
@@ -74,7 +78,8 @@ def decide(
     """Decide on readable pages.
 
     Among equal logits the smaller digit wins. A page without ink is blank, whatever its logits say. The gate lets a
-    page pass as a digit unless the outputs beyond the ten have more than its share of the probability.
+    page pass as a digit unless the outputs beyond the ten have more than its share of the probability, or another
+    thing as large as a digit was left out.
 
     Args:
         logits: float32[N, K] with K >= 10.
@@ -98,6 +103,8 @@ def decide(
     refused[has_ink] = softmax(logits[has_ink], temperature)[:, DIGITS:].sum(axis=1) > gate
     if logits.shape[1] > BLANK:
         empty |= refused & (logits[:, BLANK] > logits[:, NOT_A_DIGIT])
+    several = has_ink & ~refused & (ink[:, OTHER] > ANOTHER)
+    refused |= several
     read = has_ink & ~refused
     shares = np.full((len(logits), DIGITS), np.nan)
     shares[read] = np.round(probabilities(logits[read], temperature=temperature), DECIMALS)
@@ -116,6 +123,7 @@ def decide(
     status[empty] = Status.BLANK
     detail = np.full(len(logits), "", object)
     detail[refused] = "what is on it does not look like one digit"
+    detail[several] = "there is more than one thing on it"
     detail[empty] = "it looks like empty paper"
     detail[~has_ink] = "no ink was found"
     for row in np.flatnonzero(status == Status.REVIEW).tolist():

@@ -29,9 +29,10 @@ Rows = NDArray[np.intp]
 SIDE = 28
 """Pixels: width and height of the model's input."""
 
-INK_MEASURES = ("share", "contrast")
-"""Columns of the ink measures: the share of the page that the digit's ink covers (0: no ink was found), and the
-contrast of that ink to its paper; both 0 to 1."""
+INK_MEASURES = ("share", "other")
+"""Columns of the ink measures: the share of the page that the digit's ink covers, 0 to 1 (0: no ink was found); and
+the largest thing that was left out, as a share of the digit's ink, 0 or more: another digit, perhaps. Lines, and what
+touches the page's edge, do not count."""
 
 CANVAS_SIDES = (16, 28, 32, 48, 64)
 """Pixels: a page is placed on the smallest canvas that holds it; a larger page is reduced to the largest."""
@@ -79,7 +80,6 @@ def normalise(pages: Sequence[GreyImage], settings: NormalisationSettings = DEFA
         near = normalise(crops, settings)
         seen = near.ink[:, 0] > 0  # what looked like ink from afar may be none from near
         pixels[np.array(far)[seen]] = near.pixels[seen]
-        ink[np.array(far)[seen], 1] = near.ink[seen, 1]
     return Normalised(pixels, ink)
 
 
@@ -198,7 +198,7 @@ def _ink_on_uneven_paper(strip: Strip, extents: Rows) -> Strip:
 
 _PAPER_SCALE = 0.27  # of the canvas: side of the square that is wider than any stroke
 _STROKE_SCALE = 0.16  # of the canvas: side of the square that is about as wide as a stroke
-_POLARITY_WEIGHTS = (2.9, 3.7, 2.3)
+_POLARITY_WEIGHTS = (2.6, 4.0, 2.3)
 """Weights of the columns of `polarity_evidence`: a logistic regression on simulated scans, which
 tests/benchmarks/polarity.py repeats."""
 
@@ -297,7 +297,7 @@ def _choose(ink: Strip, extents: Rows, settings: NormalisationSettings) -> _Foun
     strokes[:, :, :side] = ink >= level[:, None].astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(strokes.reshape(side, -1), connectivity=8, ltype=cv2.CV_32S)
     components = _components(np.asarray(stats), side, extents)
-    part = _is_part(components, count, settings)
+    part, other = _is_part(components, count, settings)
     mask = strokes[:, :, :side]
     littered = np.unique(components.owner[1:][~part[1:]])  # most canvases hold nothing but their digit
     mask[:, littered] = np.take(part, np.asarray(labels, np.int32).reshape(strokes.shape)[:, littered, :side])
@@ -309,7 +309,9 @@ def _choose(ink: Strip, extents: Rows, settings: NormalisationSettings) -> _Foun
     np.maximum.at(boxes[:, 2:], owner, components.box[part, 2:])
     area = np.bincount(owner, components.area[part], minlength=count)
     boxes[area == 0] = 0
-    measures = np.stack([area / extents.prod(1), _most(kept) / 255], axis=1).astype(np.float32)
+    largest = np.zeros(count)
+    np.maximum.at(largest, components.owner, components.area * other)
+    measures = np.stack([area / extents.prod(1), largest / np.maximum(area, 1)], axis=1).astype(np.float32)
     return _Found(kept, boxes, measures)
 
 
@@ -331,8 +333,13 @@ def _components(stats: NDArray[np.int32], side: int, extents: Rows) -> _Componen
     return _Components(owner.astype(np.intp), box, area, extents[owner].astype(np.float32))
 
 
-def _is_part(found: _Components, count: int, settings: NormalisationSettings) -> NDArray[np.bool_]:
-    """Tell which components make the digit of their canvas: bool[C], False for row 0."""
+def _is_part(
+    found: _Components, count: int, settings: NormalisationSettings
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell which components make the digit of their canvas, and which might be another one: bool[C] twice.
+
+    Both are False for row 0.
+    """
     left, top, right, bottom = found.box.T
     height, width = found.extents.T
     edge = (left <= 0) | (top <= 0) | (right >= width) | (bottom >= height)
@@ -354,7 +361,9 @@ def _is_part(found: _Components, count: int, settings: NormalisationSettings) ->
     part = (np.maximum(gap_x, gap_y) <= settings.part_distance * longer) & (mass >= settings.part_mass * mass[mine])
     part[main] = True
     part[0] = False
-    return np.asarray(part, np.bool_)
+    other = ~(part | edge | across | down)
+    other[0] = False
+    return np.asarray(part, np.bool_), np.asarray(other, np.bool_)
 
 
 # ---- frame ---------------------------------------------------------------------------------------------------------

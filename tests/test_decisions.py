@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from batchdigits.decisions import DIGITS, INK, NO_DIGIT, Decisions, Status, decide, probabilities
+from batchdigits.decisions import ANOTHER, DIGITS, INK, NO_DIGIT, OTHER, Decisions, Status, decide, probabilities
 from batchdigits.errors import BundleError, FaultKind
 
 many_logits = arrays.arrays(
@@ -23,8 +23,15 @@ def logits_of(*rows: dict[int, float]) -> np.ndarray:
     return np.log(values).astype(np.float32)
 
 
+def inked(*shares: float, other: float = 0) -> np.ndarray:
+    """Ink measures of pages whose ink covers these shares, beside another thing of this size."""
+    ink = np.zeros((len(shares), 2), np.float32)
+    ink[:, INK], ink[:, OTHER] = shares, other
+    return ink
+
+
 def decided(*rows: dict[int, float], threshold: float = 0.9, ink: float = 0.1) -> Decisions:
-    return decide(logits_of(*rows), np.full((len(rows), 1), ink, np.float32), threshold=threshold)
+    return decide(logits_of(*rows), inked(*[ink] * len(rows)), threshold=threshold)
 
 
 def test_a_sure_digit_is_ok() -> None:
@@ -56,7 +63,7 @@ def test_a_page_without_ink_is_blank_and_its_cells_are_empty() -> None:
 
 
 def test_a_blank_page_leaves_its_neighbours_where_they_are() -> None:
-    ink = np.array([[0.1], [0], [0.1]], np.float32)
+    ink = inked(0.1, 0, 0.1)
     decisions = decide(logits_of({3: 1}, {4: 1}, {5: 1}), ink, threshold=0.9)
     assert decisions.digit.tolist() == [3, -1, 5]
     assert np.nanargmax(decisions.probabilities[[0, 2]], axis=1).tolist() == [3, 5]
@@ -66,6 +73,15 @@ def test_only_the_ink_share_makes_a_page_blank() -> None:
     ink = np.zeros((1, 3), np.float32)
     ink[0, INK] = 1e-9
     assert decide(logits_of({3: 1}), ink, threshold=0.9).status == [Status.OK]
+
+
+def test_a_page_with_another_thing_as_large_as_a_digit_is_refused_unless_it_is_blank() -> None:
+    ink = np.concatenate([inked(0.1, other=ANOTHER + 0.01), inked(0, other=1), inked(0.1, other=ANOTHER - 0.01)])
+    decisions = decide(logits_of({3: 1}, {4: 1}, {5: 1}), ink, threshold=0.9)
+    assert decisions.status == [Status.NOT_A_DIGIT, Status.BLANK, Status.OK]
+    assert decisions.detail == ["there is more than one thing on it", "no ink was found", ""]
+    assert decisions.digit.tolist() == [NO_DIGIT, NO_DIGIT, 5]
+    assert np.isnan(decisions.confidence[:2]).all()
 
 
 @pytest.mark.parametrize(
@@ -81,11 +97,11 @@ def test_the_threshold_judges_the_confidence_that_the_row_shows(share: float, sh
 def test_outputs_after_the_ten_digits_change_nothing() -> None:
     logits = logits_of({7: 0.97, 1: 0.03})
     with_gate = np.hstack([logits, [[1e9, -1e9]]]).astype(np.float32)
-    assert decide(with_gate, np.ones((1, 1), np.float32), threshold=0.9).confidence.tolist() == [0.97]
+    assert decide(with_gate, inked(1), threshold=0.9).confidence.tolist() == [0.97]
 
 
 def test_a_higher_temperature_is_less_sure_of_the_same_digit() -> None:
-    ink = np.ones((1, 1), np.float32)
+    ink = inked(1)
     logits = np.zeros((1, DIGITS), np.float32)
     logits[0, 7] = 6
     hot = decide(logits, ink, threshold=0.9, temperature=2.0)
@@ -94,7 +110,7 @@ def test_a_higher_temperature_is_less_sure_of_the_same_digit() -> None:
 
 
 def test_among_equal_logits_the_smaller_digit_wins() -> None:
-    decisions = decide(np.zeros((1, DIGITS), np.float32), np.ones((1, 1), np.float32), threshold=0.9)
+    decisions = decide(np.zeros((1, DIGITS), np.float32), inked(1), threshold=0.9)
     assert (decisions.digit.tolist(), decisions.runner_up.tolist()) == ([0], [1])
     assert decisions.confidence.tolist() == [0.1]
 
@@ -102,7 +118,7 @@ def test_among_equal_logits_the_smaller_digit_wins() -> None:
 def test_the_runner_up_is_known_even_where_its_probability_is_zero() -> None:
     logits = np.full((1, DIGITS), -3e6, np.float32)
     logits[0, 3], logits[0, 8] = 0, -1e6
-    decisions = decide(logits, np.ones((1, 1), np.float32), threshold=0.9)
+    decisions = decide(logits, inked(1), threshold=0.9)
     assert (decisions.runner_up.tolist(), decisions.runner_up_confidence.tolist()) == ([8], [0.0])
 
 
@@ -110,7 +126,7 @@ def test_the_runner_up_is_known_even_where_its_probability_is_zero() -> None:
 def test_a_model_that_gives_no_number_is_refused(value: float) -> None:
     logits = np.zeros((2, DIGITS), np.float32)
     logits[1, 4] = value
-    ink = np.ones((2, 1), np.float32)
+    ink = inked(1, 1)
     with pytest.raises(BundleError, match="not a finite number"):
         decide(logits, ink, threshold=0.9)
     ink[1] = 0
@@ -129,7 +145,7 @@ def test_probabilities_sum_to_one_and_the_row_agrees_with_them(
 ) -> None:
     exact = probabilities(logits, temperature=temperature)
     assert np.allclose(exact.sum(axis=1), 1, rtol=0, atol=1e-12)
-    decisions = decide(logits, np.ones((len(logits), 1), np.float32), threshold=threshold, temperature=temperature)
+    decisions = decide(logits, inked(*np.ones(len(logits))), threshold=threshold, temperature=temperature)
     assert np.abs(decisions.probabilities.sum(axis=1) - 1).max(initial=0) <= 0.0005 + 1e-6
     assert (decisions.confidence == np.round(exact.max(axis=1), 4)).all()
     assert (decisions.confidence >= decisions.runner_up_confidence).all()
@@ -139,7 +155,7 @@ def test_probabilities_sum_to_one_and_the_row_agrees_with_them(
 
 @given(many_logits)
 def test_a_batch_decides_as_its_rows_one_by_one(logits: np.ndarray) -> None:
-    ink = np.ones((len(logits), 1), np.float32)
+    ink = inked(*np.ones(len(logits)))
     whole = decide(logits, ink, threshold=0.5)
     singles = [decide(logits[[row]], ink[[row]], threshold=0.5) for row in range(len(logits))]
     assert whole.status == [single.status[0] for single in singles]
@@ -182,7 +198,7 @@ def with_others(digit: float, not_a_digit: float, blank: float) -> np.ndarray:
 def test_the_gate_refuses_what_is_more_likely_no_digit_than_it_allows(
     shares: tuple[float, float, float], gate: float, status: Status, detail: str
 ) -> None:
-    ink = np.array([[0.2, 0.9]], np.float32)
+    ink = inked(0.2, other=ANOTHER)
     decisions = decide(with_others(*shares), ink, threshold=0.9, gate=gate)
     assert (decisions.status, decisions.detail) == ([status], [detail])
     passed = status == Status.OK
@@ -193,13 +209,13 @@ def test_the_gate_refuses_what_is_more_likely_no_digit_than_it_allows(
 
 
 def test_the_confidence_of_a_digit_that_passed_is_a_share_of_the_ten() -> None:
-    decisions = decide(with_others(0.4, 0.6, 0.0), np.ones((1, 2), np.float32), threshold=0.9, gate=0.7)
+    decisions = decide(with_others(0.4, 0.6, 0.0), inked(1), threshold=0.9, gate=0.7)
     assert decisions.confidence[0] == 1
     assert abs(decisions.probabilities.sum() - 1) < 1e-3
 
 
 def test_a_model_of_ten_outputs_refuses_nothing() -> None:
-    decisions = decide(np.zeros((1, 10), np.float32), np.ones((1, 2), np.float32), threshold=0.9, gate=0.0)
+    decisions = decide(np.zeros((1, 10), np.float32), inked(1), threshold=0.9, gate=0.0)
     assert decisions.status == [Status.REVIEW]
 
 

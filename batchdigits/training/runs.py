@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from batchdigits.bundle import Bundle
 from batchdigits.decisions import BLANK, NOT_A_DIGIT, decide
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.files import atomic_write
-from batchdigits.normalisation import InkImages
+from batchdigits.normalisation import GreyImage, InkImages, normalise
 from batchdigits.predictor import Predictor
 from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, TrainSettings
 from batchdigits.training import datasets, pictures, shipped
+from batchdigits.training.augmentation import vary
 from batchdigits.training.datasets import Labelled
 from batchdigits.training.evaluation import NO_DIGIT, Evaluation, as_json, confusion_csv, interval_text, percent
 from batchdigits.training.evaluation import evaluate as compare
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 _BATCH = 256
 _BLANKS = 4000  # pages without a digit that training sees an epoch
 _LEAST_IMAGES = 3000  # of each set of the package; a smaller one is repeated, so that its handwriting has weight
+_COLUMNS = 12  # of the picture of simulated scans
 _GATE = 0.9  # of simulated scans of validation digits 0.1% are refused; at 0.7 it would be 0.9%
 _LIBRARIES = ("tensorflow", "keras", "numpy", "opencv-python-headless", "pillow")
 
@@ -38,8 +41,9 @@ _LIBRARIES = ("tensorflow", "keras", "numpy", "opencv-python-headless", "pillow"
 def train(settings: TrainSettings) -> Bundle:
     """Train a model and write its bundle.
 
-    `settings.output` receives `model.keras` and `bundle.json`; beside them `samples.png`, `history.jsonl`,
-    `learning_curves.png`, `metrics.json`, `confusion.csv`, `confusion.png`, and `checkpoints/` for `--resume`.
+    `settings.output` receives `model.keras` and `bundle.json`; beside them `samples.png`, `simulated.png`,
+    `history.jsonl`, `learning_curves.png`, `metrics.json`, `confusion.csv`, `confusion.png`, and `checkpoints/` for
+    `--resume`.
 
     Raises:
         UsageError: The data have wrong labels, or too few images.
@@ -55,6 +59,8 @@ def train(settings: TrainSettings) -> Bundle:
         message = f"{len(data)} labelled images are too few to train and to validate on; expected at least 20."
         raise UsageError(message)
 
+    if settings.arch is not Arch.DENSE:
+        _simulate(training, output / "simulated.png", settings.seed)
     pixels, labels = _with_negatives(_repeated(training), settings)
     model = fit(pixels, labels, validation.pixels, validation.labels, settings)
     model.save(output / "model.keras")
@@ -147,6 +153,21 @@ def _describe(data: Labelled, path: Path) -> None:
     log.info("images a class: %s", ", ".join(f"{digit}: {count}" for digit, count in enumerate(counts)))
     pictures.sample_grid(data.pixels, data.labels, path)
     log.info("labelled samples: %s", path)
+
+
+def _simulate(training: Labelled, path: Path, seed: int) -> None:
+    """Draw some of the digits, a simulated scan of each, and what the network sees of it."""
+    rng = np.random.default_rng(seed)
+    digits = training.pixels[rng.permutation(len(training))[: 2 * _COLUMNS]]
+    pages = vary(digits, rng, clean_share=0)
+    rng.shuffle(order := list(range(len(pages))))  # the simulator gives small pages first
+    seen = normalise(pages).pixels
+    kinds: dict[str, Sequence[GreyImage]] = {"digit": list(digits), "simulated scan": pages, "what is seen": list(seen)}
+    bands = order[:_COLUMNS], order[_COLUMNS:]
+    images = [kind[row] for band in bands for kind in kinds.values() for row in band]
+    captions = [name for band in bands for name in kinds for _ in band]
+    title = "Digits, simulated scans of them, and what the network sees of these"
+    pictures.contact_sheet(images, captions, path, columns=_COLUMNS, title=title)
 
 
 def _pictures(output: Path, result: Evaluation) -> None:

@@ -210,7 +210,7 @@ def prepared(settings: TrainSettings, images: int | None) -> tuple[InkImages, La
     data = datasets.join(sources)
     data = data.take(np.flatnonzero(data.ink[:, INK] > 0))
     training, validation = datasets.split(data, share=settings.validation_share, seed=settings.seed)
-    pixels, labels = runs._with_negatives(training, settings)
+    pixels, labels = runs._with_negatives(runs._repeated(training), settings)
     kept = np.random.default_rng(settings.seed).permutation(len(pixels))[:images]
     return pixels[kept], labels[kept], validation
 

@@ -1,8 +1,12 @@
+from collections.abc import Callable
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from batchdigits.normalisation import normalise
+from batchdigits.training import augmentation
 from batchdigits.training.augmentation import vary
 from tests.digits import digits
 
@@ -14,8 +18,9 @@ def generator(seed: int = 3) -> np.random.Generator:
 
 
 def clean(given: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Vary all digits without scanning them: uint8[N, side, side], bright ink on 0."""
-    return np.stack(vary(given, generator(seed), clean_share=1.0))
+    """Vary all digits without scanning or spoiling them: uint8[N, side, side], bright ink on 0."""
+    with patch.object(augmentation, "_spoil"), patch.object(augmentation, "_add_impulses"):
+        return np.stack(vary(given, generator(seed), clean_share=1.0))
 
 
 def same(first: Pages, second: Pages) -> list[bool]:
@@ -72,6 +77,41 @@ def test_the_ink_of_a_clean_digit_is_neither_lost_nor_spilled() -> None:
         assert 0.6 < np.median(share) < 1.6
         assert share.max() < 4
         assert (pages.max(axis=(1, 2)) > 100).all()
+
+
+def test_spoiling_changes_some_clean_digits_and_only_these() -> None:
+    def inked(pages: NDArray[np.uint8]) -> NDArray[np.intp]:
+        return (pages > 0).sum(axis=(1, 2))
+
+    some = [inked(np.stack(vary(digits(), generator(seed), clean_share=1.0))) for seed in range(3)]
+    none = [inked(clean(digits(), seed)) for seed in range(3)]
+    assert 0.1 < (np.concatenate(some) != np.concatenate(none)).mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    "spoil", [augmentation._outline, augmentation._strike, augmentation._spatter, augmentation._skip]
+)
+def test_spoilt_ink_is_ink_and_is_another(spoil: Callable[..., NDArray[np.float32]]) -> None:
+    for digit in digits()[:50] / np.float32(255):
+        spoilt = spoil(digit.copy(), generator())
+        assert spoilt.dtype == np.float32
+        assert spoilt.shape == digit.shape
+        assert 0 <= spoilt.min() <= spoilt.max() <= 1
+        assert (spoilt != digit).any()
+
+
+def test_an_outline_leaves_the_inside_of_a_broad_stroke_empty() -> None:
+    ink = np.zeros((28, 28), np.float32)
+    ink[5:20, 8:18] = 1
+    outline = augmentation._outline(ink, generator())
+    assert not outline[7:18, 10:16].any()
+    assert outline.sum() == 2 * (15 + 10) - 4  # one pixel all around
+
+
+def test_a_page_without_ink_is_not_spoilt() -> None:
+    ink = np.zeros((300, 28, 28), np.float32)
+    augmentation._spoil(ink, generator())
+    assert not ink.any()
 
 
 def test_no_clean_digit_leaves_its_page() -> None:

@@ -1,0 +1,86 @@
+"""Fit the weights with which the normalisation tells dark ink from light ink: `python tests/benchmarks/polarity.py`.
+
+The evidence for dark ink is weighed by a logistic regression on simulated scans of MNIST's training half whose
+polarity is known. What it prints belongs into `_POLARITY_WEIGHTS` of `batchdigits/normalisation.py`, where it is
+rounded to one decimal. The handed-out sets, and shaded copies of them, are not fitted on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from unittest.mock import patch
+
+import numpy as np
+from accuracy import handed_out, slope
+from numpy.typing import NDArray
+
+from batchdigits import normalisation
+from batchdigits.normalisation import DEFAULTS, GreyImage, normalise, polarity_evidence
+from batchdigits.training import augmentation
+from batchdigits.training.shipped import mnist
+
+SEED = 1998
+SCANS = 12_000  # to fit on; a third as many more are kept back
+LIGHT_ON_DARK = ("USPS", "optdigits")  # the handed-out sets whose ink is light
+RIDGE = 1e-3  # keeps weights finite where the evidence parts all pages
+STEPS = 40  # of Newton's method, which needs some ten
+
+Evidence = NDArray[np.float64]  # [N, 3], above 0 for dark ink
+
+
+def main() -> None:
+    """Fit, and print how often the fitted and the present weights are wrong where the evidence decides."""
+    digits = normalise(list(mnist("train")[0][: SCANS + SCANS // 3])).pixels
+    fitted = fit(evidence(scans(digits[:SCANS], SEED)))
+    print(f"weights: {', '.join(f'{weight:.2f}' for weight in fitted)}\n")
+    weights = {"fitted": fitted, "in use": np.array(normalisation._POLARITY_WEIGHTS)}
+    print(f"{'pages whose paper is uneven':40}{'pages':>7}" + "".join(f"{name:>10}" for name in weights))
+    rng = np.random.default_rng(SEED)
+    kept = {"simulated scans, kept back": scans(digits[SCANS:], SEED + 1)}
+    for name, pages, _ in handed_out():
+        dark = [255 - page for page in pages] if name.startswith(LIGHT_ON_DARK) else pages
+        kept |= {name: dark, f"{name}, shaded": [shaded(page, rng) for page in dark]}
+    for name, pages in kept.items():
+        found = evidence(pages)
+        wrong = "".join(f"{np.mean(found @ some < 0):10.2%}" for some in weights.values()) if len(found) else ""
+        print(f"{name:40}{len(found):7,}{wrong}")
+
+
+def scans(digits: NDArray[np.uint8], seed: int) -> list[GreyImage]:
+    """Simulate scans with dark ink: N pages uint8[H, W]; the evidence of a negative is the same but for its sign."""
+    with patch.object(augmentation, "_LIGHT_ON_DARK", 0):
+        return augmentation.vary(digits, np.random.default_rng(seed), clean_share=0)
+
+
+def shaded(page: GreyImage, rng: np.random.Generator) -> GreyImage:
+    """Throw a shadow with a soft or a sharp edge over a part of a page."""
+    across = slope(*page.shape, rng) - rng.uniform(0.2, 0.8)
+    shade = rng.uniform(0.1, 0.65) / (1 + np.exp(np.clip(-across / rng.choice([0.02, 0.1, 0.3]), -30, 30)))
+    return np.asarray(page * (1 - shade), np.uint8)
+
+
+def evidence(pages: Sequence[GreyImage]) -> Evidence:
+    """Collect the evidence that the normalisation gathers on its way: of the pages whose paper is uneven only."""
+    found: list[Evidence] = [np.zeros((0, len(normalisation._POLARITY_WEIGHTS)))]
+
+    def listen(*strip_and_extents: NDArray[np.intp]) -> Evidence:
+        found.append(polarity_evidence(*strip_and_extents))
+        return found[-1]
+
+    with patch.object(normalisation, "polarity_evidence", listen):
+        normalise(pages, replace(DEFAULTS, zoom_below=0))  # each page once
+    return np.concatenate(found)
+
+
+def fit(found: Evidence) -> NDArray[np.float64]:
+    """Find the weights under which dark ink is likeliest, by Newton's method: float64[3]."""
+    weights = np.zeros(found.shape[1])
+    for _ in range(STEPS):
+        wrong = 1 / (1 + np.exp(found @ weights))
+        gradient = wrong @ found / len(found) - RIDGE * weights
+        curvature = (found.T * (wrong * (1 - wrong))) @ found / len(found) + RIDGE * np.eye(len(weights))
+        weights = weights + np.linalg.solve(curvature, gradient)
+    return weights
+
+
+if __name__ == "__main__":
+    main()
