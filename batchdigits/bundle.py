@@ -65,7 +65,12 @@ def load(directory: Path | None = None) -> Bundle:
         raise BundleError(message)
     try:
         declared = card.pop("id")
-        versions = card["versions"]
+        whole = _id(card) == declared
+        if whole and card["versions"] != _versions():  # before the settings, which may be others in that version
+            message = (
+                f"The model bundle {name} was made for {card['versions']}, this program has {_versions()}; {_REMEDY}."
+            )
+            raise BundleError(message)
         weights_sha256 = card["weights_sha256"]
         normalisation = NormalisationSettings(**card["normalisation"])
         temperature, gate = (float(card["calibration"][name]) for name in ("temperature", "gate"))
@@ -77,12 +82,9 @@ def load(directory: Path | None = None) -> Bundle:
     except StorageError as error:
         message = f"The model bundle {name} cannot be used: {str(error).rstrip('.')}; {_REMEDY}."
         raise BundleError(message) from error
-    if found != weights_sha256 or _id(card) != declared:
+    if found != weights_sha256 or not whole:
         broken = _WEIGHTS if found != weights_sha256 else _CARD
         message = f"The model bundle {name} is damaged: {broken} does not match its sha256; {_REMEDY}."
-        raise BundleError(message)
-    if versions != _versions():
-        message = f"The model bundle {name} was made for {versions}, this program has {_versions()}; {_REMEDY}."
         raise BundleError(message)
     return Bundle(directory, declared, normalisation, temperature, gate, provenance)
 

@@ -303,6 +303,16 @@ def test_a_bundle_made_for_another_version_is_refused(made: Bundle, part: str) -
     assert "was made for" in refusal(made)
 
 
+def test_a_bundle_of_another_version_is_not_called_damaged_where_its_settings_are_unknown(made: Bundle) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["versions"]["normalisation"] = 99
+        content["normalisation"]["a_setting_of_that_version"] = 1
+
+    rewritten(made, change)
+    assert "was made for" in refusal(made)
+    assert "damaged" not in refusal(made)
+
+
 @pytest.mark.parametrize("settings", [DecodingSettings, NormalisationSettings])
 def test_a_program_of_another_version_refuses_the_bundle(
     made: Bundle, settings: Any, monkeypatch: pytest.MonkeyPatch

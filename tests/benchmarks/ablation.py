@@ -27,15 +27,14 @@ import typer
 from accuracy import (
     BORDER_SIDES,
     DEFAULTS,
-    SEED,
     Answers,
     answers,
-    blanks,
     bordered,
     handed_out,
     validation_part,
 )
 from corruptions import CORRUPTIONS
+from no_digit import SEED, blanks
 from numpy.typing import NDArray
 
 from batchdigits import bundle, normalisation

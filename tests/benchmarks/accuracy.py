@@ -5,10 +5,9 @@ normalisation, the shipped model, decisions at the default threshold. Choices ar
 `--final` it keeps away from MNIST's test half and takes the validation part instead: those MNIST images that the
 shipped model's own training split off. All pages made here are seeded: the same model gives the same table.
 
-What later work adds: other sets of digits stand beside `handed_out`, other pages without one beside `blanks`.
+What later work adds: other sets of digits stand beside `handed_out`, other pages without one in `no_digit.py`.
 """
 
-import math
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,11 @@ from pathlib import Path
 from typing import Annotated
 
 import cv2
-import matplotlib as mpl
 import numpy as np
 import typer
 from corruptions import CORRUPTIONS
+from no_digit import HANDED_OUT, SEED, blanks, letters, others
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from batchdigits import bundle
 from batchdigits.bundle import Bundle
@@ -37,17 +35,9 @@ from batchdigits.training.evaluation import wilson_interval
 from batchdigits.training.pictures import contact_sheet
 from batchdigits.training.shipped import MNIST, Labels, mnist, pages
 
-SEED = 1998
 DEFAULTS = PredictSettings(sources=())
-HANDED_OUT = Path(__file__).resolve().parents[3] / "shared" / "data"  # beside the checkout, where there is one
-FONTS = Path("/usr/share/fonts")
-LETTERS = "CEFHKMNPRTUWXaehkmnruwx"
-LETTER_SIDE, LETTER_HEIGHT = 64, 44  # pixels of a letter's page, and of its font
-BLANKS = 300  # pages of each kind
-BLANK_SIDES = (20, 160)  # pixels
 BORDER_SIDES = (2, 3, 4)  # of a page, along which a printed border runs
 BORDERED_SIDES = (24, 64)  # pixels of a page with a printed border
-INK_DEPTH = 25  # grey levels below the paper around it from which a spot of a photo counts as ink
 SHOWN = 4  # images of each corruption on the contact sheet
 
 Floats = NDArray[np.float64]
@@ -95,7 +85,7 @@ def main(
             print_digits(f"borders on {sides} sides, validation", read(bordered(held, sides)), held_labels)
 
         print("\n" + heading("no digit on them", "not ok", "review", ""))
-        for name, some in (*letters(), *blanks()):
+        for name, some in (*letters(), *others(held), *blanks()):
             print_others(name, read(some))
     if save:
         save.mkdir(parents=True, exist_ok=True)
@@ -194,131 +184,6 @@ def bordered(digits: InkImages, sides: int) -> list[GreyImage]:
         page = np.clip(page + rng.normal(0, rng.uniform(0, 3), page.shape), 0, 255)
         made.append((page if rng.random() < 0.5 else 255 - page).astype(np.uint8))
     return made
-
-
-# ---- pages without a digit -----------------------------------------------------------------------------------------
-
-
-def letters() -> Iterator[tuple[str, list[GreyImage]]]:
-    """Draw `LETTERS` in the fonts of this machine, without those that come with matplotlib, which training sees."""
-    seen = {path.name for path in Path(mpl.get_data_path()).rglob("*.ttf")}
-    fonts = sorted(path for path in FONTS.rglob("*.[to]tf") if path.name not in seen)
-    if not fonts:
-        print(f"No fonts in {FONTS} but those of matplotlib: the letters are left out.")
-        return
-    drawn = [letter(sign, ImageFont.truetype(path, LETTER_HEIGHT)) for path in fonts for sign in LETTERS]
-    yield f"letters, {len(fonts)} fonts, black", [255 - page for page in drawn]
-    yield f"letters, {len(fonts)} fonts, white", drawn
-
-
-def letter(sign: str, font: ImageFont.FreeTypeFont) -> GreyImage:
-    """Draw one letter in white on black: uint8[64, 64]."""
-    page = Image.new("L", (LETTER_SIDE, LETTER_SIDE))
-    ImageDraw.Draw(page).text((LETTER_SIDE // 2, LETTER_SIDE // 2), sign, 255, font, anchor="mm")
-    return np.asarray(page, np.uint8)
-
-
-def blanks() -> Iterator[tuple[str, list[GreyImage]]]:
-    """Make paper of several kinds that nobody wrote on, and cut some out of photos."""
-    for name, make in BLANK_KINDS.items():
-        rng = np.random.default_rng(SEED)
-        made = [make(*blank_size(rng), rng) for _ in range(BLANKS)]
-        yield f"blank: {name}", [np.clip(page, 0, 255).astype(np.uint8) for page in made]
-    if HANDED_OUT.is_dir():
-        yield "blank: real paper", real_paper(np.random.default_rng(SEED))
-
-
-def blank_size(rng: np.random.Generator) -> tuple[int, int]:
-    """Draw a page's height and width, as likely small as large."""
-    height, width = np.exp(rng.uniform(math.log(BLANK_SIDES[0]), math.log(BLANK_SIDES[1]), 2)).astype(int).tolist()
-    return height, width
-
-
-def white(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """Light paper, even."""
-    return np.full((height, width), rng.uniform(200, 256))
-
-
-def dark(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """A dark board, even."""
-    return np.full((height, width), rng.uniform(0, 60))
-
-
-def shadowed(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """Light paper with a shadow over a part of it, whose edge is soft or sharp, and the camera's noise."""
-    across = slope(height, width, rng) - rng.uniform(0.2, 0.8)
-    shade = rng.uniform(0.1, 0.6) / (1 + np.exp(-across / rng.choice([0.01, 0.05, 0.2])))
-    return np.asarray(white(height, width, rng) * (1 - shade) + rng.normal(0, 1.5, (height, width)))
-
-
-def noisy(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """Grey of any level under strong noise."""
-    return rng.normal(rng.uniform(40, 230), rng.uniform(3, 25), (height, width))
-
-
-def ruled(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """Light paper with one to four printed lines across it, and half the time lines down it: squared paper."""
-    page = white(height, width, rng)
-    pitch, thick = max(6, height / rng.uniform(1, 5)), rng.integers(1, 3)
-    for paper in (page, page.T)[: rng.integers(1, 3)]:
-        for start in np.arange(rng.uniform(0, pitch), len(paper), pitch).astype(int):
-            paper[start : start + thick] *= rng.uniform(0.3, 0.9)
-    return page
-
-
-def gradient(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """An even slope between any two grey levels, in any direction."""
-    low, high = rng.uniform(0, 255, 2)
-    return np.asarray(low + (high - low) * slope(height, width, rng))
-
-
-def slope(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """Climb evenly in any direction: float64[height, width], 0 to 1."""
-    angle = rng.uniform(0, 2 * np.pi)
-    y, x = np.mgrid[0:height, 0:width]
-    climbed = np.cos(angle) * x + np.sin(angle) * y
-    return np.asarray((climbed - climbed.min()) / np.ptp(climbed))
-
-
-BLANK_KINDS: dict[str, Callable[[int, int, np.random.Generator], Floats]] = {
-    "white": white,
-    "dark": dark,
-    "shadowed": shadowed,
-    "noisy": noisy,
-    "ruled": ruled,
-    "gradient": gradient,
-}
-
-
-def real_paper(rng: np.random.Generator) -> list[GreyImage]:
-    """Cut squares without ink out of the handed-out photos of sheets, as many of each; faint ruling may remain."""
-    cut: list[GreyImage] = []
-    with tarfile.open(HANDED_OUT / "photos.tar.gz") as archive:
-        sheets = sorted(
-            name for name in archive.getnames() if Path(name).suffix in {".png", ".jpg"} and "/sheets/" in name
-        )
-        for sheet in sheets:
-            file = archive.extractfile(sheet)
-            assert file is not None
-            page = decode(file.read(), DecodingSettings())[0]
-            assert isinstance(page, Page), sheet
-            found: list[GreyImage] = []
-            inked = ink_of(page.grey)
-            while len(found) < BLANKS // len(sheets):
-                side = min(blank_size(rng))
-                top, left = rng.integers(0, np.array(inked.shape) - side)
-                if not inked[top : top + side, left : left + side].any():
-                    found.append(page.grey[top : top + side, left : left + side])
-            cut += found
-    return cut
-
-
-def ink_of(sheet: GreyImage) -> NDArray[np.bool_]:
-    """Mark what is darker than the paper around it, with a margin: bool[H, W]."""
-    smooth = cv2.GaussianBlur(sheet, (0, 0), 1)
-    depth = cv2.morphologyEx(smooth, cv2.MORPH_BLACKHAT, np.ones((41, 41), np.uint8))
-    margin = np.ones((7, 7), np.uint8)
-    return np.asarray(cv2.dilate((depth > INK_DEPTH).astype(np.uint8), margin), np.bool_)
 
 
 # ---- what is printed -----------------------------------------------------------------------------------------------

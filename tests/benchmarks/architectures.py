@@ -26,7 +26,8 @@ from unittest import mock
 
 import numpy as np
 import typer
-from accuracy import SEED, answers, handed_out, validation_part
+from accuracy import answers, handed_out, validation_part
+from no_digit import SEED
 from numpy.typing import NDArray
 from throughput import BATCH, CONVNET, Contestant, convnet_forward, keras_convnet, measure, timed, whole_batches
 

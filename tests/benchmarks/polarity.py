@@ -10,7 +10,8 @@ from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
-from accuracy import handed_out, slope
+from accuracy import handed_out
+from no_digit import slope
 from numpy.typing import NDArray
 
 from batchdigits import normalisation

@@ -58,7 +58,7 @@ def test_the_bundle_loads_and_predicts(made: Bundle) -> None:
 
 def test_everything_that_is_promised_stands_beside_the_bundle(made: Bundle) -> None:
     promised = ["bundle.json", "confusion.csv", "confusion.png", "history.jsonl", "learning_curves.png", "metrics.json"]
-    promised += ["model.keras", "samples.png"]  # and simulated.png, where the network learns from simulated scans
+    promised += ["model.keras", "samples.png"]
     assert [name for name in names(made.directory) if name != "checkpoints"] == promised
     for picture in made.directory.glob("*.png"):
         with Image.open(picture) as image:
@@ -134,6 +134,29 @@ def test_the_run_opens_with_what_the_data_are(
     counts = np.bincount(shipped.mnist("train")[1])
     assert ", ".join(f"{digit}: {count}" for digit, count in enumerate(counts)) in caplog.text
     assert names(tmp_path) == ["samples.png"]
+
+
+def test_a_network_that_learns_from_simulated_scans_shows_some_first_and_hears_small_sets_often(
+    tmp_path: Path, small_mnist: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[np.ndarray] = []
+
+    def stop(pixels: np.ndarray, labels: np.ndarray, *_: object) -> None:
+        given.extend((pixels, labels))
+        raise InterruptedError
+
+    monkeypatch.setattr(runs, "fit", stop)
+    with pytest.raises(InterruptedError):
+        runs.train(replace(SETTINGS, output=tmp_path, arch=Arch.CNN))
+    assert names(tmp_path) == ["samples.png", "simulated.png"]
+    with Image.open(tmp_path / "simulated.png") as image:
+        assert np.asarray(image.convert("L")).std() > 40
+    pixels, labels = given
+    digits = labels < 10
+    assert digits.sum() == 3600  # 900, four times
+    assert len(np.unique(pixels[digits].reshape(3600, -1), axis=0)) == 900
+    assert (np.bincount(labels)[[10, 11]] > 1000).all()
+    assert not pixels[labels == 11].any()
 
 
 @pytest.fixture
