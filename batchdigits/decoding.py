@@ -12,9 +12,7 @@ import re
 import stat
 import struct
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
@@ -30,6 +28,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from batchdigits.errors import Fault, FaultKind, printable
+from batchdigits.headers import gif_size, jpeg_header, orientation, png_chunks, png_header, tiff_directories, webp_size
 from batchdigits.settings import DecodingSettings
 
 MAX_SIDE: Final = 1024
@@ -46,18 +45,10 @@ _SIGNATURE = re.compile(
     rb"|(?P<GIF>GIF8[79]a)|(?P<WebP>RIFF.{4}WEBP)|(?P<BMP>BM)",
     re.DOTALL,
 )
-_PNG_HEADER = struct.Struct(">IIBB")
-_PNG_CHUNK = struct.Struct(">I4s")
-_PNG_CHECKSUM = struct.Struct(">I")
 _PNG_GREY_OR_RGB = (0, 2)  # colour types without palette and alpha
 _PNG_CHUNKS_FOR_PILLOW = frozenset({b"tRNS", b"eXIf", b"acTL"})  # transparency, orientation, animation
-_JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_BARE_MARKERS = frozenset({0x00, 0x01, *range(0xD0, 0xD9), 0xFF})  # without a length; 0xFF only fills
-_JPEG_SEGMENT = struct.Struct(">BBH")
-_JPEG_FRAME = struct.Struct(">BHHB")
 _TIFF_PHOTOMETRIC = 262
 _TIFF_BITS = 258
-_EXIF_ORIENTATION = 0x0112
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _FIRST_SIDEWAYS = 5  # EXIF orientations from here on swap width and height
@@ -223,9 +214,9 @@ def _check_size(width: int, height: int, settings: DecodingSettings) -> None:
 
 
 def _png(data: bytes, settings: DecodingSettings) -> Page:
-    width, height, depth, colour = _PNG_HEADER.unpack_from(data, 16)
+    width, height, depth, colour = png_header(data)
     _check_size(width, height, settings)
-    chunks = _png_chunks(data)
+    chunks = png_chunks(data)
     if depth == 8 and colour in _PNG_GREY_OR_RGB and _PNG_CHUNKS_FOR_PILLOW.isdisjoint(chunks):
         grey = _opencv(data, cv2.IMREAD_GRAYSCALE)
         if grey is not None:
@@ -233,52 +224,8 @@ def _png(data: bytes, settings: DecodingSettings) -> Page:
     return _with_pillow(PngImageFile, data, settings)
 
 
-def _png_chunks(data: bytes) -> list[bytes]:
-    """Return the names of a PNG's chunks before its last.
-
-    That they are whole is checked here (the checksum only of those that pixels need, whose names begin with a
-    capital): libpng would write to standard error what it finds.
-
-    Raises:
-        ValueError: the file ends before its last chunk, or a checksum is wrong.
-    """
-    names: list[bytes] = []
-    view = memoryview(data)
-    at = 8
-    while at + 12 <= len(data):
-        length, name = _PNG_CHUNK.unpack_from(data, at)
-        if name == b"IEND":
-            return names
-        names.append(name)
-        end = at + 8 + length
-        if end + 4 > len(data):
-            break
-        if name[0] < 0x60 and zlib.crc32(view[at + 4 : end]) != _PNG_CHECKSUM.unpack_from(data, end)[0]:
-            msg = f"the checksum of its chunk {name!r} is wrong"
-            raise ValueError(msg)
-        at = end + 4
-    msg = "it is cut short"
-    raise ValueError(msg)
-
-
-@dataclass(frozen=True, slots=True)
-class _JpegHeader:
-    """What a JPEG says of itself before its pixels."""
-
-    width: int
-    """Pixels as stored, before EXIF rotation."""
-    height: int
-    """Pixels as stored, before EXIF rotation."""
-    depth: int
-    """Bits of a sample."""
-    channels: int
-    """1 grey, 3 colour, 4 CMYK."""
-    orientation: int
-    """EXIF orientation, 1 to 8."""
-
-
 def _jpeg(data: bytes, settings: DecodingSettings) -> Page:
-    header = _jpeg_header(data)
+    header = jpeg_header(data)
     turned = header.orientation >= _FIRST_SIDEWAYS
     _check_size(*((header.height, header.width) if turned else (header.width, header.height)), settings)
     if header.depth == 8 and header.channels in (1, 3):
@@ -290,46 +237,6 @@ def _jpeg(data: bytes, settings: DecodingSettings) -> Page:
     return _with_pillow(JpegImageFile, data, settings)
 
 
-def _jpeg_header(data: bytes) -> _JpegHeader:
-    """Read a JPEG's segments up to the frame header.
-
-    Raises:
-        ValueError: there is none.
-        struct.error: the file ends within it.
-    """
-    orientation = 1
-    at = 2
-    while 0 <= at <= len(data) - 4:
-        prefix, marker, length = _JPEG_SEGMENT.unpack_from(data, at)
-        if prefix != 0xFF or marker in _JPEG_BARE_MARKERS:
-            at = data.find(b"\xff", at + 1)
-        elif marker in _JPEG_FRAME_MARKERS:
-            depth, height, width, channels = _JPEG_FRAME.unpack_from(data, at + 4)
-            return _JpegHeader(width, height, depth, channels, orientation)
-        else:
-            if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
-                orientation = _orientation(data[at + 4 : at + 2 + length])
-            at += 2 + length
-    msg = "it has no frame header"
-    raise ValueError(msg)
-
-
-def _orientation(exif: bytes) -> int:
-    """Return the orientation, 1 to 8, of an EXIF block; 1 where it has none or an invalid one."""
-    tiff = exif.removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4], "<")
-    try:
-        (directory,) = struct.unpack_from(order + "I", tiff, 4)
-        (entries,) = struct.unpack_from(order + "H", tiff, directory)
-        for at in range(directory + 2, directory + 2 + 12 * entries, 12):
-            tag, value = struct.unpack_from(order + "H6xH", tiff, at)
-            if tag == _EXIF_ORIENTATION:
-                return int(value) if 1 <= value <= 8 else 1
-    except struct.error:  # cut short
-        pass
-    return 1
-
-
 def _opencv(data: bytes, flags: int) -> GreyImage | None:
     """Decode as stored, without EXIF rotation; None where OpenCV cannot."""
     try:
@@ -339,15 +246,15 @@ def _opencv(data: bytes, flags: int) -> GreyImage | None:
     return None if grey is None else np.asarray(grey, np.uint8)
 
 
-def _page(grey: GreyImage, width: int, height: int, orientation: int = 1) -> Page:
+def _page(grey: GreyImage, width: int, height: int, exif_orientation: int = 1) -> Page:
     """Make a page of what was decoded, [H, W] as stored: bounded in size, and upright."""
     longer = max(grey.shape)
     if longer > MAX_SIDE:
         rows, columns = (max(1, round(side * MAX_SIDE / longer)) for side in grey.shape)
         grey = np.asarray(cv2.resize(grey, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
-    if orientation > 1:
-        grey = np.ascontiguousarray(_TURNS[orientation](grey))
-    return Page(grey, height, width) if orientation >= _FIRST_SIDEWAYS else Page(grey, width, height)
+    if exif_orientation > 1:
+        grey = np.ascontiguousarray(_TURNS[exif_orientation](grey))
+    return Page(grey, height, width) if exif_orientation >= _FIRST_SIDEWAYS else Page(grey, width, height)
 
 
 def _with_pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, settings: DecodingSettings) -> Page:
@@ -356,7 +263,7 @@ def _with_pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: byte
     image = plugin(io.BytesIO(data))
     _check_size(*image.size, settings)
     image.load()
-    return _page(_grey(image), *image.size, _orientation(image.info.get("exif", b"")))
+    return _page(_grey(image), *image.size, orientation(image.info.get("exif", b"")))
 
 
 def _bmp(data: bytes, settings: DecodingSettings) -> Page:
@@ -364,21 +271,12 @@ def _bmp(data: bytes, settings: DecodingSettings) -> Page:
 
 
 def _gif(data: bytes, settings: DecodingSettings) -> Page:
-    width, height = struct.unpack_from("<HH", data, 6)
-    _check_size(width, height, settings)
+    _check_size(*gif_size(data), settings)
     return _with_pillow(GifImageFile, data, settings)
 
 
 def _webp(data: bytes, settings: DecodingSettings) -> Page:
-    """Decode a WebP; its size is read here, for Pillow allocates the canvas before it can be asked."""
-    if data[12:16] == b"VP8X":
-        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
-    elif data[12:16] == b"VP8L":
-        (bits,) = struct.unpack_from("<I", data, 21)
-        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    else:
-        width, height = (number & 0x3FFF for number in struct.unpack_from("<HH", data, 26))
-    _check_size(width, height, settings)
+    _check_size(*webp_size(data), settings)
     return _with_pillow(WebPImageFile, data, settings)
 
 
@@ -386,38 +284,12 @@ def _tiff_pages(data: bytes, settings: DecodingSettings) -> list[Page | Fault]:
     """Decode every page of a TIFF; pages after a broken directory cannot be found, so that fault is the last."""
     _silence_pillow()
     pages: list[Page | Fault] = []
-    directories = _tiff_directories(data)
+    directories = tiff_directories(data)
     image: TiffImageFile | Fault | None = _guarded("TIFF", _open_tiff, data, directories)
     while isinstance(image, TiffImageFile):
         pages.append(_guarded("TIFF", _tiff_page, image, settings))
         image = _guarded("TIFF", _next_tiff_page, image, len(pages), directories)
     return [*pages, image] if isinstance(image, Fault) else pages
-
-
-def _tiff_directories(data: bytes) -> Iterator[int]:
-    """Follow the chain of directories, one a page; Pillow reads one that is cut short as if it were whole.
-
-    Yields:
-        The offset of each directory.
-
-    Raises:
-        ValueError: the next directory is not wholly inside the file.
-    """
-    order = "<" if data.startswith(b"II") else ">"
-    big = b"+" in data[2:4]
-    count, pointer = (struct.Struct(order + code) for code in ("QQ" if big else "HI"))
-    entry_bytes = 20 if big else 12
-    at = 8 if big else 4  # of the pointer to the first directory
-    while at + pointer.size <= len(data):
-        (directory,) = pointer.unpack_from(data, at)
-        if directory + count.size > len(data):
-            break
-        at = directory + count.size + entry_bytes * count.unpack_from(data, directory)[0]
-        if at + pointer.size > len(data):
-            break
-        yield directory
-    msg = "a page's directory is cut short"
-    raise ValueError(msg)
 
 
 def _open_tiff(data: bytes, directories: Iterator[int]) -> TiffImageFile:
