@@ -4,7 +4,7 @@ Training and prediction both pass through `normalise`. Pages of one call share e
 side on a strip of square canvases, and each step works on the whole strip, so that the cost of numpy and OpenCV calls
 is paid once a strip. A page's result does not depend on its neighbours.
 
-The steps, in order: canvas, borders, polarity, paper, ink, components, frame.
+The steps, in order: canvas, bars and borders, polarity, paper, ink, lines, components, frame.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.borders import cover_borders, turn_bars
+from batchdigits.lines import remove_lines
 from batchdigits.settings import NormalisationSettings
 
 GreyImage = NDArray[np.uint8]  # [H, W]
@@ -164,6 +165,7 @@ def _find_ink(strip: Strip, extents: Rows, settings: NormalisationSettings) -> _
     if len(uneven):
         ink[:, uneven] = _ink_on_uneven_paper(np.ascontiguousarray(strip[:, uneven]), extents[uneven])
     ink *= inside
+    remove_lines(ink, extents, settings)
     return _choose(ink, extents, settings)
 
 
