@@ -28,7 +28,17 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from batchdigits.errors import Fault, FaultKind, printable
-from batchdigits.headers import gif_size, jpeg_header, orientation, png_chunks, png_header, tiff_directories, webp_size
+from batchdigits.headers import (
+    SIGNATURE,
+    foreign,
+    gif_size,
+    jpeg_header,
+    orientation,
+    png_chunks,
+    png_header,
+    tiff_directories,
+    webp_size,
+)
 from batchdigits.settings import DecodingSettings
 
 MAX_SIDE: Final = 1024
@@ -40,11 +50,6 @@ GreyImage = NDArray[np.uint8]  # [H, W]
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
-_SIGNATURE = re.compile(
-    rb"(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<JPEG>\xff\xd8\xff)|(?P<TIFF>II[*+]\0|MM\0[*+])"
-    rb"|(?P<GIF>GIF8[79]a)|(?P<WebP>RIFF.{4}WEBP)|(?P<BMP>BM)",
-    re.DOTALL,
-)
 _PNG_GREY_OR_RGB = (0, 2)  # colour types without palette and alpha
 _PNG_CHUNKS_FOR_PILLOW = frozenset({b"tRNS", b"eXIf", b"acTL"})  # transparency, orientation, animation
 _TIFF_PHOTOMETRIC = 262
@@ -60,21 +65,6 @@ _TURNS: dict[int, Callable[[GreyImage], GreyImage]] = {
     6: lambda grey: grey.T[:, ::-1],
     7: lambda grey: grey.T[::-1, ::-1],
     8: lambda grey: grey.T[::-1],
-}
-_UNSUPPORTED = {
-    ".pdf": re.compile(rb".{0,1000}%PDF-", re.DOTALL),
-    ".avif": re.compile(rb".{4}ftypavi[fs]", re.DOTALL),
-    ".heic": re.compile(rb".{4}ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL),
-    ".jp2": re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
-    ".svg": re.compile(rb"\s*<[?!\w].{0,4000}<svg|\s*<svg", re.DOTALL),
-}
-_CONVERSIONS = {
-    ".pdf": "pdftoppm -r 300 -png IN.pdf OUT",
-    ".avif": "avifdec IN.avif OUT.png",
-    ".heic": "heif-convert IN.heic OUT.png",
-    ".heif": "heif-convert IN.heif OUT.png",
-    ".jp2": "opj_decompress -i IN.jp2 -o OUT.png",
-    ".svg": "rsvg-convert -o OUT.png IN.svg",
 }
 _EMPTY = Fault(FaultKind.UNREADABLE, "the file is empty; copy it again")
 _REDUCED_FLAGS = {
@@ -166,9 +156,9 @@ def decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Pa
     """
     if not data:
         return [_EMPTY]
-    signature = _SIGNATURE.match(data)
+    signature = SIGNATURE.match(data)
     if signature is None:
-        return [_foreign(data, ending)]
+        return [foreign(data, ending)]
     kind = str(signature.lastgroup)
     if kind == "TIFF":
         return _tiff_pages(data, settings)
@@ -359,17 +349,6 @@ def _silence_pillow() -> None:
     """
     if not warnings.filters or warnings.filters[0] != _PILLOW_FILTER:
         warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-def _foreign(data: bytes, ending: str) -> Fault:
-    """Word the fault of a file that is none of the kinds decoded here."""
-    kind = next((kind for kind, signature in _UNSUPPORTED.items() if signature.match(data)), ending)
-    if kind in _CONVERSIONS:
-        detail = f"{kind[1:].upper()} files are not read; convert it first, for example with: {_CONVERSIONS[kind]}"
-        return Fault(FaultKind.UNSUPPORTED, detail)
-    return Fault(
-        FaultKind.UNREADABLE, "its content is none of PNG, JPEG, TIFF, BMP, GIF, WebP; copy or export it again"
-    )
 
 
 _PAGE_READERS: dict[str, Callable[[bytes, DecodingSettings], Page]] = {

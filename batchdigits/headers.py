@@ -1,13 +1,23 @@
-"""What files say of themselves before their pixels: bytes in; sizes, orientation and the places of pages out.
+"""What files say of themselves before their pixels: bytes in; kind, size, orientation and the places of pages out.
 
 Read here so that a page's size is known before anything is decoded or allocated, and because codecs pass over, or
 write to standard error, what a report has to say. Errors are worded to follow «cannot be decoded as PNG: ».
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from batchdigits.errors import Fault, FaultKind
+
+SIGNATURE = re.compile(
+    rb"(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<JPEG>\xff\xd8\xff)|(?P<TIFF>II[*+]\0|MM\0[*+])"
+    rb"|(?P<GIF>GIF8[79]a)|(?P<WebP>RIFF.{4}WEBP)|(?P<BMP>BM)",
+    re.DOTALL,
+)
+"""Matches the first bytes of a file; the name of the group that matched is its kind."""
 
 _PNG_HEADER = struct.Struct(">IIBB")
 _PNG_CHUNK = struct.Struct(">I4s")
@@ -17,6 +27,21 @@ _JPEG_BARE_MARKERS = frozenset({0x00, 0x01, *range(0xD0, 0xD9), 0xFF})  # withou
 _JPEG_SEGMENT = struct.Struct(">BBH")
 _JPEG_FRAME = struct.Struct(">BHHB")
 _EXIF_ORIENTATION = 0x0112
+_UNSUPPORTED = {
+    ".pdf": re.compile(rb".{0,1000}%PDF-", re.DOTALL),
+    ".avif": re.compile(rb".{4}ftypavi[fs]", re.DOTALL),
+    ".heic": re.compile(rb".{4}ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL),
+    ".jp2": re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+    ".svg": re.compile(rb"\s*<[?!\w].{0,4000}<svg|\s*<svg", re.DOTALL),
+}
+_CONVERSIONS = {
+    ".pdf": "pdftoppm -r 300 -png IN.pdf OUT",
+    ".avif": "avifdec IN.avif OUT.png",
+    ".heic": "heif-convert IN.heic OUT.png",
+    ".heif": "heif-convert IN.heif OUT.png",
+    ".jp2": "opj_decompress -i IN.jp2 -o OUT.png",
+    ".svg": "rsvg-convert -o OUT.png IN.svg",
+}
 
 
 def png_header(data: bytes) -> tuple[int, int, int, int]:
@@ -163,3 +188,14 @@ def tiff_directories(data: bytes) -> Iterator[int]:
         yield directory
     msg = "a page's directory is cut short"
     raise ValueError(msg)
+
+
+def foreign(data: bytes, ending: str) -> Fault:
+    """Word the fault of a file that is none of the kinds decoded here."""
+    kind = next((kind for kind, signature in _UNSUPPORTED.items() if signature.match(data)), ending)
+    if kind in _CONVERSIONS:
+        detail = f"{kind[1:].upper()} files are not read; convert it first, for example with: {_CONVERSIONS[kind]}"
+        return Fault(FaultKind.UNSUPPORTED, detail)
+    return Fault(
+        FaultKind.UNREADABLE, "its content is none of PNG, JPEG, TIFF, BMP, GIF, WebP; copy or export it again"
+    )

@@ -83,14 +83,11 @@ def _runs(lines: NDArray[np.bool_]) -> NDArray[np.intp]:
 def _take_out(page: NDArray[np.uint8], first: int, end: int, crossing: NDArray[np.bool_]) -> None:
     """Clear the rows of a line, but for strokes that are darker than it, and for those that go through it."""
     line = page[first:end]
-    printed = float(np.median(line.max(0)))
+    printed = _DARKER * float(np.median(line.max(0)))
     through = np.zeros_like(page[0])
     if first > 0 and end < len(page):
-        through = np.minimum(_widened(page[first - 1]), _widened(page[end]))
-    darker = (line > _DARKER * printed) & ~crossing  # where two lines cross, they may be darker
+        # What crosses as another line does not go through, unless it is a stroke on top of it.
+        beside = np.where(crossing & (page[[first - 1, end]] <= printed), np.uint8(0), page[[first - 1, end]])
+        through = np.asarray(cv2.dilate(beside, np.ones((1, 3), np.uint8)), np.uint8).min(0)
+    darker = (line > printed) & ~crossing  # where two lines cross, they may be darker
     line[:] = np.where(darker, line, np.minimum(line, through))
-
-
-def _widened(row: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give each pixel the most of itself and its two neighbours; [W]."""
-    return np.asarray(cv2.dilate(row[None], np.ones((1, 3), np.uint8))[0], np.uint8)

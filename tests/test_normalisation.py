@@ -352,6 +352,48 @@ def test_bars_at_opposite_sides_change_nothing_where_they_invert_the_digit(
     assert_alike(found, normalised(turned), share=0.97, at_least=0.95)
 
 
+def ruled(page: Grey, *, pitch: int = 11, ink: int = 120, squared: bool = False) -> Grey:
+    """Print a line every `pitch` pixels from the left to the right edge, and from top to bottom."""
+    page = page.copy()
+    for paper in (page, page.T) if squared else (page,):
+        paper[5::pitch] = np.minimum(paper[5::pitch], ink)
+    return page
+
+
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("turn", [lambda page: page, lambda page: 255 - page])
+@pytest.mark.parametrize(("ink", "share"), [(150, 0.85), (INK, 0.75)])
+def test_ruled_paper_behind_the_digit_changes_nothing(
+    ink: int, share: float, turn: Callable[[Grey], Grey], squared: bool
+) -> None:
+    found = normalised(lambda digit: turn(ruled(on_page(digit), ink=ink, squared=squared)))
+    assert_alike(found, normalised(on_page), share=share, at_least=0.75)
+
+
+def test_a_tilted_line_is_a_line_too() -> None:
+    def above_tilted_line(digit: Grey) -> Grey:
+        page = on_page(digit)
+        height, width = page.shape
+        page[height - 6, : width // 2] = page[height - 7, width // 2 :] = INK
+        return page
+
+    assert_alike(normalised(above_tilted_line), normalised(on_page), share=0.99, at_least=0.95)
+
+
+def test_strokes_that_reach_as_far_as_the_line_make_it_a_stroke() -> None:
+    page = np.full((40, 40), PAPER, np.uint8)
+    page[4:36, 1:5] = page[4:36, 35:39] = page[20:22] = INK
+    with_bar = normalise([page]).pixels[0]
+    assert (with_bar > 128).any(0).sum() == 20  # the bar is as long as the digit is wide
+
+
+def test_lines_alone_are_no_ink_but_one_of_them_may_be_a_stroke() -> None:
+    blank = np.full((48, 48), PAPER, np.uint8)
+    pixels, ink = normalise([ruled(blank), ruled(blank, pitch=100)])
+    assert ink[:, SHARE].astype(bool).tolist() == [False, True]
+    assert not pixels[0].any()
+
+
 def test_paper_at_both_sides_of_a_broad_stroke_is_no_bar() -> None:
     page = np.full((28, 28), PAPER, np.uint8)
     page[:, 10:18] = INK
