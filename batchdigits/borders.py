@@ -4,9 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.settings import NormalisationSettings
-
-Strip = NDArray[np.uint8]  # [side, N, side]: row, canvas, column
-Rows = NDArray[np.intp]
+from batchdigits.strips import Rows, Strip
 
 _LEAST_SIDE = 24  # pixels of a page; on fewer, a stroke that fills its frame looks like a border
 _SIDES = 2

@@ -9,7 +9,7 @@ The steps, in order: canvas, bars and borders, polarity, paper, ink, lines, comp
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from batchdigits.borders import cover_borders, turn_bars
 from batchdigits.lines import remove_lines
+from batchdigits.polarity import Signs, find_polarity
 from batchdigits.settings import NormalisationSettings
+from batchdigits.strips import Rows, Strip, edges, morph, most, odd, total
 
 GreyImage = NDArray[np.uint8]  # [H, W]
 InkImages = NDArray[np.uint8]  # [N, 28, 28], bright ink on 0
 InkMeasures = NDArray[np.float32]  # [N, len(INK_MEASURES)]
-Strip = NDArray[np.uint8]  # [side, N, side]: row, canvas, column
 Boxes = NDArray[np.float32]  # [N, 4]: left, top, right, bottom in canvas pixels; right and bottom are exclusive
 Floats = NDArray[np.float32]
-Rows = NDArray[np.intp]
 
 SIDE = 28
 """Pixels: width and height of the model's input."""
@@ -62,23 +62,30 @@ def normalise(pages: Sequence[GreyImage], settings: NormalisationSettings = DEFA
     Source: 20×20 box and centre of mass: LeCun, Bottou, Bengio, Haffner, «Gradient-based learning applied to
     document recognition», Proceedings of the IEEE 86(11), 1998, section III.A.
     """
+    return _normalise(pages, np.zeros(len(pages), np.int8), settings)
+
+
+def _normalise(pages: Sequence[GreyImage], polarity: Signs, settings: NormalisationSettings) -> Normalised:
+    """Normalise pages of which some have a polarity that is known already."""
     pixels = np.zeros((len(pages), SIDE, SIDE), np.uint8)
     ink = np.zeros((len(pages), len(INK_MEASURES)), np.float32)
     longer = np.array([max(page.shape) for page in pages], np.intp)
     canvas = np.minimum(np.searchsorted(CANVAS_SIDES, longer), len(CANVAS_SIDES) - 1)
     far: list[int] = []
     crops: list[GreyImage] = []
+    seen_polarity: list[int] = []
     for number in np.unique(canvas):
         rows = np.flatnonzero(canvas == number)
         strip, extents = _strip([pages[row] for row in rows.tolist()], CANVAS_SIDES[number])
-        found = _find_ink(strip, extents, settings)
+        found = _find_ink(strip, extents, longer[rows] > settings.cut_side, polarity[rows], settings)
         pixels[rows] = _frame(found, settings)
         ink[rows] = found.measures
         for at in _reduced_too_far(found.boxes, longer[rows], CANVAS_SIDES[number], settings):
             far.append(rows[at])
+            seen_polarity.append(found.polarity[at])
             crops.append(_crop(pages[rows[at]], found.boxes[at] * longer[rows[at]] / CANVAS_SIDES[number]))
     if far:
-        near = normalise(crops, settings)
+        near = _normalise(crops, np.array(seen_polarity, np.int8), settings)
         seen = near.ink[:, 0] > 0  # what looked like ink from afar may be none from near
         pixels[np.array(far)[seen]] = near.pixels[seen]
     return Normalised(pixels, ink)
@@ -147,33 +154,49 @@ class _Found:
     """float32[N, 4]: the digit's box; zeros where no ink was found."""
     measures: InkMeasures
     """float32[N, 2]."""
+    polarity: Signs
+    """int8[N]: 1 dark ink, -1 light ink."""
 
 
-def _find_ink(strip: Strip, extents: Rows, settings: NormalisationSettings) -> _Found:
+def _find_ink(
+    strip: Strip, extents: Rows, photo: NDArray[np.bool_], polarity: Signs, settings: NormalisationSettings
+) -> _Found:
+    """Find the ink of each page.
+
+    Args:
+        strip: uint8[side, N, side].
+        extents: intp[N, 2], the height and width that each page takes.
+        photo: bool[N], whether the page is larger than a cut: it may show much paper, and much light.
+        polarity: int8[N], 1 dark ink, -1 light ink, 0 where it is to be found.
+        settings: The numbers of the steps.
+    """
     side = len(strip)
     at = np.arange(side)
     inside = (at < extents[:, :1]).T[:, :, None] & (at < extents[:, 1:])  # [side, N, side]
     strip = cover_borders(turn_bars(strip, extents, settings), extents, settings)
     level, even = _border(strip, extents, settings)
+    lit = np.flatnonzero(even & photo)  # only a drawing, or a scan of saturated white, has no light that falls off
+    even[lit] = (strip[:, lit] == level[lit, None]).mean((0, 2)) > 0.5
+    uneven = np.flatnonzero(~even)
+    uneven = uneven[~_has_two_levels(strip[:, uneven])]
+    polarity = np.where(polarity == 0, find_polarity(strip, extents, level, uneven, photo), polarity)
     # An even paper needs no estimate: ink is what is darker than it, once ink that is light on dark is turned.
-    turn = np.where(level >= _total(strip) / side**2, np.uint8(0), np.uint8(255))
+    turn = np.where(polarity > 0, np.uint8(0), np.uint8(255))
     paper = level ^ turn
     depth = paper[:, None] - np.minimum(strip ^ turn[:, None], paper[:, None])
     ink = (depth * (np.float32(255) / np.maximum(paper, 1))[:, None]).astype(np.uint8)
-    uneven = np.flatnonzero(~even)
-    uneven = uneven[~_has_two_levels(strip[:, uneven])]
     if len(uneven):
-        ink[:, uneven] = _ink_on_uneven_paper(np.ascontiguousarray(strip[:, uneven]), extents[uneven])
+        ink[:, uneven] = _ink_on_uneven_paper(strip[:, uneven] ^ turn[uneven, None])
     ink *= inside
     remove_lines(ink, extents, settings)
-    return _choose(ink, extents, settings)
+    return _choose(ink, extents, photo, polarity, settings)
 
 
 def _border(
     strip: Strip, extents: Rows, settings: NormalisationSettings
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Find the median level of each page's border, uint8[N], and tell whether that is even paper, bool[N]."""
-    border = np.sort(_edges(strip.transpose(1, 0, 2), extents), axis=1).astype(np.int16)
+    border = np.sort(edges(strip.transpose(1, 0, 2), extents), axis=1).astype(np.int16)
     median = border[:, border.shape[1] // 2]
     near = np.abs(border - median[:, None]) <= settings.flat_tolerance
     return median.astype(np.uint8), near.mean(1) > settings.flat_share
@@ -185,125 +208,40 @@ def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:
     return np.asarray(((strip == lowest) | (strip == highest)).all(0).all(1), np.bool_)
 
 
-def _ink_on_uneven_paper(strip: Strip, extents: Rows) -> Strip:
-    """Estimate the paper around every stroke, and the ink as a share of its brightness: uint8[side, N, side].
+def _ink_on_uneven_paper(page: Strip) -> Strip:
+    """Estimate the paper around every dark stroke, and the ink as a share of its brightness: uint8[side, N, side].
 
     Closing with a square wider than a stroke fills dark strokes with their paper, and keeps the edges of shadows.
     """
-    # Ink that is light on dark is turned, so that what follows sees dark ink on light paper only.
-    dark_ink = np.round(polarity_evidence(strip, extents) @ _POLARITY_WEIGHTS, 6) >= 0
-    page = np.where(dark_ink[:, None], strip, 255 - strip)
-    paper = _filter(page, _odd(_PAPER_SCALE * len(strip)), cv2.MORPH_CLOSE)
+    paper = morph(page, odd(_PAPER_SCALE * len(page)), cv2.MORPH_CLOSE)
     share = (paper - page) * (np.float32(255) / np.maximum(paper, 1))
     return np.asarray(share, np.uint8)
 
 
 _PAPER_SCALE = 0.27  # of the canvas: side of the square that is wider than any stroke
-_STROKE_SCALE = 0.16  # of the canvas: side of the square that is about as wide as a stroke
-_POLARITY_WEIGHTS = (2.6, 4.0, 2.3)
-"""Weights of the columns of `polarity_evidence`: a logistic regression on simulated scans, which
-tests/benchmarks/polarity.py repeats."""
-
-
-def polarity_evidence(strip: Strip, extents: Rows) -> NDArray[np.float64]:
-    """Gather what speaks for dark ink on light paper, above 0, and for light ink on dark paper, below 0.
-
-    A negative's evidence is the same with the other sign. Slopes of light are taken out first: the level of a page's
-    border says little where one side of it lies in a shadow.
-
-    Returns:
-        float64[N, 3]: thin dark against thin light structure, -1 to 1, by closing, which fills thin dark strokes,
-        and opening; the median of the border against the light, and the skewness of what differs from it (there is
-        less ink than paper), both in standard deviations of the page.
-    """
-    size = _odd(_STROKE_SCALE * len(strip))
-    dark = _energy(_filter(strip, size, cv2.MORPH_CLOSE) - strip)
-    light = _energy(strip - _filter(strip, size, cv2.MORPH_OPEN))
-    differs = _without_slopes(strip)
-    spread = differs.std((1, 2)) + 1e-6
-    skewness = np.cbrt((differs * differs * differs).mean((1, 2)))
-    border = np.median(_edges(differs, extents), axis=1)
-    return np.stack([(dark - light) / (dark + light + 1e-6), border / spread, -skewness / spread], axis=1)
-
-
-def _without_slopes(strip: Strip) -> NDArray[np.float64]:
-    """Subtract from each canvas the light that fits it best, bilinear in x and y: float64[N, side, side]."""
-    side, count, _ = strip.shape
-    at = np.linspace(-1, 1, side)
-    slopes = np.stack([np.ones((side, side)), *np.meshgrid(at, at), np.outer(at, at)]).reshape(4, -1)
-    slopes /= np.linalg.norm(slopes, axis=1, keepdims=True)  # orthonormal, since `at` is symmetric
-    pages = strip.transpose(1, 0, 2).reshape(count, -1).astype(np.float64)
-    return np.asarray((pages - (pages @ slopes.T) @ slopes).reshape(count, side, side))
-
-
-def _edges(pages: NDArray[Any], extents: Rows) -> NDArray[Any]:
-    """Take the border of each page [N, side, side]: [N, 4 × side] of the same dtype."""
-    every = np.arange(len(pages))
-    edges = (pages[:, 0], pages[every, extents[:, 0] - 1], pages[:, :, 0], pages[every, :, extents[:, 1] - 1])
-    return np.concatenate(edges, axis=1)
-
-
-def _odd(size: float) -> int:
-    return max(3, round(size) | 1)
-
-
-def _filter(strip: Strip, size: int, operation: int) -> Strip:
-    """Close, open or dilate every canvas with a square of `size` px, in one call over the strip.
-
-    Canvases are parted by bars as wide as the filter reaches, which hold the filter's neutral value, so that no
-    canvas sees another.
-    """
-    side, count, _ = strip.shape
-    wide = np.empty((side, count, side + size // 2), np.uint8)
-    square = np.ones((size, size), np.uint8)
-    for step, neutral in _STEPS[operation]:
-        wide[:, :, :side] = strip
-        wide[:, :, side:] = neutral
-        strip = np.asarray(step(wide.reshape(side, -1), square), np.uint8).reshape(wide.shape)[:, :, :side]
-    return strip
-
-
-_DILATE, _ERODE = (cv2.dilate, 0), (cv2.erode, 255)
-_STEPS = {cv2.MORPH_CLOSE: (_DILATE, _ERODE), cv2.MORPH_OPEN: (_ERODE, _DILATE), cv2.MORPH_DILATE: (_DILATE,)}
-
-
-def _total(strip: Strip) -> NDArray[np.uint64]:
-    """Sum each canvas, one axis at a time, which numpy does ten times as fast as both at once: uint64[N]."""
-    return np.asarray(strip.sum(0, dtype=np.uint32).sum(1), np.uint64)
-
-
-def _most(strip: Strip) -> NDArray[np.uint8]:
-    """Find the brightest pixel of each canvas: uint8[N]."""
-    return np.asarray(strip.max(0).max(1))
-
-
-def _energy(difference: Strip) -> NDArray[np.float64]:
-    """Sum the squares of each canvas: float64[N]."""
-    values = difference.astype(np.float32)  # a row sums to a whole number below 2^24: exact, whatever the strip
-    return np.asarray(np.einsum("ync,ync->yn", values, values).sum(0, dtype=np.float64))
-
-
 # ---- components ----------------------------------------------------------------------------------------------------
 
 
-def _choose(ink: Strip, extents: Rows, settings: NormalisationSettings) -> _Found:
+def _choose(
+    ink: Strip, extents: Rows, photo: NDArray[np.bool_], polarity: Signs, settings: NormalisationSettings
+) -> _Found:
     """Keep the components that make the digit, with their soft edges."""
     side, count, _ = ink.shape
-    peak = _most(ink).astype(np.float32)
+    peak = most(ink).astype(np.float32)
     faint = np.minimum(ink, (settings.ink_level * peak)[:, None].astype(np.uint8))
-    noise = settings.noise_factor * _total(faint) / extents.prod(1)
+    noise = settings.noise_factor * total(faint) / extents.prod(1)
     level = np.maximum(settings.ink_level * peak, np.minimum(noise, 0.5 * peak))
     level = np.where(peak >= 255 * settings.least_contrast, np.maximum(level, 1), 255)
 
     strokes = np.zeros((side, count, side + 1), np.uint8)  # an empty column parts the canvases
     strokes[:, :, :side] = ink >= level[:, None].astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(strokes.reshape(side, -1), connectivity=8, ltype=cv2.CV_32S)
-    components = _components(np.asarray(stats), side, extents)
+    components = _components(np.asarray(stats), side, extents, photo)
     part, other = _is_part(components, count, settings)
     mask = strokes[:, :, :side]
     littered = np.unique(components.owner[1:][~part[1:]])  # most canvases hold nothing but their digit
     mask[:, littered] = np.take(part, np.asarray(labels, np.int32).reshape(strokes.shape)[:, littered, :side])
-    kept = ink * _filter(mask, 3, cv2.MORPH_DILATE)
+    kept = ink * morph(mask, 3, cv2.MORPH_DILATE)
 
     owner = components.owner[part]
     boxes = np.tile(np.array([side, side, 0, 0], np.float32), (count, 1))
@@ -314,7 +252,7 @@ def _choose(ink: Strip, extents: Rows, settings: NormalisationSettings) -> _Foun
     largest = np.zeros(count)
     np.maximum.at(largest, components.owner, components.area * other)
     measures = np.stack([area / extents.prod(1), largest / np.maximum(area, 1)], axis=1).astype(np.float32)
-    return _Found(kept, boxes, measures)
+    return _Found(kept, boxes, measures, polarity)
 
 
 class _Components(NamedTuple):
@@ -324,15 +262,16 @@ class _Components(NamedTuple):
     box: Boxes  # [C, 4]
     area: Floats  # [C], pixels
     extents: Floats  # [C, 2], height and width of the page
+    photo: NDArray[np.bool_]  # [C], whether the page is larger than a cut
 
 
-def _components(stats: NDArray[np.int32], side: int, extents: Rows) -> _Components:
+def _components(stats: NDArray[np.int32], side: int, extents: Rows, photo: NDArray[np.bool_]) -> _Components:
     owner = stats[:, cv2.CC_STAT_LEFT] // (side + 1)
     left, top = stats[:, cv2.CC_STAT_LEFT] % (side + 1), stats[:, cv2.CC_STAT_TOP]
     right, bottom = left + stats[:, cv2.CC_STAT_WIDTH], top + stats[:, cv2.CC_STAT_HEIGHT]
     box = np.stack([left, top, right, bottom], axis=1).astype(np.float32)
     area = stats[:, cv2.CC_STAT_AREA].astype(np.float32)
-    return _Components(owner.astype(np.intp), box, area, extents[owner].astype(np.float32))
+    return _Components(owner.astype(np.intp), box, area, extents[owner].astype(np.float32), photo[owner])
 
 
 def _is_part(
@@ -349,7 +288,8 @@ def _is_part(
     down = (bottom - top >= height) & (right - left <= settings.line_thickness * width)
     # A line is only a line where there is a digit beside it: a 1 that fills its frame is alone.
     mass = np.where(across | down, 1e-3, 1.0) * found.area
-    rank = mass * np.where(edge, settings.edge_weight, 1.0)
+    edge_weight = np.where(found.photo, settings.photo_edge_weight, settings.edge_weight)
+    rank = mass * np.where(edge, edge_weight, 1.0)
     rank[0] = 0
 
     order = np.lexsort((rank[1:], found.owner[1:])) + 1
@@ -361,6 +301,7 @@ def _is_part(
     gap_y = np.maximum(top - bottom[mine], top[mine] - bottom)
     longer = np.maximum(right[mine] - left[mine], bottom[mine] - top[mine])
     part = (np.maximum(gap_x, gap_y) <= settings.part_distance * longer) & (mass >= settings.part_mass * mass[mine])
+    part &= ~(found.photo & edge & ~edge[mine])  # a shadow, or what lies beside the paper
     part[main] = True
     part[0] = False
     other = ~(part | edge | across | down)

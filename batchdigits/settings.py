@@ -50,6 +50,8 @@ class NormalisationSettings:
 
     digit_side: int = 20
     """Pixels: the longer side of the digit's box (LeCun et al. 1998)."""
+    cut_side: int = 256
+    """Pixels: a page whose longer side is larger is no cut but a photo, of much paper and light."""
     flat_tolerance: int = 4
     """Grey levels: border pixels this near to the border's median count as the same paper."""
     flat_share: float = 0.6
@@ -66,6 +68,8 @@ class NormalisationSettings:
     """A component that crosses the page and is thinner than this share of it is a printed line."""
     edge_weight: float = 0.5
     """What the mass of a component at the page's edge counts when the main one is chosen."""
+    photo_edge_weight: float = 0.03
+    """The same on a photo, which shows shadows, and what lies beside the paper."""
     part_mass: float = 0.06
     """Share of the main component's mass that another needs to be a part of the digit."""
     part_distance: float = 0.25

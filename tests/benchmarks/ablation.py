@@ -24,44 +24,34 @@ from unittest import mock
 import cv2
 import numpy as np
 import typer
-from accuracy import (
-    BORDER_SIDES,
-    DEFAULTS,
-    Answers,
-    answers,
-    bordered,
-    handed_out,
-    validation_part,
-)
+from accuracy import DEFAULTS, Answers, answers, handed_out, validation_part
 from corruptions import CORRUPTIONS
 from no_digit import SEED, blanks
 from numpy.typing import NDArray
+from printed import BORDER_SIDES, PHOTOS, bordered, of_one_bit, photographed, ruled
 
 from batchdigits import bundle, normalisation
 from batchdigits.bundle import Bundle
 from batchdigits.decisions import Status
 from batchdigits.normalisation import (
-    _POLARITY_WEIGHTS,
     SIDE,
     GreyImage,
     InkImages,
-    Rows,
-    Strip,
-    _border,
-    _filter,
+    _choose,
     _Found,
     _frame,
     _is_part,
 )
+from batchdigits.polarity import find_polarity
 from batchdigits.predictor import Predictor
 from batchdigits.settings import NormalisationSettings
+from batchdigits.strips import Rows, Strip, morph
 from batchdigits.training.augmentation import vary
 from batchdigits.training.evaluation import wilson_interval
 from batchdigits.training.shipped import Labels
 
 CORRUPTED = ("stripe", "fog", "spatter", "impulse noise")
 NAME_WIDTH, WIDTH = 30, 10  # characters of the column of steps, and of each other column
-SETTINGS = NormalisationSettings()
 
 Flags = NDArray[np.bool_]
 
@@ -128,6 +118,9 @@ def all_sets(model: Bundle, images: int) -> Iterator[Set]:
     thirds = [slice(start, None, len(BORDER_SIDES)) for start in range(len(BORDER_SIDES))]
     framed = [page for part, sides in zip(thirds, BORDER_SIDES, strict=True) for page in bordered(held[part], sides)]
     yield Set("printed borders", framed, np.concatenate([labels[part] for part in thirds]))
+    yield Set("ruled or squared", ruled(held), labels)
+    yield Set("16×16, one bit", of_one_bit(held), labels)
+    yield Set("phone photos", photographed(held[:PHOTOS]), labels[:PHOTOS])
     for name in CORRUPTED:
         yield Set(name, list(CORRUPTIONS[name](held, np.random.default_rng(SEED))), labels)
     for name, pages, of_set in handed_out():
@@ -155,47 +148,53 @@ def nothing(strip: Strip, extents: Rows, settings: NormalisationSettings) -> Str
     return strip
 
 
-def evidence_of_border(strip: Strip, extents: Rows) -> NDArray[np.float64]:
+def polarity_of_border(
+    strip: Strip, extents: Rows, level: NDArray[np.uint8], unsure: Rows, photo: Flags
+) -> NDArray[np.int8]:
     """Take the ink for dark where the border's median is no darker than the page's mean, as on even paper."""
-    level, _ = _border(strip, extents, SETTINGS)
-    sign = np.where(level >= strip.mean((0, 2)), 1.0, -1.0)
-    return np.repeat(sign[:, None], len(_POLARITY_WEIGHTS), axis=1)
+    return find_polarity(strip, extents, level, unsure[:0], photo)
 
 
-def evidence_of_dark_ink(strip: Strip, extents: Rows) -> NDArray[np.float64]:
-    """Take the ink for dark on every uneven page."""
-    return np.ones((len(extents), len(_POLARITY_WEIGHTS)))
+def always_dark(strip: Strip, extents: Rows, level: NDArray[np.uint8], unsure: Rows, photo: Flags) -> NDArray[np.int8]:
+    """Take the ink for dark on every page."""
+    return np.ones(len(extents), np.int8)
 
 
-def light_border(
-    strip: Strip, extents: Rows, settings: NormalisationSettings
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Never take the border for darker than the page, so that no even page is turned."""
-    level, even = _border(strip, extents, settings)
-    return np.maximum(level, np.ceil(strip.mean((0, 2)))).astype(np.uint8), even
+def no_photos(ink: Strip, extents: Rows, photo: Flags, *others: Any) -> _Found:
+    """Choose components on photos as on cuts."""
+    return _choose(ink, extents, np.zeros_like(photo), *others)
 
 
-def all_parts(found: Any, count: int, settings: NormalisationSettings) -> Flags:
+def lines_stay(ink: Strip, extents: Rows, settings: NormalisationSettings) -> None:
+    """Take no line out."""
+
+
+def more_levels(strip: Strip) -> Flags:
+    """Take no page for one of one bit."""
+    return np.zeros(strip.shape[1], np.bool_)
+
+
+def all_parts(found: Any, count: int, settings: NormalisationSettings) -> tuple[Flags, Flags]:
     """Keep every component."""
     part = np.ones(len(found.owner), np.bool_)
     part[0] = False  # the paper
-    return part
+    return part, np.zeros_like(part)
 
 
-def no_edge_rules(found: Any, count: int, settings: NormalisationSettings) -> Flags:
+def no_edge_rules(found: Any, count: int, settings: NormalisationSettings) -> tuple[Flags, Flags]:
     """Choose as if no component were a line, or at the page's edge."""
     inside = found._replace(extents=found.extents + 1e6, box=found.box + 1)
     return _is_part(inside, count, settings)
 
 
-def no_lines(found: Any, count: int, settings: NormalisationSettings) -> Flags:
+def no_lines(found: Any, count: int, settings: NormalisationSettings) -> tuple[Flags, Flags]:
     """Choose as if no component were a line; borders are covered as before."""
     return _is_part(found, count, replace(settings, line_thickness=0))
 
 
 def hard_edges(strip: Strip, size: int, operation: int) -> Strip:
     """Leave the mask of strokes as it is, without the soft edges around them."""
-    return strip if operation == cv2.MORPH_DILATE else _filter(strip, size, operation)
+    return strip if operation == cv2.MORPH_DILATE else morph(strip, size, operation)
 
 
 def box_centred(found: _Found, settings: NormalisationSettings) -> InkImages:
@@ -213,10 +212,12 @@ def box_centred(found: _Found, settings: NormalisationSettings) -> InkImages:
 STEPS = {
     "bars": Off(names={"turn_bars": nothing}),
     "borders": Off(names={"cover_borders": nothing}),
-    "polarity: by the border alone": Off(names={"polarity_evidence": evidence_of_border}),
-    "polarity: no turning at all": Off(names={"polarity_evidence": evidence_of_dark_ink, "_border": light_border}),
+    "polarity: by the border alone": Off(names={"find_polarity": polarity_of_border}),
+    "polarity: no turning at all": Off(names={"find_polarity": always_dark}),
     "paper: always even": Off(settings={"flat_share": -1}),
     "paper: always estimated": Off(settings={"flat_share": 1}),
+    "pages of one bit": Off(names={"_has_two_levels": more_levels}),
+    "ruled lines": Off(names={"remove_lines": lines_stay}),
     "faintest ink": Off(settings={"least_contrast": 0}),
     "noise level": Off(settings={"noise_factor": 0}),
     "component choice: keep all": Off(names={"_is_part": all_parts}),
@@ -224,7 +225,8 @@ STEPS = {
     "edge rules: none": Off(names={"_is_part": no_edge_rules}),
     "  edge weight": Off(settings={"edge_weight": 1}),
     "  lines": Off(names={"_is_part": no_lines}),
-    "soft edges": Off(names={"_filter": hard_edges}),
+    "  of photos": Off(names={"_choose": no_photos}),
+    "soft edges": Off(names={"morph": hard_edges}),
     "zoom": Off(settings={"zoom_below": 0}),
     "centre of mass: box centred": Off(names={"_frame": box_centred}),
 }

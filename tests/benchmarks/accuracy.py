@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import numpy as np
 import typer
 from corruptions import CORRUPTIONS
 from no_digit import HANDED_OUT, SEED, blanks, letters, others
 from numpy.typing import NDArray
+from printed import printed
 
 from batchdigits import bundle
 from batchdigits.bundle import Bundle
@@ -36,8 +36,6 @@ from batchdigits.training.pictures import contact_sheet
 from batchdigits.training.shipped import MNIST, Labels, mnist, pages
 
 DEFAULTS = PredictSettings(sources=())
-BORDER_SIDES = (2, 3, 4)  # of a page, along which a printed border runs
-BORDERED_SIDES = (24, 64)  # pixels of a page with a printed border
 SHOWN = 4  # images of each corruption on the contact sheet
 
 Floats = NDArray[np.float64]
@@ -81,8 +79,8 @@ def main(
             print_digits(name, read(some), of_set)
         scans = vary(held_normalised, np.random.default_rng(SEED), clean_share=0)
         print_digits("simulated scans, validation", read(scans), held_labels)
-        for sides in BORDER_SIDES:
-            print_digits(f"borders on {sides} sides, validation", read(bordered(held, sides)), held_labels)
+        for name, some in printed(held):
+            print_digits(f"{name}, validation", read(some), held_labels[: len(some)])
 
         print("\n" + heading("no digit on them", "not ok", "review", ""))
         for name, some in (*letters(), *others(held), *blanks()):
@@ -156,34 +154,6 @@ def archived(archive: str, folder: str, start: str = "") -> tuple[list[GreyImage
             found.append(page.grey)
             labels.append(int(path.parent.name))
     return found, np.array(labels, np.int8)
-
-
-def bordered(digits: InkImages, sides: int) -> list[GreyImage]:
-    """Write each digit in a printed cell of which so many sides, picked at random, are on the page.
-
-    Half of the pages are light on dark. A side runs from edge to edge, 1 to 3 px thick, 0 to 2 px from the edge, and
-    differs from its paper by 40 grey levels or more, the ink by 90 or more.
-
-    Args:
-        digits: uint8[N, 28, 28], bright ink on 0.
-        sides: How many sides of the cell are on the page, 0 to 4.
-
-    Returns:
-        N square pages of 24 to 64 px.
-    """
-    rng = np.random.default_rng(SEED)
-    made: list[GreyImage] = []
-    for digit in digits:
-        side = int(rng.integers(BORDERED_SIDES[0], BORDERED_SIDES[1] + 1))
-        ink = cv2.resize(digit, (side, side), interpolation=cv2.INTER_AREA if side < len(digit) else cv2.INTER_LINEAR)
-        paper, written, printed = rng.uniform(180, 256), rng.uniform(0, 90), rng.uniform(0, 140)
-        page = paper - (paper - written) * ink / 255
-        thick, inset = rng.integers(1, 2 + side // 32), rng.integers(0, 3)
-        for turn in rng.permutation(4)[:sides]:
-            np.rot90(page, turn)[inset : inset + thick] = printed  # a view: the page itself changes
-        page = np.clip(page + rng.normal(0, rng.uniform(0, 3), page.shape), 0, 255)
-        made.append((page if rng.random() < 0.5 else 255 - page).astype(np.uint8))
-    return made
 
 
 # ---- what is printed -----------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""Fit the weights with which the normalisation tells dark ink from light ink: `python tests/benchmarks/polarity.py`.
+"""Fit the weights by which dark ink is told from light ink: `python tests/benchmarks/polarity_weights.py`.
 
-The evidence for dark ink is weighed by a logistic regression on simulated scans of MNIST's training half whose
-polarity is known. What it prints belongs into `_POLARITY_WEIGHTS` of `batchdigits/normalisation.py`, where it is
-rounded to one decimal. The handed-out sets, and shaded copies of them, are not fitted on.
+The evidence for dark ink is weighed by two logistic regressions, on simulated scans and on simulated photos of
+MNIST's training half, whose polarity is known. What it prints belongs into `_POLARITY_WEIGHTS` of
+`batchdigits/polarity.py`, rounded to one decimal. The handed-out sets, and shaded copies of them, are not
+fitted on.
 """
 
 from collections.abc import Sequence
@@ -13,36 +14,42 @@ import numpy as np
 from accuracy import handed_out
 from no_digit import slope
 from numpy.typing import NDArray
+from printed import photographed
 
-from batchdigits import normalisation
-from batchdigits.normalisation import DEFAULTS, GreyImage, normalise, polarity_evidence
+from batchdigits import polarity
+from batchdigits.normalisation import DEFAULTS, GreyImage, normalise
+from batchdigits.polarity import polarity_evidence
 from batchdigits.training import augmentation
 from batchdigits.training.shipped import mnist
 
 SEED = 1998
-SCANS = 12_000  # to fit on; a third as many more are kept back
+SCANS, PHOTOS = 12_000, 3_000  # to fit on; a third as many more are kept back
 LIGHT_ON_DARK = ("USPS", "optdigits")  # the handed-out sets whose ink is light
+PHOTOGRAPHED = "simulated photos, kept back"
 RIDGE = 1e-3  # keeps weights finite where the evidence parts all pages
 STEPS = 40  # of Newton's method, which needs some ten
 
-Evidence = NDArray[np.float64]  # [N, 3], above 0 for dark ink
+Evidence = NDArray[np.float64]  # [N, 4], above 0 for dark ink
 
 
 def main() -> None:
     """Fit, and print how often the fitted and the present weights are wrong where the evidence decides."""
     digits = normalise(list(mnist("train")[0][: SCANS + SCANS // 3])).pixels
-    fitted = fit(evidence(scans(digits[:SCANS], SEED)))
-    print(f"weights: {', '.join(f'{weight:.2f}' for weight in fitted)}\n")
-    weights = {"fitted": fitted, "in use": np.array(normalisation._POLARITY_WEIGHTS)}
-    print(f"{'pages whose paper is uneven':40}{'pages':>7}" + "".join(f"{name:>10}" for name in weights))
+    photos = photographed(digits[: PHOTOS + PHOTOS // 3])
+    fitted = [fit(evidence(scans(digits[:SCANS], SEED))), fit(evidence(photos[:PHOTOS]))]
+    for name, some in zip(("cuts", "photos"), fitted, strict=True):
+        print(f"weights of {name}: {', '.join(f'{weight:.2f}' for weight in some)}")
+    weights = {"fitted": np.array(fitted), "in use": np.array(polarity._POLARITY_WEIGHTS)}
+    print(f"\n{'pages whose paper is uneven':40}{'pages':>7}" + "".join(f"{name:>10}" for name in weights))
     rng = np.random.default_rng(SEED)
-    kept = {"simulated scans, kept back": scans(digits[SCANS:], SEED + 1)}
+    kept = {"simulated scans, kept back": scans(digits[SCANS:], SEED + 1), PHOTOGRAPHED: photos[PHOTOS:]}
     for name, pages, _ in handed_out():
         dark = [255 - page for page in pages] if name.startswith(LIGHT_ON_DARK) else pages
         kept |= {name: dark, f"{name}, shaded": [shaded(page, rng) for page in dark]}
     for name, pages in kept.items():
         found = evidence(pages)
-        wrong = "".join(f"{np.mean(found @ some < 0):10.2%}" for some in weights.values()) if len(found) else ""
+        of_kind = [some[int(name == PHOTOGRAPHED)] for some in weights.values()]
+        wrong = "".join(f"{np.mean(found @ some < 0):10.2%}" for some in of_kind) if len(found) else ""
         print(f"{name:40}{len(found):7,}{wrong}")
 
 
@@ -61,19 +68,19 @@ def shaded(page: GreyImage, rng: np.random.Generator) -> GreyImage:
 
 def evidence(pages: Sequence[GreyImage]) -> Evidence:
     """Collect the evidence that the normalisation gathers on its way: of the pages whose paper is uneven only."""
-    found: list[Evidence] = [np.zeros((0, len(normalisation._POLARITY_WEIGHTS)))]
+    found: list[Evidence] = [np.zeros((0, len(polarity._POLARITY_WEIGHTS[0])))]
 
     def listen(*strip_and_extents: NDArray[np.intp]) -> Evidence:
         found.append(polarity_evidence(*strip_and_extents))
         return found[-1]
 
-    with patch.object(normalisation, "polarity_evidence", listen):
+    with patch.object(polarity, "polarity_evidence", listen):
         normalise(pages, replace(DEFAULTS, zoom_below=0))  # each page once
     return np.concatenate(found)
 
 
 def fit(found: Evidence) -> NDArray[np.float64]:
-    """Find the weights under which dark ink is likeliest, by Newton's method: float64[3]."""
+    """Find the weights under which dark ink is likeliest, by Newton's method: float64[4]."""
     weights = np.zeros(found.shape[1])
     for _ in range(STEPS):
         wrong = 1 / (1 + np.exp(found @ weights))
