@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from batchdigits.borders import cover_borders, turn_bars
 from batchdigits.lines import remove_lines
-from batchdigits.polarity import Signs, find_polarity
+from batchdigits.polarity import Signs, find_polarity, without_slopes_of_light
 from batchdigits.settings import NormalisationSettings
 from batchdigits.strips import Rows, Strip, edges, morph, most, odd, total
 
@@ -186,7 +186,7 @@ def _find_ink(
     depth = paper[:, None] - np.minimum(strip ^ turn[:, None], paper[:, None])
     ink = (depth * (np.float32(255) / np.maximum(paper, 1))[:, None]).astype(np.uint8)
     if len(uneven):
-        ink[:, uneven] = _ink_on_uneven_paper(strip[:, uneven] ^ turn[uneven, None])
+        ink[:, uneven] = _ink_on_uneven_paper(strip[:, uneven] ^ turn[uneven, None], extents[uneven])
     ink *= inside
     remove_lines(ink, extents, settings)
     return _choose(ink, extents, photo, polarity, settings)
@@ -208,14 +208,18 @@ def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:
     return np.asarray(((strip == lowest) | (strip == highest)).all(0).all(1), np.bool_)
 
 
-def _ink_on_uneven_paper(page: Strip) -> Strip:
+def _ink_on_uneven_paper(page: Strip, extents: Rows) -> Strip:
     """Estimate the paper around every dark stroke, and the ink as a share of its brightness: uint8[side, N, side].
 
-    Closing with a square wider than a stroke fills dark strokes with their paper, and keeps the edges of shadows.
+    Closing with a square wider than a stroke fills dark strokes with their paper, and keeps the edges of shadows. But
+    where the light falls off towards the page's edge, it finds no lighter paper beyond; so ink is only what is darker
+    than its paper after slopes of light were taken out, too.
     """
-    paper = morph(page, odd(_PAPER_SCALE * len(page)), cv2.MORPH_CLOSE)
-    share = (paper - page) * (np.float32(255) / np.maximum(paper, 1))
-    return np.asarray(share, np.uint8)
+    ink = np.full_like(page, 255)
+    for some in (page, without_slopes_of_light(page, extents)):
+        paper = morph(some, odd(_PAPER_SCALE * len(page)), cv2.MORPH_CLOSE)
+        np.minimum(ink, ((paper - some) * (np.float32(255) / np.maximum(paper, 1))).astype(np.uint8), out=ink)
+    return ink
 
 
 _PAPER_SCALE = 0.27  # of the canvas: side of the square that is wider than any stroke

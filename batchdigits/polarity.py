@@ -10,9 +10,10 @@ Signs = NDArray[np.int8]  # [N], 1 dark ink, -1 light ink, 0 unknown
 
 _STROKE_SCALES = (0.06, 0.16)  # of the canvas: sides of squares that fill thin and bold strokes
 _LIGHT_SCALE = 0.3  # of the canvas: side of the square in which the light is taken as even
+_DARKEST = 8  # grey levels of light, at least: where there is less, nothing can be told from it
 _POLARITY_WEIGHTS = ((0.7, 2.8, 4.9, 2.1), (0.5, 1.4, 0.7, 2.9))
 """Weights of the columns of `polarity_evidence`, of cuts and of photos: a logistic regression on simulated scans and
-on simulated photos, which tests/benchmarks/polarity_weights.py repeats. On a photo the border says nothing."""
+on simulated photos, which tests/benchmarks/polarity_weights.py repeats. On a photo the border says little."""
 
 
 def find_polarity(
@@ -47,7 +48,7 @@ def polarity_evidence(strip: Strip, extents: Rows) -> NDArray[np.float64]:
         dark = energy(morph(strip, size, cv2.MORPH_CLOSE) - strip)
         light = energy(strip - morph(strip, size, cv2.MORPH_OPEN))
         structure.append((dark - light) / (dark + light + 1e-6))
-    differs = _without_slopes(strip)
+    differs = np.ascontiguousarray((strip - _light(strip, extents)).transpose(1, 0, 2))
     border = np.median(edges(differs, extents), axis=1) / (differs.std((1, 2)) + 1e-6)
     nearby = (odd(_LIGHT_SCALE * len(strip)),) * 2
     for page in differs:
@@ -56,11 +57,28 @@ def polarity_evidence(strip: Strip, extents: Rows) -> NDArray[np.float64]:
     return np.stack([*structure, border, -skewness], axis=1)
 
 
-def _without_slopes(strip: Strip) -> NDArray[np.float64]:
-    """Subtract from each canvas the light that fits it best, bilinear in x and y: float64[N, side, side]."""
-    side, count, _ = strip.shape
-    at = np.linspace(-1, 1, side)
-    slopes = np.stack([np.ones((side, side)), *np.meshgrid(at, at), np.outer(at, at)]).reshape(4, -1)
-    slopes /= np.linalg.norm(slopes, axis=1, keepdims=True)  # orthonormal, since `at` is symmetric
-    pages = strip.transpose(1, 0, 2).reshape(count, -1).astype(np.float64)
-    return np.asarray((pages - (pages @ slopes.T) @ slopes).reshape(count, side, side))
+def without_slopes_of_light(strip: Strip, extents: Rows) -> Strip:
+    """Light each page evenly, where its light is bilinear in x and y: uint8[side, N, side]."""
+    light = _light(strip, extents)
+    even = strip * (light.mean((0, 2))[:, None] / np.maximum(light, _DARKEST))
+    return np.asarray(np.rint(even.clip(0, 255)), np.uint8)
+
+
+def _light(strip: Strip, extents: Rows) -> NDArray[np.float64]:
+    """Fit the light of each page, bilinear in x and y, its edges repeated beyond the page: float64[side, N, side]."""
+    light = np.empty(strip.shape)
+    for height, width in np.unique(extents, axis=0).tolist():
+        rows = np.flatnonzero((extents == (height, width)).all(1))
+        x, y = (_along(extent) for extent in (width, height))  # [2, W] and [2, H]
+        pages = strip[:height, rows, :width].transpose(1, 0, 2).astype(np.float64)
+        fitted = y.T @ (y @ pages @ x.T) @ x  # [R, H, W]
+        light[:height, rows, :width] = fitted.transpose(1, 0, 2)
+        light[:height, rows, width:] = light[:height, rows, width - 1 : width]
+        light[height:, rows] = light[height - 1, rows]
+    return light
+
+
+def _along(extent: int) -> NDArray[np.float64]:
+    """Make the two functions of a linear light along one axis, orthonormal: float64[2, extent]."""
+    slope = np.linspace(-1, 1, extent) if extent > 1 else np.zeros(1)
+    return np.stack([np.full(extent, extent**-0.5), slope / max(float(np.linalg.norm(slope)), 1e-6)])

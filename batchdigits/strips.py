@@ -16,8 +16,8 @@ Rows = NDArray[np.intp]
 def edges(pages: NDArray[Any], extents: Rows) -> NDArray[Any]:
     """Take the border of each page [N, side, side]: [N, 4 × side] of the same dtype."""
     every = np.arange(len(pages))
-    edges = (pages[:, 0], pages[every, extents[:, 0] - 1], pages[:, :, 0], pages[every, :, extents[:, 1] - 1])
-    return np.concatenate(edges, axis=1)
+    sides = (pages[:, 0], pages[every, extents[:, 0] - 1], pages[:, :, 0], pages[every, :, extents[:, 1] - 1])
+    return np.concatenate(sides, axis=1)
 
 
 def odd(size: float) -> int:
