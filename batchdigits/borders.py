@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.settings import NormalisationSettings
-from batchdigits.strips import Rows, Strip
+from batchdigits.strips import Rows, Strip, repeat_edges
 
 _LEAST_SIDE = 24  # pixels of a page; on fewer, a stroke that fills its frame looks like a border
 _SIDES = 2
@@ -34,8 +34,7 @@ def turn_bars(strip: Strip, extents: Rows, settings: NormalisationSettings) -> S
         shown = strip[:height, page, :width]
         for lying in (shown, shown.T):
             _turn(lying, settings)
-        strip[:height, page, width:] = shown[:, -1:]
-        strip[height:, page] = strip[height - 1, page]
+        repeat_edges(strip, page, height, width)
     return strip
 
 
@@ -107,6 +106,5 @@ def cover_borders(strip: Strip, extents: Rows, settings: NormalisationSettings) 
             for turn, row in enumerate(behind):
                 top = np.rot90(shown, turn)  # a view, so what is covered stays so
                 top[:row] = top[row]
-            strip[:height, page, width:] = shown[:, -1:]
-            strip[height:, page] = strip[height - 1, page]
+            repeat_edges(strip, page, height, width)
     return strip

@@ -19,7 +19,7 @@ from batchdigits.borders import cover_borders, turn_bars
 from batchdigits.lines import remove_lines
 from batchdigits.polarity import Signs, find_polarity, without_slopes_of_light
 from batchdigits.settings import NormalisationSettings
-from batchdigits.strips import Rows, Strip, edges, morph, most, odd, total
+from batchdigits.strips import Rows, Strip, edges, morph, most, odd, repeat_edges, total
 
 GreyImage = NDArray[np.uint8]  # [H, W]
 InkImages = NDArray[np.uint8]  # [N, 28, 28], bright ink on 0
@@ -106,8 +106,7 @@ def _strip(pages: Sequence[GreyImage], side: int) -> tuple[Strip, Rows]:
     for height, width in {page.shape for page in fitted}:
         same = np.flatnonzero((extents == (height, width)).all(1))
         strip[:height, same, :width] = np.stack([fitted[row] for row in same], axis=1)
-        strip[:height, same, width:] = strip[:height, same, width - 1 : width]
-        strip[height:, same] = strip[height - 1, same]
+        repeat_edges(strip, same, height, width)
     return strip, extents
 
 
@@ -179,7 +178,8 @@ def _find_ink(
     even[lit] = (strip[:, lit] == level[lit, None]).mean((0, 2)) > 0.5
     uneven = np.flatnonzero(~even)
     uneven = uneven[~_has_two_levels(strip[:, uneven])]
-    polarity = np.where(polarity == 0, find_polarity(strip, extents, level, uneven, photo), polarity)
+    unknown = uneven[polarity[uneven] == 0]
+    polarity = np.where(polarity == 0, find_polarity(strip, extents, level, unknown, photo), polarity)
     # An even paper needs no estimate: ink is what is darker than it, once ink that is light on dark is turned.
     turn = np.where(polarity > 0, np.uint8(0), np.uint8(255))
     paper = level ^ turn
@@ -223,6 +223,8 @@ def _ink_on_uneven_paper(page: Strip, extents: Rows) -> Strip:
 
 
 _PAPER_SCALE = 0.27  # of the canvas: side of the square that is wider than any stroke
+
+
 # ---- components ----------------------------------------------------------------------------------------------------
 
 

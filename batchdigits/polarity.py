@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.strips import Rows, Strip, edges, energy, morph, odd, total
+from batchdigits.strips import Rows, Strip, edges, energy, morph, odd, repeat_edges, total
 
 Signs = NDArray[np.int8]  # [N], 1 dark ink, -1 light ink, 0 unknown
 
@@ -73,8 +73,7 @@ def _light(strip: Strip, extents: Rows) -> NDArray[np.float64]:
         pages = strip[:height, rows, :width].transpose(1, 0, 2).astype(np.float64)
         fitted = y.T @ (y @ pages @ x.T) @ x  # [R, H, W]
         light[:height, rows, :width] = fitted.transpose(1, 0, 2)
-        light[:height, rows, width:] = light[:height, rows, width - 1 : width]
-        light[height:, rows] = light[height - 1, rows]
+        repeat_edges(light, rows, height, width)
     return light
 
 

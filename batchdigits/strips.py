@@ -20,6 +20,12 @@ def edges(pages: NDArray[Any], extents: Rows) -> NDArray[Any]:
     return np.concatenate(sides, axis=1)
 
 
+def repeat_edges(strip: NDArray[Any], rows: Rows | int, height: int, width: int) -> None:
+    """Fill canvases of [side, N, side] beyond their pages of height × width, in place, with the last row and column."""
+    strip[:height, rows, width:] = strip[:height, rows, width - 1 : width]
+    strip[height:, rows] = strip[height - 1, rows]
+
+
 def odd(size: float) -> int:
     """Round to an odd number of pixels, 3 at least: the side of a square that has a middle."""
     return max(3, round(size) | 1)
