@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from batchdigits.borders import cover_borders, turn_bars
 from batchdigits.lines import remove_lines
-from batchdigits.polarity import Signs, find_polarity, without_slopes_of_light
+from batchdigits.polarity import Signs, find_polarity, slopes_of_light, weigh_polarity, without_slopes
 from batchdigits.settings import NormalisationSettings
 from batchdigits.strips import Rows, Strip, edges, morph, most, odd, repeat_edges, total
 
@@ -110,19 +110,16 @@ def _strip(pages: Sequence[GreyImage], side: int) -> tuple[Strip, Rows]:
     return strip, extents
 
 
-_HALVE_FROM = 4  # times the canvas: a row or column that is cut off weighs less than a hundredth of the page
-
-
 def _fit(page: GreyImage, side: int) -> GreyImage:
-    if max(page.shape) <= side:
-        return page
-    while min(page.shape) >= 2 and max(page.shape) >= _HALVE_FROM * side:  # an exact half is the cheapest reduction
+    """Reduce a page so that its longer side fits: by halves first, the cheapest exact reduction, then linearly."""
+    while min(page.shape) > 1 and max(page.shape) >= 2 * side:
         rows, columns = (extent // 2 for extent in page.shape)
-        half = page[: 2 * rows, : 2 * columns]
+        half = page[: 2 * rows, : 2 * columns]  # an odd row or column is left out
         page = np.asarray(cv2.resize(half, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
-    longer = max(page.shape)
+    if (longer := max(page.shape)) <= side:
+        return page
     height, width = (max(1, round(extent * side / longer)) for extent in page.shape)
-    return np.asarray(cv2.resize(page, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(page, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _reduced_too_far(boxes: Boxes, longer: Rows, side: int, settings: NormalisationSettings) -> Rows:
@@ -178,15 +175,15 @@ def _find_ink(
     even[lit] = (strip[:, lit] == level[lit, None]).mean((0, 2)) > 0.5
     uneven = np.flatnonzero(~even)
     uneven = uneven[~_has_two_levels(strip[:, uneven])]
-    unknown = uneven[polarity[uneven] == 0]
-    polarity = np.where(polarity == 0, find_polarity(strip, extents, level, unknown, photo), polarity)
     # An even paper needs no estimate: ink is what is darker than it, once ink that is light on dark is turned.
+    known, polarity = polarity, np.where(polarity == 0, find_polarity(strip, level), polarity)
     turn = np.where(polarity > 0, np.uint8(0), np.uint8(255))
     paper = level ^ turn
     depth = paper[:, None] - np.minimum(strip ^ turn[:, None], paper[:, None])
     ink = (depth * (np.float32(255) / np.maximum(paper, 1))[:, None]).astype(np.uint8)
     if len(uneven):
-        ink[:, uneven] = _ink_on_uneven_paper(strip[:, uneven] ^ turn[uneven, None], extents[uneven])
+        some = strip[:, uneven], extents[uneven], photo[uneven], known[uneven]
+        ink[:, uneven], polarity[uneven] = _find_ink_on_uneven_paper(*some)
     ink *= inside
     remove_lines(ink, extents, settings)
     return _choose(ink, extents, photo, polarity, settings)
@@ -208,18 +205,35 @@ def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:
     return np.asarray(((strip == lowest) | (strip == highest)).all(0).all(1), np.bool_)
 
 
-def _ink_on_uneven_paper(page: Strip, extents: Rows) -> Strip:
-    """Estimate the paper around every dark stroke, and the ink as a share of its brightness: uint8[side, N, side].
+def _find_ink_on_uneven_paper(
+    strip: Strip, extents: Rows, photo: NDArray[np.bool_], polarity: Signs
+) -> tuple[Strip, Signs]:
+    """Estimate the paper around every dark stroke, and the ink as a share of its brightness.
 
     Closing with a square wider than a stroke fills dark strokes with their paper, and keeps the edges of shadows. But
     where the light falls off towards the page's edge, it finds no lighter paper beyond; so ink is only what is darker
     than its paper after slopes of light were taken out, too.
+
+    Args:
+        strip: uint8[side, N, side].
+        extents: intp[N, 2], the height and width that each page takes.
+        photo: bool[N], whether the page is larger than a cut.
+        polarity: int8[N], 1 dark ink, -1 light ink, 0 where it is to be found.
+
+    Returns:
+        The ink, uint8[side, N, side], and the polarity, int8[N], all known.
     """
+    light = slopes_of_light(strip, extents)
+    unknown = np.flatnonzero(polarity == 0)
+    if len(unknown):
+        polarity[unknown] = weigh_polarity(strip[:, unknown], light[:, unknown], extents[unknown], photo[unknown])
+    dark = (polarity > 0)[:, None]
+    page = np.where(dark, strip, ~strip)
     ink = np.full_like(page, 255)
-    for some in (page, without_slopes_of_light(page, extents)):
+    for some in (page, without_slopes(page, np.where(dark, light, 255 - light))):
         paper = morph(some, odd(_PAPER_SCALE * len(page)), cv2.MORPH_CLOSE)
         np.minimum(ink, ((paper - some) * (np.float32(255) / np.maximum(paper, 1))).astype(np.uint8), out=ink)
-    return ink
+    return ink, polarity
 
 
 _PAPER_SCALE = 0.27  # of the canvas: side of the square that is wider than any stroke
@@ -294,8 +308,7 @@ def _is_part(
     down = (bottom - top >= height) & (right - left <= settings.line_thickness * width)
     # A line is only a line where there is a digit beside it: a 1 that fills its frame is alone.
     mass = np.where(across | down, 1e-3, 1.0) * found.area
-    edge_weight = np.where(found.photo, settings.photo_edge_weight, settings.edge_weight)
-    rank = mass * np.where(edge, edge_weight, 1.0)
+    rank = mass * np.where(edge & found.photo, settings.edge_weight, 1.0)
     rank[0] = 0
 
     order = np.lexsort((rank[1:], found.owner[1:])) + 1

@@ -4,38 +4,45 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.strips import Rows, Strip, edges, energy, morph, odd, repeat_edges, total
+from batchdigits.strips import Rows, Strip, edges, energy, morph, odd, total
 
+Floats = NDArray[np.float32]
 Signs = NDArray[np.int8]  # [N], 1 dark ink, -1 light ink, 0 unknown
 
 _STROKE_SCALES = (0.06, 0.16)  # of the canvas: sides of squares that fill thin and bold strokes
 _LIGHT_SCALE = 0.3  # of the canvas: side of the square in which the light is taken as even
 _DARKEST = 8  # grey levels of light, at least: where there is less, nothing can be told from it
-_POLARITY_WEIGHTS = ((0.7, 2.8, 4.9, 2.1), (0.5, 1.4, 0.7, 2.9))
+_POLARITY_WEIGHTS = ((0.3, 2.9, 4.8, 2.1), (0.6, 1.4, 0.9, 2.9))
 """Weights of the columns of `polarity_evidence`, of cuts and of photos: a logistic regression on simulated scans and
 on simulated photos, which tests/benchmarks/polarity_weights.py repeats. On a photo the border says little."""
 
 
-def find_polarity(
-    strip: Strip, extents: Rows, level: NDArray[np.uint8], uneven: Rows, photo: NDArray[np.bool_]
-) -> Signs:
-    """Tell dark ink from light ink: int8[N], 1 or -1.
+def find_polarity(strip: Strip, level: NDArray[np.uint8]) -> Signs:
+    """Tell dark ink from light ink on even paper, where the border's level is the paper's: int8[N], 1 or -1."""
+    return _sign(level >= total(strip) / len(strip) ** 2)
 
-    The border of even paper is the paper's. Where the paper is uneven, the evidence is weighed.
-    """
-    dark = level >= total(strip) / len(strip) ** 2
-    if len(uneven):
-        evidence = polarity_evidence(np.ascontiguousarray(strip[:, uneven]), extents[uneven])
-        weights = np.array(_POLARITY_WEIGHTS)[photo[uneven].astype(np.intp)]  # [U, 4]
-        dark[uneven] = np.round((evidence * weights).sum(1), 6) >= 0
+
+def weigh_polarity(strip: Strip, light: Floats, extents: Rows, photo: NDArray[np.bool_]) -> Signs:
+    """Tell dark ink from light ink on uneven paper, by weighing evidence: int8[N], 1 or -1."""
+    weights = np.array(_POLARITY_WEIGHTS)[photo.astype(np.intp)]  # [N, 4]
+    evidence = polarity_evidence(strip, light, extents)
+    return _sign(np.round((evidence * weights).sum(1), 6) >= 0)
+
+
+def _sign(dark: NDArray[np.bool_]) -> Signs:
     return np.where(dark, np.int8(1), np.int8(-1))
 
 
-def polarity_evidence(strip: Strip, extents: Rows) -> NDArray[np.float64]:
+def polarity_evidence(strip: Strip, light: Floats, extents: Rows) -> NDArray[np.float64]:
     """Gather what speaks for dark ink on light paper, above 0, and for light ink on dark paper, below 0.
 
     A negative's evidence is the same with the other sign. Slopes of light are taken out first: the level of a page's
     border says little where one side of it lies in a shadow.
+
+    Args:
+        strip: uint8[side, N, side].
+        light: float32[side, N, side], the pages' `slopes_of_light`.
+        extents: intp[N, 2], the height and width that each page takes.
 
     Returns:
         float64[N, 4]: thin dark against thin light structure at two scales, -1 to 1, by closing, which fills thin
@@ -45,10 +52,10 @@ def polarity_evidence(strip: Strip, extents: Rows) -> NDArray[np.float64]:
     structure = []
     for scale in _STROKE_SCALES:
         size = odd(scale * len(strip))
-        dark = energy(morph(strip, size, cv2.MORPH_CLOSE) - strip)
-        light = energy(strip - morph(strip, size, cv2.MORPH_OPEN))
-        structure.append((dark - light) / (dark + light + 1e-6))
-    differs = np.ascontiguousarray((strip - _light(strip, extents)).transpose(1, 0, 2))
+        for_dark = energy(morph(strip, size, cv2.MORPH_CLOSE) - strip)
+        for_light = energy(strip - morph(strip, size, cv2.MORPH_OPEN))
+        structure.append((for_dark - for_light) / (for_dark + for_light + 1e-6))
+    differs = np.ascontiguousarray((strip - light).transpose(1, 0, 2))
     border = np.median(edges(differs, extents), axis=1) / (differs.std((1, 2)) + 1e-6)
     nearby = (odd(_LIGHT_SCALE * len(strip)),) * 2
     for page in differs:
@@ -57,27 +64,33 @@ def polarity_evidence(strip: Strip, extents: Rows) -> NDArray[np.float64]:
     return np.stack([*structure, border, -skewness], axis=1)
 
 
-def without_slopes_of_light(strip: Strip, extents: Rows) -> Strip:
-    """Light each page evenly, where its light is bilinear in x and y: uint8[side, N, side]."""
-    light = _light(strip, extents)
+def slopes_of_light(strip: Strip, extents: Rows) -> Floats:
+    """Fit the light of each page, bilinear in x and y, its edges repeated beyond the page: float32[side, N, side]."""
+    heights, widths = extents.T
+    pages = strip.transpose(1, 0, 2).astype(np.float32)  # [N, side, side]
+    down, across = (_linear(lengths, len(strip)) for lengths in (heights, widths))
+    fitted = _within(down, heights).transpose(0, 2, 1) @ pages @ _within(across, widths)  # [N, 2, 2]
+    return np.asarray((down @ fitted @ across.transpose(0, 2, 1)).transpose(1, 0, 2), np.float32)
+
+
+def without_slopes(strip: Strip, light: Floats) -> Strip:
+    """Light each page evenly, where its light is `light`, of the same shape: uint8[side, N, side]."""
     even = strip * (light.mean((0, 2))[:, None] / np.maximum(light, _DARKEST))
     return np.asarray(np.rint(even.clip(0, 255)), np.uint8)
 
 
-def _light(strip: Strip, extents: Rows) -> NDArray[np.float64]:
-    """Fit the light of each page, bilinear in x and y, its edges repeated beyond the page: float64[side, N, side]."""
-    light = np.empty(strip.shape)
-    for height, width in np.unique(extents, axis=0).tolist():
-        rows = np.flatnonzero((extents == (height, width)).all(1))
-        x, y = (_along(extent) for extent in (width, height))  # [2, W] and [2, H]
-        pages = strip[:height, rows, :width].transpose(1, 0, 2).astype(np.float64)
-        fitted = y.T @ (y @ pages @ x.T) @ x  # [R, H, W]
-        light[:height, rows, :width] = fitted.transpose(1, 0, 2)
-        repeat_edges(light, rows, height, width)
-    return light
+def _linear(lengths: Rows, side: int) -> Floats:
+    """Make the two functions of a linear light along one axis, orthonormal on each page: float32[N, side, 2].
+
+    Beyond the page its last value is repeated.
+    """
+    last = (lengths - 1)[:, None]
+    level = np.repeat(lengths[:, None] ** -0.5, side, axis=1)
+    slope = np.minimum(np.arange(side), last) - last / 2
+    norm = np.sqrt(lengths * (lengths**2 - 1) / 12)[:, None]  # of 0, 1, 2 … about their mean
+    return np.stack([level, slope / np.maximum(norm, 0.5)], axis=2).astype(np.float32)
 
 
-def _along(extent: int) -> NDArray[np.float64]:
-    """Make the two functions of a linear light along one axis, orthonormal: float64[2, extent]."""
-    slope = np.linspace(-1, 1, extent) if extent > 1 else np.zeros(1)
-    return np.stack([np.full(extent, extent**-0.5), slope / max(float(np.linalg.norm(slope)), 1e-6)])
+def _within(functions: Floats, lengths: Rows) -> Floats:
+    """Set functions [N, side, 2] to zero beyond their pages."""
+    return functions * (np.arange(functions.shape[1]) < lengths[:, None])[:, :, None]

@@ -45,7 +45,7 @@ class DecodingSettings:
 class NormalisationSettings:
     """The numbers of the normalisation; they travel in the bundle, since the model was trained behind them."""
 
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
     """Rises when `normalisation` does something else to pixels under the same numbers."""
 
     digit_side: int = 20
@@ -66,10 +66,9 @@ class NormalisationSettings:
     """Share of the darkest ink from which a pixel belongs to a stroke."""
     line_thickness: float = 0.12
     """A component that crosses the page and is thinner than this share of it is a printed line."""
-    edge_weight: float = 0.5
-    """What the mass of a component at the page's edge counts when the main one is chosen."""
-    photo_edge_weight: float = 0.03
-    """The same on a photo, which shows shadows, and what lies beside the paper."""
+    edge_weight: float = 0.03
+    """What the mass of a component at the edge of a photo counts when the main one is chosen: it may be a shadow, or
+    what lies beside the paper."""
     part_mass: float = 0.06
     """Share of the main component's mass that another needs to be a part of the digit."""
     part_distance: float = 0.25

@@ -18,16 +18,20 @@ _GAP = 2  # empty rows between the digits of one tall image
 _KNOTS = 5  # the elastic field is drawn on 5×5 knots and spread smoothly over the page
 _PAGE_SIDES = (24, 32, 48, 64)  # pixels; pages of one group are made together
 _LIGHT_ON_DARK = 0.35  # share of the scanned pages: chalk, negatives, MNIST itself
+_DIGIT_SIDE = 20  # pixels of a normalised digit
+_FEWEST_PIXELS = 11  # of a digit that can be read
+_MOST_STRETCHED = 3.0  # times as wide as it was: more, and a 1 is a block
 _CLEAN_SIDE = 40  # pixels of a clean page; the digit's 20 px box may grow and turn without leaving it
 
 
-def vary(digits: InkImages, rng: np.random.Generator, *, clean_share: float = 0.5) -> list[GreyImage]:
+def vary(digits: InkImages, rng: np.random.Generator, *, clean_share: float = 0.6) -> list[GreyImage]:
     """Write each digit anew on a page of its own.
 
     Args:
         digits: uint8[N, 28, 28], bright ink on 0; a row without ink becomes a page without a digit.
         rng: The only source of randomness.
-        clean_share: Share of the digits, the first ones, that are only turned, bent and re-inked, on even paper.
+        clean_share: Share of the digits, the first ones, that stand on even paper: turned, bent and re-inked, and
+            some of them spoilt. A page without a digit is a simulated scan always: of even paper nothing can be learnt.
 
     Returns:
         N pages in the order of the digits.
@@ -37,13 +41,14 @@ def vary(digits: InkImages, rng: np.random.Generator, *, clean_share: float = 0.
     """
     if len(digits) > _MOST:
         return vary(digits[:_MOST], rng, clean_share=clean_share) + vary(digits[_MOST:], rng, clean_share=clean_share)
-    clean = round(clean_share * len(digits))
-    pages = list(_clean(digits[:clean], rng)) if clean else []
-    groups = np.array_split(np.arange(clean, len(digits)), len(_PAGE_SIDES))
-    for side, rows in zip(_PAGE_SIDES, groups, strict=True):
+    inked = digits.any((1, 2))
+    clean = np.flatnonzero(inked)[: round(clean_share * np.count_nonzero(inked))]
+    made = dict(zip(clean.tolist(), _clean(digits[clean], rng), strict=True)) if len(clean) else {}
+    scanned = np.setdiff1d(np.arange(len(digits)), clean)
+    for side, rows in zip(_PAGE_SIDES, np.array_split(scanned, len(_PAGE_SIDES)), strict=True):
         if len(rows):
-            pages += _scanned(digits[rows], side, rng)
-    return pages
+            made |= zip(rows.tolist(), _scanned(digits[rows], side, rng), strict=True)
+    return [made[row] for row in range(len(digits))]
 
 
 # ---- clean pages -----------------------------------------------------------------------------------------------------
@@ -182,21 +187,27 @@ def _scanned(digits: InkImages, side: int, rng: np.random.Generator) -> list[Gre
     """Write digits on simulated paper, and photograph or scan it."""
     scale, at = _placement(digits, side, rng)
     ink = _re_ink(_write(digits, side, scale, at, rng), scale.mean(1)[:, None, None], rng)
-    _spoil(ink, rng)
-    strength = _some(0.6, rng.uniform(0.3, 1, len(digits)), rng, otherwise=1.0)
+    inked = np.asarray(ink.any((1, 2)), np.bool_)
+    one_bit = rng.random(len(digits)) < 0.12
+    strength = np.where(one_bit, 1, _some(0.6, rng.uniform(0.3, 1, len(digits)), rng, otherwise=1.0))
     ink *= strength[:, None, None]
     _add_neighbours(ink, digits, side, scale, at, rng)
-    _add_lines(ink, rng)
-    _rule(ink, rng)
+    _add_lines(ink, np.flatnonzero(inked), rng)
+    _rule(ink, np.where(inked, 0.05, 0.2), rng)
     _add_specks(ink, rng)
-    light = _paper(len(digits), side, rng) * (1 - ink)
+    paper = _paper(len(digits), side, rng)
+    empty = np.flatnonzero(~inked)
+    paper[empty] *= _paper(len(empty), side, rng)  # of even paper nothing can be learnt
+    paper[one_bit] = 1  # who thresholds a page has seen to its light
+    light = paper * (1 - ink)
     turned = rng.random(len(digits)) < _LIGHT_ON_DARK
     light = np.where(turned[:, None, None], 1 - light, light)
     noise = _some(0.5, rng.uniform(0, 0.035, len(digits)), rng) + _some(0.06, rng.uniform(0, 0.1, len(digits)), rng)
-    light += rng.normal(0, 1, light.shape).astype(np.float32) * noise[:, None, None]
+    noise = np.where(inked, noise * strength, _some(0.6, rng.uniform(0, 0.1, len(digits)), rng))
+    light += rng.normal(0, 1, light.shape).astype(np.float32) * noise[:, None, None].astype(np.float32)
     pages = np.asarray(np.clip(255 * light, 0, 255), np.uint8)
-    _add_impulses(pages, rng)
-    return [_captured(page, rng) for page in pages]
+    fewest = side * _FEWEST_PIXELS / (_DIGIT_SIDE * scale.max(1))
+    return [_captured(*page, rng) for page in zip(pages, inked, one_bit, fewest, strict=True)]
 
 
 def _some(share: float, values: NDArray[np.float64], rng: np.random.Generator, otherwise: float = 0.0) -> Floats:
@@ -217,7 +228,7 @@ def _placement(digits: InkImages, side: int, rng: np.random.Generator) -> tuple[
     # Some digits are stretched to the frame, wholly or on the way to it.
     stretch = np.where(rng.random(count) < 0.15, 1.0, _some(0.3, rng.uniform(0, 0.7, count), rng))[:, None]
     scale = even ** (1 - stretch) * filled**stretch * np.exp(rng.normal(0, 0.07, (count, 2)))
-    scale = np.minimum(scale, filled * 1.03)
+    scale = np.minimum(scale, np.minimum(filled * 1.03, _MOST_STRETCHED * even))
     free = np.maximum(side - scale * size, 0)
     corner = rng.uniform(0, 1, (count, 2)) * free
     at = corner + scale * (SIDE / 2 - box[:, :, 0])
@@ -248,29 +259,33 @@ def _add_neighbours(
     ink[rows] = np.maximum(ink[rows], fragment * ink[rows].max((1, 2), keepdims=True))
 
 
-def _add_lines(ink: Inks, rng: np.random.Generator) -> None:
-    """Rule some pages, and leave parts of a printed cell's border on others."""
-    count, side, _ = ink.shape
+def _add_lines(ink: Inks, inked: NDArray[np.intp], rng: np.random.Generator) -> None:
+    """Rule some of the pages with a digit, and leave parts of a printed cell's border on others.
+
+    An empty page with one line on it looks like a 1.
+    """
+    count, side = len(inked), ink.shape[1]
     pixel = np.arange(side, dtype=np.float32) + 0.5
     for axis in (0, 1):
         for near_edge in (0.0, 1.0, None):
             share = 0.07 if near_edge is None else 0.12
             strength = _some(share, np.asarray(rng.uniform(0.1, 0.8, count)), rng)
-            rows = np.flatnonzero(strength)
+            ruled = np.flatnonzero(strength)
+            rows = inked[ruled]
             inset = rng.uniform(-0.02, 0.07, len(rows)) * side
             where = rng.uniform(0, side, len(rows)) if near_edge is None else np.abs(near_edge * side - inset)
             thick = rng.uniform(0.5, 0.5 + side / 24, len(rows))
             tilt = rng.normal(0, 0.012, (len(rows), 1)) * (pixel - side / 2)  # [R, side], along the line
             distance = np.abs(pixel - where[:, None, None] - tilt[:, :, None])  # [R, along, across]
-            line = np.clip(thick[:, None, None] / 2 + 0.5 - distance, 0, 1) * strength[rows, None, None]
+            line = np.clip(thick[:, None, None] / 2 + 0.5 - distance, 0, 1) * strength[ruled, None, None]
             line = line if axis else line.transpose(0, 2, 1)
             ink[rows] = np.maximum(ink[rows], line.astype(np.float32))
 
 
-def _rule(ink: Inks, rng: np.random.Generator) -> None:
+def _rule(ink: Inks, share: NDArray[np.float64], rng: np.random.Generator) -> None:
     """Print faint lines at even distances on some pages, and across them on some of these: ruled, squared paper."""
     side = ink.shape[1]
-    for row in np.flatnonzero(rng.random(len(ink)) < 0.05):
+    for row in np.flatnonzero(rng.random(len(ink)) < share):
         pitch, thick, strength = rng.uniform(5, 0.8 * side), rng.uniform(0.5, 1.5), rng.uniform(0.08, 0.6)
         for paper in (ink[row], ink[row].T)[: rng.integers(1, 3)]:
             from_line = np.abs((np.arange(side) + rng.uniform(0, pitch)) % pitch - pitch / 2)
@@ -301,7 +316,7 @@ def _paper(count: int, side: int, rng: np.random.Generator) -> Inks:
             wave += np.sin(fx * across + fy * across[:, None] + rng.uniform(0, 6, (count, 1, 1)).astype(np.float32))
         paper = paper * (1 - depth * (wave > 0.5))
     # Shadow: from a soft slope to a sharp edge, in any direction.
-    dark = _some(0.45, rng.uniform(0.1, 0.75, count), rng)[:, None, None]
+    dark = _some(0.4, rng.uniform(0.1, 0.65, count), rng)[:, None, None]
     angle = rng.uniform(0, 2 * np.pi, (count, 1, 1)).astype(np.float32)
     along = np.cos(angle) * across + np.sin(angle) * across[:, None]
     width = rng.choice(np.array([0.02, 0.1, 0.3, 1.0], np.float32), (count, 1, 1))
@@ -315,20 +330,22 @@ def _paper(count: int, side: int, rng: np.random.Generator) -> Inks:
     return np.asarray(paper, np.float32)
 
 
-def _captured(page: GreyImage, rng: np.random.Generator) -> GreyImage:
-    """Cut, blur, shrink, compress or threshold one page, or leave it as it is."""
-    chance = rng.random(5)
-    height, width = page.shape
+def _captured(page: GreyImage, inked: bool, one_bit: bool, fewest: float, rng: np.random.Generator) -> GreyImage:
+    """Cut, blur, shrink to `fewest` pixels at least, compress or threshold one page, or leave it as it is."""
+    chance = rng.random(3)
+    if not inked:
+        page = page[: int(len(page) * rng.uniform(0.3, 1)), : int(len(page) * rng.uniform(0.3, 1))]
+    side = max(page.shape)
     if chance[0] < 0.25:  # out of focus
-        page = np.asarray(cv2.GaussianBlur(page, (0, 0), rng.uniform(0.3, width / 32)), np.uint8)
-    if chance[1] < 0.2:  # few pixels
-        small = int(rng.integers(13, 22))
-        if small < width:
+        page = np.asarray(cv2.GaussianBlur(page, (0, 0), rng.uniform(0.3, 0.2 + side / 32)), np.uint8)
+    if chance[1] < 0.2 and inked:  # few pixels
+        small = max(int(rng.integers(13, 22)), int(fewest))
+        if small < side:
             page = np.asarray(cv2.resize(page, (small, small), interpolation=cv2.INTER_AREA), np.uint8)
     if chance[2] < 0.15:  # strong compression
         _, data = cv2.imencode(".jpg", page, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(12, 70))])
         page = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)
-    if chance[3] < 0.12:  # one bit
+    if one_bit:
         level, _ = cv2.threshold(page, 0, 255, cv2.THRESH_OTSU)
         page = np.where(page > level + rng.normal(0, 8), np.uint8(255), np.uint8(0))
     return page

@@ -8,6 +8,7 @@ fitted on.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -70,8 +71,8 @@ def evidence(pages: Sequence[GreyImage]) -> Evidence:
     """Collect the evidence that the normalisation gathers on its way: of the pages whose paper is uneven only."""
     found: list[Evidence] = [np.zeros((0, len(polarity._POLARITY_WEIGHTS[0])))]
 
-    def listen(*strip_and_extents: NDArray[np.intp]) -> Evidence:
-        found.append(polarity_evidence(*strip_and_extents))
+    def listen(*pages_and_light: NDArray[Any]) -> Evidence:
+        found.append(polarity_evidence(*pages_and_light))
         return found[-1]
 
     with patch.object(polarity, "polarity_evidence", listen):
