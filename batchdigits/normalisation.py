@@ -308,7 +308,8 @@ def _is_part(
     down = (bottom - top >= height) & (right - left <= settings.line_thickness * width)
     # A line is only a line where there is a digit beside it: a 1 that fills its frame is alone.
     mass = np.where(across | down, 1e-3, 1.0) * found.area
-    rank = mass * np.where(edge & found.photo, settings.edge_weight, 1.0)
+    edge_weight = np.where(found.photo, settings.photo_edge_weight, settings.edge_weight)
+    rank = mass * np.where(edge, edge_weight, 1.0)
     rank[0] = 0
 
     order = np.lexsort((rank[1:], found.owner[1:])) + 1

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from batchdigits.strips import Rows, Strip, edges, energy, morph, odd, total
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.float64]
 Signs = NDArray[np.int8]  # [N], 1 dark ink, -1 light ink, 0 unknown
 
 _STROKE_SCALES = (0.06, 0.16)  # of the canvas: sides of squares that fill thin and bold strokes
@@ -41,7 +41,7 @@ def polarity_evidence(strip: Strip, light: Floats, extents: Rows) -> NDArray[np.
 
     Args:
         strip: uint8[side, N, side].
-        light: float32[side, N, side], the pages' `slopes_of_light`.
+        light: float64[side, N, side], the pages' `slopes_of_light`.
         extents: intp[N, 2], the height and width that each page takes.
 
     Returns:
@@ -65,9 +65,9 @@ def polarity_evidence(strip: Strip, light: Floats, extents: Rows) -> NDArray[np.
 
 
 def slopes_of_light(strip: Strip, extents: Rows) -> Floats:
-    """Fit the light of each page, bilinear in x and y, its edges repeated beyond the page: float32[side, N, side]."""
+    """Fit the light of each page, bilinear in x and y, its edges repeated beyond the page: float64[side, N, side]."""
     heights, widths = extents.T
-    pages = strip.transpose(1, 0, 2).astype(np.float32)  # [N, side, side]
+    pages = strip.transpose(1, 0, 2).astype(np.float64)  # [N, side, side]
     down, across = (_linear(lengths, len(strip)) for lengths in (heights, widths))
     fitted = _within(down, heights).transpose(0, 2, 1) @ pages @ _within(across, widths)  # [N, 2, 2]
     return np.asarray((down @ fitted @ across.transpose(0, 2, 1)).transpose(1, 0, 2), np.float32)
@@ -80,7 +80,7 @@ def without_slopes(strip: Strip, light: Floats) -> Strip:
 
 
 def _linear(lengths: Rows, side: int) -> Floats:
-    """Make the two functions of a linear light along one axis, orthonormal on each page: float32[N, side, 2].
+    """Make the two functions of a linear light along one axis, orthonormal on each page: float64[N, side, 2].
 
     Beyond the page its last value is repeated.
     """
@@ -88,7 +88,7 @@ def _linear(lengths: Rows, side: int) -> Floats:
     level = np.repeat(lengths[:, None] ** -0.5, side, axis=1)
     slope = np.minimum(np.arange(side), last) - last / 2
     norm = np.sqrt(lengths * (lengths**2 - 1) / 12)[:, None]  # of 0, 1, 2 … about their mean
-    return np.stack([level, slope / np.maximum(norm, 0.5)], axis=2).astype(np.float32)
+    return np.stack([level, slope / np.maximum(norm, 0.5)], axis=2)
 
 
 def _within(functions: Floats, lengths: Rows) -> Floats:

@@ -66,9 +66,10 @@ class NormalisationSettings:
     """Share of the darkest ink from which a pixel belongs to a stroke."""
     line_thickness: float = 0.12
     """A component that crosses the page and is thinner than this share of it is a printed line."""
-    edge_weight: float = 0.03
-    """What the mass of a component at the edge of a photo counts when the main one is chosen: it may be a shadow, or
-    what lies beside the paper."""
+    edge_weight: float = 0.5
+    """What the mass of a component at the page's edge counts when the main one is chosen: it may be a neighbour's."""
+    photo_edge_weight: float = 0.03
+    """The same on a photo, which shows shadows, and what lies beside the paper."""
     part_mass: float = 0.06
     """Share of the main component's mass that another needs to be a part of the digit."""
     part_distance: float = 0.25

@@ -42,7 +42,7 @@ from batchdigits.normalisation import (
     _frame,
     _is_part,
 )
-from batchdigits.polarity import find_polarity
+from batchdigits.polarity import Floats, Signs, find_polarity
 from batchdigits.predictor import Predictor
 from batchdigits.settings import NormalisationSettings
 from batchdigits.strips import Rows, Strip, morph
@@ -109,12 +109,13 @@ def measure(sets: Sequence[Set], off: Off, model: Bundle, predictor: Predictor) 
 
 
 def all_sets(model: Bundle, images: int) -> Iterator[Set]:
-    """Give the sets in the order of their columns; those made of MNIST have at most so many images."""
+    """Give the sets in the order of their columns; of those made of MNIST only simulated scans have more images."""
     held, held_normalised, labels = validation_part(model)
-    held, held_normalised, labels = held[:images], held_normalised[:images], labels[:images]
+    scans = Set("simulated scans", vary(held_normalised, np.random.default_rng(SEED), clean_share=0), labels)
+    held, labels = held[:images], labels[:images]
     yield Set("MNIST", list(held), labels)
     yield Set("small on large pages", on_large_pages(held), labels)
-    yield Set("simulated scans", vary(held_normalised, np.random.default_rng(SEED), clean_share=0), labels)
+    yield scans
     thirds = [slice(start, None, len(BORDER_SIDES)) for start in range(len(BORDER_SIDES))]
     framed = [page for part, sides in zip(thirds, BORDER_SIDES, strict=True) for page in bordered(held[part], sides)]
     yield Set("printed borders", framed, np.concatenate([labels[part] for part in thirds]))
@@ -148,16 +149,20 @@ def nothing(strip: Strip, extents: Rows, settings: NormalisationSettings) -> Str
     return strip
 
 
-def polarity_of_border(
-    strip: Strip, extents: Rows, level: NDArray[np.uint8], unsure: Rows, photo: Flags
-) -> NDArray[np.int8]:
+def polarity_of_border(strip: Strip, light: Floats, extents: Rows, photo: Flags) -> Signs:
     """Take the ink for dark where the border's median is no darker than the page's mean, as on even paper."""
-    return find_polarity(strip, extents, level, unsure[:0], photo)
+    level, _ = normalisation._border(strip, extents, normalisation.DEFAULTS)
+    return find_polarity(strip, level)
 
 
-def always_dark(strip: Strip, extents: Rows, level: NDArray[np.uint8], unsure: Rows, photo: Flags) -> NDArray[np.int8]:
+def always_dark(strip: Strip, *evidence: Any) -> Signs:
     """Take the ink for dark on every page."""
-    return np.ones(len(extents), np.int8)
+    return np.ones(strip.shape[1], np.int8)
+
+
+def slopes_stay(strip: Strip, light: Floats) -> Strip:
+    """Leave the light as it is."""
+    return strip
 
 
 def no_photos(ink: Strip, extents: Rows, photo: Flags, *others: Any) -> _Found:
@@ -212,10 +217,11 @@ def box_centred(found: _Found, settings: NormalisationSettings) -> InkImages:
 STEPS = {
     "bars": Off(names={"turn_bars": nothing}),
     "borders": Off(names={"cover_borders": nothing}),
-    "polarity: by the border alone": Off(names={"find_polarity": polarity_of_border}),
-    "polarity: no turning at all": Off(names={"find_polarity": always_dark}),
+    "polarity: by the border alone": Off(names={"weigh_polarity": polarity_of_border}),
+    "polarity: no turning at all": Off(names={"find_polarity": always_dark, "weigh_polarity": always_dark}),
     "paper: always even": Off(settings={"flat_share": -1}),
     "paper: always estimated": Off(settings={"flat_share": 1}),
+    "slopes of light": Off(names={"without_slopes": slopes_stay}),
     "pages of one bit": Off(names={"_has_two_levels": more_levels}),
     "ruled lines": Off(names={"remove_lines": lines_stay}),
     "faintest ink": Off(settings={"least_contrast": 0}),
@@ -223,9 +229,9 @@ STEPS = {
     "component choice: keep all": Off(names={"_is_part": all_parts}),
     "parts: the main one alone": Off(settings={"part_mass": math.inf}),
     "edge rules: none": Off(names={"_is_part": no_edge_rules}),
-    "  edge weight": Off(settings={"edge_weight": 1}),
     "  lines": Off(names={"_is_part": no_lines}),
-    "  of photos": Off(names={"_choose": no_photos}),
+    "  weight": Off(settings={"edge_weight": 1, "photo_edge_weight": 1}),
+    "  all of photos": Off(names={"_choose": no_photos}),
     "soft edges": Off(names={"morph": hard_edges}),
     "zoom": Off(settings={"zoom_below": 0}),
     "centre of mass: box centred": Off(names={"_frame": box_centred}),
