@@ -1,5 +1,6 @@
 """The jobs of a checkout, run as a scheduler runs them: by their path, from a folder of its own choice."""
 
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -87,3 +88,13 @@ def test_a_job_passes_on_the_exit_code_of_its_command(tmp_path: Path) -> None:
     assert job("predict", "empty", cwd=tmp_path).code == 4
     assert job("predict", "empty", "--model", "nowhere", cwd=tmp_path).code == 6
     assert job("train", "--data", "missing", "-o", "made", cwd=tmp_path).code == 5
+
+
+def test_the_crontab_trains_a_teacher_before_its_pupil() -> None:
+    [line] = [line for line in (JOBS / "crontab").read_text().splitlines() if "train.py" in line and line[0] != "#"]
+    recipes = [tomllib.loads((CHECKOUT / name).read_text()) for name in re.findall(r"--config (\S+)", line)]
+    made: list[str] = []
+    for recipe in recipes:
+        assert recipe.get("teacher") in (None, *made)
+        made.append(recipe["output"])
+    assert made[-1] == "runs/cnn"

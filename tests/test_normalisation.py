@@ -175,8 +175,9 @@ def test_no_digit_of_mnist_is_taken_for_a_blank_page() -> None:
 
 
 def test_an_inverted_page_gives_the_same_pixels() -> None:
-    pages = list(digits()) + [on_page(digit, 60, 80) for digit in digits(100)]
-    np.testing.assert_array_equal(normalise([255 - page for page in pages]).pixels, normalise(pages).pixels)
+    for pages, at_most in ((list(digits()), 0), ([on_page(digit, 60, 80) for digit in digits(100)], 4)):
+        pixels, of_inverted = (normalise(some).pixels.astype(int) for some in (pages, [255 - page for page in pages]))
+        assert np.abs(pixels - of_inverted).max() <= at_most  # a larger page is reduced, and so rounded
 
 
 def test_bright_ink_comes_out_bright_and_dark_ink_too() -> None:

@@ -28,7 +28,7 @@ from accuracy import DEFAULTS, Answers, answers, handed_out, validation_part
 from corruptions import CORRUPTIONS
 from no_digit import SEED, blanks
 from numpy.typing import NDArray
-from printed import BORDER_SIDES, PHOTOS, bordered, of_one_bit, photographed, ruled
+from printed import BORDER_SIDES, PHOTOS, beside_strokes, bordered, of_one_bit, photographed, ruled
 
 from batchdigits import bundle, normalisation
 from batchdigits.bundle import Bundle
@@ -120,6 +120,7 @@ def all_sets(model: Bundle, images: int) -> Iterator[Set]:
     framed = [page for part, sides in zip(thirds, BORDER_SIDES, strict=True) for page in bordered(held[part], sides)]
     yield Set("printed borders", framed, np.concatenate([labels[part] for part in thirds]))
     yield Set("ruled or squared", ruled(held), labels)
+    yield Set("neighbour's stroke", beside_strokes(held), labels)
     yield Set("16×16, one bit", of_one_bit(held), labels)
     yield Set("phone photos", photographed(held[:PHOTOS]), labels[:PHOTOS])
     for name in CORRUPTED:

@@ -24,7 +24,7 @@ from printed import printed
 
 from batchdigits import bundle
 from batchdigits.bundle import Bundle
-from batchdigits.decisions import INK, Status, decide
+from batchdigits.decisions import ANOTHER, INK, OTHER, Status, decide
 from batchdigits.decoding import Page, decode
 from batchdigits.normalisation import GreyImage, InkImages, normalise
 from batchdigits.predictor import Predictor
@@ -51,6 +51,8 @@ class Answers:
     """[N], values of `Status`."""
     digit: NDArray[np.int8]
     """int8[N], -1 where there is none."""
+    other: NDArray[np.float32]
+    """float32[N], the largest thing that was left out, as a share of the digit."""
 
     def share(self, status: Status) -> float:
         """Count the pages of one status: 0 to 1."""
@@ -73,16 +75,19 @@ def main(
         name = "MNIST, test half" if final else "MNIST, validation part"
         print(f"Model {model.id[:12]}, threshold {DEFAULTS.threshold}; 95% Wilson intervals\n")
         print(heading("digits", "right", "ok", "right of ok"))
-        print_digits(name, read(list(digits)), labels)
+        true = [read(list(digits))]
+        print_digits(name, true[0], labels)
         shown = print_corruptions(read, digits, labels)
         for name, some, of_set in handed_out():
-            print_digits(name, read(some), of_set)
+            true.append(read(some))
+            print_digits(name, true[-1], of_set)
+        print_refused(true)
         scans = vary(held_normalised, np.random.default_rng(SEED), clean_share=0)
         print_digits("simulated scans, validation", read(scans), held_labels)
         for name, some in printed(held):
             print_digits(f"{name}, validation", read(some), held_labels[: len(some)])
 
-        print("\n" + heading("no digit on them", "not ok", "review", ""))
+        print("\n" + heading("no digit on them", "not ok", "review", f"rest > {ANOTHER}"))
         for name, some in (*letters(), *others(held), *blanks()):
             print_others(name, read(some))
     if save:
@@ -103,7 +108,7 @@ def answers(some: Sequence[GreyImage], model: Bundle, predictor: Predictor) -> A
     decided = decide(
         predictor(pixels), ink, threshold=DEFAULTS.threshold, temperature=model.temperature, gate=model.gate
     )
-    return Answers(pixels, np.array(decided.status, np.str_), decided.digit)
+    return Answers(pixels, np.array(decided.status, np.str_), decided.digit, ink[:, OTHER])
 
 
 # ---- digits --------------------------------------------------------------------------------------------------------
@@ -187,10 +192,19 @@ def print_digits(name: str, found: Answers, labels: Labels) -> float:
     return float(right.mean())
 
 
+def print_refused(sets: Sequence[Answers]) -> None:
+    """Print how many digits, of all these sets together, were taken for something else."""
+    refused = np.concatenate([found.digit < 0 for found in sets])
+    most = max(float(found.other.max()) for found in sets)
+    print(f"{'all of these, refused':28}{counted(refused)}   the most that was left out: {most:.2f} of the digit")
+
+
 def print_others(name: str, found: Answers) -> None:
     """Print a line of the table of what is no digit."""
     not_ok = found.status != Status.OK.value
-    print(f"{name:28}{counted(not_ok)}{found.share(Status.REVIEW):9.2%}{'':13}{flagged(found)}", flush=True)
+    several = float((found.other > ANOTHER).mean())
+    line = f"{counted(not_ok)}{found.share(Status.REVIEW):9.2%}{several:13.2%}{flagged(found)}"
+    print(f"{name:28}{line}", flush=True)
 
 
 def heading(name: str, main: str, second: str, third: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from no_digit import SEED
 from numpy.typing import NDArray
 
-from batchdigits.normalisation import GreyImage, InkImages
+from batchdigits.normalisation import SIDE, GreyImage, InkImages
 
 BORDER_SIDES = (2, 3, 4)  # of a page, along which a printed border runs
 PAGE_SIDES = (24, 64)  # pixels of a page with a printed border
@@ -25,6 +25,7 @@ def printed(digits: InkImages) -> Iterator[tuple[str, list[GreyImage]]]:
     for sides in BORDER_SIDES:
         yield f"borders on {sides} sides", bordered(digits, sides)
     yield "ruled or squared", ruled(digits)
+    yield "beside a neighbour's stroke", beside_strokes(digits)
     yield f"{FEW}×{FEW}, one bit", of_one_bit(digits)
     yield "phone photos", photographed(digits[:PHOTOS])
 
@@ -70,6 +71,20 @@ def ruled(digits: InkImages) -> list[GreyImage]:
             lines = slice(int(rng.integers(pitch)), None, pitch)
             paper[lines] = np.minimum(paper[lines], ink)
         made.append(np.clip(page + rng.normal(0, rng.uniform(0, 4), page.shape), 0, 255).astype(np.uint8))
+    return made
+
+
+def beside_strokes(digits: InkImages) -> list[GreyImage]:
+    """Write each digit on even paper, and let a bold stroke of its neighbour reach into the page."""
+    rng = np.random.default_rng(SEED)
+    made: list[GreyImage] = []
+    for digit in digits:
+        page = np.zeros((SIDE + 16, SIDE + 20), np.uint8)
+        top, left = rng.integers(0, 17), rng.integers(12, 21)
+        page[top : top + SIDE, left : left + SIDE] = digit
+        start, end = np.sort(rng.integers(4, SIDE + 12, 2))
+        page[start : end + 4, : rng.integers(2, 7)] = rng.integers(128, 256)
+        made.append(page if rng.random() < 0.5 else 255 - page)
     return made
 
 

@@ -62,7 +62,8 @@ def test_a_clean_digit_sees_nothing_of_its_neighbours() -> None:
     alternating = digits().copy()
     alternating[1::2] = 0
     for seed in range(5):
-        pages = clean(alternating, seed)
+        with patch.object(augmentation, "_add_impulses"):
+            pages = augmentation._clean(alternating, generator(seed))
         assert pages[1::2].max() == 0
         assert (pages[::2].max(axis=(1, 2)) > 0).all()
 
@@ -121,8 +122,24 @@ def test_no_clean_digit_leaves_its_page() -> None:
         assert (edge.max(axis=1) > 0).mean() < 0.01
 
 
-def test_a_digit_without_ink_becomes_a_clean_page_without_ink() -> None:
-    assert clean(np.zeros((20, 28, 28), np.uint8), 1).max() == 0
+def test_a_digit_without_ink_becomes_a_simulated_page_in_its_own_place() -> None:
+    alternating = digits()[:100].copy()
+    alternating[1::2] = 0
+    pages = vary(alternating, generator(), clean_share=1.0)
+    clean_shape = (augmentation._CLEAN_SIDE,) * 2
+    assert all(page.shape == clean_shape for page in pages[::2])
+    assert all(page.shape != clean_shape for page in pages[1::2])
+
+
+def test_most_pages_without_a_digit_show_something_to_learn_from() -> None:
+    pages = vary(np.zeros((300, 28, 28), np.uint8), generator())
+    assert (normalise(pages).ink[:, 0] > 0).mean() > 0.6
+
+
+def test_no_scanned_digit_has_fewer_pixels_than_can_be_read() -> None:
+    """A 1 may be shorter than its own frame, which is 20 of 28 px."""
+    pages = vary(digits(), generator(), clean_share=0.0)
+    assert min(max(page.shape) for page in pages) >= augmentation._FEWEST_PIXELS
 
 
 @pytest.mark.parametrize(("share", "nearest", "lost"), [(1.0, 0.02, 0.02), (0.0, 0.1, 0.15)])
