@@ -19,12 +19,11 @@ from batchdigits.borders import cover_borders, turn_bars
 from batchdigits.lines import remove_lines
 from batchdigits.polarity import Signs, find_polarity, slopes_of_light, weigh_polarity, without_slopes
 from batchdigits.settings import NormalisationSettings
-from batchdigits.strips import Rows, Strip, edges, morph, most, odd, repeat_edges, total
+from batchdigits.strips import Boxes, Components, Rows, Strip, components, edges, morph, most, odd, repeat_edges, total
 
 GreyImage = NDArray[np.uint8]  # [H, W]
 InkImages = NDArray[np.uint8]  # [N, 28, 28], bright ink on 0
 InkMeasures = NDArray[np.float32]  # [N, len(INK_MEASURES)]
-Boxes = NDArray[np.float32]  # [N, 4]: left, top, right, bottom in canvas pixels; right and bottom are exclusive
 Floats = NDArray[np.float32]
 
 SIDE = 28
@@ -253,67 +252,47 @@ def _choose(
     level = np.maximum(settings.ink_level * peak, np.minimum(noise, 0.5 * peak))
     level = np.where(peak >= 255 * settings.least_contrast, np.maximum(level, 1), 255)
 
-    strokes = np.zeros((side, count, side + 1), np.uint8)  # an empty column parts the canvases
-    strokes[:, :, :side] = ink >= level[:, None].astype(np.uint8)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(strokes.reshape(side, -1), connectivity=8, ltype=cv2.CV_32S)
-    components = _components(np.asarray(stats), side, extents, photo)
-    part, other = _is_part(components, count, settings)
-    mask = strokes[:, :, :side]
-    littered = np.unique(components.owner[1:][~part[1:]])  # most canvases hold nothing but their digit
-    mask[:, littered] = np.take(part, np.asarray(labels, np.int32).reshape(strokes.shape)[:, littered, :side])
+    inked = ink >= level[:, None].astype(np.uint8)
+    found = components(inked)
+    part, other = _is_part(found, extents, photo, settings)
+    mask = inked.astype(np.uint8)
+    littered = np.unique(found.owner[1:][~part[1:]])  # most canvases hold nothing but their digit
+    mask[:, littered] = np.take(part, found.labels[:, littered])
     kept = ink * morph(mask, 3, cv2.MORPH_DILATE)
 
-    owner = components.owner[part]
+    owner = found.owner[part]
     boxes = np.tile(np.array([side, side, 0, 0], np.float32), (count, 1))
-    np.minimum.at(boxes[:, :2], owner, components.box[part, :2])
-    np.maximum.at(boxes[:, 2:], owner, components.box[part, 2:])
-    area = np.bincount(owner, components.area[part], minlength=count)
+    np.minimum.at(boxes[:, :2], owner, found.box[part, :2])
+    np.maximum.at(boxes[:, 2:], owner, found.box[part, 2:])
+    area = np.bincount(owner, found.area[part], minlength=count)
     boxes[area == 0] = 0
     largest = np.zeros(count)
-    np.maximum.at(largest, components.owner, components.area * other)
+    np.maximum.at(largest, found.owner, found.area * other)
     measures = np.stack([area / extents.prod(1), largest / np.maximum(area, 1)], axis=1).astype(np.float32)
     return _Found(kept, boxes, measures, polarity)
 
 
-class _Components(NamedTuple):
-    """The connected components of a whole strip; row 0 is what belongs to none."""
-
-    owner: Rows  # [C], the canvas
-    box: Boxes  # [C, 4]
-    area: Floats  # [C], pixels
-    extents: Floats  # [C, 2], height and width of the page
-    photo: NDArray[np.bool_]  # [C], whether the page is larger than a cut
-
-
-def _components(stats: NDArray[np.int32], side: int, extents: Rows, photo: NDArray[np.bool_]) -> _Components:
-    owner = stats[:, cv2.CC_STAT_LEFT] // (side + 1)
-    left, top = stats[:, cv2.CC_STAT_LEFT] % (side + 1), stats[:, cv2.CC_STAT_TOP]
-    right, bottom = left + stats[:, cv2.CC_STAT_WIDTH], top + stats[:, cv2.CC_STAT_HEIGHT]
-    box = np.stack([left, top, right, bottom], axis=1).astype(np.float32)
-    area = stats[:, cv2.CC_STAT_AREA].astype(np.float32)
-    return _Components(owner.astype(np.intp), box, area, extents[owner].astype(np.float32), photo[owner])
-
-
 def _is_part(
-    found: _Components, count: int, settings: NormalisationSettings
+    found: Components, extents: Rows, photo: NDArray[np.bool_], settings: NormalisationSettings
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Tell which components make the digit of their canvas, and which might be another one: bool[C] twice.
 
-    Both are False for row 0.
+    Both are False for component 0.
     """
     left, top, right, bottom = found.box.T
-    height, width = found.extents.T
-    edge = (left <= 0) | (top <= 0) | (right >= width) | (bottom >= height)
+    height, width = extents[found.owner].T
+    of_photo = photo[found.owner]
+    edge = found.at_edge(extents)
     across = (right - left >= width) & (bottom - top <= settings.line_thickness * height)
     down = (bottom - top >= height) & (right - left <= settings.line_thickness * width)
     # A line is only a line where there is a digit beside it: a 1 that fills its frame is alone.
     mass = np.where(across | down, 1e-3, 1.0) * found.area
-    edge_weight = np.where(found.photo, settings.photo_edge_weight, settings.edge_weight)
+    edge_weight = np.where(of_photo, settings.photo_edge_weight, settings.edge_weight)
     rank = mass * np.where(edge, edge_weight, 1.0)
     rank[0] = 0
 
     order = np.lexsort((rank[1:], found.owner[1:])) + 1
-    main = np.zeros(count, np.intp)  # row 0, of no mass, where a canvas has no component
+    main = np.zeros(len(extents), np.intp)  # component 0, of no mass, where a canvas has no component
     main[found.owner[order]] = order  # the last assignment wins: the highest rank
     mine = main[found.owner]
 
@@ -321,7 +300,7 @@ def _is_part(
     gap_y = np.maximum(top - bottom[mine], top[mine] - bottom)
     longer = np.maximum(right[mine] - left[mine], bottom[mine] - top[mine])
     part = (np.maximum(gap_x, gap_y) <= settings.part_distance * longer) & (mass >= settings.part_mass * mass[mine])
-    part &= ~(found.photo & edge & ~edge[mine])  # a shadow, or what lies beside the paper
+    part &= ~(of_photo & edge & ~edge[mine])  # a shadow, or what lies beside the paper
     part[main] = True
     part[0] = False
     other = ~(part | edge | across | down)

@@ -4,15 +4,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.strips import Rows, Strip, edges, energy, morph, odd, total
+from batchdigits.strips import Rows, Strip, components, edges, energy, halved, morph, most, odd, total
 
 Floats = NDArray[np.float64]
 Signs = NDArray[np.int8]  # [N], 1 dark ink, -1 light ink, 0 unknown
 
-_STROKE_SCALES = (0.06, 0.16)  # of the canvas: sides of squares that fill thin and bold strokes
+_STROKE_SCALES = ((0.06, 0.16), (0.06, 0.27))
+"""Sides, in shares of the canvas, of squares that fill thin and bold strokes of cuts and of photos."""
+_STROKE_LEVEL = 0.5  # share of a page's strongest structure from which a pixel belongs to a stroke
 _LIGHT_SCALE = 0.3  # of the canvas: side of the square in which the light is taken as even
 _DARKEST = 8  # grey levels of light, at least: where there is less, nothing can be told from it
-_POLARITY_WEIGHTS = ((0.3, 2.9, 4.8, 2.1), (0.6, 1.4, 0.9, 2.9))
+_POLARITY_WEIGHTS = ((0.3, 2.9, 4.8, 2.1), (0.7, 2.7, 0.0, 2.9))
 """Weights of the columns of `polarity_evidence`, of cuts and of photos: a logistic regression on simulated scans and
 on simulated photos, which tests/benchmarks/polarity_weights.py repeats. On a photo the border says little."""
 
@@ -24,37 +26,43 @@ def find_polarity(strip: Strip, level: NDArray[np.uint8]) -> Signs:
 
 def weigh_polarity(strip: Strip, light: Floats, extents: Rows, photo: NDArray[np.bool_]) -> Signs:
     """Tell dark ink from light ink on uneven paper, by weighing evidence: int8[N], 1 or -1."""
-    weights = np.array(_POLARITY_WEIGHTS)[photo.astype(np.intp)]  # [N, 4]
-    evidence = polarity_evidence(strip, light, extents)
-    return _sign(np.round((evidence * weights).sum(1), 6) >= 0)
+    dark = np.empty(len(photo), np.bool_)
+    for kind in (False, True):
+        rows = np.flatnonzero(photo == kind)
+        if len(rows):
+            evidence = polarity_evidence(strip[:, rows], light[:, rows], extents[rows], photo=kind)
+            dark[rows] = np.round(evidence @ _POLARITY_WEIGHTS[kind], 6) >= 0
+    return _sign(dark)
 
 
 def _sign(dark: NDArray[np.bool_]) -> Signs:
     return np.where(dark, np.int8(1), np.int8(-1))
 
 
-def polarity_evidence(strip: Strip, light: Floats, extents: Rows) -> NDArray[np.float64]:
+def polarity_evidence(strip: Strip, light: Floats, extents: Rows, *, photo: bool) -> Floats:
     """Gather what speaks for dark ink on light paper, above 0, and for light ink on dark paper, below 0.
 
     A negative's evidence is the same with the other sign. Slopes of light are taken out first: the level of a page's
-    border says little where one side of it lies in a shadow.
+    border says little where one side of it lies in a shadow. On photos, bold structure that touches the page's edge
+    does not count: shadows cut corners off.
 
     Args:
         strip: uint8[side, N, side].
         light: float64[side, N, side], the pages' `slopes_of_light`.
         extents: intp[N, 2], the height and width that each page takes.
+        photo: Whether the pages are photos, or cuts.
 
     Returns:
         float64[N, 4]: thin dark against thin light structure at two scales, -1 to 1, by closing, which fills thin
         dark strokes, and opening; the median of the border against the light, in standard deviations of the page; and
         the skewness of what differs from the light nearby, for there is less ink than paper.
     """
-    structure = []
-    for scale in _STROKE_SCALES:
-        size = odd(scale * len(strip))
-        for_dark = energy(morph(strip, size, cv2.MORPH_CLOSE) - strip)
-        for_light = energy(strip - morph(strip, size, cv2.MORPH_OPEN))
-        structure.append((for_dark - for_light) / (for_dark + for_light + 1e-6))
+    thin, bold = _STROKE_SCALES[photo]
+    structure = [_structure(strip, thin)]
+    if photo:
+        structure.append(_structure(halved(strip), bold, (extents + 1) // 2))  # it is coarse, and shows as well there
+    else:
+        structure.append(_structure(strip, bold))
     differs = np.ascontiguousarray((strip - light).transpose(1, 0, 2))
     border = np.median(edges(differs, extents), axis=1) / (differs.std((1, 2)) + 1e-6)
     nearby = (odd(_LIGHT_SCALE * len(strip)),) * 2
@@ -64,13 +72,36 @@ def polarity_evidence(strip: Strip, light: Floats, extents: Rows) -> NDArray[np.
     return np.stack([*structure, border, -skewness], axis=1)
 
 
+def _structure(strip: Strip, scale: float, extents: Rows | None = None) -> Floats:
+    """Weigh dark against light structure that a square of this scale fills: float64[N], -1 to 1.
+
+    With the pages' extents, what touches their edges does not count.
+    """
+    size = odd(scale * len(strip))
+    dark = morph(strip, size, cv2.MORPH_CLOSE) - strip
+    bright = strip - morph(strip, size, cv2.MORPH_OPEN)
+    if extents is not None:
+        dark, bright = _away_from_edges(dark, extents), _away_from_edges(bright, extents)
+    for_dark, for_light = energy(dark), energy(bright)
+    return (for_dark - for_light) / (for_dark + for_light + 1e-6)
+
+
+def _away_from_edges(structure: Strip, extents: Rows) -> Strip:
+    """Keep the strokes that do not touch the edge of their page: uint8[side, N, side]."""
+    level = np.maximum(_STROKE_LEVEL * most(structure), 1)
+    found = components(structure >= level[:, None])
+    kept = ~found.at_edge(extents)
+    kept[0] = False
+    return structure * np.take(kept, found.labels)
+
+
 def slopes_of_light(strip: Strip, extents: Rows) -> Floats:
     """Fit the light of each page, bilinear in x and y, its edges repeated beyond the page: float64[side, N, side]."""
     heights, widths = extents.T
     pages = strip.transpose(1, 0, 2).astype(np.float64)  # [N, side, side]
     down, across = (_linear(lengths, len(strip)) for lengths in (heights, widths))
     fitted = _within(down, heights).transpose(0, 2, 1) @ pages @ _within(across, widths)  # [N, 2, 2]
-    return np.asarray((down @ fitted @ across.transpose(0, 2, 1)).transpose(1, 0, 2), np.float32)
+    return np.asarray((down @ fitted @ across.transpose(0, 2, 1)).transpose(1, 0, 2))
 
 
 def without_slopes(strip: Strip, light: Floats) -> Strip:

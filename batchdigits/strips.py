@@ -3,7 +3,7 @@
 Each step of the normalisation works on strips; no canvas of a strip sees another.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -11,6 +11,26 @@ from numpy.typing import NDArray
 
 Strip = NDArray[np.uint8]  # [side, N, side]: row, canvas, column
 Rows = NDArray[np.intp]
+Boxes = NDArray[np.float32]  # [C, 4]: left, top, right, bottom in canvas pixels; right and bottom are exclusive
+
+
+class Components(NamedTuple):
+    """The connected components of a whole strip; component 0 is what belongs to none."""
+
+    labels: NDArray[np.int32]
+    """[side, N, side], the component of each pixel."""
+    owner: Rows
+    """[C], the canvas."""
+    box: Boxes
+    """[C, 4]."""
+    area: NDArray[np.float32]
+    """[C], pixels."""
+
+    def at_edge(self, extents: Rows) -> NDArray[np.bool_]:
+        """Tell which touch the edge of their page, whose height and width `extents`, intp[N, 2], holds: bool[C]."""
+        left, top, right, bottom = self.box.T
+        height, width = extents[self.owner].T
+        return np.asarray((left <= 0) | (top <= 0) | (right >= width) | (bottom >= height), np.bool_)
 
 
 def edges(pages: NDArray[Any], extents: Rows) -> NDArray[Any]:
@@ -49,6 +69,27 @@ def morph(strip: Strip, size: int, operation: int) -> Strip:
 
 _DILATE, _ERODE = (cv2.dilate, 0), (cv2.erode, 255)
 _STEPS = {cv2.MORPH_CLOSE: (_DILATE, _ERODE), cv2.MORPH_OPEN: (_ERODE, _DILATE), cv2.MORPH_DILATE: (_DILATE,)}
+
+
+def halved(strip: Strip) -> Strip:
+    """Reduce every canvas of even side to half of it: uint8[side / 2, N, side / 2]."""
+    side, count, _ = strip.shape
+    half = cv2.resize(strip.reshape(side, -1), (count * side // 2, side // 2), interpolation=cv2.INTER_AREA)
+    return np.asarray(half, np.uint8).reshape(side // 2, count, side // 2)
+
+
+def components(inked: NDArray[np.bool_]) -> Components:
+    """Find what hangs together, corners too, in each canvas of bool[side, N, side], in one call over the strip."""
+    side, count, _ = inked.shape
+    wide = np.zeros((side, count, side + 1), np.uint8)  # an empty column parts the canvases
+    wide[:, :, :side] = inked
+    found = cv2.connectedComponentsWithStats(wide.reshape(side, -1), connectivity=8, ltype=cv2.CV_32S)
+    labels, stats = np.asarray(found[1], np.int32).reshape(wide.shape)[:, :, :side], np.asarray(found[2])
+    left, top = stats[:, cv2.CC_STAT_LEFT] % (side + 1), stats[:, cv2.CC_STAT_TOP]
+    right, bottom = left + stats[:, cv2.CC_STAT_WIDTH], top + stats[:, cv2.CC_STAT_HEIGHT]
+    owner = (stats[:, cv2.CC_STAT_LEFT] // (side + 1)).astype(np.intp)
+    box = np.stack([left, top, right, bottom], axis=1).astype(np.float32)
+    return Components(labels, owner, box, stats[:, cv2.CC_STAT_AREA].astype(np.float32))
 
 
 def total(strip: Strip) -> NDArray[np.uint64]:

@@ -71,8 +71,8 @@ def evidence(pages: Sequence[GreyImage]) -> Evidence:
     """Collect the evidence that the normalisation gathers on its way: of the pages whose paper is uneven only."""
     found: list[Evidence] = [np.zeros((0, len(polarity._POLARITY_WEIGHTS[0])))]
 
-    def listen(*pages_and_light: NDArray[Any]) -> Evidence:
-        found.append(polarity_evidence(*pages_and_light))
+    def listen(*pages: NDArray[Any], photo: bool) -> Evidence:
+        found.append(polarity_evidence(*pages, photo=photo))
         return found[-1]
 
     with patch.object(polarity, "polarity_evidence", listen):
@@ -81,7 +81,20 @@ def evidence(pages: Sequence[GreyImage]) -> Evidence:
 
 
 def fit(found: Evidence) -> NDArray[np.float64]:
-    """Find the weights under which dark ink is likeliest, by Newton's method: float64[4]."""
+    """Find the weights under which dark ink is likeliest, none of them below 0: float64[4].
+
+    What would count against itself is no evidence: it is left out.
+    """
+    weights = np.zeros(found.shape[1])
+    kept = np.ones(len(weights), np.bool_)
+    while (fitted := by_newton(found[:, kept])).min() < 0:
+        kept[np.flatnonzero(kept)[fitted < 0]] = False
+    weights[kept] = fitted
+    return weights
+
+
+def by_newton(found: Evidence) -> NDArray[np.float64]:
+    """Maximise the likelihood: a weight for each column."""
     weights = np.zeros(found.shape[1])
     for _ in range(STEPS):
         wrong = 1 / (1 + np.exp(found @ weights))
