@@ -458,6 +458,20 @@ def test_a_shadow_at_the_edge_of_a_photo_is_not_the_digit() -> None:
     assert_alike(found, normalised(lambda digit: photo(digit, top=200, left=150), 100), share=0.97, at_least=0.9)
 
 
+@pytest.mark.parametrize("turn", [lambda page: page, lambda page: 255 - page])
+def test_a_corner_of_a_photo_that_lies_in_the_light_is_seldom_the_digit(turn: Callable[[Grey], Grey]) -> None:
+    """In a shadow that takes 40% of the light never, in one that takes 55% seldom."""
+    y, x = np.mgrid[0:400, 0:500]
+    alone = normalised(lambda digit: photo(digit, top=200, left=150), 100)
+    for remaining, share in ((0.6, 0.97), (0.45, 0.6)):
+
+        def beside_light(digit: Grey, remaining: float = remaining) -> Grey:
+            page = photo(digit, top=200, left=150)
+            return turn(np.where(x > 330 + y, page, page * remaining).astype(np.uint8))
+
+        assert_alike(normalised(beside_light, 100), alone, share=share, at_least=0.9)
+
+
 @pytest.mark.parametrize("invert", [False, True])
 def test_a_large_drawing_in_bold_strokes_is_no_photo(invert: bool) -> None:
     def drawing(digit: Grey) -> Grey:
