@@ -29,6 +29,9 @@ found; and the largest thing beside the digit, as a share of the digit."""
 ANOTHER = 0.4
 """Of the column `OTHER`, above which a page shows several things. Of 10,000 images of MNIST and 2,700 handed-out ones
 none is above 0.2; of pages with two or three digits far apart, 98% are above 0.4."""
+BLANK_WEIGHT = 4
+"""What the probability of empty paper counts at the gate, against that of other ink: the network gives it to digits less
+often, and an empty page that passes for a digit is the worse mistake. `tests/benchmarks/accuracy.py` shows both."""
 NO_DIGIT = -1
 """What stands in a column of digits where there is none."""
 
@@ -78,15 +81,15 @@ def decide(
     """Decide on readable pages.
 
     Among equal logits the smaller digit wins. A page without ink is blank, whatever its logits say. The gate lets a
-    page pass as a digit unless the outputs beyond the ten have more than its share of the probability, or another
-    thing as large as a digit was left out.
+    page pass as a digit unless the outputs beyond the ten have more than its share of the probability, that of empty
+    paper counted `BLANK_WEIGHT` times, or another thing as large as a digit was left out.
 
     Args:
         logits: float32[N, K] with K >= 10.
         ink: float32[N, M], the ink measures of the same pages.
         threshold: Confidence, 0 to 1, from which a digit is `ok`; below, it goes to review.
         temperature: Calibration: what the logits are divided by; above 0.
-        gate: Probability, 0 to 1, that the page shows no digit, above which it has none; 1 lets all pass.
+        gate: Probability, 0 to 1, that the page shows no digit, above which it has none; 1 turns the gate off.
 
     Returns:
         The decisions, row by row in the order of `logits`.
@@ -100,7 +103,10 @@ def decide(
         raise BundleError(message)
 
     refused, empty = np.zeros_like(has_ink), ~has_ink
-    refused[has_ink] = softmax(logits[has_ink], temperature)[:, DIGITS:].sum(axis=1) > gate
+    if gate < 1:
+        none = softmax(logits[has_ink], temperature)[:, DIGITS:]
+        none[:, BLANK - DIGITS :] *= BLANK_WEIGHT
+        refused[has_ink] = none.sum(axis=1) > gate
     if logits.shape[1] > BLANK:
         empty |= refused & (logits[:, BLANK] > logits[:, NOT_A_DIGIT])
     several = has_ink & ~refused & (ink[:, OTHER] > ANOTHER)

@@ -168,20 +168,18 @@ def _find_ink(
     side = len(strip)
     at = np.arange(side)
     inside = (at < extents[:, :1]).T[:, :, None] & (at < extents[:, 1:])  # [side, N, side]
-    strip = cover_borders(turn_bars(strip, extents, settings), extents, settings)
+    if not polarity.all():  # what is read again was cut out from between the borders
+        strip = cover_borders(turn_bars(strip, extents, settings), extents, settings)
     level, even = _border(strip, extents, settings)
     lit = np.flatnonzero(even & photo)  # only a drawing, or a scan of saturated white, has no light that falls off
     even[lit] = (strip[:, lit] == level[lit, None]).mean((0, 2)) > 0.5
     uneven = np.flatnonzero(~even)
     uneven = uneven[~_has_two_levels(strip[:, uneven])]
-    # An even paper needs no estimate: ink is what is darker than it, once ink that is light on dark is turned.
     known, polarity = polarity, np.where(polarity == 0, find_polarity(strip, level), polarity)
-    turn = np.where(polarity > 0, np.uint8(0), np.uint8(255))
-    paper = level ^ turn
-    depth = paper[:, None] - np.minimum(strip ^ turn[:, None], paper[:, None])
-    ink = (depth * (np.float32(255) / np.maximum(paper, 1))[:, None]).astype(np.uint8)
+    all_uneven = len(uneven) == strip.shape[1]
+    ink = np.empty_like(strip) if all_uneven else _find_ink_on_even_paper(strip, level, polarity)
     if len(uneven):
-        some = strip[:, uneven], extents[uneven], photo[uneven], known[uneven]
+        some = strip[:, uneven], extents[uneven], photo[uneven], known[uneven]  # copies
         ink[:, uneven], polarity[uneven] = _find_ink_on_uneven_paper(*some)
     ink *= inside
     remove_lines(ink, extents, settings)
@@ -204,6 +202,14 @@ def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:
     return np.asarray(((strip == lowest) | (strip == highest)).all(0).all(1), np.bool_)
 
 
+def _find_ink_on_even_paper(strip: Strip, level: NDArray[np.uint8], polarity: Signs) -> Strip:
+    """Take as ink what is darker than the paper, once ink that is light on dark is turned, as a share of it."""
+    turn = np.where(polarity > 0, np.uint8(0), np.uint8(255))
+    paper = level ^ turn
+    depth = paper[:, None] - np.minimum(strip ^ turn[:, None], paper[:, None])
+    return np.asarray((depth * (np.float32(255) / np.maximum(paper, 1))[:, None]).astype(np.uint8))
+
+
 def _find_ink_on_uneven_paper(
     strip: Strip, extents: Rows, photo: NDArray[np.bool_], polarity: Signs
 ) -> tuple[Strip, Signs]:
@@ -214,10 +220,10 @@ def _find_ink_on_uneven_paper(
     than its paper after slopes of light were taken out, too.
 
     Args:
-        strip: uint8[side, N, side].
+        strip: uint8[side, N, side]; what is light on dark is turned in it.
         extents: intp[N, 2], the height and width that each page takes.
         photo: bool[N], whether the page is larger than a cut.
-        polarity: int8[N], 1 dark ink, -1 light ink, 0 where it is to be found.
+        polarity: int8[N], 1 dark ink, -1 light ink, 0 where it is to be found; what is found is set in it.
 
     Returns:
         The ink, uint8[side, N, side], and the polarity, int8[N], all known.
@@ -226,13 +232,16 @@ def _find_ink_on_uneven_paper(
     unknown = np.flatnonzero(polarity == 0)
     if len(unknown):
         polarity[unknown] = weigh_polarity(strip[:, unknown], light[:, unknown], extents[unknown], photo[unknown])
-    dark = (polarity > 0)[:, None]
-    page = np.where(dark, strip, ~strip)
-    ink = np.full_like(page, 255)
-    for some in (page, without_slopes(page, np.where(dark, light, 255 - light))):
-        paper = morph(some, odd(_PAPER_SCALE * len(page)), cv2.MORPH_CLOSE)
-        np.minimum(ink, ((paper - some) * (np.float32(255) / np.maximum(paper, 1))).astype(np.uint8), out=ink)
-    return ink, polarity
+    turned = np.flatnonzero(polarity < 0)
+    if len(turned):
+        strip[:, turned], light[:, turned] = ~strip[:, turned], 255 - light[:, turned]
+    return np.minimum(_darker_than_paper(strip), _darker_than_paper(without_slopes(strip, light))), polarity
+
+
+def _darker_than_paper(strip: Strip) -> Strip:
+    """Take as ink what is darker than the paper around it, as a share of that: uint8[side, N, side]."""
+    paper = morph(strip, odd(_PAPER_SCALE * len(strip)), cv2.MORPH_CLOSE)
+    return np.asarray(cv2.divide(paper - strip, paper, scale=255), np.uint8)  # 0 where the paper is black
 
 
 _PAPER_SCALE = 0.27  # of the canvas: side of the square that is wider than any stroke

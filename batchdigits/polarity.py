@@ -9,14 +9,13 @@ from batchdigits.strips import Rows, Strip, components, edges, energy, halved, m
 Floats = NDArray[np.float64]
 Signs = NDArray[np.int8]  # [N], 1 dark ink, -1 light ink, 0 unknown
 
-_STROKE_SCALES = ((0.06, 0.16), (0.06, 0.27))
-"""Sides, in shares of the canvas, of squares that fill thin and bold strokes of cuts and of photos."""
+_THIN, _BOLD, _BOLDEST = 0.06, 0.16, 0.27  # of the canvas: sides of squares that fill thinner and bolder strokes
 _STROKE_LEVEL = 0.5  # share of a page's strongest structure from which a pixel belongs to a stroke
 _LIGHT_SCALE = 0.3  # of the canvas: side of the square in which the light is taken as even
 _DARKEST = 8  # grey levels of light, at least: where there is less, nothing can be told from it
-_POLARITY_WEIGHTS = ((0.3, 2.9, 4.8, 2.1), (0.7, 2.7, 0.0, 2.9))
-"""Weights of the columns of `polarity_evidence`, of cuts and of photos: a logistic regression on simulated scans and
-on simulated photos, which tests/benchmarks/polarity_weights.py repeats. On a photo the border says little."""
+_POLARITY_WEIGHTS = ((2.1, 2.9, 0.3, 4.8), (3.1, 2.6))
+"""Weights of the columns of `polarity_evidence`, of cuts and of photos: logistic regressions on simulated scans and on
+simulated photos, which tests/benchmarks/polarity_weights.py repeats."""
 
 
 def find_polarity(strip: Strip, level: NDArray[np.uint8]) -> Signs:
@@ -43,8 +42,8 @@ def polarity_evidence(strip: Strip, light: Floats, extents: Rows, *, photo: bool
     """Gather what speaks for dark ink on light paper, above 0, and for light ink on dark paper, below 0.
 
     A negative's evidence is the same with the other sign. Slopes of light are taken out first: the level of a page's
-    border says little where one side of it lies in a shadow. On photos, bold structure that touches the page's edge
-    does not count: shadows cut corners off.
+    border says little where one side of it lies in a shadow. On a photo neither the border nor thin structure adds to
+    what the others say, and structure that touches the page's edge does not count: shadows cut corners off.
 
     Args:
         strip: uint8[side, N, side].
@@ -53,23 +52,21 @@ def polarity_evidence(strip: Strip, light: Floats, extents: Rows, *, photo: bool
         photo: Whether the pages are photos, or cuts.
 
     Returns:
-        float64[N, 4]: thin dark against thin light structure at two scales, -1 to 1, by closing, which fills thin
-        dark strokes, and opening; the median of the border against the light, in standard deviations of the page; and
-        the skewness of what differs from the light nearby, for there is less ink than paper.
+        float64[N, 4], of photos float64[N, 2]: the skewness of what differs from the light nearby, for there is less
+        ink than paper; dark against light structure, -1 to 1, by closing, which fills dark strokes, and opening; of
+        cuts the same for thin strokes, and the median of the border against the light, in standard deviations.
     """
-    thin, bold = _STROKE_SCALES[photo]
-    structure = [_structure(strip, thin)]
-    if photo:
-        structure.append(_structure(halved(strip), bold, (extents + 1) // 2))  # it is coarse, and shows as well there
-    else:
-        structure.append(_structure(strip, bold))
-    differs = np.ascontiguousarray((strip - light).transpose(1, 0, 2))
-    border = np.median(edges(differs, extents), axis=1) / (differs.std((1, 2)) + 1e-6)
+    differs = np.ascontiguousarray((strip - light).transpose(1, 0, 2), np.float32)
+    border = edges(differs, extents)
+    spread = differs.std((1, 2)) + 1e-6
     nearby = (odd(_LIGHT_SCALE * len(strip)),) * 2
     for page in differs:
         page -= cv2.blur(page, nearby, borderType=cv2.BORDER_REFLECT)
-    skewness = np.cbrt((differs * differs * differs).mean((1, 2))) / (differs.std((1, 2)) + 1e-6)
-    return np.stack([*structure, border, -skewness], axis=1)
+    skewness = -np.cbrt((differs * differs * differs).mean((1, 2))) / (differs.std((1, 2)) + 1e-6)
+    if photo:  # at half its size bold structure shows as well
+        return np.stack([skewness, _structure(halved(strip), _BOLDEST, (extents + 1) // 2)], axis=1)
+    thin, bold = _structure(strip, _THIN), _structure(strip, _BOLD)
+    return np.stack([skewness, bold, thin, np.median(border, axis=1) / spread], axis=1)
 
 
 def _structure(strip: Strip, scale: float, extents: Rows | None = None) -> Floats:
@@ -106,6 +103,7 @@ def slopes_of_light(strip: Strip, extents: Rows) -> Floats:
 
 def without_slopes(strip: Strip, light: Floats) -> Strip:
     """Light each page evenly, where its light is `light`, of the same shape: uint8[side, N, side]."""
+    light = light.astype(np.float32)
     even = strip * (light.mean((0, 2))[:, None] / np.maximum(light, _DARKEST))
     return np.asarray(np.rint(even.clip(0, 255)), np.uint8)
 

@@ -193,6 +193,10 @@ def with_others(digit: float, not_a_digit: float, blank: float) -> np.ndarray:
         ((0.35, 0.33, 0.32), 0.6, Status.NOT_A_DIGIT, "what is on it does not look like one digit"),
         ((0.45, 0.55, 0.0), 0.6, Status.OK, ""),
         ((0.001, 0.999, 0.0), 1.0, Status.OK, ""),
+        ((0.001, 0.0, 0.999), 1.0, Status.OK, ""),
+        ((0.8, 0.0, 0.2), 0.75, Status.BLANK, "it looks like empty paper"),
+        ((0.84, 0.0, 0.16), 0.75, Status.OK, ""),
+        ((0.7, 0.2, 0.1), 0.55, Status.NOT_A_DIGIT, "what is on it does not look like one digit"),
     ],
 )
 def test_the_gate_refuses_what_is_more_likely_no_digit_than_it_allows(

@@ -195,8 +195,8 @@ def print_digits(name: str, found: Answers, labels: Labels) -> float:
 def print_refused(sets: Sequence[Answers]) -> None:
     """Print how many digits, of all these sets together, were taken for something else."""
     refused = np.concatenate([found.digit < 0 for found in sets])
-    most = max(float(found.other.max()) for found in sets)
-    print(f"{'all of these, refused':28}{counted(refused)}   the most that was left out: {most:.2f} of the digit")
+    several = sum(int((found.other > ANOTHER).sum()) for found in sets)
+    print(f"{'all of these, refused':28}{counted(refused)}   of {several} more than {ANOTHER} was left out")
 
 
 def print_others(name: str, found: Answers) -> None:

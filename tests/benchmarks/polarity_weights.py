@@ -30,17 +30,17 @@ PHOTOGRAPHED = "simulated photos, kept back"
 RIDGE = 1e-3  # keeps weights finite where the evidence parts all pages
 STEPS = 40  # of Newton's method, which needs some ten
 
-Evidence = NDArray[np.float64]  # [N, 4], above 0 for dark ink
+Evidence = NDArray[np.float64]  # [N, 4], of photos [N, 2], above 0 for dark ink
 
 
 def main() -> None:
     """Fit, and print how often the fitted and the present weights are wrong where the evidence decides."""
     digits = normalise(list(mnist("train")[0][: SCANS + SCANS // 3])).pixels
     photos = photographed(digits[: PHOTOS + PHOTOS // 3])
-    fitted = [fit(evidence(scans(digits[:SCANS], SEED))), fit(evidence(photos[:PHOTOS]))]
+    fitted = [fit(evidence(scans(digits[:SCANS], SEED))), fit(evidence(photos[:PHOTOS], photo=True))]
     for name, some in zip(("cuts", "photos"), fitted, strict=True):
         print(f"weights of {name}: {', '.join(f'{weight:.2f}' for weight in some)}")
-    weights = {"fitted": np.array(fitted), "in use": np.array(polarity._POLARITY_WEIGHTS)}
+    weights = {"fitted": fitted, "in use": polarity._POLARITY_WEIGHTS}
     print(f"\n{'pages whose paper is uneven':40}{'pages':>7}" + "".join(f"{name:>10}" for name in weights))
     rng = np.random.default_rng(SEED)
     kept = {"simulated scans, kept back": scans(digits[SCANS:], SEED + 1), PHOTOGRAPHED: photos[PHOTOS:]}
@@ -48,9 +48,9 @@ def main() -> None:
         dark = [255 - page for page in pages] if name.startswith(LIGHT_ON_DARK) else pages
         kept |= {name: dark, f"{name}, shaded": [shaded(page, rng) for page in dark]}
     for name, pages in kept.items():
-        found = evidence(pages)
-        of_kind = [some[int(name == PHOTOGRAPHED)] for some in weights.values()]
-        wrong = "".join(f"{np.mean(found @ some < 0):10.2%}" for some in of_kind) if len(found) else ""
+        kind = name == PHOTOGRAPHED
+        found = evidence(pages, photo=kind)
+        wrong = "".join(f"{np.mean(found @ some[kind] < 0):10.2%}" for some in weights.values()) if len(found) else ""
         print(f"{name:40}{len(found):7,}{wrong}")
 
 
@@ -67,21 +67,22 @@ def shaded(page: GreyImage, rng: np.random.Generator) -> GreyImage:
     return np.asarray(page * (1 - shade), np.uint8)
 
 
-def evidence(pages: Sequence[GreyImage]) -> Evidence:
-    """Collect the evidence that the normalisation gathers on its way: of the pages whose paper is uneven only."""
-    found: list[Evidence] = [np.zeros((0, len(polarity._POLARITY_WEIGHTS[0])))]
+def evidence(pages: Sequence[GreyImage], photo: bool = False) -> Evidence:
+    """Collect the evidence that the normalisation gathers on its way: of cuts or photos whose paper is uneven only."""
+    found = [np.zeros((0, len(polarity._POLARITY_WEIGHTS[photo])))]
 
-    def listen(*pages: NDArray[Any], photo: bool) -> Evidence:
-        found.append(polarity_evidence(*pages, photo=photo))
-        return found[-1]
+    def listen(*some: NDArray[Any], photo: bool) -> Evidence:
+        gathered[photo].append(polarity_evidence(*some, photo=photo))
+        return gathered[photo][-1]
 
+    gathered: dict[bool, list[Evidence]] = {photo: found, not photo: []}
     with patch.object(polarity, "polarity_evidence", listen):
         normalise(pages, replace(DEFAULTS, zoom_below=0))  # each page once
     return np.concatenate(found)
 
 
 def fit(found: Evidence) -> NDArray[np.float64]:
-    """Find the weights under which dark ink is likeliest, none of them below 0: float64[4].
+    """Find the weights under which dark ink is likeliest, none of them below 0: a weight for each column.
 
     What would count against itself is no evidence: it is left out.
     """
