@@ -30,8 +30,8 @@ ANOTHER = 0.4
 """Of the column `OTHER`, above which a page shows several things. tests/benchmarks/accuracy.py: of 8,774 digits two are
 above it, of 300 pages with two or three digits side by side 82%."""
 BLANK_WEIGHT = 4
-"""What the probability of empty paper counts at the gate, against that of other ink: the network gives it to digits less
-often, and an empty page that passes for a digit is the worse mistake. `tests/benchmarks/accuracy.py` shows both."""
+"""What the probability of empty paper counts at the gate, against that of other ink: the network seldom gives it to a
+digit, and an empty page that passes for one is the worse mistake. `tests/benchmarks/accuracy.py` measures both."""
 NO_DIGIT = -1
 """What stands in a column of digits where there is none."""
 
