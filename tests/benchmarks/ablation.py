@@ -45,7 +45,7 @@ from batchdigits.normalisation import (
 from batchdigits.polarity import Floats, Signs, find_polarity
 from batchdigits.predictor import Predictor
 from batchdigits.settings import NormalisationSettings
-from batchdigits.strips import Rows, Strip, morph
+from batchdigits.strips import Components, Rows, Strip, morph
 from batchdigits.training.augmentation import vary
 from batchdigits.training.evaluation import wilson_interval
 from batchdigits.training.shipped import Labels
@@ -180,22 +180,23 @@ def more_levels(strip: Strip) -> Flags:
     return np.zeros(strip.shape[1], np.bool_)
 
 
-def all_parts(found: Any, count: int, settings: NormalisationSettings) -> tuple[Flags, Flags]:
+def all_parts(found: Components, extents: Rows, photo: Flags, settings: NormalisationSettings) -> tuple[Flags, Flags]:
     """Keep every component."""
     part = np.ones(len(found.owner), np.bool_)
     part[0] = False  # the paper
     return part, np.zeros_like(part)
 
 
-def no_edge_rules(found: Any, count: int, settings: NormalisationSettings) -> tuple[Flags, Flags]:
+def no_edge_rules(
+    found: Components, extents: Rows, photo: Flags, settings: NormalisationSettings
+) -> tuple[Flags, Flags]:
     """Choose as if no component were a line, or at the page's edge."""
-    inside = found._replace(extents=found.extents + 1e6, box=found.box + 1)
-    return _is_part(inside, count, settings)
+    return _is_part(found._replace(box=found.box + 1), extents + 10**6, photo, settings)
 
 
-def no_lines(found: Any, count: int, settings: NormalisationSettings) -> tuple[Flags, Flags]:
+def no_lines(found: Components, extents: Rows, photo: Flags, settings: NormalisationSettings) -> tuple[Flags, Flags]:
     """Choose as if no component were a line; borders are covered as before."""
-    return _is_part(found, count, replace(settings, line_thickness=0))
+    return _is_part(found, extents, photo, replace(settings, line_thickness=0))
 
 
 def hard_edges(strip: Strip, size: int, operation: int) -> Strip:
