@@ -481,8 +481,8 @@ def quiet(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def test_many_files_are_read_by_processes_without_a_word_of_theirs(many: Path) -> None:
     result = batchdigits("predict", many, "-q")
     assert (result.code, result.stderr) == (0, "")
-    lines = result.stdout.splitlines()[1:]
-    said = {int(line.split(".png,1,ok,")[0]): int(line.split(".png,1,ok,")[1][0]) for line in lines}
+    rows = csv.DictReader(io.StringIO(result.stdout))
+    said = {int(row["path"].removesuffix(".png")): int(row["digit"]) for row in rows}
     assert said == {number: number % 10 for number in range(FILES_FOR_PROCESSES)}
 
 
