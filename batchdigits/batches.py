@@ -51,6 +51,8 @@ class SeenPage(NamedTuple):
     """Pixels as stored, after EXIF rotation; None where a fault hides it."""
     sha256: str
     """Of the file's own bytes, hexadecimal; empty where they could not be read."""
+    of: int
+    """How many pages the file has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Batch:
     """float32[N, M]."""
     faults: list[tuple[SeenPage, Fault]]
     """Pages without pixels."""
+    unchanged: list[ImageFile]
+    """Files whose bytes are those that are known of them."""
 
 
 class Workers:
@@ -117,7 +121,7 @@ class Workers:
         self, files: list[ImageFile], decoding: DecodingSettings, normalisation: NormalisationSettings
     ) -> "Future[_Observed]":
         """Let a worker observe a chunk."""
-        asked = [(file.path, file.size_bytes, file.ending) for file in files]
+        asked = [(file.path, file.size_bytes, file.ending, file.known_sha256) for file in files]
         return self._pool.submit(_observe, asked, decoding, normalisation)
 
 
@@ -161,10 +165,10 @@ def batches(
     waiting = _empty()
     for chunk in _prepared(_chunks(files), workers, decoding, normalisation):
         waiting = _joined(waiting, chunk)
-        while max(len(waiting.pages), len(waiting.faults)) >= size:
+        while max(len(waiting.pages), len(waiting.faults), len(waiting.unchanged)) >= size:
             batch, waiting = _split(waiting, size)
             yield batch
-    if waiting.pages or waiting.faults:
+    if waiting.pages or waiting.faults or waiting.unchanged:
         yield waiting
 
 
@@ -224,6 +228,7 @@ class _Seen(NamedTuple):
     width: int | None
     height: int | None
     sha256: str
+    of: int
 
 
 class _Observed(NamedTuple):
@@ -233,45 +238,57 @@ class _Observed(NamedTuple):
     pixels: InkImages
     ink: InkMeasures
     faults: list[tuple[_Seen, Fault]]
+    unchanged: list[int]
 
 
 def _observe(
-    files: list[tuple[str, int, str]], decoding: DecodingSettings, normalisation: NormalisationSettings
+    files: list[tuple[str, int, str, str]], decoding: DecodingSettings, normalisation: NormalisationSettings
 ) -> _Observed:
-    """Read, decode and normalise a few files, each its path, size and ending, as one stack: what a worker does."""
+    """Read, decode and normalise a few files as one stack: what a worker does.
+
+    Args:
+        files: Each its path, size, ending and known sha256.
+        decoding: Limits of decoding.
+        normalisation: What the model was trained behind.
+    """
     pages: list[_Seen] = []
     greys = []
     faults: list[tuple[_Seen, Fault]] = []
-    for at, (path, size_bytes, ending) in enumerate(files):
+    unchanged: list[int] = []
+    for at, (path, size_bytes, ending, known_sha256) in enumerate(files):
         data = read(path, size_bytes, decoding)
         if isinstance(data, Fault):
-            faults.append((_Seen(at, 1, data.width, data.height, ""), data))
+            faults.append((_Seen(at, 1, data.width, data.height, "", of=1), data))
             continue
         sha256 = hashlib.sha256(data).hexdigest()
-        for number, page in enumerate(decode(data, decoding, ending), 1):
-            seen = _Seen(at, number, page.width, page.height, sha256)
+        if sha256 == known_sha256:
+            unchanged.append(at)
+            continue
+        decoded = decode(data, decoding, ending)
+        for number, page in enumerate(decoded, 1):
+            seen = _Seen(at, number, page.width, page.height, sha256, of=len(decoded))
             if isinstance(page, Page):
                 pages.append(seen)
                 greys.append(page.grey)
             else:
                 faults.append((seen, page))
-    return _Observed(pages, *normalise(greys, normalisation), faults)
+    return _Observed(pages, *normalise(greys, normalisation), faults, unchanged)
 
 
 def _assembled(files: list[ImageFile], found: _Observed) -> Batch:
     """Give what a worker found its files back."""
 
     def page(seen: _Seen) -> SeenPage:
-        at, number, width, height, sha256 = seen
-        return SeenPage(files[at], number, width, height, sha256)
+        return SeenPage(files[seen.at], *seen[1:])
 
     faults = [(page(seen), fault) for seen, fault in found.faults]
-    return Batch([page(seen) for seen in found.pages], found.pixels, found.ink, faults)
+    unchanged = [files[at] for at in found.unchanged]
+    return Batch([page(seen) for seen in found.pages], found.pixels, found.ink, faults, unchanged)
 
 
 def _empty() -> Batch:
     none = normalise([])
-    return Batch([], none.pixels, none.ink, [])
+    return Batch([], none.pixels, none.ink, [], [])
 
 
 def _joined(first: Batch, second: Batch) -> Batch:
@@ -280,12 +297,13 @@ def _joined(first: Batch, second: Batch) -> Batch:
         np.concatenate([first.pixels, second.pixels]),
         np.concatenate([first.ink, second.ink]),
         first.faults + second.faults,
+        first.unchanged + second.unchanged,
     )
 
 
 def _split(batch: Batch, size: int) -> tuple[Batch, Batch]:
-    """Cut off the first `size` pages, and all faults with them."""
+    """Cut off the first `size` pages, and all faults and unchanged files with them."""
     return (
-        Batch(batch.pages[:size], batch.pixels[:size], batch.ink[:size], batch.faults),
-        Batch(batch.pages[size:], batch.pixels[size:], batch.ink[size:], []),
+        Batch(batch.pages[:size], batch.pixels[:size], batch.ink[:size], batch.faults, batch.unchanged),
+        Batch(batch.pages[size:], batch.pixels[size:], batch.ink[size:], [], []),
     )

@@ -1,32 +1,27 @@
 """The command line: options in, a call with their settings, an exit code out. No logic."""
 
-import difflib
-import functools
 import io
-import logging
-import os
 import sys
-import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated
 
 import typer
 
 from batchdigits import __version__
-from batchdigits.errors import BatchDigitsError, ExitCode, UsageError, shown
+from batchdigits.console import exits, read_config, say, silence_native_code
+from batchdigits.errors import ExitCode, Locked, UsageError
 from batchdigits.settings import (
     Arch,
     CsvDialect,
     DecodingSettings,
     EvaluateSettings,
     ExplainSettings,
+    IfLocked,
     PredictSettings,
     ReportSettings,
     TrainSettings,
 )
-
-P = ParamSpec("P")
+from batchdigits.stopping import Stop
 
 app = typer.Typer(
     help="Reads the handwritten digit on each image of a folder into a spreadsheet.",
@@ -40,82 +35,10 @@ app = typer.Typer(
 def main(arguments: list[str] | None = None) -> None:
     """Run the program; None takes the arguments of the process. Ends in `SystemExit`."""
     if not {"-v", "--verbose"} & set(sys.argv[1:] if arguments is None else arguments):
-        _silence_native_code()
+        silence_native_code()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a bar that the terminal cannot show is no reason to fail
     app(arguments)
-
-
-def _silence_native_code() -> None:
-    """Leave standard error to Python: what TensorFlow and codecs write to it by themselves would be cron's mail."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    sys.stderr = os.fdopen(kept, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-
-
-def _exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
-    """Turn what a command returns or raises into the exit code of the process."""
-
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        verbose = bool(kwargs.get("verbose"))
-        _log_to_stderr(verbose=verbose, quiet=bool(kwargs.get("quiet")))
-        try:
-            code = command(*args, **kwargs)
-        except BatchDigitsError as error:
-            _say(str(error))
-            code = error.exit_code
-        except KeyboardInterrupt:
-            _say("interrupted")
-            code = ExitCode.INTERRUPTED
-        except Exception as error:
-            if verbose:
-                raise
-            _say(f"unexpected error: {type(error).__name__}: {error}; run again with -v for its traceback")
-            code = ExitCode.UNEXPECTED
-        raise typer.Exit(code)
-
-    return wrapped
-
-
-def _say(message: str) -> None:
-    typer.echo(f"batchdigits: {message}", err=True)
-
-
-def _log_to_stderr(*, verbose: bool, quiet: bool) -> None:
-    log = logging.getLogger("batchdigits")
-    log.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("batchdigits: %(message)s"))
-    log.handlers = [handler]
-    log.propagate = False
-
-
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Make the keys of a job file the defaults of the command's options."""
-    if path is None:
-        return None
-    try:
-        job: dict[str, Any] = tomllib.loads(path.read_text())
-    except OSError as error:
-        message = f"The job file {shown(str(path))} cannot be read: {error.strerror}."
-        raise typer.BadParameter(message) from error
-    except ValueError as error:
-        message = f"The job file {shown(str(path))} is not TOML: {error}."
-        raise typer.BadParameter(message) from error
-    known = [parameter.name or "" for parameter in context.command.params if parameter.name != "config"]
-    for key in job:
-        name = key.replace("-", "_")
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else f"; known are {', '.join(sorted(known))}."
-            message = f"The job file {shown(str(path))} has the unknown key {key}{hint}"
-            raise typer.BadParameter(message)
-    context.default_map = {key.replace("-", "_"): value for key, value in job.items()}
-    return path
 
 
 def _print_version(wanted: bool) -> None:
@@ -126,7 +49,7 @@ def _print_version(wanted: bool) -> None:
 
 Config = Annotated[
     Path | None,
-    typer.Option(help="Job file (TOML) with defaults for these options.", callback=_read_config, is_eager=True),
+    typer.Option(help="Job file (TOML) with defaults for these options.", callback=read_config, is_eager=True),
 ]
 Model = Annotated[Path | None, typer.Option(help="Model bundle directory; without it, the one in the package.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on success.")]
@@ -149,7 +72,7 @@ def _program(
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_PREDICT"})
-@_exits
+@exits
 def predict(
     sources: Annotated[
         list[str], typer.Argument(metavar="SOURCE", help="Folders (read recursively), files, or quoted globs.")
@@ -159,6 +82,18 @@ def predict(
         typer.Option("--output", "-o", help="Report file, .csv or .parquet; - is CSV to stdout. May be repeated."),
     ] = list(_PREDICT.outputs),  # noqa: B006  Typer copies it
     model: Model = None,
+    ledger: Annotated[
+        Path | None, typer.Option(help="What is known from run to run; without it, the first report's name + .ledger.")
+    ] = _PREDICT.ledger,
+    no_ledger: Annotated[bool, typer.Option("--no-ledger", help="Keep nothing for the next run.")] = False,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for another run that holds the ledger.")
+    ] = _PREDICT.wait_seconds,
+    if_locked: Annotated[
+        IfLocked, typer.Option(help="Where another run holds the ledger: end with code 75, or with 0.")
+    ] = IfLocked.FAIL,
+    force: Annotated[bool, typer.Option("--force", help="Predict all images anew, known or not.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Read files anew that gave a fault.")] = False,
     threshold: Threshold = _PREDICT.threshold,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in one prediction.")] = _PREDICT.batch_size,
     workers: Annotated[int, typer.Option(min=1, help="Decoding workers.")] = _PREDICT.workers,
@@ -181,6 +116,11 @@ def predict(
         sources=tuple(sources),
         outputs=tuple(output),
         model=model,
+        ledger=ledger,
+        no_ledger=no_ledger,
+        wait_seconds=wait,
+        force=force,
+        retry_failed=retry_failed,
         threshold=threshold,
         batch_size=batch_size,
         workers=workers,
@@ -189,14 +129,22 @@ def predict(
         decoding=DecodingSettings(max_pixels=max_pixels),
         report=ReportSettings(probabilities=probabilities, csv_dialect=csv_dialect),
     )
-    summary = pipeline.run(settings, stdout=sys.stdout.buffer)
+    try:
+        with Stop() as stop:
+            summary = pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop)
+    except Locked as error:
+        if if_locked is IfLocked.FAIL:
+            raise
+        if not quiet:
+            say(str(error))
+        return ExitCode.OK
     if not quiet:
-        _say(summary.line())
+        say(summary.line())
     return ExitCode.FAULTS if summary.faulty else ExitCode.OK
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_TRAIN"})
-@_exits
+@exits
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle directory to make.")] = _TRAIN.output,
     data: Annotated[
@@ -243,7 +191,7 @@ def train(
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_EVALUATE"})
-@_exits
+@exits
 def evaluate(
     source: Annotated[
         str,
@@ -263,7 +211,7 @@ def evaluate(
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_EXPLAIN"})
-@_exits
+@exits
 def explain(
     image: Annotated[
         str | None, typer.Argument(metavar="IMAGE", help="The image; without it, a terminal is asked.")

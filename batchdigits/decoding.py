@@ -105,7 +105,7 @@ def read(file_path: str, size_bytes: int, settings: DecodingSettings) -> bytes |
         settings: the limit of bytes.
 
     Returns:
-        The bytes, at least one; or a fault: too large, empty, or why it cannot be read.
+        The bytes; or a fault: too large, or why it cannot be read.
     """
     too_large = Fault(FaultKind.TOO_LARGE, f"the file is larger than the limit of {settings.max_bytes:,} bytes")
     if size_bytes > settings.max_bytes:
@@ -132,7 +132,7 @@ def read(file_path: str, size_bytes: int, settings: DecodingSettings) -> bytes |
         os.close(descriptor)
     if len(data) > settings.max_bytes:
         return too_large
-    return data or _EMPTY
+    return data
 
 
 def _reason(file_path: str, error: OSError) -> str:

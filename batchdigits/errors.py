@@ -6,7 +6,10 @@ The hierarchy::
     ├── UsageError              2   unknown ending, bad labels, an output that would overwrite an input
     ├── NoImages                4   SOURCE exists but holds no image
     ├── StorageError            5   SOURCE, ledger or report cannot be listed, read or written
-    └── BundleError             6   the model bundle is missing, damaged, or made for another version
+    ├── BundleError             6   the model bundle is missing, damaged, or made for another version
+    ├── Locked                 75   another run holds the ledger
+    ├── Interrupted           130   SIGINT asks the run to end
+    └── Terminated            143   SIGTERM does
 
 Each message is one sentence that names the thing, says what was expected, and gives the remedy.
 """
@@ -58,6 +61,24 @@ class BundleError(BatchDigitsError):
     """The model bundle is missing, damaged, or made for another version."""
 
     exit_code = ExitCode.BUNDLE
+
+
+class Locked(BatchDigitsError):
+    """Another run holds the ledger."""
+
+    exit_code = ExitCode.LOCKED
+
+
+class Interrupted(BatchDigitsError):
+    """A person wants the run to end."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+class Terminated(BatchDigitsError):
+    """The system, or a scheduler, wants it."""
+
+    exit_code = ExitCode.TERMINATED
 
 
 class FaultKind(StrEnum):

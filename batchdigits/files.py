@@ -7,6 +7,7 @@ one. Several files that belong together are all complete before the first of the
 from __future__ import annotations
 
 import errno
+import filecmp
 import hashlib
 import io
 import os
@@ -63,6 +64,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def atomic_write_all(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
     """Write several files that belong together, each as `atomic_write` does.
 
+    An old file with the same bytes stays as it is.
+
     All are complete and on the disk before the first is renamed: trouble with writing any of them leaves every old
     file. The renames themselves follow one another; no file system renames several files as one.
 
@@ -85,7 +88,8 @@ def atomic_write_all(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
                 handle.close()
         for path, (_, temporary, target) in zip(paths, files, strict=True):
             with storage_errors(path):
-                temporary.replace(target)
+                if not _same(temporary, target):
+                    temporary.replace(target)
         for folder in sorted({target.parent for _, _, target in files}):
             with storage_errors(folder):
                 _sync_folder(folder)
@@ -152,6 +156,14 @@ def _draft(path: Path) -> Iterator[tuple[BinaryIO, Path, Path]]:
             handle.close()
         with suppress(OSError):  # missing after the rename; else nothing better can be done about it
             temporary.unlink()
+
+
+def _same(first: Path, second: Path) -> bool:
+    """Tell whether two files have the same bytes; a file that is not there has none."""
+    try:
+        return filecmp.cmp(first, second, shallow=False)
+    except FileNotFoundError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -44,6 +44,8 @@ class ImageFile(NamedTuple):  # a dataclass takes four times as long to make
     """Device number of the file (of a link's target); with `inode` it tells whether two paths are one file."""
     inode: int
     """Inode number of the file; 0 for one whose status cannot be read."""
+    known_sha256: str = ""
+    """Of the bytes that were observed at this path before; empty where there are none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ class Summary:
 
     files: int
     """Image files found."""
+    pending: int
+    """How many of them had to be read."""
     rows: Counter[str]
     """Rows of the report by status."""
     passed_over: Counter[str]
@@ -60,6 +62,8 @@ class Summary:
         pages = self.rows.total()
         busy = sum(self.seconds.values())
         parts = [f"{self.files} {_plural(self.files, 'image')} found"]
+        if self.pending != self.files:
+            parts.append(f"{self.pending} of them new or changed")
         if pages != self.files:
             parts.append(f"{pages} {_plural(pages, 'page')}")
         always = ("ok", "review", "blank", FaultKind.UNREADABLE)
@@ -67,7 +71,7 @@ class Summary:
         if self.passed_over:
             parts.append(f"{self.passed_over.total()} passed over")
         stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
-        rate = pages / busy if busy else 0.0
+        rate = self.pending / busy if busy else 0.0
         return f"{', '.join(parts)}; {rate:,.0f} images/s; seconds: {stages}"
 
 

@@ -3,6 +3,7 @@
 folder -> images -> decoding -> normalisation -> predictor -> ledger -> decisions -> reports
 """
 
+import importlib.metadata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -16,27 +17,33 @@ from tqdm import tqdm
 from batchdigits import __version__, bundle, reports
 from batchdigits.batches import FILES_FOR_PROCESSES, Workers, batches
 from batchdigits.bundle import Bundle
-from batchdigits.decisions import NO_DIGIT, decide
+from batchdigits.decisions import DIGITS, NO_DIGIT, decide
 from batchdigits.errors import NoImages, shown
 from batchdigits.images import IMAGE_ENDINGS, discover
-from batchdigits.ledger import Ledger, Observations
+from batchdigits.ledger import Condition, Ledger, Observations
+from batchdigits.locking import held
 from batchdigits.monitoring import Stopwatch, Summary
 from batchdigits.predictor import Predictor
 from batchdigits.reports import About, Rows
-from batchdigits.settings import PredictSettings
+from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
+from batchdigits.stopping import Stop
 
 MODEL_ID_LENGTH = 12
 """Characters of the bundle's id that a row shows."""
 
 
-def run(settings: PredictSettings, *, stdout: BinaryIO) -> Summary:
+def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None) -> Summary:
     """Read the digits of all images under the sources, and write the reports.
 
     Args:
         settings: The run.
         stdout: Where the output `-` goes, as CSV.
+        stop: What lets a batch be finished before a signal ends the run.
 
     Raises:
+        Locked: Another run holds the ledger.
+        Interrupted: The run was asked to end by SIGINT.
+        Terminated: The run was asked to end by SIGTERM.
         UsageError: An output cannot be written as it is named, or would overwrite an input.
         BundleError: The model cannot be used.
         StorageError: A source cannot be listed, or a report not be written.
@@ -48,21 +55,46 @@ def run(settings: PredictSettings, *, stdout: BinaryIO) -> Summary:
     watch = Stopwatch()
     rows: Counter[str] = Counter()
     faulty = 0
-    with Ledger() as ledger:
+    place = _ledger_path(settings)
+    with ExitStack() as stack:
+        if place:
+            stack.enter_context(held(place, wait_seconds=settings.wait_seconds))
+        ledger = stack.enter_context(Ledger(place, _condition(model, settings)))
         with watch.stage("list"):
-            found = ledger.plan(discover(settings.sources, outputs=files))
-        if found.files:
-            faulty = _observe(ledger, model, found.files, settings, watch)
-        elif not settings.allow_empty:
+            images = discover(settings.sources, outputs=[*files, *([place] if place else [])])
+            found = ledger.plan(images, force=settings.force, retry_failed=settings.retry_failed)
+        if found.pending:
+            faulty = _observe(ledger, model, found.pending, settings, watch, stop or Stop())
+            ledger.forget()
+        elif not found.files and not settings.allow_empty:
             raise NoImages(_no_images(settings.sources, found.passed_over))
         with watch.stage("report"):
             chunks = _counted(_decided(ledger.observations(), model, settings), rows)
             about = _about(model, settings)
             reports.publish(chunks, settings.outputs, about=about, settings=settings.report, stdout=stdout)
-    return Summary(found.files, rows, found.passed_over, faulty, watch.seconds)
+    return Summary(found.files, found.pending, rows, found.passed_over, faulty, watch.seconds)
 
 
-def _observe(ledger: Ledger, model: Bundle, files: int, settings: PredictSettings, watch: Stopwatch) -> int:
+def _ledger_path(settings: PredictSettings) -> Path | None:
+    """Say where the ledger is; None where nothing is kept, as for standard output alone."""
+    if settings.no_ledger or settings.ledger:
+        return settings.ledger
+    reports_in_files = [output for output in settings.outputs if output != reports.STDOUT]
+    return Path(f"{reports_in_files[0]}.ledger") if reports_in_files else None
+
+
+def _condition(model: Bundle, settings: PredictSettings) -> Condition:
+    """Name all that what is observed depends on, beside the files."""
+    limits = settings.decoding
+    return Condition(
+        model.id,
+        f"decoding {DecodingSettings.VERSION}, normalisation {NormalisationSettings.VERSION}, "
+        f"tensorflow {importlib.metadata.version('tensorflow')}, "
+        f"at most {limits.max_pixels} pixels and {limits.max_bytes} bytes",
+    )
+
+
+def _observe(ledger: Ledger, model: Bundle, files: int, settings: PredictSettings, watch: Stopwatch, stop: Stop) -> int:
     """Predict all that is pending into the ledger; return how many pages have a fault."""
     faulty = 0
     with ExitStack() as stack:
@@ -74,18 +106,23 @@ def _observe(ledger: Ledger, model: Bundle, files: int, settings: PredictSetting
             decoding=settings.decoding,
             normalisation=model.normalisation,
         )
-        with watch.stage("load model"):
-            predictor = stack.enter_context(Predictor(model, batch_size=settings.batch_size))
+        predictor: Predictor | None = None  # where all bytes are known, none is needed
         bar = stack.enter_context(tqdm(total=files, unit="image", disable=not settings.progress))
         for batch in watch.each("read", ready):
-            with watch.stage("predict"):
-                logits = predictor(batch.pixels)
-            with watch.stage("record"):
-                ledger.record(batch, logits)
+            fresh = ledger.fresh(batch)
+            if fresh.any() and predictor is None:
+                with watch.stage("load model"):
+                    predictor = stack.enter_context(Predictor(model, batch_size=settings.batch_size))
+            with stop.patiently():
+                logits = np.zeros((0, DIGITS), np.float32)
+                if predictor and fresh.any():
+                    with watch.stage("predict"):
+                        logits = predictor(batch.pixels[fresh])
+                with watch.stage("record"):
+                    ledger.record(batch, fresh, logits)
             faulty += len(batch.faults)
-            bar.update(
-                sum(page.number == 1 for page in batch.pages) + sum(page.number == 1 for page, _ in batch.faults)
-            )
+            firsts = sum(page.number == 1 for page in (*batch.pages, *(page for page, _ in batch.faults)))
+            bar.update(firsts + len(batch.unchanged))
     return faulty
 
 
@@ -120,7 +157,7 @@ def _decided(chunks: Iterable[Observations], model: Bundle, settings: PredictSet
             width=np.array([width or 0 for width in seen.widths], np.int32),
             height=np.array([height or 0 for height in seen.heights], np.int32),
             sha256=seen.sha256,
-            model=[model.id[:MODEL_ID_LENGTH]] * len(read),
+            model=[name[:MODEL_ID_LENGTH] for name in seen.models],
             probabilities=spread(decided.probabilities, np.nan),
         )
 

@@ -20,6 +20,15 @@ class CsvDialect(StrEnum):
     """Byte-order mark, semicolon and decimal comma, as European Excel expects."""
 
 
+class IfLocked(StrEnum):
+    """What to do where another run holds the ledger."""
+
+    FAIL = "fail"
+    """End with exit code 75."""
+    SKIP = "skip"
+    """End with exit code 0."""
+
+
 class Arch(StrEnum):
     """The architectures that the training job knows."""
 
@@ -98,6 +107,16 @@ class PredictSettings:
     """Report files by ending; `-` is CSV to standard output."""
     model: Path | None = None
     """A bundle directory; None is the one in the package."""
+    ledger: Path | None = None
+    """The ledger; None is the first report's name with `.ledger` after it."""
+    no_ledger: bool = False
+    """Keep nothing for the next run."""
+    wait_seconds: float = 0.0
+    """How long to wait for another run to let go of the ledger."""
+    force: bool = False
+    """Predict all anew, known or not."""
+    retry_failed: bool = False
+    """Read files anew that gave a fault."""
     threshold: float = 0.90
     """Confidence, 0 to 1, below which a digit goes to review."""
     batch_size: int = 512

@@ -380,11 +380,10 @@ def test_a_file_over_the_limit_is_not_opened() -> None:
 
 
 def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "empty").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
-    reasons = {"empty": "empty", "dangling": "symbolic link", "gone": "deleted", "pipe": "regular", ".": "regular"}
+    reasons = {"dangling": "symbolic link", "gone": "deleted", "pipe": "regular", ".": "regular"}
     for name, reason in (reasons | {"loop": "too many levels", "n" * 300: "too long"}).items():
         fault = read(str(tmp_path / name), 0, LIMITS)
         assert isinstance(fault, Fault)

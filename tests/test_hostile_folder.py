@@ -183,7 +183,8 @@ def test_every_page_of_a_tiff_is_read_and_a_broken_page_spares_the_others(night:
 def test_the_reports_in_the_folder_are_no_input_and_were_replaced(night: Night) -> None:
     assert [row["path"] for row in night.rows if "report" in row["path"]] == []
     assert (night.folder / "report.csv").read_bytes().startswith(b"path,page,status,")
-    assert [path.name for path in night.folder.iterdir() if path.name.startswith(".")] == [".hidden.png"]
+    hidden = {path.name for path in night.folder.iterdir() if path.name.startswith(".")}
+    assert hidden == {".hidden.png", ".report.csv.ledger.lock"}
 
 
 def test_no_cell_of_the_csv_is_a_formula_and_no_line_is_broken(night: Night) -> None:
@@ -209,7 +210,7 @@ def test_the_summary_counts_what_the_report_holds(night: Night) -> None:
     assert summary.startswith(f"batchdigits: {len({row['path'] for row in night.rows})} images found, ")
     assert f"{len(night.rows)} pages" in summary
     assert all(f"{count} {status}" in summary for status, count in counts.items())
-    assert f"{len(PASSED_OVER) + 2} passed over" in summary  # and the two reports
+    assert f"{len(PASSED_OVER) + 4} passed over" in summary  # and the two reports, the ledger and its lock
 
 
 def test_nothing_but_the_summary_reaches_standard_error_neither_bars_nor_what_codecs_mutter(night: Night) -> None:

@@ -1,8 +1,11 @@
 """The ledger: what is found comes out in the order of rows, and what is seen comes out as it went in."""
 
+import hashlib
 import os
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchdigits import ledger as module
 from batchdigits.batches import Batch, SeenPage
-from batchdigits.errors import Fault, FaultKind, printable
+from batchdigits.database import SCHEMA_VERSION
+from batchdigits.errors import Fault, FaultKind, StorageError, printable
 from batchdigits.images import ImageFile, PassedOver
-from batchdigits.ledger import Found, Ledger, Observations
+from batchdigits.ledger import Condition, Found, Ledger, Observations
 
-SHA256 = "ab" * 32
+HERE = Condition(bundle="ab" * 32, others="decoding 1")
+
+
+def ledger_at(path: Path | None = None, condition: Condition = HERE) -> Ledger:
+    return Ledger(path, condition)
 
 
 def image(name: str = "a.png", *, path: str | None = None, **changes: Any) -> ImageFile:
@@ -32,15 +41,28 @@ def image(name: str = "a.png", *, path: str | None = None, **changes: Any) -> Im
 
 
 def seen(file: ImageFile, number: int = 1, **changes: Any) -> SeenPage:
-    return SeenPage(**{"file": file, "number": number, "width": 28, "height": 30, "sha256": SHA256, **changes})
+    """A page of a file whose bytes are its path, its size and its time."""
+    sha256 = hashlib.sha256(f"{file.path!a} {file.size_bytes} {file.mtime_ns}".encode()).hexdigest()
+    fields = {"file": file, "number": number, "width": 28, "height": 30, "sha256": sha256, "of": 1}
+    return SeenPage(**{**fields, **changes})
 
 
 def batch_of(
-    pages: Sequence[SeenPage] = (), faults: Sequence[tuple[SeenPage, Fault]] = (), ink: np.ndarray | None = None
+    pages: Sequence[SeenPage] = (),
+    faults: Sequence[tuple[SeenPage, Fault]] = (),
+    ink: np.ndarray | None = None,
+    unchanged: Sequence[ImageFile] = (),
 ) -> Batch:
     pixels = np.zeros((len(pages), 28, 28), np.uint8)
     measures = np.zeros((len(pages), 2), np.float32) if ink is None else ink
-    return Batch(list(pages), pixels, measures, list(faults))
+    return Batch(list(pages), pixels, measures, list(faults), list(unchanged))
+
+
+def record(ledger: Ledger, batch: Batch, logits: np.ndarray | None = None) -> int:
+    """Record a batch as the pipeline does, and tell how many pages were predicted."""
+    fresh = ledger.fresh(batch)
+    ledger.record(batch, fresh, logits_like(int(fresh.sum())) if logits is None else logits)
+    return int(fresh.sum())
 
 
 def logits_like(count: int, start: int = 0) -> np.ndarray:
@@ -67,15 +89,15 @@ names |= st.sampled_from(
 
 def test_the_files_are_counted_once_and_what_is_passed_over_by_its_reason() -> None:
     found = [image("b.png"), PassedOver("/x", "not an image"), image("a.png"), PassedOver("/y", "not an image")]
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         assert ledger.plan([*found, PassedOver("/z", "hidden"), image("a.png")]) == Found(
-            2, Counter({"not an image": 2, "hidden": 1})
+            2, 2, Counter({"not an image": 2, "hidden": 1})
         )
 
 
 def test_an_empty_ledger_has_nothing_pending_and_nothing_observed() -> None:
-    with Ledger() as ledger:
-        assert ledger.plan([]) == Found(0, Counter())
+    with ledger_at() as ledger:
+        assert ledger.plan([]) == Found(0, 0, Counter())
         assert list(ledger.pending()) == []
         assert list(ledger.observations()) == []
 
@@ -84,27 +106,27 @@ def test_an_empty_ledger_has_nothing_pending_and_nothing_observed() -> None:
 @given(st.lists(names, unique=True, max_size=12))
 def test_files_come_out_as_they_went_in_by_the_code_points_of_their_names(found: list[str]) -> None:
     files = [image(name, inode=number) for number, name in enumerate(found)]
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         ledger.plan(files)
         pending = list(ledger.pending())
         assert pending == sorted(files, key=lambda file: file.name)
-        ledger.record(batch_of([seen(file) for file in files]), logits_like(len(files)))
+        record(ledger, batch_of([seen(file) for file in files]), logits_like(len(files)))
         assert [name for name, _ in rows_of(ledger)] == sorted(printable(name) for name in found)
 
 
 def test_order_is_by_code_point_not_by_utf_16_nor_by_any_language() -> None:
     expected = ["B", "Z", "a", "a!b", "a.b", "a/b", "a0", "é", "\uffff", "\U00010000"]
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         ledger.plan(image(name) for name in reversed(expected))
         assert [file.name for file in ledger.pending()] == expected
 
 
 def test_pages_of_a_file_are_in_the_order_of_numbers() -> None:
     file, other = image("b.tif"), image("a.tif")
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         ledger.plan([file, other])
-        pages = [seen(file, number) for number in (11, 2, 1, 10)]
-        ledger.record(batch_of([*pages, seen(other)]), logits_like(5))
+        pages = [seen(file, number, of=4) for number in (11, 2, 1, 10)]
+        record(ledger, batch_of([*pages, seen(other)]), logits_like(5))
         assert rows_of(ledger) == [("a.tif", 1), ("b.tif", 1), ("b.tif", 2), ("b.tif", 10), ("b.tif", 11)]
         assert (whole(ledger).logits[:, 0] // 10).tolist() == [4, 2, 1, 3, 0]
 
@@ -112,24 +134,24 @@ def test_pages_of_a_file_are_in_the_order_of_numbers() -> None:
 def test_a_file_reached_twice_gives_one_row_and_keeps_its_first_name() -> None:
     first = image("b.png", path="/one/b.png")
     again = image("a/b.png", path="/one/b.png")
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         assert ledger.plan([first, again]).files == 1
         assert list(ledger.pending()) == [first]
 
 
 def test_two_files_of_one_name_stay_two() -> None:
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         ledger.plan([image("a.png", path="/one/a.png"), image("a.png", path="/two/a.png")])
         pending = list(ledger.pending())
         assert sorted(file.path for file in pending) == ["/one/a.png", "/two/a.png"]
-        ledger.record(batch_of([seen(file) for file in pending]), logits_like(2))
+        record(ledger, batch_of([seen(file) for file in pending]), logits_like(2))
         assert rows_of(ledger) == [("a.png", 1), ("a.png", 1)]
 
 
 def test_paths_that_differ_in_bytes_that_are_not_utf_8_stay_apart() -> None:
     names = [os.fsdecode(name) for name in (b"\xff.png", b"\xfe.png", "ÿ.png".encode(), b"\\xff.png")]
     files = [image(name) for name in names]
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         assert ledger.plan(files).files == 4
         assert sorted(file.path for file in ledger.pending()) == sorted(file.path for file in files)
 
@@ -147,10 +169,9 @@ def test_what_was_seen_comes_back_bit_for_bit(data: st.DataObject, wide: int, me
     for number, readable in enumerate(kinds):
         page = seen(
             image(f"{number:03}"),
-            data.draw(st.integers(1, 3)),
             width=data.draw(numbers),
             height=data.draw(numbers),
-            sha256=data.draw(st.sampled_from(["", SHA256])),
+            sha256=f"{number:064}" if readable else data.draw(st.sampled_from(["", f"{number:064}"])),
         )
         if readable:
             pages.append(page)
@@ -159,9 +180,9 @@ def test_what_was_seen_comes_back_bit_for_bit(data: st.DataObject, wide: int, me
     rows = st.lists(floats, min_size=wide, max_size=wide)
     logits = np.array([data.draw(rows) for _ in pages], np.float32).reshape(len(pages), wide)
     ink = np.array([data.draw(rows)[:measures] for _ in pages], np.float32).reshape(len(pages), measures)
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         ledger.plan(page.file for page in [*pages, *(page for page, _ in bad)])
-        ledger.record(batch_of(pages, bad, ink), logits)
+        record(ledger, batch_of(pages, bad, ink), logits)
         parts = list(ledger.observations(chunk))
     expected = sorted([*pages, *(page for page, _ in bad)], key=lambda page: page.file.name)
     fault_of = {page.file.name: fault for page, fault in bad}
@@ -185,9 +206,9 @@ def test_a_chunk_of_faults_alone_has_no_logits() -> None:
         for n in (1, 2)
     ]
     good = seen(image("3.png"))
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         ledger.plan([*(page.file for page, _ in bad), good.file])
-        ledger.record(batch_of([good], bad), logits_like(1))
+        record(ledger, batch_of([good], bad), logits_like(1))
         first, second = ledger.observations(2)
     assert first.faults == [Fault(FaultKind.UNREADABLE, "cut")] * 2
     assert first.widths == first.heights == [None, None]
@@ -199,9 +220,9 @@ def test_a_chunk_of_faults_alone_has_no_logits() -> None:
 
 def test_a_fault_by_the_header_keeps_the_size_that_the_header_told() -> None:
     page = seen(image(), width=60_000, height=50_000)
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         ledger.plan([page.file])
-        ledger.record(batch_of(faults=[(page, Fault(FaultKind.TOO_LARGE, "big", 60_000, 50_000))]), logits_like(0))
+        record(ledger, batch_of(faults=[(page, Fault(FaultKind.TOO_LARGE, "big", 60_000, 50_000))]), logits_like(0))
         observations = whole(ledger)
     assert (observations.widths, observations.heights) == ([60_000], [50_000])
 
@@ -209,9 +230,9 @@ def test_a_fault_by_the_header_keeps_the_size_that_the_header_told() -> None:
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 6, 7, 8, 100])
 def test_chunks_are_full_but_the_last_and_lose_nothing_between_them(chunk: int) -> None:
     files = [image(f"{number}.png") for number in range(7)]
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         ledger.plan(files)
-        ledger.record(batch_of([seen(file) for file in files]), logits_like(7))
+        record(ledger, batch_of([seen(file) for file in files]), logits_like(7))
         parts = list(ledger.observations(chunk))
     assert [len(part.names) for part in parts] == [chunk] * (7 // chunk) + [7 % chunk] * (7 % chunk > 0)
     assert np.concatenate([part.logits for part in parts]).tolist() == logits_like(7).tolist()
@@ -219,37 +240,25 @@ def test_chunks_are_full_but_the_last_and_lose_nothing_between_them(chunk: int) 
 
 def test_files_stay_pending_in_order_while_batches_are_recorded() -> None:
     files = [image(f"{number:03}.png") for number in range(300)]
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         ledger.plan(files)
         pending = ledger.pending()
         taken = []
         for number, file in enumerate(pending):
             taken.append(file)
-            ledger.record(batch_of([seen(file)]), logits_like(1, number))
+            record(ledger, batch_of([seen(file)]), logits_like(1, number))
         assert taken == files
         assert (whole(ledger).logits[:, 0] // 10).tolist() == list(range(300))
 
 
-def test_a_batch_that_fails_in_its_middle_is_not_recorded_at_all() -> None:
+def test_a_batch_that_fails_is_not_recorded_at_all() -> None:
     first, second, third = (image(name) for name in "abc")
-    with Ledger() as ledger:
-        ledger.plan([first, second, third])
-        ledger.record(batch_of([seen(first)]), logits_like(1))
-        with pytest.raises(Exception, match="UNIQUE"):
-            ledger.record(batch_of([seen(second), seen(first), seen(third)]), logits_like(3))
-        assert rows_of(ledger) == [("a", 1)]
-        ledger.record(batch_of([seen(second), seen(third)]), logits_like(2))
-        assert rows_of(ledger) == [("a", 1), ("b", 1), ("c", 1)]
-
-
-def test_a_batch_whose_faults_fail_is_not_recorded_at_all() -> None:
-    file = image()
-    fault = (seen(file), Fault(FaultKind.UNREADABLE, "cut"))
-    with Ledger() as ledger:
-        ledger.plan([file])
-        with pytest.raises(Exception, match="UNIQUE"):
-            ledger.record(batch_of([seen(file)], [fault]), logits_like(1))
-        assert rows_of(ledger) == []
+    with ledger_at() as ledger:
+        ledger.plan([first, second])
+        with pytest.raises(StorageError, match="never planned"):
+            record(ledger, batch_of([seen(first), seen(third), seen(second)]))
+        assert record(ledger, batch_of([seen(first), seen(second)])) == 2
+        assert rows_of(ledger) == [("a", 1), ("b", 1)]
 
 
 def test_a_listing_that_fails_in_its_middle_leaves_no_file_behind() -> None:
@@ -258,7 +267,7 @@ def test_a_listing_that_fails_in_its_middle_leaves_no_file_behind() -> None:
         message = "the disk is gone"
         raise ArithmeticError(message)
 
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         with pytest.raises(ArithmeticError, match="the disk is gone"):
             ledger.plan(listing())
         assert list(ledger.pending()) == []
@@ -268,21 +277,223 @@ def test_a_listing_that_fails_in_its_middle_leaves_no_file_behind() -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_logits_that_do_not_fit_the_pages_are_refused(count: int) -> None:
     file = image()
-    with Ledger() as ledger:
+    with ledger_at() as ledger:
         ledger.plan([file])
         with pytest.raises(ValueError, match="zip"):
-            ledger.record(batch_of([seen(file), seen(file, 2)]), logits_like(count))
-        assert rows_of(ledger) == []
+            record(ledger, batch_of([seen(file, of=2), seen(file, 2, of=2)]), logits_like(count))
+        assert record(ledger, batch_of([seen(file, of=2), seen(file, 2, of=2)])) == 2
 
 
-def test_a_page_of_a_file_that_was_not_planned_is_refused_and_not_lost() -> None:
-    with Ledger() as ledger:
-        ledger.plan([image("a.png")])
-        with pytest.raises(Exception):  # noqa: B017, PT011  (which one is the ledger's own business)
-            ledger.record(batch_of([seen(image("other.png"))]), logits_like(1))
+def test_a_file_that_was_never_read_is_missed_and_not_lost() -> None:
+    with ledger_at() as ledger:
+        ledger.plan([image("a.png"), image("b.png")])
+        record(ledger, batch_of([seen(image("a.png"))]))
+        with pytest.raises(StorageError, match="never read"):
+            list(ledger.observations())
 
 
-def test_a_ledger_is_private_to_its_run() -> None:
-    with Ledger() as first, Ledger() as second:
+def test_a_ledger_without_a_path_is_private_to_its_run() -> None:
+    with ledger_at() as first, ledger_at() as second:
         first.plan([image()])
         assert list(second.pending()) == []
+
+
+# ---- from run to run -----------------------------------------------------------------------------------------------
+
+
+def a_run(path: Path, files: Sequence[ImageFile], condition: Condition = HERE, **options: bool) -> tuple[int, int]:
+    """Observe what is pending, a page a file: how many files were, and how many were predicted."""
+    with ledger_at(path, condition) as ledger:
+        found = ledger.plan(files, **options)
+        pending = list(ledger.pending())
+        assert len(pending) == found.pending
+        predicted = record(ledger, batch_of([seen(file) for file in pending]))
+        ledger.forget()
+        assert rows_of(ledger) == sorted((file.name, 1) for file in files)
+    return len(pending), predicted
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "report.csv.ledger"
+
+
+def test_what_is_known_is_not_pending_and_keeps_its_row(path: Path) -> None:
+    files = [image(f"{number}.png") for number in range(5)]
+    assert a_run(path, files) == (5, 5)
+    assert a_run(path, files) == (0, 0)
+    assert a_run(path, [*files, image("new.png")]) == (1, 1)
+
+
+@pytest.mark.parametrize("changes", [{"size_bytes": 6}, {"mtime_ns": 8}, {"mtime_ns": 6}, {"ending": ".jpg"}])
+def test_a_file_that_changed_is_read_again(path: Path, changes: dict[str, Any]) -> None:
+    a_run(path, [image("a.png"), image("b.png")])
+    assert a_run(path, [image("a.png"), image("b.png", **changes)]) == (1, 1)
+    assert a_run(path, [image("a.png"), image("b.png", **changes)]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "other", [Condition(bundle="cd" * 32, others=HERE.others), Condition(bundle=HERE.bundle, others="decoding 2")]
+)
+def test_under_another_condition_everything_is_observed_anew(path: Path, other: Condition) -> None:
+    files = [image("a.png"), image("b.png")]
+    a_run(path, files)
+    assert a_run(path, files, other) == (2, 2)
+    assert a_run(path, files, other) == (0, 0)
+    with ledger_at(path, other) as ledger:
+        ledger.plan(files)
+        assert whole(ledger).models == [other.bundle] * 2
+
+
+def test_a_touched_file_with_the_same_bytes_is_read_and_not_predicted(path: Path) -> None:
+    before, after = image("a.png", mtime_ns=1), image("a.png", mtime_ns=2)
+    a_run(path, [before])
+    with ledger_at(path) as ledger:
+        ledger.plan([after])
+        [file] = ledger.pending()
+        assert file.known_sha256 == seen(before).sha256
+        assert record(ledger, batch_of(unchanged=[file])) == 0
+        assert rows_of(ledger) == [("a.png", 1)]
+    with ledger_at(path) as ledger:
+        assert ledger.plan([after]).pending == 0
+
+
+def test_bytes_under_two_names_are_predicted_once_and_give_two_rows(path: Path) -> None:
+    first, second, third = (image(name) for name in ("a.png", "b.png", "c.png"))
+    pages = [seen(file, sha256="12" * 32) for file in (first, second, third)]
+    with ledger_at(path) as ledger:
+        ledger.plan([first, second, third])
+        assert record(ledger, batch_of(pages[:2])) == 1
+        assert record(ledger, batch_of(pages[2:])) == 0
+        observed = whole(ledger)
+    assert observed.names == ["a.png", "b.png", "c.png"]
+    assert np.ptp(observed.logits, axis=0).max() == 0
+    with ledger_at(path) as ledger:  # one that leaves does not take the others' observation with it
+        ledger.plan([third])
+        ledger.forget()
+        assert rows_of(ledger) == [("c.png", 1)]
+
+
+def test_the_same_bytes_under_another_ending_are_another_thing(path: Path) -> None:
+    files = [image("a.png"), image("a.jpg", ending=".jpg")]
+    with ledger_at(path) as ledger:
+        ledger.plan(files)
+        assert record(ledger, batch_of([seen(file, sha256="12" * 32) for file in files])) == 2
+
+
+def test_a_file_of_which_a_killed_run_saw_some_pages_is_read_again_and_the_rest_predicted(path: Path) -> None:
+    file = image("a.tif", ending=".tif")
+    with ledger_at(path) as ledger:
+        ledger.plan([file])
+        assert record(ledger, batch_of([seen(file, number, of=3) for number in (1, 2)])) == 2
+    with ledger_at(path) as ledger:
+        assert ledger.plan([file]).pending == 1
+        assert record(ledger, batch_of([seen(file, number, of=3) for number in (1, 2, 3)])) == 1
+        assert rows_of(ledger) == [("a.tif", 1), ("a.tif", 2), ("a.tif", 3)]
+
+
+def with_a_fault(path: Path, *, sha256: str) -> tuple[ImageFile, ImageFile]:
+    good, bad = image("a.png"), image("b.png")
+    fault = (seen(bad, sha256=sha256), Fault(FaultKind.UNREADABLE, "cut"))
+    with ledger_at(path) as ledger:
+        ledger.plan([good, bad])
+        record(ledger, batch_of([seen(good)], [fault]))
+    return good, bad
+
+
+def test_what_could_not_be_opened_is_tried_in_every_run(path: Path) -> None:
+    files = with_a_fault(path, sha256="")
+    with ledger_at(path) as ledger:
+        ledger.plan(files)
+        assert [file.name for file in ledger.pending()] == ["b.png"]
+    assert a_run(path, files) == (1, 1)
+    assert a_run(path, files) == (0, 0)
+
+
+def test_what_could_not_be_decoded_is_read_again_when_it_is_asked_for(path: Path) -> None:
+    files = with_a_fault(path, sha256="12" * 32)
+    assert a_run(path, files) == (0, 0)
+    assert a_run(path, files, retry_failed=True) == (1, 1)
+    assert a_run(path, files, retry_failed=True) == (0, 0)
+
+
+def test_force_predicts_all_anew_and_keeps_the_old_until_then(path: Path) -> None:
+    files = [image("a.png"), image("b.png")]
+    a_run(path, files)
+    with ledger_at(path) as ledger:
+        assert ledger.plan(files, force=True).pending == 2
+        assert rows_of(ledger) == [("a.png", 1), ("b.png", 1)]
+    assert a_run(path, files) == (2, 2)  # a killed run goes on
+    assert a_run(path, files) == (0, 0)
+
+
+def test_a_file_that_is_gone_has_no_row_and_is_known_when_it_comes_back(path: Path) -> None:
+    files = [image("a.png"), image("b.png")]
+    a_run(path, files)
+    assert a_run(path, files[:1]) == (0, 0)
+    assert a_run(path, files) == (0, 0)
+
+
+@pytest.mark.parametrize("statement", [module._OBSERVATION_OF_BYTES, module._PAGES_OF_BYTES])
+def test_what_is_known_of_bytes_is_found_without_looking_at_all_that_is_known(statement: str) -> None:
+    with ledger_at() as ledger:
+        plan = ledger._database.execute(f"EXPLAIN QUERY PLAN {statement}", ("", "", 1)).fetchall()
+    assert all("SEARCH" in step for *_, step in plan), plan
+
+
+# ---- a ledger that cannot be used ------------------------------------------------------------------------------------
+
+
+def test_a_newer_ledger_is_refused_and_stays_as_it_is(path: Path) -> None:
+    a_run(path, [image()])
+    with sqlite3.connect(path) as database:
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="a newer batchdigits wrote it"), ledger_at(path):
+        pass
+    assert path.read_bytes() == before
+
+
+def test_another_program_s_database_is_refused_and_stays_as_it_is(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE bookmarks (url TEXT)")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="no ledger"), ledger_at(path):
+        pass
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    path.write_text("a shopping list, longer than the header of a database, " * 40)
+    with pytest.raises(StorageError, match="damaged"), ledger_at(path):
+        pass
+
+
+def seen_in(path: Path, files: Sequence[ImageFile]) -> list[Any] | None:
+    """What a run would report without reading anything: None where it would read something, or refuses."""
+    try:
+        with ledger_at(path) as ledger:
+            if ledger.plan(files).pending:
+                return None
+            (found,) = ledger.observations()
+    except StorageError:
+        return None
+    return [found.names, found.pages, found.sha256, found.faults, found.models, found.logits.tolist()]
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_damaged_ledger_is_never_silently_wrong(path: Path, seed: int) -> None:
+    files = [image(f"{number}.png") for number in range(40)]
+    a_run(path, files)
+    expected = seen_in(path, files)
+    assert expected is not None
+    data = bytearray(path.read_bytes())
+    rng = np.random.default_rng(seed)
+    if seed % 5 == 0:
+        data = data[: rng.integers(1, len(data))]
+    else:
+        data[rng.integers(len(data))] ^= int(rng.integers(1, 256))
+    path.write_bytes(data)
+    assert seen_in(path, files) in (None, expected)

@@ -21,6 +21,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def summary(**changes: Any) -> Summary:
     fields = {
         "files": 3,
+        "pending": changes.get("files", 3),
         "rows": Counter(ok=2, review=1),
         "passed_over": Counter(),
         "faulty": 0,
@@ -127,8 +128,14 @@ def test_the_line_counts_what_was_passed_over() -> None:
     assert ", 5 passed over;" in summary(passed_over=Counter({"not an image": 3, "hidden": 2})).line()
 
 
+def test_the_line_counts_what_was_new_where_not_all_was() -> None:
+    line = summary(files=10, pending=4, rows=Counter(ok=10), seconds={"list": 2.0}).line()
+    assert line.startswith("10 images found, 4 of them new or changed, 10 ok,")
+    assert "; 2 images/s;" in line
+
+
 def test_the_rate_is_that_of_the_whole_run_with_its_thousands_parted() -> None:
-    assert "; 12,346 images/s;" in summary(rows=Counter(ok=12_346), seconds={"a": 0.25, "b": 0.75}).line()
+    assert "; 12,346 images/s;" in summary(files=12_346, rows=Counter(ok=12_346), seconds={"a": 0.25, "b": 0.75}).line()
 
 
 @pytest.mark.parametrize("seconds", [{}, {"list": 0.0}])

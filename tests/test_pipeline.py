@@ -95,6 +95,11 @@ def run(
     return pipeline.run(chosen, stdout=stdout or io.BytesIO())
 
 
+def reports_in(folder: Path) -> list[str]:
+    """The names in a folder, but for the ledger and its lock."""
+    return [name for name in names(folder) if not name.endswith((".ledger", ".lock"))]
+
+
 def rows_of(report: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(report.decode(), newline="")))
 
@@ -174,7 +179,7 @@ def test_the_summary_counts_what_the_report_holds(mixed: Path, model: Bundle) ->
     assert dict(summary.rows) == {status: statuses.count(status) for status in statuses}
     assert summary.faulty == sum(status in list(FaultKind) for status in statuses) == 5
     assert summary.passed_over == {"not an image": 1, "hidden or system file": 2}
-    assert list(summary.seconds) == ["list", "load model", "read", "predict", "record", "report"]
+    assert list(summary.seconds) == ["list", "read", "load model", "predict", "record", "report"]
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -256,7 +261,7 @@ def test_reports_of_all_formats_agree(mixed: Path, model: Bundle, tmp_path: Path
         for column in ("digit", "confidence", "runner_up", "width", "height"):
             found = None if row[column] == "" else float(row[column])
             assert typed[column] == found or abs(typed[column] - found) < 1e-6
-        assert names(tmp_path) == ["a.csv", "b.parquet"]
+        assert reports_in(tmp_path) == ["a.csv", "b.parquet"]
 
 
 @settings(max_examples=25, deadline=None)
@@ -429,7 +434,7 @@ def test_nothing_is_published_when_a_run_fails_midway(
     with pytest.raises(error):
         run(model, mixed, outputs=(*reports, "-"), stdout=stdout, batch_size=5)
     assert [report.read_text() for report in reports] == ["last night"] * 2
-    assert names(tmp_path) == ["a.csv", "a.parquet"]
+    assert reports_in(tmp_path) == ["a.csv", "a.parquet"]
     assert rows_of(stdout.getvalue() or b"path\r\n") == []
 
 
@@ -455,7 +460,7 @@ def test_what_is_wrong_with_the_command_is_said_before_any_work(
         run(model, tmp_path / "nowhere", outputs=(tmp_path / "report.csv",))
     with pytest.raises(BundleError, match="nowhere"):
         run(replace(model, directory=tmp_path / "nowhere"), mixed)
-    assert names(tmp_path) == []
+    assert set(names(tmp_path)) <= {".report.csv.ledger.lock"}
 
 
 def test_a_run_with_the_stand_in_loads_no_tensorflow(mixed: Path, model: Bundle) -> None:
@@ -473,3 +478,86 @@ def test_no_progress_is_shown_unless_it_is_asked_for(
     out, err = capfd.readouterr()
     assert out == ""
     assert "40/40" in err
+
+
+# ---- from run to run -----------------------------------------------------------------------------------------------
+
+
+class _Refuses(StandIn):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        message = "nothing is new, so no predictor is needed"
+        raise AssertionError(message)
+
+
+@pytest.fixture
+def growing(mixed: Path, tmp_path: Path) -> Path:
+    """A copy of the mixed folder that a test may change."""
+    return Path(shutil.copytree(mixed, tmp_path / "growing"))
+
+
+def test_nothing_new_needs_no_predictor_and_leaves_the_reports_untouched(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = (tmp_path / "a.csv", tmp_path / "a.parquet")
+    first = run(model, growing, outputs=reports)
+    before = [report.stat() for report in reports]
+    monkeypatch.setattr(pipeline, "Predictor", _Refuses)
+    again = run(model, growing, outputs=reports)
+    assert [report.stat() for report in reports] == before
+    assert (first.pending, again.pending, again.faulty) == (len(PAGES), 0, 0)
+    assert again.rows == first.rows
+
+
+def test_a_new_threshold_renders_the_report_anew_without_predicting(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    run(model, growing, outputs=(report,))
+    monkeypatch.setattr(pipeline, "Predictor", _Refuses)
+    run(model, growing, outputs=(report,), threshold=1.0)
+    monkeypatch.setattr(pipeline, "Predictor", StandIn)
+    assert report.read_bytes() == predicted(model, growing, threshold=1.0)
+
+
+def test_a_folder_that_changes_is_reported_as_if_it_were_read_anew(
+    growing: Path, model: Bundle, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.csv"
+
+    def assert_as_if_new(pending: int) -> None:
+        assert run(model, growing, outputs=(report,)).pending == pending
+        assert report.read_bytes() == predicted(model, growing)
+
+    assert_as_if_new(len(PAGES))
+    write_png(growing / "new.png", on_page(digits(60)[59], 40, 40))
+    shutil.copy(growing / "a.png", growing / "copy.png")
+    assert_as_if_new(2)
+    (growing / "B.png").unlink()
+    write_png(growing / "a.png", on_page(digits(60)[58], 41, 40))
+    assert_as_if_new(1)
+    (growing / "é.png").touch()
+    (growing / "truncated.jpg").rename(growing / "moved.jpg")
+    assert_as_if_new(2)
+
+
+@pytest.mark.parametrize("batches_before", [0, 1, 3, 6])
+def test_a_run_that_broke_off_goes_on_where_it_stopped(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_before: int
+) -> None:
+    report = tmp_path / "report.csv"
+    record, seen = pipeline.Ledger.record, []
+
+    def breaks_off(*args: Any) -> None:
+        if len(seen) == batches_before:
+            raise KeyboardInterrupt
+        seen.append(len(args[1].pages))
+        record(*args)
+
+    monkeypatch.setattr(pipeline.Ledger, "record", breaks_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, growing, outputs=(report,), batch_size=7)
+    assert not report.exists()
+    monkeypatch.setattr(pipeline.Ledger, "record", record)
+    resumed = run(model, growing, outputs=(report,), batch_size=7)
+    assert resumed.pending <= len(PAGES) - sum(seen) + 2 * bool(seen)  # pages of a file that was not whole
+    assert report.read_bytes() == predicted(model, growing)

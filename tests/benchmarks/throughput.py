@@ -215,6 +215,7 @@ def program(folder: str, images: int) -> tuple[float, Mapping[str, float]]:
     """
     report = Path(folder).parent / "report.csv"
     settings = PredictSettings(sources=(folder,), outputs=(str(report),), batch_size=BATCH)
+    Path(f"{report}.ledger").unlink(missing_ok=True)  # else nothing would be new
     loaded_predictor(BATCH)
     started_workers(settings.workers)
     with (

@@ -1,0 +1,54 @@
+"""One run at a time: a ledger in, its lock held; the system takes the lock away when the process ends, however it does.
+
+The lock is an flock on a hidden file beside the ledger, which stays there. It holds who has the lock, for the message.
+"""
+
+import datetime
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from batchdigits.errors import Locked, shown
+from batchdigits.files import storage_errors
+
+
+@contextmanager
+def held(ledger: Path, *, wait_seconds: float) -> Iterator[None]:
+    """Hold the lock of a ledger.
+
+    Args:
+        ledger: Its file, which need not exist.
+        wait_seconds: How long to wait for another run to let go of it.
+
+    Raises:
+        Locked: Another run still holds it.
+        StorageError: The lock's file cannot be written.
+    """
+    path = ledger.with_name(f".{ledger.name}.lock")
+    lock = FileLock(path)
+    with storage_errors(path):
+        path.open("ab").close()  # else the lock would make a folder that is missing
+        try:
+            lock.acquire(timeout=wait_seconds, poll_interval=0.2)
+        except Timeout:
+            message = f"Another run holds the ledger {shown(str(ledger))}{_holder(path)}; wait for it, or give --wait."
+            raise Locked(message) from None
+    try:
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        with storage_errors(path):
+            path.write_text(f"pid {os.getpid()} on {socket.gethostname()} since {started}\n")
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    """Say who holds the lock, where that can be read."""
+    with suppress(OSError, UnicodeDecodeError):
+        if text := path.read_text().strip():
+            return f": {shown(text)}"
+    return ""

@@ -1,0 +1,57 @@
+"""SIGINT and SIGTERM in, the end of a run out: after the batch in hand at the first, at once at the second."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from batchdigits.errors import Interrupted, Terminated
+
+_ERRORS: dict[int, Interrupted | Terminated] = {
+    signal.SIGINT: Interrupted("Interrupted: what was finished is kept, the next run goes on from there."),
+    signal.SIGTERM: Terminated("Terminated: what was finished is kept, the next run goes on from there."),
+}
+
+
+class Stop:
+    """What keeps a run's work in hand from signals; as a context manager it takes those of the process."""
+
+    def __init__(self) -> None:
+        """Nobody has asked yet."""
+        self._asked: Interrupted | Terminated | None = None
+        self._patient = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        """Take the signals."""
+        self._before = {number: signal.signal(number, self._take) for number in _ERRORS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def patiently(self) -> Iterator[None]:
+        """Let a first signal wait until the block is done; elsewhere it ends the run where it is.
+
+        Raises:
+            Interrupted: There was a SIGINT.
+            Terminated: There was a SIGTERM.
+        """
+        self._patient = True
+        try:
+            yield
+        finally:
+            self._patient = False
+        if self._asked:
+            raise self._asked
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        again, self._asked = self._asked is not None, _ERRORS[number]
+        if again or not self._patient:
+            raise self._asked

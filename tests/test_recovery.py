@@ -1,0 +1,129 @@
+"""The installed command, killed, interrupted and overlapped: whatever happens to a run, the next one makes it good."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from batchdigits.files import file_sha256
+from batchdigits.locking import held
+from tests.commands import BATCHDIGITS, PATIENCE, batchdigits
+from tests.digits import digits, write_png
+
+FILES = 600
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that all differ, so that each is predicted."""
+    folder = tmp_path_factory.mktemp("killed") / "scans"
+    for number in range(FILES):
+        digit = digits(300)[number % 300]
+        write_png(folder / f"{number:03}.png", np.pad(255 - digit, 2 + number // 300, constant_values=255))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> bytes:
+    """The report of a run that nobody disturbs."""
+    result = batchdigits("predict", folder, "-o", folder.with_name("whole.csv"), "--no-ledger")
+    assert result.code == 0
+    return folder.with_name("whole.csv").read_bytes()
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    return tmp_path / "report.csv"
+
+
+def started(folder: Path, report: Path, *options: str) -> "subprocess.Popen[str]":
+    arguments = [BATCHDIGITS, "predict", str(folder), "-o", str(report), "--batch-size", "40", *options]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+
+
+def known(report: Path) -> int:
+    """Count the files that a ledger knows so far."""
+    ledger = Path(f"{report}.ledger")
+    if not ledger.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True, timeout=5)) as database:
+            return int(database.execute("SELECT count(*) FROM files").fetchone()[0])
+    except sqlite3.OperationalError:  # its tables are being made
+        return 0
+
+
+def wait_until_known(files: int, report: Path, run: "subprocess.Popen[str]") -> None:
+    for _ in range(100 * PATIENCE):
+        if known(report) >= files or run.poll() is not None:
+            return
+        time.sleep(0.01)
+    pytest.fail("the run is stuck")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "Terminated"), (signal.SIGINT, 130, "Interrupted")]
+)
+def test_a_signal_keeps_what_was_finished_and_the_next_run_goes_on(
+    number: int, code: int, word: str, folder: Path, report: Path, expected: bytes
+) -> None:
+    run = started(folder, report)
+    wait_until_known(40, report, run)
+    run.send_signal(number)
+    _, said = run.communicate(timeout=PATIENCE)
+    assert run.returncode == code
+    assert f"{word}: what was finished is kept" in said
+    assert not report.exists()
+    kept = known(report)
+    assert 40 <= kept < FILES
+    again = batchdigits("predict", folder, "-o", report)
+    assert again.code == 0
+    assert f"{FILES - kept} of them new or changed" in again.message
+    assert report.read_bytes() == expected
+
+
+@pytest.fixture(params=[1, 200, 480])
+def killed(request: pytest.FixtureRequest, folder: Path, report: Path) -> int:
+    """A run that was killed when it knew so many files: how many it knew in the end."""
+    run = started(folder, report)
+    wait_until_known(request.param, report, run)
+    run.kill()
+    run.communicate(timeout=PATIENCE)
+    assert run.returncode == -signal.SIGKILL
+    return known(report)
+
+
+def test_a_killed_run_is_made_good_by_the_next(killed: int, folder: Path, report: Path, expected: bytes) -> None:
+    assert 0 < killed < FILES
+    assert not report.exists()
+    assert batchdigits("predict", folder, "-o", report).code == 0
+    assert report.read_bytes() == expected
+
+
+def test_a_second_run_at_the_same_time_is_turned_away_or_waits(folder: Path, report: Path, expected: bytes) -> None:
+    with held(Path(f"{report}.ledger"), wait_seconds=0):  # another run has it
+        refused = batchdigits("predict", folder, "-o", report)
+        skipped = batchdigits("predict", folder, "-o", report, "--if-locked", "skip")
+        waiting = started(folder, report, "--wait", str(PATIENCE))
+        time.sleep(1)
+        assert waiting.poll() is None
+        assert not report.exists()
+    waiting.communicate(timeout=PATIENCE)
+    assert (refused.code, skipped.code, waiting.returncode) == (75, 0, 0)
+    assert f"pid {os.getpid()} on " in refused.message
+    assert report.read_bytes() == expected
+
+
+def test_nothing_new_leaves_the_report_as_it_is_and_needs_no_tensorflow(folder: Path, report: Path) -> None:
+    assert batchdigits("predict", folder, "-o", report).code == 0
+    before = (report.stat().st_mtime_ns, file_sha256(report))
+    again = batchdigits("predict", folder, "-o", report, "-v")
+    assert again.code == 0
+    assert "load model" not in again.message
+    assert (report.stat().st_mtime_ns, file_sha256(report)) == before

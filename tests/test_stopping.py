@@ -1,0 +1,61 @@
+"""The first signal lets the batch in hand be finished, the second does not."""
+
+import os
+import signal
+
+import pytest
+
+from batchdigits.errors import BatchDigitsError, ExitCode, Interrupted, Terminated
+from batchdigits.stopping import Stop
+
+CASES = [(signal.SIGINT, Interrupted, ExitCode.INTERRUPTED), (signal.SIGTERM, Terminated, ExitCode.TERMINATED)]
+
+
+@pytest.mark.parametrize(("number", "error", "code"), CASES)
+def test_a_signal_waits_for_the_work_in_hand(number: int, error: type[BatchDigitsError], code: ExitCode) -> None:
+    done: list[str] = []
+
+    def work(stop: Stop) -> None:
+        with stop.patiently():
+            os.kill(os.getpid(), number)
+            done.append("the batch")
+        done.append("and more")
+
+    with Stop() as stop, pytest.raises(error) as raised:
+        work(stop)
+    assert done == ["the batch"]
+    assert raised.value.exit_code == code
+    assert "goes on from there" in str(raised.value)
+
+
+@pytest.mark.parametrize(("number", "error", "code"), CASES)
+def test_a_second_signal_does_not_wait(number: int, error: type[BatchDigitsError], code: ExitCode) -> None:
+    done: list[str] = []
+
+    def work(stop: Stop) -> None:
+        with stop.patiently():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
+            done.append("the batch")
+
+    with Stop() as stop, pytest.raises(error):
+        work(stop)
+    assert done == []
+
+
+@pytest.mark.parametrize(("number", "error", "code"), CASES)
+def test_between_batches_a_signal_ends_the_run_at_once(
+    number: int, error: type[BatchDigitsError], code: ExitCode
+) -> None:
+    with Stop() as stop:
+        with stop.patiently():
+            pass
+        with pytest.raises(error):
+            os.kill(os.getpid(), number)
+
+
+def test_the_signals_are_given_back() -> None:
+    before = [signal.getsignal(number) for number, _, _ in CASES]
+    with Stop():
+        assert [signal.getsignal(number) for number, _, _ in CASES] != before
+    assert [signal.getsignal(number) for number, _, _ in CASES] == before
