@@ -11,11 +11,12 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -23,7 +24,7 @@ import cv2
 import numpy as np
 
 from batchdigits.decoding import Page, decode, read
-from batchdigits.errors import BatchDigitsError, Fault, shown
+from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, shown
 from batchdigits.images import ImageFile
 from batchdigits.normalisation import InkImages, InkMeasures, normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
@@ -70,6 +71,25 @@ class Batch:
     unchanged: list[ImageFile]
     """Files whose bytes are those that are known of them."""
 
+    def files(self) -> Iterator[ImageFile]:
+        """Give the files of its pages, faults and unchanged files; one of several pages several times."""
+        for page in self.pages:
+            yield page.file
+        for page, _ in self.faults:
+            yield page.file
+        yield from self.unchanged
+
+    def without(self, paths: Set[str]) -> "Batch":
+        """Leave out what belongs to some files."""
+        kept = [at for at, page in enumerate(self.pages) if page.file.path not in paths]
+        return Batch(
+            [self.pages[at] for at in kept],
+            self.pixels[kept],
+            self.ink[kept],
+            [(page, fault) for page, fault in self.faults if page.file.path not in paths],
+            [file for file in self.unchanged if file.path not in paths],
+        )
+
 
 class Workers:
     """The pool of decoding workers: a context manager."""
@@ -97,7 +117,7 @@ class Workers:
         context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads half alive
         with ExitStack() as undo:
             try:
-                pool = ProcessPoolExecutor(self.count, context, _settle_in)
+                pool = ProcessPoolExecutor(self.count, context, prepare_process)
                 undo.callback(pool.shutdown, cancel_futures=True)
                 self._first, *_ = [pool.submit(os.getpid) for _ in range(self.count)]
             except OSError as error:  # no shared memory, no more processes
@@ -119,20 +139,19 @@ class Workers:
 
     def submit(
         self, files: list[ImageFile], decoding: DecodingSettings, normalisation: NormalisationSettings
-    ) -> "Future[_Observed]":
+    ) -> "Future[Observed]":
         """Let a worker observe a chunk."""
-        asked = [(file.path, file.size_bytes, file.ending, file.known_sha256) for file in files]
-        return self._pool.submit(_observe, asked, decoding, normalisation)
+        return self._pool.submit(observe, [asked(file) for file in files], decoding, normalisation)
 
 
-def _settle_in() -> None:
-    """Prepare a worker process: the parent alone takes signals, and its end, whatever it was, is the worker's too."""
+def prepare_process() -> None:
+    """Prepare a process that decodes: the parent alone takes signals, and its end, whatever it was, is its own too."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
-        assert parent is not None, "only a worker process settles in"
+        assert parent is not None, "only a child process is prepared"
         parent.join()
         os._exit(1)
 
@@ -146,6 +165,7 @@ def batches(
     size: int,
     decoding: DecodingSettings,
     normalisation: NormalisationSettings,
+    first: Iterable[Batch] = (),
 ) -> Iterator[Batch]:
     """Read, decode and normalise files.
 
@@ -155,15 +175,17 @@ def batches(
         size: Pages a batch, at most; one that is full of faults, or the last one, has fewer.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
+        first: What was observed of other files, elsewhere; it stands in the first batches.
 
     Yields:
         Batches; every page of every file stands in exactly one of them, once.
 
     Raises:
-        BatchDigitsError: A worker process died.
+        DecoderDied: A worker process died.
+        BatchDigitsError: None could start.
     """
     waiting = _empty()
-    for chunk in _prepared(_chunks(files), workers, decoding, normalisation):
+    for chunk in chain(first, _prepared(_chunks(files), workers, decoding, normalisation)):
         waiting = _joined(waiting, chunk)
         while max(len(waiting.pages), len(waiting.faults), len(waiting.unchanged)) >= size:
             batch, waiting = _split(waiting, size)
@@ -192,11 +214,11 @@ def _prepared(
     normalisation: NormalisationSettings,
 ) -> Iterator[Batch]:
     """Prepare chunks, in order, at most twice as many ahead as there are workers."""
-    ahead: deque[tuple[list[ImageFile], Future[_Observed]]] = deque()
+    ahead: deque[tuple[list[ImageFile], Future[Observed]]] = deque()
 
     def next_one() -> Batch:
         files, future = ahead[0]
-        batch = _assembled(files, future.result())
+        batch = assembled(files, future.result())
         ahead.popleft()
         return batch
 
@@ -209,15 +231,17 @@ def _prepared(
             yield next_one()
     except BrokenProcessPool as error:
         at_stake = [file for files, _ in ahead for file in files] or chunk
-        message = (
-            f"A decoding worker died at {shown(at_stake[0].name)} or one of the {len(at_stake)} files from there on: "
-            "memory ran out, or a file crashes its decoder; move these files away, or free memory."
-        )
         if not workers.started:
             message = (
                 "The worker processes cannot start; in a script, call batchdigits under `if __name__ == '__main__':`."
             )
-        raise BatchDigitsError(message) from error
+            raise BatchDigitsError(message) from error
+        message = (
+            f"A decoding worker died at {shown(at_stake[0].name)} or one of the {len(at_stake)} files from there on: "
+            "memory ran out, or a file crashes its decoder. Run again: with a ledger, the next run reads each of them "
+            "by itself and finds which one it is."
+        )
+        raise DecoderDied(message) from error
 
 
 class _Seen(NamedTuple):
@@ -231,7 +255,7 @@ class _Seen(NamedTuple):
     of: int
 
 
-class _Observed(NamedTuple):
+class Observed(NamedTuple):
     """What a worker found in a chunk."""
 
     pages: list[_Seen]
@@ -241,13 +265,20 @@ class _Observed(NamedTuple):
     unchanged: list[int]
 
 
-def _observe(
-    files: list[tuple[str, int, str, str]], decoding: DecodingSettings, normalisation: NormalisationSettings
-) -> _Observed:
+Asked = tuple[str, int, str, str]
+"""Of a file, what a worker has to know: its path, size, ending and known sha256."""
+
+
+def asked(file: ImageFile) -> Asked:
+    """Ask for a file to be observed."""
+    return file.path, file.size_bytes, file.ending, file.known_sha256
+
+
+def observe(files: list[Asked], decoding: DecodingSettings, normalisation: NormalisationSettings) -> Observed:
     """Read, decode and normalise a few files as one stack: what a worker does.
 
     Args:
-        files: Each its path, size, ending and known sha256.
+        files: What `asked` makes of each.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
     """
@@ -272,10 +303,10 @@ def _observe(
                 greys.append(page.grey)
             else:
                 faults.append((seen, page))
-    return _Observed(pages, *normalise(greys, normalisation), faults, unchanged)
+    return Observed(pages, *normalise(greys, normalisation), faults, unchanged)
 
 
-def _assembled(files: list[ImageFile], found: _Observed) -> Batch:
+def assembled(files: list[ImageFile], found: Observed) -> Batch:
     """Give what a worker found its files back."""
 
     def page(seen: _Seen) -> SeenPage:

@@ -1,24 +1,28 @@
 """The command line: options in, a call with their settings, an exit code out. No logic."""
 
 import io
+import os
+import shutil
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from batchdigits import __version__
-from batchdigits.console import exits, read_config, say, silence_native_code
+from batchdigits import __version__, options
+from batchdigits import schedule as scheduling
+from batchdigits.console import LOG, config_text, exits, monitored, run_with_json_lines, silence_native_code
 from batchdigits.errors import ExitCode, Locked, UsageError
+from batchdigits.options import Config, Model, Quiet, Threshold, Verbose
 from batchdigits.settings import (
-    Arch,
-    CsvDialect,
     DecodingSettings,
     EvaluateSettings,
     ExplainSettings,
     IfLocked,
     PredictSettings,
     ReportSettings,
+    ScheduleSettings,
     TrainSettings,
 )
 from batchdigits.stopping import Stop
@@ -34,11 +38,15 @@ app = typer.Typer(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the program; None takes the arguments of the process. Ends in `SystemExit`."""
-    if not {"-v", "--verbose"} & set(sys.argv[1:] if arguments is None else arguments):
+    given = sys.argv[1:] if arguments is None else arguments
+    as_json = given[:1] == ["predict"] and "--log-json" in given
+    if as_json or not {"-v", "--verbose"} & set(given):
         silence_native_code()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a bar that the terminal cannot show is no reason to fail
-    app(arguments)
+    if as_json:
+        run_with_json_lines(app, given)
+    app(given)
 
 
 def _print_version(wanted: bool) -> None:
@@ -47,19 +55,11 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Config = Annotated[
-    Path | None,
-    typer.Option(help="Job file (TOML) with defaults for these options.", callback=read_config, is_eager=True),
-]
-Model = Annotated[Path | None, typer.Option(help="Model bundle directory; without it, the one in the package.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on success.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show tracebacks.")]
-Threshold = Annotated[float, typer.Option(min=0, max=1, help="Confidence below which a digit goes to review.")]
-
 _PREDICT = PredictSettings(sources=())
 _REPORT = ReportSettings()
 _TRAIN = TrainSettings(output=Path("runs/cnn"))
 _EVALUATE = EvaluateSettings(source="")
+_SCHEDULE = ScheduleSettings()
 
 
 @app.callback()
@@ -74,42 +74,40 @@ def _program(
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_PREDICT"})
 @exits
 def predict(
-    sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE", help="Folders (read recursively), files, or quoted globs.")
-    ],
-    output: Annotated[
-        list[str],
-        typer.Option("--output", "-o", help="Report file, .csv or .parquet; - is CSV to stdout. May be repeated."),
-    ] = list(_PREDICT.outputs),  # noqa: B006  Typer copies it
+    context: typer.Context,
+    sources: options.Sources,
+    output: options.Output = list(_PREDICT.outputs),  # noqa: B006  Typer copies it
     model: Model = None,
-    ledger: Annotated[
-        Path | None, typer.Option(help="What is known from run to run; without it, the first report's name + .ledger.")
-    ] = _PREDICT.ledger,
-    no_ledger: Annotated[bool, typer.Option("--no-ledger", help="Keep nothing for the next run.")] = False,
-    wait: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for another run that holds the ledger.")
-    ] = _PREDICT.wait_seconds,
-    if_locked: Annotated[
-        IfLocked, typer.Option(help="Where another run holds the ledger: end with code 75, or with 0.")
-    ] = IfLocked.FAIL,
-    force: Annotated[bool, typer.Option("--force", help="Predict all images anew, known or not.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Read files anew that gave a fault.")] = False,
+    ledger: options.Ledger = _PREDICT.ledger,
+    no_ledger: options.NoLedger = False,
+    wait: options.Wait = _PREDICT.wait_seconds,
+    if_locked: options.IfLocked = IfLocked.FAIL,
+    force: options.Force = False,
+    retry_failed: options.RetryFailed = False,
+    include: options.Include = list(_PREDICT.include),  # noqa: B006  Typer copies it
+    exclude: options.Exclude = list(_PREDICT.exclude),  # noqa: B006  Typer copies it
+    settle: options.Settle = _PREDICT.settle_seconds,
+    overwrite: options.Overwrite = False,
     threshold: Threshold = _PREDICT.threshold,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in one prediction.")] = _PREDICT.batch_size,
-    workers: Annotated[int, typer.Option(min=1, help="Decoding workers.")] = _PREDICT.workers,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Larger pages, width times height, are not decoded.")
-    ] = _PREDICT.decoding.max_pixels,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the columns p0 to p9 to CSV.")] = False,
-    csv_dialect: Annotated[CsvDialect, typer.Option(help="How CSV is spelled.")] = _REPORT.csv_dialect,
-    allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="Write an empty report where no image is found.")
-    ] = False,
+    batch_size: options.BatchSize = _PREDICT.batch_size,
+    workers: options.Workers = _PREDICT.workers,
+    max_pixels: options.MaxPixels = _PREDICT.decoding.max_pixels,
+    probabilities: options.Probabilities = False,
+    csv_dialect: options.CsvDialect = _REPORT.csv_dialect,
+    allow_empty: options.AllowEmpty = False,
+    dry_run: options.DryRun = False,
+    summary: options.Summary = _PREDICT.summary,
+    metrics: options.Metrics = _PREDICT.metrics,
     config: Config = None,
+    show_config: options.ShowConfig = False,
+    log_json: options.LogJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> ExitCode:
     """Read all images under SOURCE and write what digit is on each."""
+    if show_config:
+        typer.echo(config_text(context))
+        return ExitCode.OK
     from batchdigits import pipeline
 
     settings = PredictSettings(
@@ -121,50 +119,46 @@ def predict(
         wait_seconds=wait,
         force=force,
         retry_failed=retry_failed,
+        include=tuple(include),
+        exclude=tuple(exclude),
+        settle_seconds=settle,
+        overwrite=overwrite,
         threshold=threshold,
         batch_size=batch_size,
         workers=workers,
         allow_empty=allow_empty,
-        progress=sys.stderr.isatty() and not quiet,
+        progress=sys.stderr.isatty() and not quiet and not log_json,
+        summary=summary,
+        metrics=metrics,
         decoding=DecodingSettings(max_pixels=max_pixels),
         report=ReportSettings(probabilities=probabilities, csv_dialect=csv_dialect),
     )
     try:
+        if dry_run:
+            LOG.info(pipeline.preview(settings, stdout=sys.stdout.buffer))
+            return ExitCode.OK
         with Stop() as stop:
-            summary = pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop)
+            return monitored(lambda: pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop), settings)
     except Locked as error:
         if if_locked is IfLocked.FAIL:
             raise
-        if not quiet:
-            say(str(error))
+        LOG.info(str(error))
         return ExitCode.OK
-    if not quiet:
-        say(summary.line())
-    return ExitCode.FAULTS if summary.faulty else ExitCode.OK
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_TRAIN"})
 @exits
 def train(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle directory to make.")] = _TRAIN.output,
-    data: Annotated[
-        list[str],
-        typer.Option(help="mnist, a folder with a sub-folder per digit, or a CSV of path,label. May be repeated."),
-    ] = list(_TRAIN.data),  # noqa: B006  Typer copies it
-    arch: Annotated[Arch, typer.Option(help="The network.")] = _TRAIN.arch,
-    teacher: Annotated[
-        Path | None, typer.Option(help="Model bundle whose probabilities the network learns instead of the labels.")
-    ] = _TRAIN.teacher,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = _TRAIN.epochs,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = _TRAIN.batch_size,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Peak of the schedule.")] = _TRAIN.learning_rate,
-    validation_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the data that is split off for validation.")
-    ] = _TRAIN.validation_share,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the split, the weights, the order, the variations.")
-    ] = _TRAIN.seed,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    output: options.Bundle = _TRAIN.output,
+    data: options.Data = list(_TRAIN.data),  # noqa: B006  Typer copies it
+    arch: options.Arch = _TRAIN.arch,
+    teacher: options.Teacher = _TRAIN.teacher,
+    epochs: options.Epochs = _TRAIN.epochs,
+    batch_size: options.StepSize = _TRAIN.batch_size,
+    learning_rate: options.LearningRate = _TRAIN.learning_rate,
+    validation_share: options.ValidationShare = _TRAIN.validation_share,
+    seed: options.Seed = _TRAIN.seed,
+    resume: options.Resume = False,
     config: Config = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -193,11 +187,8 @@ def train(
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_EVALUATE"})
 @exits
 def evaluate(
-    source: Annotated[
-        str,
-        typer.Argument(metavar="SOURCE", help="mnist, a folder with a sub-folder per digit, or a CSV of path,label."),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for metrics and pictures.")] = _EVALUATE.output,
+    source: options.Labelled,
+    output: options.Evaluation = _EVALUATE.output,
     model: Model = None,
     config: Config = None,
     verbose: Verbose = False,
@@ -213,10 +204,8 @@ def evaluate(
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_EXPLAIN"})
 @exits
 def explain(
-    image: Annotated[
-        str | None, typer.Argument(metavar="IMAGE", help="The image; without it, a terminal is asked.")
-    ] = None,
-    save_input: Annotated[Path | None, typer.Option(help="Write the 28×28 that the model saw as a PNG.")] = None,
+    image: options.Image = None,
+    save_input: options.SaveInput = None,
     model: Model = None,
     threshold: Threshold = _PREDICT.threshold,
     config: Config = None,
@@ -239,3 +228,52 @@ def explain(
     if save_input is not None:
         explaining.save_input(explanation, save_input)
     return ExitCode.FAULTS if explanation.is_fault else ExitCode.OK
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def schedule(
+    arguments: options.OfPredict,
+    every: options.Every = _SCHEDULE.every,
+    nightly: options.Nightly = False,
+    limit: options.Limit = _SCHEDULE.limit,
+    systemd: options.Systemd = False,
+) -> None:
+    """Print what makes cron or systemd run predict by itself; install nothing."""
+    program = typer.main.get_command(app)
+    assert isinstance(program, typer.core.TyperGroup)
+    # Outside of `exits`, so that predict's own parser says what is wrong with its arguments; without the environment,
+    # since a scheduler has another.
+    context = program.commands["predict"].make_context("batchdigits predict", arguments, auto_envvar_prefix=None)
+    parameters = []
+    for parameter in context.command.params:
+        value, origin = context.params[parameter.name], context.get_parameter_source(parameter.name)
+        spellings = parameter.secondary_opts if value is False else parameter.opts
+        flag = spellings[0] if spellings and parameter.param_type_name == "option" else ""
+        parameters.append(scheduling.Parameter(parameter.name, flag, value, origin.name if origin else ""))
+    _print_schedule(parameters, ScheduleSettings(every=every, nightly=nightly, limit=limit, systemd=systemd))
+
+
+@exits
+def _print_schedule(parameters: list[scheduling.Parameter], settings: ScheduleSettings) -> ExitCode:
+    folder, timeout = str(Path.cwd()), shutil.which("timeout") or "timeout"
+    text = scheduling.schedule(
+        parameters, settings, folder=folder, python=sys.executable, timeout=timeout, is_there=os.path.lexists
+    )
+    sys.stdout.buffer.write(os.fsencode(text))
+    return ExitCode.OK
+
+
+@app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_CORRECT"})
+@exits
+def correct(
+    report: options.Report,
+    corrections: options.Corrections,
+    ledger: options.Ledger = _PREDICT.ledger,
+    config: Config = None,
+    verbose: Verbose = False,
+) -> ExitCode:
+    """Read people's answers, for the next predict to show them in the report."""
+    from batchdigits import corrections as correcting
+
+    LOG.info(correcting.correct(report, corrections, ledger=ledger, time=datetime.now(UTC)))
+    return ExitCode.OK

@@ -2,19 +2,30 @@
 
 import difflib
 import functools
+import json
 import logging
 import os
 import sys
 import tomllib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import typer
+from typer.exceptions import TyperException
 
-from batchdigits.errors import BatchDigitsError, ExitCode, shown
+from batchdigits import monitoring
+from batchdigits.errors import BatchDigitsError, ExitCode, Locked, StorageError, shown
+from batchdigits.monitoring import Ending, Summary
+from batchdigits.settings import PredictSettings
 
 P = ParamSpec("P")
+
+LOG = logging.getLogger("batchdigits")
+"""The one way of messages to standard error: for people, or with `--log-json` for programs."""
+
+_NOT_IN_JOB_FILES = {"config", "show_config"}
 
 
 def silence_native_code() -> None:
@@ -33,37 +44,97 @@ def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         verbose = bool(kwargs.get("verbose"))
-        _log_to_stderr(verbose=verbose, quiet=bool(kwargs.get("quiet")))
+        _log_to_stderr(verbose=verbose, quiet=bool(kwargs.get("quiet")), as_json=bool(kwargs.get("log_json")))
         try:
             code = command(*args, **kwargs)
-        except BatchDigitsError as error:
-            say(str(error))
-            code = error.exit_code
-        except KeyboardInterrupt:
-            say("interrupted")
-            code = ExitCode.INTERRUPTED
-        except Exception as error:
-            if verbose:
-                raise
-            say(f"unexpected error: {type(error).__name__}: {error}; run again with -v for its traceback")
-            code = ExitCode.UNEXPECTED
+        except (Exception, KeyboardInterrupt) as error:
+            code, message = _told(error)
+            planned = isinstance(error, BatchDigitsError | KeyboardInterrupt)
+            hint = "" if planned or verbose else "; run again with -v for its traceback"
+            LOG.error(message + hint, exc_info=verbose and not planned, extra={"exit_code": code})
         raise typer.Exit(code)
 
     return wrapped
 
 
-def say(message: str) -> None:
-    """Say something to a person, on standard error."""
-    typer.echo(f"batchdigits: {message}", err=True)
+def _told(error: BaseException) -> tuple[ExitCode, str]:
+    """Say what ended a command: the exit code, and the message."""
+    if isinstance(error, BatchDigitsError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED, "interrupted"
+    return ExitCode.UNEXPECTED, f"unexpected error: {type(error).__name__}: {error}"
 
 
-def _log_to_stderr(*, verbose: bool, quiet: bool) -> None:
-    log = logging.getLogger("batchdigits")
-    log.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+def monitored(run: Callable[[], Summary], settings: PredictSettings) -> ExitCode:
+    """Run the main job, leave how it ended in the files that the settings name for monitoring, and say it in one line.
+
+    A run that fails leaves its exit code and why. One that another run kept from the ledger leaves nothing: the
+    files are the other one's.
+
+    Args:
+        run: The job.
+        settings: What names the files.
+
+    Raises:
+        UsageError: A file's name is not what it has to be.
+        StorageError: A file cannot be written; where the run failed too, this is a warning and the run's error goes on.
+    """
+    monitoring.check_files(settings)
+    started = datetime.now(UTC)
+
+    def ending(code: ExitCode, *, error: str | None = None, summary: Summary | None = None) -> Ending:
+        return Ending(started, datetime.now(UTC), code, error, summary, monitoring.peak_memory_bytes())
+
+    try:
+        summary = run()
+    except Locked:
+        raise
+    except BaseException as error:
+        code, message = _told(error)
+        try:
+            monitoring.write(ending(code, error=message), settings)
+        except StorageError as second:
+            LOG.warning(str(second))
+        raise
+    end = ending(summary.exit_code, summary=summary)
+    monitoring.write(end, settings)
+    LOG.info(summary.line(), extra={"summary": monitoring.document(end, settings)})
+    return summary.exit_code
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        event = {"time": time, "level": record.levelname.lower(), "message": record.getMessage()}
+        event |= {key: value for key, value in vars(record).items() if key in ("exit_code", "summary")}
+        if record.exc_info:
+            event["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(event)
+
+
+def _log_to_stderr(*, verbose: bool = False, quiet: bool = False, as_json: bool = False) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("batchdigits: %(message)s"))
-    log.handlers = [handler]
-    log.propagate = False
+    handler.setFormatter(_JsonLines() if as_json else logging.Formatter("batchdigits: %(message)s"))
+    LOG.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+    LOG.handlers = [handler]
+    LOG.propagate = False
+    if as_json:  # what libraries have to warn about is a line too
+        logging.captureWarnings(True)
+        logging.getLogger("py.warnings").handlers = [handler]
+
+
+def run_with_json_lines(app: typer.Typer, arguments: list[str]) -> None:
+    """Run the program so that even what Typer finds wrong in the arguments is a JSON line. Ends in `SystemExit`."""
+    _log_to_stderr(as_json=True)
+    try:
+        code = app(arguments, standalone_mode=False)
+    except TyperException as error:
+        code = error.exit_code
+        LOG.error(error.format_message(), extra={"exit_code": code})
+    sys.exit(code)
 
 
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -71,14 +142,14 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     try:
-        job: dict[str, Any] = tomllib.loads(path.read_text())
+        job: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         message = f"The job file {shown(str(path))} cannot be read: {error.strerror}."
         raise typer.BadParameter(message) from error
     except ValueError as error:
         message = f"The job file {shown(str(path))} is not TOML: {error}."
         raise typer.BadParameter(message) from error
-    known = [parameter.name or "" for parameter in context.command.params if parameter.name != "config"]
+    known = [parameter.name for parameter in context.command.params if parameter.name not in _NOT_IN_JOB_FILES]
     for key in job:
         name = key.replace("-", "_")
         if name not in known:
@@ -88,3 +159,41 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise typer.BadParameter(message)
     context.default_map = {key.replace("-", "_"): value for key, value in job.items()}
     return path
+
+
+def without_source(context: typer.Context, wanted: bool) -> bool:
+    """Let `--show-config` do without a SOURCE."""
+    if wanted:
+        for parameter in context.command.params:
+            parameter.required = False
+    return wanted
+
+
+def config_text(context: typer.Context) -> str:
+    """Give the value of every option, and where it came from, as a job file: TOML."""
+    job_file = context.params["config"]
+    lines = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name)
+        origin = {
+            "COMMANDLINE": "from the command line",
+            "ENVIRONMENT": f"environment {context.auto_envvar_prefix}_{parameter.name.upper()}",
+            "DEFAULT_MAP": f"job file {shown(str(job_file))}",
+        }.get(source.name if source else "", "default")
+        value = context.params[parameter.name]
+        text = "(not set)" if value is None else _toml(value)
+        if parameter.name not in _NOT_IN_JOB_FILES:
+            lines.append(f"{'# ' if value is None else ''}{parameter.name} = {text}  # {origin}")
+        elif job_file is not None and parameter.name == "config":
+            lines.append(f"# config = {text}  # {origin}")
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -6,17 +6,15 @@ What SQLite does not notice, a flipped byte in a value, the check sums of the ro
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from batchdigits.errors import StorageError, shown
+from batchdigits.files import atomic_write, fitting, storage_errors
 
-SCHEMA_VERSION = 1
-"""`PRAGMA user_version` of the ledgers that this program writes."""
-
-_SCHEMA = """
+_OBSERVATIONS = """
 CREATE TABLE conditions (           -- under what something was observed
     id INTEGER PRIMARY KEY,
     bundle TEXT NOT NULL,           -- the bundle's id
@@ -54,6 +52,43 @@ CREATE TABLE files (                -- only those whose observation is whole
 CREATE INDEX observed_files ON files (observation);
 """
 
+_RUNS = """
+CREATE INDEX faulty ON pages (observation) WHERE fault IS NOT NULL;
+CREATE TABLE in_hand (              -- files that a run is reading; where it dies, they stay
+    path BLOB PRIMARY KEY
+) WITHOUT ROWID;
+CREATE TABLE told (                 -- files with a fault that a report has shown, as they were then
+    path BLOB PRIMARY KEY,
+    size_bytes INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE reports (              -- what was published; for the moment of replacing, the old and the new
+    path BLOB NOT NULL,             -- absolute
+    sha256 TEXT NOT NULL,
+    sources TEXT NOT NULL,          -- of the call that made it: a JSON list, absolute and sorted
+    PRIMARY KEY (path, sha256)
+) WITHOUT ROWID;
+CREATE TABLE answers (              -- of people, about bytes
+    sha256 TEXT NOT NULL,           -- of the file's own bytes
+    page INTEGER NOT NULL,          -- from 1
+    answer TEXT NOT NULL,           -- 0 to 9, or x
+    time TEXT NOT NULL,             -- when it was taken in
+    source TEXT NOT NULL,           -- the file that it was taken from
+    sum INTEGER NOT NULL,           -- CRC-32 of this row
+    PRIMARY KEY (sha256, page)
+) WITHOUT ROWID;
+CREATE TABLE answered (             -- one row
+    answers INTEGER NOT NULL        -- how many there are
+);
+INSERT INTO answered VALUES (0);
+"""
+
+_MIGRATIONS = (_OBSERVATIONS, _RUNS)
+"""What leads from each version to the next, from 0, which is empty."""
+
+SCHEMA_VERSION = len(_MIGRATIONS)
+"""`PRAGMA user_version` of the ledgers that this program writes."""
+
 _FOUND = """
 CREATE TEMP TABLE found (           -- what this run's sources hold
     path BLOB PRIMARY KEY,
@@ -64,11 +99,21 @@ CREATE TEMP TABLE found (           -- what this run's sources hold
     device INTEGER NOT NULL,
     inode INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TEMP TABLE pending (         -- what of it has to be read, in the order of rows
+CREATE TEMP TABLE passed_over (     -- what else they hold
+    path BLOB NOT NULL,
+    reason TEXT NOT NULL
+);
+CREATE TEMP TABLE pending (         -- what has to be read, in the order of turns and rows
     position INTEGER PRIMARY KEY,
     path BLOB NOT NULL,
-    sha256 TEXT NOT NULL            -- what is known of a file of this path already; else empty
+    sha256 TEXT NOT NULL,           -- what is known of a file of this path already; else empty
+    why TEXT NOT NULL,              -- a Why
+    turn INTEGER NOT NULL           -- a Turn
 );
+CREATE INDEX turns ON pending (turn, position);
+CREATE TEMP TABLE deferred (        -- what of it was left to the next run
+    path BLOB PRIMARY KEY
+) WITHOUT ROWID;
 CREATE TEMP TABLE waiting (         -- what was read, and the observation that it waits for
     path BLOB PRIMARY KEY,
     observation INTEGER NOT NULL
@@ -89,6 +134,7 @@ class Database:
         Raises:
             StorageError: It cannot be opened, is damaged, or is of a newer version.
         """
+        self._is_new = self._path is not None and self._begin(self._path)
         with self.errors():
             self._connection = sqlite3.connect(self._path or "", isolation_level=None)
             self.execute = self._connection.execute
@@ -105,10 +151,25 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close it; a new one in which nothing was kept, since the run failed before, goes."""
-        kept = self.execute("SELECT 1 FROM observations").fetchone() if self._is_new else True
-        self._connection.close()
-        if self._path and not kept:
+        kept = " UNION ALL ".join(f"SELECT 1 FROM {table}" for table in ("observations", "reports", "in_hand"))
+        if self._path and self._is_new and not self.execute(kept).fetchone():
             self._path.unlink(missing_ok=True)
+        self._connection.close()
+
+    @staticmethod
+    def _begin(path: Path) -> bool:
+        """Make a ledger that holds nothing, unless there is one; tell whether it did.
+
+        It appears whole, so that an empty file is known to be damaged.
+        """
+        with storage_errors(path):
+            if path.exists():
+                return False
+            Path(f"{path}-journal").unlink(missing_ok=True)  # of one that was moved away: SQLite would apply it
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as empty, atomic_write(path) as file:
+            _migrate(empty.execute)
+            file.write(empty.serialize())
+        return True
 
     def _prepare(self) -> None:
         (version,) = self.execute("PRAGMA user_version").fetchone()
@@ -118,20 +179,15 @@ class Database:
                 "batchdigits wrote it; use that, or another --ledger."
             )
             raise StorageError(message)
+        if self._path and version == 0:
+            if not self.execute("SELECT 1 FROM sqlite_master").fetchone():
+                raise self.damaged()
+            message = f"{self._name} is a database, but no ledger; name another with --ledger."
+            raise StorageError(message)
         with self.transaction():
-            self._is_new = version == 0
-            if self._is_new:
-                if self.execute("SELECT 1 FROM sqlite_master").fetchone():
-                    message = f"{self._name} is a database, but no ledger; name another with --ledger."
-                    raise StorageError(message)
-                self._run(_SCHEMA)
-                self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            self._run(_FOUND)
-
-    def _run(self, statements: str) -> None:
-        """Run several statements within the transaction; `executescript` would commit it."""
-        for statement in statements.split(";\n"):
-            self.execute(statement)
+            if version < SCHEMA_VERSION:
+                _migrate(self.execute, version)
+            _run(self.execute, _FOUND)
 
     @property
     def _name(self) -> str:
@@ -166,6 +222,24 @@ class Database:
                 self.execute("ROLLBACK")
                 raise
             self.execute("COMMIT")
+
+
+def _migrate(execute: Callable[[str], object], version: int = 0) -> None:
+    """Lead the tables of a version to this one."""
+    for statements in _MIGRATIONS[version:]:
+        _run(execute, statements)
+    execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _run(execute: Callable[[str], object], statements: str) -> None:
+    """Run several statements within the transaction; `executescript` would commit it."""
+    for statement in statements.split(";\n"):
+        execute(statement)
+
+
+def beside(report: Path) -> Path:
+    """Name the ledger that a report has where nobody names another."""
+    return report.with_name(fitting(report.name, ".ledger"))
 
 
 def check_sum(*values: bytes | str | int | None) -> int:

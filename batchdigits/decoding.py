@@ -27,18 +27,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from batchdigits import headers
 from batchdigits.errors import Fault, FaultKind, printable
-from batchdigits.headers import (
-    SIGNATURE,
-    foreign,
-    gif_size,
-    jpeg_header,
-    orientation,
-    png_chunks,
-    png_header,
-    tiff_directories,
-    webp_size,
-)
 from batchdigits.settings import DecodingSettings
 
 MAX_SIDE: Final = 1024
@@ -54,6 +44,9 @@ _PNG_GREY_OR_RGB = (0, 2)  # colour types without palette and alpha
 _PNG_CHUNKS_FOR_PILLOW = frozenset({b"tRNS", b"eXIf", b"acTL"})  # transparency, orientation, animation
 _TIFF_PHOTOMETRIC = 262
 _TIFF_BITS = 258
+_TIFF_TILE_SIDES = (322, 323)
+_MOST_PAGES = 2**16  # of a file; Pillow compares each with all before it, so that these take most of a minute
+_MOST_PAGE_BYTES = 512 * 2**20  # of a file's grey pages, which are held together; 700 scans of A4
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _FIRST_SIDEWAYS = 5  # EXIF orientations from here on swap width and height
@@ -156,9 +149,9 @@ def decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Pa
     """
     if not data:
         return [_EMPTY]
-    signature = SIGNATURE.match(data)
+    signature = headers.SIGNATURE.match(data)
     if signature is None:
-        return [foreign(data, ending)]
+        return [headers.foreign(data, ending)]
     kind = str(signature.lastgroup)
     if kind == "TIFF":
         return _tiff_pages(data, settings)
@@ -204,9 +197,9 @@ def _check_size(width: int, height: int, settings: DecodingSettings) -> None:
 
 
 def _png(data: bytes, settings: DecodingSettings) -> Page:
-    width, height, depth, colour = png_header(data)
+    width, height, depth, colour = headers.png_header(data)
     _check_size(width, height, settings)
-    chunks = png_chunks(data)
+    chunks = headers.png_chunks(data)
     if depth == 8 and colour in _PNG_GREY_OR_RGB and _PNG_CHUNKS_FOR_PILLOW.isdisjoint(chunks):
         grey = _opencv(data, cv2.IMREAD_GRAYSCALE)
         if grey is not None:
@@ -215,7 +208,7 @@ def _png(data: bytes, settings: DecodingSettings) -> Page:
 
 
 def _jpeg(data: bytes, settings: DecodingSettings) -> Page:
-    header = jpeg_header(data)
+    header = headers.jpeg_header(data)
     turned = header.orientation >= _FIRST_SIDEWAYS
     _check_size(*((header.height, header.width) if turned else (header.width, header.height)), settings)
     if header.depth == 8 and header.channels in (1, 3):
@@ -253,7 +246,7 @@ def _with_pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: byte
     image = plugin(io.BytesIO(data))
     _check_size(*image.size, settings)
     image.load()
-    return _page(_grey(image), *image.size, orientation(image.info.get("exif", b"")))
+    return _page(_grey(image), *image.size, headers.orientation(image.info.get("exif", b"")))
 
 
 def _bmp(data: bytes, settings: DecodingSettings) -> Page:
@@ -261,24 +254,28 @@ def _bmp(data: bytes, settings: DecodingSettings) -> Page:
 
 
 def _gif(data: bytes, settings: DecodingSettings) -> Page:
-    _check_size(*gif_size(data), settings)
+    _check_size(*headers.gif_size(data), settings)
     return _with_pillow(GifImageFile, data, settings)
 
 
 def _webp(data: bytes, settings: DecodingSettings) -> Page:
-    _check_size(*webp_size(data), settings)
+    _check_size(*headers.webp_size(data), settings)
     return _with_pillow(WebPImageFile, data, settings)
 
 
 def _tiff_pages(data: bytes, settings: DecodingSettings) -> list[Page | Fault]:
-    """Decode every page of a TIFF; pages after a broken directory cannot be found, so that fault is the last."""
+    """Decode every page of a TIFF; what is after a broken directory, or too much for one file, is one last fault."""
     _silence_pillow()
     pages: list[Page | Fault] = []
-    directories = tiff_directories(data)
+    directories = headers.tiff_directories(data)
+    room = _MOST_PAGE_BYTES
     image: TiffImageFile | Fault | None = _guarded("TIFF", _open_tiff, data, directories)
     while isinstance(image, TiffImageFile):
-        pages.append(_guarded("TIFF", _tiff_page, image, settings))
+        pages.append(page := _guarded("TIFF", _tiff_page, image, settings))
+        room -= page.grey.nbytes if isinstance(page, Page) else 0
         image = _guarded("TIFF", _next_tiff_page, image, len(pages), directories)
+        if isinstance(image, TiffImageFile) and (room < 0 or len(pages) == _MOST_PAGES):
+            image = Fault(FaultKind.TOO_LARGE, f"the file has more than the {len(pages):,} pages so far; split it")
     return [*pages, image] if isinstance(image, Fault) else pages
 
 
@@ -290,13 +287,24 @@ def _open_tiff(data: bytes, directories: Iterator[int]) -> TiffImageFile:
 def _tiff_page(image: TiffImageFile, settings: DecodingSettings) -> Page:
     """Decode the page that the image stands at."""
     _check_size(*image.size, settings)
+    tile_width, tile_height = (image.tag_v2.get(side, 1) for side in _TIFF_TILE_SIDES)
+    _check_tiles(tile_width, tile_height, settings)
     image.load()  # turns it upright as well
     grey = _grey(image)
-    if (
-        image.mode in _DEEP_MODES and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
-    ):  # white is zero: Pillow heeds it at 8 bits
+    # White is zero: Pillow heeds it at 8 bits.
+    if image.mode in _DEEP_MODES and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:
         grey = 255 - grey
     return _page(grey, *image.size)
+
+
+def _check_tiles(width: int, height: int, settings: DecodingSettings) -> None:
+    """Refuse a page by the size of its tiles: libtiff allocates a whole one, however small the page is.
+
+    Raises:
+        _PageError: they have more pixels than the limit.
+    """
+    if width * height > settings.max_pixels:
+        raise _PageError(Fault(FaultKind.TOO_LARGE, f"its tiles of {width} × {height} pixels are over the limit"))
 
 
 def _next_tiff_page(image: TiffImageFile, page: int, directories: Iterator[int]) -> TiffImageFile | None:
@@ -315,7 +323,7 @@ def _grey(image: Image.Image) -> GreyImage:
         return _grey_of_deep(image)
     if not image.has_transparency_data:
         return np.asarray(image.convert("L"))
-    image = image.convert("RGBA")
+    image = image if image.mode == "RGBA" else image.convert("RGBA")  # which would copy it
     darkness = 255 - np.asarray(image.convert("L"))
     alpha = np.asarray(image.getchannel("A"))
     return 255 - np.asarray(cv2.multiply(darkness, alpha, scale=1 / 255), np.uint8)
@@ -339,7 +347,9 @@ def _grey_of_deep(image: Image.Image) -> GreyImage:
     ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
     if lowest == 0:
         highest = next((top for top in ranges if highest <= top), highest)
-    return np.asarray(cv2.convertScaleAbs((samples - lowest) / (highest - lowest), alpha=255), np.uint8)
+    samples -= lowest  # in place: a copy of the largest page takes 800 MB
+    samples /= highest - lowest
+    return np.asarray(cv2.convertScaleAbs(samples, alpha=255), np.uint8)
 
 
 def _silence_pillow() -> None:

@@ -7,6 +7,7 @@ The hierarchy::
     ├── NoImages                4   SOURCE exists but holds no image
     ├── StorageError            5   SOURCE, ledger or report cannot be listed, read or written
     ├── BundleError             6   the model bundle is missing, damaged, or made for another version
+    ├── DecoderDied             1   a decoding worker died; the next run reads its files one by one
     ├── Locked                 75   another run holds the ledger
     ├── Interrupted           130   SIGINT asks the run to end
     └── Terminated            143   SIGTERM does
@@ -61,6 +62,10 @@ class BundleError(BatchDigitsError):
     """The model bundle is missing, damaged, or made for another version."""
 
     exit_code = ExitCode.BUNDLE
+
+
+class DecoderDied(BatchDigitsError):
+    """A decoding worker died: memory ran out, or a file crashes its decoder."""
 
 
 class Locked(BatchDigitsError):

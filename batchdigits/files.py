@@ -7,12 +7,13 @@ one. Several files that belong together are all complete before the first of the
 from __future__ import annotations
 
 import errno
+import fcntl
 import filecmp
 import hashlib
 import io
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -37,6 +38,7 @@ _REASONS = {
     errno.EISDIR: "it is a folder; give the name of a file",
     errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
 }
+_NAME_BYTES = 247  # of the 255 that Linux allows; SQLite puts `-journal` behind the name of a ledger
 _NO_FOLDER_SYNC = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP})
 
 
@@ -61,7 +63,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def atomic_write_all(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
+def atomic_write_all(
+    paths: Sequence[Path], *, before: Callable[[Path, Path], None] | None = None
+) -> Iterator[list[BinaryIO]]:
     """Write several files that belong together, each as `atomic_write` does.
 
     An old file with the same bytes stays as it is.
@@ -71,6 +75,8 @@ def atomic_write_all(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
 
     Args:
         paths: The files to create or replace, each once.
+        before: Called for each file when all are complete and it does not have its name yet, with the complete file
+            and with the one that it replaces, links resolved.
 
     Yields:
         An open binary file for each of `paths`, in their order. Its errors name the file that it will become.
@@ -87,6 +93,8 @@ def atomic_write_all(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
                 os.fsync(handle.fileno())
                 handle.close()
         for path, (_, temporary, target) in zip(paths, files, strict=True):
+            if before:
+                before(temporary, target)
             with storage_errors(path):
                 if not _same(temporary, target):
                     temporary.replace(target)
@@ -116,6 +124,19 @@ def storage_errors(name: Path | str, *, verb: str = "written") -> Iterator[None]
         raise StorageError(message) from error
 
 
+def fitting(beginning: str, ending: str) -> str:
+    """Join the name of a file that stands beside another one, and cut it where it would be too long.
+
+    What is cut is told apart by a sum of all of `beginning`.
+    """
+    whole = os.fsencode(beginning)
+    room = _NAME_BYTES - len(os.fsencode(ending))
+    if len(whole) > room:
+        mark = f"~{hashlib.sha256(whole).hexdigest()[:8]}"
+        beginning = whole[: room - len(mark)].decode(errors="ignore") + mark
+    return beginning + ending
+
+
 def file_sha256(path: Path) -> str:
     """Compute the SHA-256 of a file's bytes, as 64 lower-case hexadecimal digits, in constant memory.
 
@@ -133,6 +154,8 @@ class _Draft(io.FileIO):
         with storage_errors(path):
             super().__init__(os.fspath(temporary), "x+")
         self.name = os.fspath(path)
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(self.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells others that somebody is at work on it
 
     def write(self, data: ReadableBuffer, /) -> int:
         with storage_errors(self.name):
@@ -143,11 +166,16 @@ class _Draft(io.FileIO):
 def _draft(path: Path) -> Iterator[tuple[BinaryIO, Path, Path]]:
     """Open a temporary file beside `path`; on leaving, remove it unless it has been renamed.
 
+    Its name is the same every time, so that what a killed run left is found and removed.
+
     Yields:
         The open file, its temporary name, and the name that it is to replace.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".batchdigits-{secrets.token_hex(4)}.tmp")
+    mark = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
+    temporary = target.with_name(f".batchdigits-{mark}.tmp")
+    if not _is_free(temporary):
+        temporary = target.with_name(f".batchdigits-{secrets.token_hex(4)}.tmp")
     handle = io.BufferedRandom(_Draft(temporary, path))
     try:
         yield cast("BinaryIO", handle), temporary, target
@@ -156,6 +184,15 @@ def _draft(path: Path) -> Iterator[tuple[BinaryIO, Path, Path]]:
             handle.close()
         with suppress(OSError):  # missing after the rename; else nothing better can be done about it
             temporary.unlink()
+
+
+def _is_free(temporary: Path) -> bool:
+    """Tell whether a draft's name is free; a draft that nobody is at work on any more goes."""
+    with suppress(OSError), temporary.open("rb") as left:
+        fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(left.fileno()), temporary.stat()):
+            temporary.unlink()
+    return not os.path.lexists(temporary)
 
 
 def _same(first: Path, second: Path) -> bool:

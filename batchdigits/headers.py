@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from batchdigits.errors import Fault, FaultKind
 
@@ -26,6 +27,9 @@ _JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE_MARKERS = frozenset({0x00, 0x01, *range(0xD0, 0xD9), 0xFF})  # without a length; 0xFF only fills
 _JPEG_SEGMENT = struct.Struct(">BBH")
 _JPEG_FRAME = struct.Struct(">BHHB")
+_JPEG_SCAN = re.compile(rb"\xff\xda\0")  # the marker, and half of its length; it cannot stand among the pixels' bytes
+_JPEG_MOST_SCANS = 100  # passes over the pixels; encoders make about ten, and an empty one takes but ten bytes
+_GIF_BLOCK = re.compile(rb"[!,;]")  # an extension, a frame, the end; Pillow passes over anything else
 _EXIF_ORIENTATION = 0x0112
 _UNSUPPORTED = {
     ".pdf": re.compile(rb".{0,1000}%PDF-", re.DOTALL),
@@ -68,12 +72,12 @@ def png_chunks(data: bytes) -> list[bytes]:
     at = 8
     while at + 12 <= len(data):
         length, name = _PNG_CHUNK.unpack_from(data, at)
+        end = at + 8 + length
+        if end + 4 > len(data):  # of the last chunk as well: OpenCV allocates what a chunk says of its length
+            break
         if name == b"IEND":
             return names
         names.append(name)
-        end = at + 8 + length
-        if end + 4 > len(data):
-            break
         if name[0] < 0x60 and zlib.crc32(view[at + 4 : end]) != _PNG_CHECKSUM.unpack_from(data, end)[0]:
             msg = f"the checksum of its chunk {name!r} is wrong"
             raise ValueError(msg)
@@ -102,9 +106,13 @@ def jpeg_header(data: bytes) -> JpegHeader:
     """Read a JPEG's segments up to the frame header.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or the file goes over its pixels so often that decoding would take hours.
         struct.error: the file ends within it.
     """
+    scans = sum(1 for _ in islice(_JPEG_SCAN.finditer(data), _JPEG_MOST_SCANS + 1))
+    if scans > _JPEG_MOST_SCANS:
+        msg = f"it has more than {_JPEG_MOST_SCANS} scans"
+        raise ValueError(msg)
     turn = 1
     at = 2
     while 0 <= at <= len(data) - 4:
@@ -139,12 +147,20 @@ def orientation(exif: bytes) -> int:
 
 
 def gif_size(data: bytes) -> tuple[int, int]:
-    """Read width and height in pixels.
+    """Read width and height in pixels: of the screen, which Pillow extends to where the first frame ends.
 
     Raises:
         struct.error: the file ends before them.
     """
-    width, height = struct.unpack_from("<HH", data, 6)
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)  # past the colours
+    while (block := _GIF_BLOCK.search(data, at)) and block[0] == b"!":
+        at = block.end() + 1  # past its label
+        while data[at : at + 1] > b"\0":
+            at += 1 + data[at]
+    if block and block[0] == b",":
+        left, top, columns, rows = struct.unpack_from("<HHHH", data, block.end())
+        width, height = max(width, left + columns), max(height, top + rows)
     return width, height
 
 

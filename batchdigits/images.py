@@ -11,9 +11,10 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from batchdigits.errors import StorageError, UsageError, printable, shown
+from batchdigits.selection import Selection
 
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
 """Endings of files that are decoded."""
@@ -58,12 +59,15 @@ class PassedOver:
     """A short noun phrase, the same for all of its kind: `not an image`."""
 
 
-def discover(sources: Sequence[str], *, outputs: Sequence[Path]) -> Iterator[ImageFile | PassedOver]:
+def discover(
+    sources: Sequence[str], *, outputs: Sequence[Path], selection: Selection | None = None
+) -> Iterator[ImageFile | PassedOver]:
     """Find the images under all sources; that every source exists is checked before the first is yielded.
 
     Args:
         sources: folders (read recursively), files, and globs where no such path exists literally.
         outputs: report files of this run, which are never taken as input.
+        selection: what is taken of all that stands in folders or matches globs; None takes everything.
 
     Yields:
         A record for each file found. Names are relative to the folder where that is the only source, else they
@@ -73,29 +77,73 @@ def discover(sources: Sequence[str], *, outputs: Sequence[Path]) -> Iterator[Ima
         StorageError: a source does not exist or matches nothing, or a folder cannot be listed.
         UsageError: a source is neither a file nor a folder, or an output would overwrite an image.
     """
-    reports = _Reports(
-        paths=frozenset(_absolute(str(output)) for output in outputs),
+    rules = _Rules(
+        outputs=frozenset(_absolute(str(output)) for output in outputs),
         identities=frozenset(_identity(status) for output in outputs if (status := _status_of(str(output)))),
+        selection=selection or Selection(),
     )
     checked = [(source, _status_of_source(source)) for source in sources]
     for source, status in checked:
         if status is None:
-            yield from _glob(source, reports)
+            yield from _glob(source, rules)
         elif stat.S_ISDIR(status.st_mode):
             prefix = "" if len(sources) == 1 else _prefix(source)
-            yield from _folder(_absolute(source), prefix, os.path.realpath(source), reports)
+            yield from _folder(_absolute(source), prefix, _Top.of(source), rules)
         else:
-            yield _image(_absolute(source), printable(source), status, reports, given=True)
+            yield _image(_absolute(source), printable(source), status, rules, given=True)
+
+
+def standing(sources: Sequence[str]) -> list[tuple[int, int] | None]:
+    """Tell which folders the sources are, by device and inode; None for a source, or its beginning, that is no folder.
+
+    Where this changes during a run, a folder was taken away: a disk unmounted, a share lost.
+    """
+    folders = [
+        source if os.path.lexists(source) or not _is_pattern(source) else _split_glob(source)[0] or "."
+        for source in sources
+    ]
+    states = [_status_of(folder) for folder in folders]
+    return [_identity(status) if status and stat.S_ISDIR(status.st_mode) else None for status in states]
+
+
+def has_changed(file: ImageFile) -> bool:
+    """Tell whether a file that still exists has another size or time than it was found with."""
+    try:
+        status = os.stat(file.path)  # noqa: PTH116  (a Path takes as long again)
+    except OSError:  # gone, or out of reach: what reads it says so
+        return False
+    return (status.st_size, status.st_mtime_ns) != (file.size_bytes, file.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
-class _Reports:
-    """The report files of this run, by every way in which a found file can turn out to be one."""
+class _Rules:
+    """What a found file is judged by."""
 
-    paths: frozenset[str]
-    """Their absolute paths."""
+    outputs: frozenset[str]
+    """The absolute paths of this run's reports."""
     identities: frozenset[tuple[int, int]]
     """Device and inode of those that exist."""
+    selection: Selection
+    """What is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Top:
+    """The folder that a source is, or that a glob begins with."""
+
+    path: str
+    """Absolute, with a slash at its end; what patterns match is relative to it."""
+    real: str
+    """The same without symbolic links; links may lead to files below it."""
+
+    @classmethod
+    def of(cls, folder: str) -> Self:
+        """Look at a folder."""
+        return cls(_absolute(folder).rstrip("/") + "/", os.path.realpath(folder))
+
+    def relative(self, path: str) -> str:
+        """Take a path's beginning away."""
+        return path.removeprefix(self.path)
 
 
 def _absolute(path: str) -> str:
@@ -158,28 +206,32 @@ def _listing(folder: str) -> Iterator[os.DirEntry[str]]:
         raise StorageError(msg) from error
 
 
-def _folder(folder: str, prefix: str, real_source: str, reports: _Reports) -> Iterator[ImageFile | PassedOver]:
-    """Walk an absolute folder; `prefix` (escaped) begins all names, links may lead to files below `real_source`."""
+def _folder(folder: str, prefix: str, top: _Top, rules: _Rules) -> Iterator[ImageFile | PassedOver]:
+    """Walk an absolute folder; `prefix` (escaped) begins all names."""
     ahead = [(folder, prefix)]
     while ahead:
         folder, prefix = ahead.pop()
         for entry in _listing(folder):
             name = prefix + printable(entry.name)
-            if _is_folder(entry):
+            if not _is_folder(entry):
+                yield _file(entry, entry.path, name, top, rules)
+            elif rules.selection.enters(top.relative(entry.path)):
                 ahead.append((entry.path, f"{name}/"))
             else:
-                yield _file(entry, entry.path, name, real_source, reports)
+                yield PassedOver(entry.path, "folder left out by --exclude")
 
 
-def _glob(source: str, reports: _Reports) -> Iterator[ImageFile | PassedOver]:
+def _glob(source: str, rules: _Rules) -> Iterator[ImageFile | PassedOver]:
     """Treat each match of a pattern like a file that was found, or walk it."""
     beginning, parts = _split_glob(source)
-    real_source = os.path.realpath(beginning or ".")
+    top = _Top.of(beginning or ".")
     for match, entry in _matches(beginning, parts):
-        if _is_folder(entry):
-            yield from _folder(_absolute(match), _prefix(match), real_source, reports)
+        if not _is_folder(entry):
+            yield _file(entry, _absolute(match), printable(match), top, rules)
+        elif rules.selection.enters(top.relative(_absolute(match))):
+            yield from _folder(_absolute(match), _prefix(match), top, rules)
         else:
-            yield _file(entry, _absolute(match), printable(match), real_source, reports)
+            yield PassedOver(_absolute(match), "folder left out by --exclude")
 
 
 def _is_pattern(text: str) -> bool:
@@ -221,15 +273,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _file(entry: os.DirEntry[str], path: str, name: str, real_source: str, reports: _Reports) -> ImageFile | PassedOver:
+def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: _Rules) -> ImageFile | PassedOver:
     """Judge an entry that is not a folder to walk; nothing is opened but a file that is also an output."""
     if _HIDDEN.fullmatch(entry.name):
         return PassedOver(path, "hidden or system file")
     if entry.is_symlink():
-        return _link(path, name, real_source, reports)
-    ending = _ending(path)
-    if ending not in _FOUND_ENDINGS and path not in reports.paths:
-        return PassedOver(path, "not an image")
+        return _link(path, name, top, rules)
+    if reason := _no_candidate(path, top, rules):
+        return PassedOver(path, reason)
     status: os.stat_result | None
     try:
         status = entry.stat(follow_symlinks=False)
@@ -239,21 +290,30 @@ def _file(entry: os.DirEntry[str], path: str, name: str, real_source: str, repor
         status = None  # gets a row, which will say why it cannot be read
     if status is not None and not stat.S_ISREG(status.st_mode):
         return PassedOver(path, "not a regular file")
-    return _image(path, name, status, reports, given=False)
+    return _image(path, name, status, rules, given=False)
 
 
-def _link(path: str, name: str, real_source: str, reports: _Reports) -> ImageFile | PassedOver:
+def _no_candidate(path: str, top: _Top, rules: _Rules) -> str:
+    """Say why a file is passed over by its name alone; empty where it is not."""
+    if path in rules.outputs:
+        return ""  # it is judged by what it holds
+    if _ending(path) not in _FOUND_ENDINGS:
+        return "not an image"
+    return "" if rules.selection.takes(top.relative(path)) else "left out by --include or --exclude"
+
+
+def _link(path: str, name: str, top: _Top, rules: _Rules) -> ImageFile | PassedOver:
     """Judge a symbolic link; one that leads nowhere gets a row, if its own name is an image's."""
     status = _status_of(path)
     if status is not None and stat.S_ISDIR(status.st_mode):
         return PassedOver(path, "symbolic link to a folder")
-    if _ending(path) not in _FOUND_ENDINGS and path not in reports.paths:
-        return PassedOver(path, "not an image")
-    if status is not None and not _is_inside(os.path.realpath(path), real_source):
+    if reason := _no_candidate(path, top, rules):
+        return PassedOver(path, reason)
+    if status is not None and not _is_inside(os.path.realpath(path), top.real):
         return PassedOver(path, "symbolic link out of the source")
     if status is not None and not stat.S_ISREG(status.st_mode):
         return PassedOver(path, "not a regular file")
-    return _image(path, name, status, reports, given=False)
+    return _image(path, name, status, rules, given=False)
 
 
 def _is_inside(real_path: str, real_folder: str) -> bool:
@@ -261,7 +321,7 @@ def _is_inside(real_path: str, real_folder: str) -> bool:
 
 
 def _image(
-    path: str, name: str, status: os.stat_result | None, reports: _Reports, *, given: bool
+    path: str, name: str, status: os.stat_result | None, rules: _Rules, *, given: bool
 ) -> ImageFile | PassedOver:
     """Make the record of an image, unless it is an output of this run.
 
@@ -269,7 +329,7 @@ def _image(
         UsageError: it is an output, and an image already stands there.
     """
     ending = _ending(path)
-    if path in reports.paths or (status is not None and _identity(status) in reports.identities):
+    if path in rules.outputs or (status is not None and _identity(status) in rules.identities):
         if (given or ending in _FOUND_ENDINGS) and _holds_image(path):
             msg = f"An output would overwrite the input image {shown(path)}; choose another name for -o."
             raise UsageError(msg)

@@ -1,14 +1,15 @@
 """What was seen: image files in, what is pending out; observations in, observations in the order of rows out.
 
-An SQLite database that holds observations (logits, ink measures, faults) and under what they were made, never
-decisions. An observation belongs to bytes: files with the same bytes share it. Beside a report it is a file that grows
-from run to run; without one it is private to a run and gone with it.
+An SQLite database that holds observations (logits, ink measures, faults) and under what they were made, and people's
+answers; never decisions. An observation belongs to bytes: files with the same bytes share it. Beside a report it is a
+file that grows from run to run; without one it is private to a run and gone with it.
 
 What SQLite does not notice, a flipped byte in a value, the check sums of the rows do.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,34 +18,39 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits import answers
 from batchdigits.batches import Batch, SeenPage
 from batchdigits.database import Database, check_sum
-from batchdigits.errors import Fault, FaultKind, StorageError
+from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, FaultKind, StorageError
 from batchdigits.images import ImageFile, PassedOver
-
-_PENDING = """
-INSERT INTO pending (path, sha256)
-SELECT found.path, CASE WHEN whole.condition = :condition AND whole.ending = found.ending AND NOT whole.stale
-    THEN whole.sha256 ELSE '' END
-FROM found
-LEFT JOIN files ON files.path = found.path
-LEFT JOIN observations AS whole ON whole.id = files.observation
-WHERE files.path IS NULL
-    OR files.size_bytes != found.size_bytes OR files.mtime_ns != found.mtime_ns
-    OR whole.condition IS NOT :condition OR whole.ending != found.ending OR whole.stale
-    OR (whole.sha256 = '' AND EXISTS (SELECT 1 FROM pages WHERE observation = whole.id AND fault = 'unreadable'))
-ORDER BY found.name
-"""  # SQLite compares text as UTF-8 bytes, which is by code point
+from batchdigits.plan import Plan, encoded, plan
 
 _ROWS = """
-SELECT name, page, sha256, width, height, logits, ink, fault, detail, bundle, pages.sum, files.sum, found.path
+SELECT
+    name, pages.page, observations.sha256, width, height, logits, ink, fault, detail, bundle, coalesce(answer, ''),
+    pages.sum, files.sum, found.path
 FROM found
 JOIN files ON files.path = found.path
 JOIN observations ON observations.id = files.observation
 JOIN pages ON pages.observation = observations.id
 JOIN conditions ON conditions.id = observations.condition
-ORDER BY name, page
+LEFT JOIN answers ON answers.sha256 = observations.sha256 AND answers.page = pages.page
+ORDER BY name, pages.page
 """
+
+# A file in a report whose fault no report has shown so far, as it is now.
+_UNTOLD = """
+FROM pages
+CROSS JOIN files ON files.observation = pages.observation
+CROSS JOIN found ON found.path = files.path
+LEFT JOIN told ON told.path = found.path AND told.size_bytes = found.size_bytes AND told.mtime_ns = found.mtime_ns
+WHERE fault IS NOT NULL AND told.path IS NULL
+"""  # CROSS JOIN: SQLite keeps the order, and so begins with the few pages that have a fault
+
+_DONE = """
+SELECT path FROM waiting
+WHERE EXISTS (SELECT 1 FROM files WHERE files.path = waiting.path AND files.observation = waiting.observation)
+"""  # as a join, SQLite would begin with all files
 
 _FILES = "SELECT count(*), count(files.path) FROM found LEFT JOIN files ON files.path = found.path"
 _PAGES = """
@@ -57,6 +63,26 @@ _OF_BYTES = "WHERE sha256 = ? AND ending = ? AND condition = ? AND sha256 != '' 
 _OBSERVATION_OF_BYTES = f"SELECT id FROM observations {_OF_BYTES}"
 _PAGES_OF_BYTES = f"SELECT page FROM observations JOIN pages ON observation = observations.id {_OF_BYTES}"
 
+# Files that are about to get an observation, which has all its pages.
+_WHOLE = """
+FROM waiting JOIN found USING (path) JOIN observations AS whole ON whole.id = waiting.observation
+WHERE (SELECT count(*) FROM pages WHERE pages.observation = whole.id) = whole.pages
+"""
+_TAKE_IN = f"""
+INSERT OR REPLACE INTO files SELECT path, size_bytes, mtime_ns, whole.id, check_sum(path, whole.sha256) {_WHOLE}
+"""
+_LOST = f"""
+SELECT path, lost.page, lost.answer, now.sha256 != ''
+FROM (SELECT path, whole.sha256 {_WHOLE}) AS now
+JOIN files USING (path)
+JOIN observations AS before ON before.id = files.observation
+JOIN answers AS lost ON lost.sha256 = before.sha256
+LEFT JOIN answers AS kept ON kept.sha256 = now.sha256 AND kept.page = lost.page
+WHERE kept.answer IS NULL
+ORDER BY path, lost.page
+"""
+
+_CHUNK = 8192  # rows that are held at a time
 _FLOAT32 = np.dtype("<f4")
 
 
@@ -68,18 +94,6 @@ class Condition:
     """The bundle's id, which covers the weights and the normalisation's settings."""
     others: str
     """Versions of decoding, normalisation and runtime, and the limits of decoding, in one line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What discovery gave."""
-
-    files: int
-    """Image files, each counted once."""
-    pending: int
-    """How many of them have to be read."""
-    passed_over: Counter[str]
-    """Everything else, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +114,26 @@ class Observations:
     """None where the page was read."""
     models: list[str]
     """The id of the bundle that each row was observed with."""
+    corrected: list[str]
+    """A person's answer: `0` to `9`, or `x` for no digit; empty where there is none."""
     logits: NDArray[np.float32]
     """float32[P, K], of the P pages without a fault, in order."""
     ink: NDArray[np.float32]
     """float32[P, M], of the P pages without a fault, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostAnswer:
+    """A person's answer that a file had, and has no more since its bytes are others."""
+
+    path: str
+    """The file, absolute."""
+    page: int
+    """From 1."""
+    answer: str
+    """`0` to `9`, or `x`."""
+    is_read: bool
+    """Whether the file's bytes could be read now."""
 
 
 class Ledger:
@@ -116,6 +146,7 @@ class Ledger:
             path: The ledger's file, made where there is none; None for one that is private to this run.
             condition: Under what this run observes.
         """
+        self.path = path
         self._database = Database(path)
         self._condition = condition
 
@@ -136,55 +167,29 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close it; unless the run dies of something unforeseen, or a decoder, nothing is in hand any more."""
+        if error is None or (isinstance(error, BatchDigitsError) and not isinstance(error, DecoderDied)):
+            with suppress(StorageError), self._database.transaction() as execute:
+                execute("DELETE FROM in_hand WHERE path IN (SELECT path FROM found)")
         self._database.__exit__(kind, error, trace)
 
     def plan(
-        self, found: Iterable[ImageFile | PassedOver], *, retry_failed: bool = False, force: bool = False
-    ) -> Found:
-        """Take in what discovery finds; a file that is reached twice keeps its first name.
-
-        A file is pending where it, or the condition, has changed since it was observed, and where it could not be
-        opened then.
-
-        Args:
-            found: All that the sources hold.
-            retry_failed: Files with a fault are pending, too.
-            force: All are.
-        """
-        passed_over: Counter[str] = Counter()
-
-        def rows() -> Iterator[tuple[bytes | str | int, ...]]:
-            for item in found:
-                if isinstance(item, PassedOver):
-                    passed_over[item.reason] += 1
-                else:
-                    path = item.path.encode(errors="surrogateescape")
-                    yield (path, item.name, item.ending, item.size_bytes, item.mtime_ns, item.device, item.inode)
-
-        columns = "path, name, ending, size_bytes, mtime_ns, device, inode"
-        with self._database.transaction():
-            self._database.executemany(f"INSERT OR IGNORE INTO found ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows())
-            if force or retry_failed:
-                failed = "" if force else "AND id IN (SELECT observation FROM pages WHERE fault IS NOT NULL)"
-                self._database.execute(
-                    f"UPDATE observations SET stale = 1 WHERE id IN "
-                    f"(SELECT observation FROM files JOIN found ON files.path = found.path) {failed}"
-                )
-            self._database.execute(_PENDING, {"condition": self._condition_id})
-            (files,) = self._database.execute("SELECT count(*) FROM found").fetchone()
-            (pending,) = self._database.execute("SELECT count(*) FROM pending").fetchone()
-        return Found(files, pending, passed_over)
-
-    def pending(self, chunk: int = 4096) -> Iterator[ImageFile]:
-        """Give the files that have to be read, in the order of rows; what is recorded meanwhile changes nothing."""
-        columns = "path, name, size_bytes, mtime_ns, ending, device, inode, sha256, position"
-        select = f"SELECT {columns} FROM pending JOIN found USING (path) WHERE position > ? ORDER BY position LIMIT ?"
-        last = 0
-        while rows := self._database.execute(select, (last, chunk)).fetchall():
-            for path, *rest, _ in rows:
-                yield ImageFile(path.decode(errors="surrogateescape"), *rest)
-            last = rows[-1][-1]
+        self,
+        found: Iterable[ImageFile | PassedOver],
+        *,
+        young_ns: range = range(0),
+        retry_failed: bool = False,
+        force: bool = False,
+    ) -> Plan:
+        """Take in what discovery finds, as `plan.plan` does, under this ledger's condition."""
+        return plan(
+            self._database,
+            found,
+            condition=self._condition_id,
+            young_ns=young_ns,
+            retry_failed=retry_failed,
+            force=force,
+        )
 
     def fresh(self, batch: Batch) -> NDArray[np.bool_]:
         """Tell which pages of a batch were never observed before, in this batch neither: bool[N]."""
@@ -200,13 +205,16 @@ class Ledger:
                 seen[key].add(page.number)
         return fresh
 
-    def record(self, batch: Batch, fresh: NDArray[np.bool_], logits: NDArray[np.float32]) -> None:
+    def record(self, batch: Batch, fresh: NDArray[np.bool_], logits: NDArray[np.float32]) -> list[LostAnswer]:
         """Store what was observed of one batch, faults too, in one transaction.
 
         Args:
             batch: N pages and any number of faults and unchanged files.
             fresh: bool[N], which pages were predicted, as `fresh` told.
             logits: float32[M, K], in the order of the M fresh pages.
+
+        Returns:
+            The answers that files had before, in the order of paths.
         """
         new = [page for page, is_new in zip(batch.pages, fresh, strict=True) if is_new]
         observed: list[tuple[SeenPage, bytes | None, bytes | None, str | None, str | None]] = [
@@ -216,14 +224,14 @@ class Ledger:
         observed += [(page, None, None, fault.kind.value, fault.detail) for page, fault in batch.faults]
         with self._database.transaction():
             ids = {file.path: self._observation(sha256, file.ending, pages) for file, sha256, pages in _files(batch)}
-            waiting = [(path.encode(errors="surrogateescape"), number) for path, number in ids.items()]
+            waiting = [(encoded(path), number) for path, number in ids.items()]
             self._database.executemany("INSERT OR REPLACE INTO waiting VALUES (?, ?)", waiting)
             rows = []
             for page, *rest in observed:
                 row = (page.number, page.width, page.height, *rest)
                 rows.append((ids[page.file.path], *row, check_sum(self._condition.bundle, page.sha256, *row)))
             self._database.executemany("INSERT OR IGNORE INTO pages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            self._take_in_whole_files()
+            return self._take_in_whole_files()
 
     def _observation(self, sha256: str, ending: str, pages: int) -> int:
         """Find the observation of a file's bytes, or begin it."""
@@ -234,29 +242,27 @@ class Ledger:
             return made.lastrowid
         return int(self._database.execute(_OBSERVATION_OF_BYTES, key).fetchone()[0])
 
-    def _take_in_whole_files(self) -> None:
-        """Let the files whose observation has all its pages have it."""
-        self._database.execute(
-            """
-            INSERT OR REPLACE INTO files
-            SELECT path, size_bytes, mtime_ns, whole.id, check_sum(path, whole.sha256)
-            FROM waiting JOIN found USING (path) JOIN observations AS whole ON whole.id = waiting.observation
-            WHERE (SELECT count(*) FROM pages WHERE pages.observation = whole.id) = whole.pages
-            """
-        )
+    def _take_in_whole_files(self) -> list[LostAnswer]:
+        """Let the files whose observation has all its pages have it; give the answers that they lose by that."""
+        lost = [
+            LostAnswer(path.decode(errors="surrogateescape"), page, answer, bool(is_read))
+            for path, page, answer, is_read in self._database.execute(_LOST)
+        ]
+        self._database.execute(_TAKE_IN)
         if self._database.execute("SELECT 1 FROM waiting WHERE path NOT IN (SELECT path FROM found)").fetchone():
             message = "A page was observed whose file was never planned; its row would be lost."
             raise StorageError(message)
-        self._database.execute(
-            "DELETE FROM waiting WHERE observation IN (SELECT observation FROM files WHERE files.path = waiting.path)"
-        )
+        for table in ("in_hand", "waiting"):
+            self._database.execute(f"DELETE FROM {table} WHERE path IN ({_DONE})")
+        return lost
 
-    def observations(self, chunk: int = 8192) -> Iterator[Observations]:
+    def observations(self, chunk: int = _CHUNK) -> Iterator[Observations]:
         """Give all that was observed of what was found, in the order of rows, `chunk` rows at a time.
 
         Raises:
             StorageError: The ledger is damaged.
         """
+        answers.check(self._database)
         with self._database.errors():
             files, observed = self._database.execute(_FILES).fetchone()
             if files != observed:
@@ -266,23 +272,51 @@ class Ledger:
             cursor = self._database.execute(_ROWS)
             while rows := cursor.fetchmany(chunk):
                 missing -= len(rows)
-                for _, number, sha256, *seen, bundle, page_sum, file_sum, path in rows:
+                for _, number, sha256, *seen, bundle, _, page_sum, file_sum, path in rows:
                     files -= number == 1
                     whole_sum = check_sum(bundle, sha256, number, *seen)
                     if page_sum != whole_sum or file_sum != check_sum(path, sha256):
                         raise self._database.damaged()
-                names, pages, sha256s, widths, heights, logits, ink, kinds, details, models = map(
-                    list, zip(*(row[:10] for row in rows), strict=True)
+                names, pages, sha256s, widths, heights, logits, ink, kinds, details, models, corrected = map(
+                    list, zip(*(row[:11] for row in rows), strict=True)
                 )
                 faults = [
                     None if kind is None else Fault(FaultKind(kind), text)
                     for kind, text in zip(kinds, details, strict=True)
                 ]
                 yield Observations(
-                    names, pages, sha256s, widths, heights, faults, models, _matrix(logits), _matrix(ink)
+                    names, pages, sha256s, widths, heights, faults, models, corrected, _matrix(logits), _matrix(ink)
                 )
             if files or missing:
                 raise self._database.damaged()
+
+    def tell_faults(self) -> int:
+        """Note that a report shows the faults of what was found; return how many pages it shows for the first time."""
+        (pages,) = self._database.execute(f"SELECT count(*) {_UNTOLD}").fetchone()
+        if pages:
+            with self._database.transaction() as execute:
+                columns = "found.path, found.size_bytes, found.mtime_ns"
+                execute(f"INSERT OR REPLACE INTO told SELECT DISTINCT {columns} {_UNTOLD}")
+        return int(pages)
+
+    def published(self, report: Path) -> dict[str, tuple[str, ...]]:
+        """Give what may stand at a report's path, by its sha256: the sources that it was made from."""
+        select = "SELECT sha256, sources FROM reports WHERE path = ?"
+        return {sha256: tuple(json.loads(text)) for sha256, text in self._database.execute(select, (bytes(report),))}
+
+    def publish(self, report: Path, sha256: str, sources: Sequence[str], *, replaced: str) -> None:
+        """Note what is about to stand at a report's path.
+
+        Args:
+            report: Absolute.
+            sha256: Of the new report.
+            sources: What it was made from.
+            replaced: The sha256 of what stands there now, and may still do if the run is killed; or empty.
+        """
+        with self._database.transaction() as execute:
+            execute("DELETE FROM reports WHERE path = ? AND sha256 != ?", (bytes(report), replaced))
+            row = (bytes(report), sha256, json.dumps(sources))
+            execute("INSERT OR REPLACE INTO reports (path, sha256, sources) VALUES (?, ?, ?)", row)
 
     def forget(self) -> None:
         """Drop what was observed of bytes that no file has any more."""

@@ -4,16 +4,17 @@ The lock is an flock on a hidden file beside the ledger, which stays there. It h
 """
 
 import datetime
+import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from batchdigits.errors import Locked, shown
-from batchdigits.files import storage_errors
+from batchdigits.files import fitting, storage_errors
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def held(ledger: Path, *, wait_seconds: float) -> Iterator[None]:
         Locked: Another run still holds it.
         StorageError: The lock's file cannot be written.
     """
-    path = ledger.with_name(f".{ledger.name}.lock")
+    path = _lock_of(ledger)
     lock = FileLock(path)
     with storage_errors(path):
         path.open("ab").close()  # else the lock would make a folder that is missing
@@ -44,6 +45,32 @@ def held(ledger: Path, *, wait_seconds: float) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def undisturbed(ledger: Path) -> Iterator[None]:
+    """Keep other runs away without writing anything, as for a look at a ledger that may not exist.
+
+    Raises:
+        Locked: A run holds the ledger.
+        StorageError: The lock's file cannot be read.
+    """
+    path = _lock_of(ledger)
+    with ExitStack() as stack:
+        with storage_errors(path, verb="read"), suppress(FileNotFoundError):  # nobody ever held it
+            file = stack.enter_context(path.open("rb"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                message = (
+                    f"Another run holds the ledger {shown(str(ledger))}{_holder(path)}; try again when it has ended."
+                )
+                raise Locked(message) from None
+        yield
+
+
+def _lock_of(ledger: Path) -> Path:
+    return ledger.with_name(fitting(f".{ledger.name}", ".lock"))
 
 
 def _holder(path: Path) -> str:

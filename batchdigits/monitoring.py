@@ -1,15 +1,43 @@
-"""What a run did, in numbers and in one line."""
+"""How a run ended, in; that in one line, as a JSON document, and as metrics of Prometheus, out."""
 
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
 
-from batchdigits.errors import FaultKind
+from batchdigits import __version__
+from batchdigits.errors import ExitCode, FaultKind, StorageError, UsageError, printable, shown
+from batchdigits.files import atomic_write_all, storage_errors
+from batchdigits.settings import PredictSettings
 
 Item = TypeVar("Item")
+
+SCHEMA_VERSION = 1
+"""Rises when a key of the JSON document changes its meaning; a new key does not raise it."""
+STATUSES = ("ok", "review", "blank", "not_a_digit", *(kind.value for kind in FaultKind))
+"""All that a row can say about its page."""
+
+_STAGES_OF_ALL = {"list", "report"}
+"""The stages that every image passes through; the others see those that are new or changed."""
+_LIBRARIES = {
+    "batchdigits": "batchdigits",
+    "numpy": "numpy",
+    "opencv": "opencv-python-headless",
+    "pillow": "pillow",
+    "tensorflow": "tensorflow",
+    "keras": "keras",
+}
+"""The distributions that answers can depend on, by the names that the document gives them."""
 
 
 @dataclass(slots=True)
@@ -48,22 +76,40 @@ class Summary:
     """Image files found."""
     pending: int
     """How many of them had to be read."""
+    deferred: int
+    """How many were left to the next run, since they were still being written."""
     rows: Counter[str]
     """Rows of the report by status."""
+    digits: Counter[int]
+    """Rows that name a digit, `ok` or `review`, by digit."""
     passed_over: Counter[str]
     """What was found and is no image, by reason."""
     faulty: int
-    """Pages new to this run that are unreadable, too large or unsupported."""
+    """Pages new to this report that are unreadable, too large or unsupported."""
+    model: str
+    """The bundle's id."""
     seconds: dict[str, float]
     """Wall-clock time by stage."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The code that a run with these numbers ends with."""
+        return ExitCode.FAULTS if self.faulty else ExitCode.OK
+
+    @property
+    def review_share(self) -> float | None:
+        """The share of pages with a digit that a person has to look at; None where no page has one."""
+        digits = self.rows["ok"] + self.rows["review"]
+        return self.rows["review"] / digits if digits else None
 
     def line(self) -> str:
         """Say it in one line."""
         pages = self.rows.total()
-        busy = sum(self.seconds.values())
         parts = [f"{self.files} {_plural(self.files, 'image')} found"]
         if self.pending != self.files:
             parts.append(f"{self.pending} of them new or changed")
+        if self.deferred:
+            parts.append(f"{self.deferred} deferred")
         if pages != self.files:
             parts.append(f"{pages} {_plural(pages, 'page')}")
         always = ("ok", "review", "blank", FaultKind.UNREADABLE)
@@ -71,8 +117,191 @@ class Summary:
         if self.passed_over:
             parts.append(f"{self.passed_over.total()} passed over")
         stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
-        rate = self.pending / busy if busy else 0.0
+        rate = _rate(self.pending, sum(self.seconds.values())) or 0.0
         return f"{', '.join(parts)}; {rate:,.0f} images/s; seconds: {stages}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended, well or not."""
+
+    started: datetime
+    """When it began, in UTC."""
+    ended: datetime
+    """When it ended, in UTC."""
+    exit_code: ExitCode
+    """What its process says about it."""
+    error: str | None
+    """Why it failed; None where it did not."""
+    summary: Summary | None
+    """What it did; None where it failed."""
+    peak_memory_bytes: int
+    """The most memory that its main process held."""
+
+
+def check_files(settings: PredictSettings) -> None:
+    """Check that the files for monitoring can be written, before any work is done.
+
+    Their endings are fixed, so that none of them ever takes the place of a scan or a report.
+
+    Raises:
+        UsageError: A name has another ending, or is that of something else.
+        StorageError: A folder does not exist or cannot be written.
+    """
+    for option, path, ending, reason in (
+        ("--summary", settings.summary, ".json", "it is a JSON document"),
+        ("--metrics", settings.metrics, ".prom", "the node exporter of Prometheus reads no other file"),
+    ):
+        if path:
+            with storage_errors(path):
+                target = Path(os.path.realpath(path))
+                if {path.suffix, target.suffix} != {ending}:
+                    message = f"{shown(str(path))} does not end in {ending}, as {option} has to: {reason}; rename it."
+                    raise UsageError(message)
+                _check_place(path, target, settings)
+
+
+def _check_place(path: Path, target: Path, settings: PredictSettings) -> None:
+    """Check that a file may and can stand at `target`, which the user calls `path`."""
+    others = {*settings.sources, *settings.outputs, str(settings.ledger or "")}
+    name, folder = shown(str(path)), shown(str(target.parent))
+    if str(target) in {os.path.realpath(other) for other in others}:
+        message = f"{name} is a source, a report or the ledger of this run too; give each its own name."
+        raise UsageError(message)
+    if target.exists() and not target.is_file():
+        message = f"{name} is a folder or a special file; give the name of a file in a folder."
+        raise UsageError(message)
+    if not target.parent.is_dir():
+        message = f"The folder of {name} does not exist; create {folder} first."
+        raise StorageError(message)
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        message = f"There is no permission to write {name} into {folder}; change it, or choose another folder."
+        raise StorageError(message)
+
+
+def write(ending: Ending, settings: PredictSettings) -> None:
+    """Write the files for monitoring that the settings name: whole, and all or none.
+
+    Raises:
+        StorageError: A file could not be written.
+    """
+    contents: dict[Path, bytes] = {}
+    if settings.summary:
+        contents[settings.summary] = json.dumps(document(ending, settings), indent=2).encode() + b"\n"
+    if settings.metrics:
+        contents[settings.metrics] = metrics(ending, task=printable(settings.metrics.stem))
+    with atomic_write_all(list(contents)) as handles:
+        for handle, data in zip(handles, contents.values(), strict=True):
+            handle.write(data)
+
+
+def document(ending: Ending, settings: PredictSettings) -> dict[str, Any]:
+    """Say how a run ended, as what becomes a JSON object; the counts are missing where it failed."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "tool_version": __version__,
+        "exit_code": int(ending.exit_code),
+        "error": ending.error,
+        "started": ending.started.isoformat(timespec="seconds"),
+        "ended": ending.ended.isoformat(timespec="seconds"),
+        **(_numbers(ending.summary) if ending.summary else {}),
+        "peak_memory_bytes": ending.peak_memory_bytes,
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _LIBRARIES},
+        "settings": {"threshold": settings.threshold, "max_pixels": settings.decoding.max_pixels},
+    }
+
+
+def _numbers(summary: Summary) -> dict[str, Any]:
+    seconds = sum(summary.seconds.values())
+    stages = {
+        name: {
+            "seconds": round(spent, 3),
+            "images_per_second": _rate(summary.files if name in _STAGES_OF_ALL else summary.pending, spent),
+        }
+        for name, spent in summary.seconds.items()
+    }
+    return {
+        "model": summary.model,
+        "images": {"found": summary.files, "new_or_changed": summary.pending, "deferred": summary.deferred},
+        "pages": {status: summary.rows[status] for status in STATUSES},
+        "new_faults": summary.faulty,
+        "digits": {str(digit): summary.digits[digit] for digit in range(10)},
+        "review_share": summary.review_share,
+        "passed_over": dict(summary.passed_over.most_common()),
+        "stages": stages,
+        "seconds": round(seconds, 3),
+        "images_per_second": _rate(summary.pending, seconds),
+    }
+
+
+def metrics(ending: Ending, *, task: str) -> bytes:
+    """Say how a run ended, in the text format of Prometheus; the counts are missing where it failed.
+
+    Args:
+        ending: How it ended.
+        task: A label of every metric. The node exporter refuses a metric that two files give with the same labels,
+            so that two jobs on one machine need two names.
+
+    Source: https://prometheus.io/docs/practices/naming/
+    """
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+    registry = CollectorRegistry()
+
+    def gauge(name: str, meaning: str, values: Mapping[str, float], label: str) -> None:
+        family = Gauge(f"batchdigits_{name}", meaning, ["task", label], registry=registry)
+        for value, number in values.items():
+            family.labels(task, value).set(number)
+
+    def single(name: str, meaning: str, number: float, **labels: str) -> None:
+        family = Gauge(f"batchdigits_{name}", meaning, ["task", *labels], registry=registry)
+        family.labels(task=task, **labels).set(number)
+
+    summary = ending.summary
+    single("exit_code", "Exit code of the last run.", ending.exit_code)
+    single("run_end_timestamp_seconds", "When the last run ended.", ending.ended.timestamp())
+    single("peak_memory_bytes", "The most memory that the main process of the last run held.", ending.peak_memory_bytes)
+    model = summary.model if summary else ""
+    single("info", "What the last run was made by; always 1.", 1, version=__version__, model=model)
+    if summary:
+        images = {"found": summary.files, "pending": summary.pending, "deferred": summary.deferred}
+        gauge("images", "Image files: found, new or changed, and left to the next run.", images, "state")
+        gauge("pages", "Rows of the report.", {status: summary.rows[status] for status in STATUSES}, "status")
+        single("new_faults", "Pages with a fault that are new to the report.", summary.faulty)
+        digits = {str(digit): summary.digits[digit] for digit in range(10)}
+        gauge("digits", "Rows of the report that name a digit.", digits, "digit")
+        if summary.review_share is not None:
+            single("review_ratio", "Share of the pages with a digit that is to be reviewed.", summary.review_share)
+        gauge("stage_seconds", "Wall-clock time of the last run.", summary.seconds, "stage")
+    return generate_latest(registry)
+
+
+def peak_memory_bytes() -> int:
+    """Tell how much memory this process held at most; what its workers held is not in it.
+
+    On Linux the kernel's own mark is read: `getrusage` takes over the mark of the process that started this one, and
+    counts as the children's what this one held when it started them.
+
+    Source: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html, VmHWM, in kilobytes; and
+        https://man7.org/linux/man-pages/man2/getrusage.2.html, in kilobytes too, but in bytes on macOS.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _version(library: str) -> str | None:
+    """Tell which version is installed, without importing it; None where it is not, or under another name."""
+    try:
+        return importlib.metadata.version(_LIBRARIES[library])
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _rate(count: int, seconds: float) -> float | None:
+    return round(count / seconds, 3) if seconds else None
 
 
 def _plural(count: int, noun: str) -> str:

@@ -4,9 +4,11 @@ folder -> images -> decoding -> normalisation -> predictor -> ledger -> decision
 """
 
 import importlib.metadata
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,19 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from batchdigits import __version__, bundle, reports
+from batchdigits import __version__, bundle, dryrun, reports
 from batchdigits.batches import FILES_FOR_PROCESSES, Workers, batches
 from batchdigits.bundle import Bundle
-from batchdigits.decisions import DIGITS, NO_DIGIT, decide
-from batchdigits.errors import NoImages, shown
-from batchdigits.images import IMAGE_ENDINGS, discover
-from batchdigits.ledger import Condition, Ledger, Observations
+from batchdigits.database import beside
+from batchdigits.decisions import DIGITS, NO_DIGIT, Status, decide
+from batchdigits.errors import NoImages, StorageError, shown
+from batchdigits.images import IMAGE_ENDINGS, discover, standing
+from batchdigits.isolation import one_by_one
+from batchdigits.ledger import Condition, Ledger, LostAnswer, Observations
 from batchdigits.locking import held
 from batchdigits.monitoring import Stopwatch, Summary
+from batchdigits.plan import Plan, Turn
 from batchdigits.predictor import Predictor
+from batchdigits.publication import check_sources, replacing
 from batchdigits.reports import About, Rows
+from batchdigits.selection import Selection
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
+from batchdigits.settling import Settling
 from batchdigits.stopping import Stop
+
+log = logging.getLogger(__name__)
 
 MODEL_ID_LENGTH = 12
 """Characters of the bundle's id that a row shows."""
@@ -51,36 +61,103 @@ def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None
     """
     reports.check_outputs(settings.outputs)
     model = bundle.load(settings.model)
-    files = [Path(output) for output in settings.outputs if output != reports.STDOUT]
+    files = _files(settings)
     watch = Stopwatch()
     rows: Counter[str] = Counter()
-    faulty = 0
+    digits: Counter[int] = Counter()
     place = _ledger_path(settings)
+    folders = standing(settings.sources)
     with ExitStack() as stack:
         if place:
             stack.enter_context(held(place, wait_seconds=settings.wait_seconds))
         ledger = stack.enter_context(Ledger(place, _condition(model, settings)))
+        if not settings.overwrite:
+            check_sources(ledger, files, settings.sources)
+        settling = Settling(settings.settle_seconds)
         with watch.stage("list"):
-            images = discover(settings.sources, outputs=[*files, *([place] if place else [])])
-            found = ledger.plan(images, force=settings.force, retry_failed=settings.retry_failed)
-        if found.pending:
-            faulty = _observe(ledger, model, found.pending, settings, watch, stop or Stop())
+            plan = _plan(ledger, settling, place, settings)
+        if plan.pending:
+            _observe(ledger, plan, settling, model, settings, watch, stop or Stop())
             ledger.forget()
-        elif not found.files and not settings.allow_empty:
-            raise NoImages(_no_images(settings.sources, found.passed_over))
+        if standing(settings.sources) != folders:
+            raise StorageError(_vanished(settings.sources))
         with watch.stage("report"):
-            chunks = _counted(_decided(ledger.observations(), model, settings), rows)
-            about = _about(model, settings)
-            reports.publish(chunks, settings.outputs, about=about, settings=settings.report, stdout=stdout)
-    return Summary(found.files, found.pending, rows, found.passed_over, faulty, watch.seconds)
+            reports.publish(
+                _counted(_decided(ledger.observations(), model, settings), rows, digits),
+                settings.outputs,
+                about=_about(model, settings),
+                settings=settings.report,
+                stdout=stdout,
+                before=replacing(ledger, settings.sources) if place else None,
+            )
+        faulty = ledger.tell_faults()
+        return Summary(
+            files=plan.files,
+            pending=plan.pending.total(),
+            deferred=plan.deferred,
+            rows=rows,
+            digits=digits,
+            passed_over=plan.passed_over,
+            faulty=faulty,
+            model=model.id,
+            seconds=watch.seconds,
+        )
+
+
+def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
+    """Say what a run would do, and write nothing but that.
+
+    Args:
+        settings: The run.
+        stdout: Gets a line for each file that is not known: what would be done, its path, and why, parted by tabs.
+
+    Returns:
+        The summary in one line.
+
+    Raises:
+        BatchDigitsError: What `run` would raise before it reads any image.
+    """
+    reports.check_outputs(settings.outputs)
+    model = bundle.load(settings.model)
+    place = _ledger_path(settings)
+    with ExitStack() as stack:
+        copy = stack.enter_context(dryrun.copied(place)) if place else None
+        ledger = stack.enter_context(Ledger(copy, _condition(model, settings)))
+        if not settings.overwrite:
+            check_sources(ledger, _files(settings), settings.sources)
+        plan = _plan(ledger, Settling(settings.settle_seconds), place, settings)
+        return dryrun.tell(plan, stdout)
+
+
+def _files(settings: PredictSettings) -> list[Path]:
+    """Give the reports that are files."""
+    return [Path(output) for output in settings.outputs if output != reports.STDOUT]
+
+
+def _plan(ledger: Ledger, settling: Settling, place: Path | None, settings: PredictSettings) -> Plan:
+    """Find out what there is to do.
+
+    Raises:
+        NoImages: The sources hold no image, and `allow_empty` is off.
+    """
+    selection = Selection(include=settings.include, exclude=settings.exclude)
+    ours = [*_files(settings), *([place] if place else [])]
+    plan = ledger.plan(
+        discover(settings.sources, outputs=ours, selection=selection),
+        young_ns=settling.young_ns,
+        force=settings.force,
+        retry_failed=settings.retry_failed,
+    )
+    if not plan.files and not settings.allow_empty:
+        raise NoImages(_no_images(settings.sources, plan.passed_over))
+    return plan
 
 
 def _ledger_path(settings: PredictSettings) -> Path | None:
     """Say where the ledger is; None where nothing is kept, as for standard output alone."""
     if settings.no_ledger or settings.ledger:
         return settings.ledger
-    reports_in_files = [output for output in settings.outputs if output != reports.STDOUT]
-    return Path(f"{reports_in_files[0]}.ledger") if reports_in_files else None
+    return next((beside(report) for report in _files(settings)), None)
 
 
 def _condition(model: Bundle, settings: PredictSettings) -> Condition:
@@ -94,21 +171,33 @@ def _condition(model: Bundle, settings: PredictSettings) -> Condition:
     )
 
 
-def _observe(ledger: Ledger, model: Bundle, files: int, settings: PredictSettings, watch: Stopwatch, stop: Stop) -> int:
-    """Predict all that is pending into the ledger; return how many pages have a fault."""
-    faulty = 0
+def _observe(
+    ledger: Ledger,
+    plan: Plan,
+    settling: Settling,
+    model: Bundle,
+    settings: PredictSettings,
+    watch: Stopwatch,
+    stop: Stop,
+) -> None:
+    """Predict all that is pending into the ledger."""
+    files = plan.pending.total()
     with ExitStack() as stack:
         workers = stack.enter_context(Workers(settings.workers, processes=files >= FILES_FOR_PROCESSES))
+        decoding, normalisation = settings.decoding, model.normalisation
+        young = settling.settled(plan.in_turn(Turn.YOUNG), plan.defer)
         ready = batches(
-            ledger.pending(),
+            chain(plan.in_turn(Turn.SETTLED), young),
             workers,
             size=settings.batch_size,
-            decoding=settings.decoding,
-            normalisation=model.normalisation,
+            decoding=decoding,
+            normalisation=normalisation,
+            first=one_by_one(plan.in_turn(Turn.ALONE), decoding=decoding, normalisation=normalisation),
         )
         predictor: Predictor | None = None  # where all bytes are known, none is needed
         bar = stack.enter_context(tqdm(total=files, unit="image", disable=not settings.progress))
-        for batch in watch.each("read", ready):
+        for whole in watch.each("read", ready):
+            batch = settling.still(whole, plan.defer)
             fresh = ledger.fresh(batch)
             if fresh.any() and predictor is None:
                 with watch.stage("load model"):
@@ -119,11 +208,19 @@ def _observe(ledger: Ledger, model: Bundle, files: int, settings: PredictSetting
                     with watch.stage("predict"):
                         logits = predictor(batch.pixels[fresh])
                 with watch.stage("record"):
-                    ledger.record(batch, fresh, logits)
-            faulty += len(batch.faults)
-            firsts = sum(page.number == 1 for page in (*batch.pages, *(page for page, _ in batch.faults)))
-            bar.update(firsts + len(batch.unchanged))
-    return faulty
+                    _tell(ledger.record(batch, fresh, logits))
+            firsts = sum(page.number == 1 for page in (*whole.pages, *(page for page, _ in whole.faults)))
+            bar.update(firsts + len(whole.unchanged))
+
+
+def _tell(lost: Iterable[LostAnswer]) -> None:
+    for answer in lost:
+        why = (
+            "no longer counts, since the file's bytes changed"
+            if answer.is_read
+            else "does not count while the file cannot be read"
+        )
+        log.warning("%s: the answer %s to its page %d %s.", shown(answer.path), answer.answer, answer.page, why)
 
 
 def _decided(chunks: Iterable[Observations], model: Bundle, settings: PredictSettings) -> Iterator[Rows]:
@@ -143,16 +240,20 @@ def _decided(chunks: Iterable[Observations], model: Bundle, settings: PredictSet
             full[read] = column
             return full
 
+        digit = spread(decided.digit, NO_DIGIT)
+        final = np.where(status == Status.OK, digit, NO_DIGIT).astype(np.int8)
+        answers = [int(answer) if answer.isdigit() else NO_DIGIT for answer in seen.corrected if answer]
+        final[[answer != "" for answer in seen.corrected]] = answers
         yield Rows(
             path=seen.names,
             page=seen.pages,
             status=status.tolist(),
-            digit=spread(decided.digit, NO_DIGIT),
+            digit=digit,
             confidence=spread(decided.confidence, np.nan),
             runner_up=spread(decided.runner_up, NO_DIGIT),
             runner_up_confidence=spread(decided.runner_up_confidence, np.nan),
-            corrected=[""] * len(read),
-            final=np.full(len(read), NO_DIGIT, np.int8),
+            corrected=seen.corrected,
+            final=final,
             detail=detail.tolist(),
             width=np.array([width or 0 for width in seen.widths], np.int32),
             height=np.array([height or 0 for height in seen.heights], np.int32),
@@ -162,10 +263,11 @@ def _decided(chunks: Iterable[Observations], model: Bundle, settings: PredictSet
         )
 
 
-def _counted(chunks: Iterable[Rows], rows: Counter[str]) -> Iterator[Rows]:
-    """Pass rows on and count them by status."""
+def _counted(chunks: Iterable[Rows], rows: Counter[str], digits: Counter[int]) -> Iterator[Rows]:
+    """Pass rows on, and count them by status and by digit."""
     for chunk in chunks:
         rows.update(chunk.status)
+        digits.update(chunk.digit[chunk.digit != NO_DIGIT].tolist())
         yield chunk
 
 
@@ -178,6 +280,14 @@ def _about(model: Bundle, settings: PredictSettings) -> About:
         threshold=settings.threshold,
         max_pixels=settings.decoding.max_pixels,
         max_bytes=settings.decoding.max_bytes,
+    )
+
+
+def _vanished(sources: tuple[str, ...]) -> str:
+    names = ", ".join(shown(source) for source in sources)
+    return (
+        f"A folder of {names} was taken away while it was read; check that its disk is mounted. Reports stay as they "
+        "are, and the next run goes on from there."
     )
 
 

@@ -117,6 +117,14 @@ class PredictSettings:
     """Predict all anew, known or not."""
     retry_failed: bool = False
     """Read files anew that gave a fault."""
+    include: tuple[str, ...] = ()
+    """Patterns in gitignore syntax; where there are any, only files that match are read."""
+    exclude: tuple[str, ...] = ()
+    """Patterns in gitignore syntax; files that match are passed over, folders that match are not entered."""
+    settle_seconds: float = 2.0
+    """A file younger than this may still be being written: it is read last, or in the next run; 0 reads all at once."""
+    overwrite: bool = False
+    """Replace reports that were made from other sources."""
     threshold: float = 0.90
     """Confidence, 0 to 1, below which a digit goes to review."""
     batch_size: int = 512
@@ -127,6 +135,10 @@ class PredictSettings:
     """No image found: write an empty report instead of exit 4."""
     progress: bool = False
     """Show a progress bar on standard error."""
+    summary: Path | None = None
+    """Where the run's numbers go as JSON; None writes none."""
+    metrics: Path | None = None
+    """Where they go as metrics of Prometheus; None writes none."""
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
     """Limits of decoding."""
     report: ReportSettings = field(default_factory=ReportSettings)
@@ -189,3 +201,17 @@ class ExplainSettings:
     """Confidence, 0 to 1, below which a digit goes to review."""
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
     """Limits of decoding."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSettings:
+    """When the main job is to run by itself."""
+
+    every: str | None = None
+    """Run every `15m`, `2h` or `1d`: what cron can repeat evenly; None with `nightly` alone."""
+    nightly: bool = False
+    """Run at 02:15."""
+    limit: str = "6h"
+    """The longest that a run may take, in minutes, hours or days: `90m`, `6h`, `1d`."""
+    systemd: bool = False
+    """Write a service and a timer instead of a crontab line."""

@@ -40,8 +40,12 @@ class Result:
 
 
 def environment(changes: Mapping[str, str | Path] | None = None) -> dict[str, str]:
-    """Take this process's environment without what would change the command, and with `changes`."""
+    """Take this process's environment without what would change the command, and with `changes`.
+
+    The files of tests are always young; unless a test is about that, the command does not wait for them.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("BATCHDIGITS", "TF_", "PYTEST"))}
+    kept["BATCHDIGITS_PREDICT_SETTLE"] = "0"
     return kept | {name: str(value) for name, value in (changes or {}).items()}
 
 

@@ -21,30 +21,47 @@ LEAVES = {"errors", "settings", "files"}  # anyone may import them
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),  # batchdigits/__init__.py
     "__main__": {"cli"},
-    "cli": {"console", "stopping", "pipeline", "explain", "training"},
-    "console": set(),
+    "cli": {"console", "options", "stopping", "pipeline", "explain", "corrections", "schedule", "training"},
+    "console": {"monitoring"},
+    "options": {"console"},
+    "schedule": set(),
     "pipeline": {
         "images",
         "batches",
         "predictor",
         "decisions",
         "ledger",
+        "database",
+        "plan",
         "reports",
         "bundle",
         "monitoring",
         "locking",
         "stopping",
+        "selection",
+        "settling",
+        "isolation",
+        "publication",
+        "dryrun",
     },
     "explain": {"decoding", "normalisation", "predictor", "decisions", "bundle"},
     "training": {"images", "batches", "decoding", "normalisation", "bundle", "decisions", "predictor"},
     "batches": {"images", "decoding", "normalisation"},
     "predictor": {"bundle", "normalisation"},
-    "ledger": {"database", "images", "batches"},  # of batches, the records of a batch
+    "ledger": {"database", "plan", "answers", "images", "batches"},  # of batches, the records of a batch
+    "plan": {"database", "images"},
+    "answers": {"database"},
+    "corrections": {"answers", "database", "locking", "reports"},  # of reports, how CSV spells text
     "database": set(),
+    "publication": {"ledger", "database"},
+    "dryrun": {"plan", "locking"},
+    "settling": {"images", "batches"},
+    "isolation": {"images", "batches", "decoding", "normalisation"},
+    "selection": set(),
     "locking": set(),
     "stopping": set(),
     "reports": {"decisions"},
-    "images": set(),
+    "images": {"selection"},
     "decoding": {"headers"},
     "headers": set(),
     "normalisation": {"borders", "polarity", "lines", "strips"},
@@ -64,7 +81,8 @@ LEAVES_IMPORT = {"files": {"errors"}, "settings": {"errors"}, "errors": set()}
 ONLY_IN = {
     "tensorflow": {"predictor", "training"},
     "keras": {"predictor", "training"},
-    "typer": {"cli", "console"},
+    "typer": {"cli", "console", "options"},
+    "prometheus_client": {"monitoring"},
     "click": set(),
     "ray": set(),
     "sqlite3": {"database"},
@@ -74,7 +92,7 @@ ONLY_IN = {
     "matplotlib": {"training"},
     "tqdm": {"pipeline", "training"},
 }
-NEVER_AT_THE_TOP = {"tensorflow", "keras", "pandas", "pyarrow", "seaborn", "matplotlib"}
+NEVER_AT_THE_TOP = {"tensorflow", "keras", "pandas", "pyarrow", "seaborn", "matplotlib", "prometheus_client"}
 MOST_LINES = 250  # of code: docstrings, comments and blank lines are free
 
 

@@ -162,9 +162,9 @@ def test_slow_files_do_not_change_the_order(known: list[Known], monkeypatch: pyt
         time.sleep(0.02 if files[0][0] == known[0].file.path else 0)
         return observe(files, *rest)
 
-    observe = module._observe
+    observe = module.observe
     monkeypatch.setattr(module, "_CHUNK_FILES", 3)
-    monkeypatch.setattr(module, "_observe", slowly)
+    monkeypatch.setattr(module, "observe", slowly)
     assert_whole(known, list(batches_of((one.file for one in known), size=4, workers=4)), 4)
 
 
@@ -286,8 +286,8 @@ def test_large_files_go_into_small_chunks(known: list[Known], monkeypatch: pytes
         sizes.append(len(files))
         return observe(files, *rest)
 
-    observe = module._observe
-    monkeypatch.setattr(module, "_observe", counted)
+    observe = module.observe
+    monkeypatch.setattr(module, "observe", counted)
     monkeypatch.setattr(module, "_CHUNK_BYTES", known[0].file.size_bytes * 3)
     list(batches_of(known[0].file for _ in range(30)))
     assert sizes == [3] * 10
@@ -339,7 +339,7 @@ def test_an_exception_in_a_worker_or_in_the_files_reaches_the_consumer(
     def broken(*_: object) -> Batch:
         raise MemoryError
 
-    monkeypatch.setattr(module, "_observe", broken)
+    monkeypatch.setattr(module, "observe", broken)
     with pytest.raises(MemoryError):
         list(batches_of([known[0].file]))
     assert decoding_threads() == []

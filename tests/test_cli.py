@@ -30,7 +30,7 @@ from tests.digits import one_of_each, write_png
 from tests.disks import names
 
 DATA = Path(__file__).parent / "data"
-COMMANDS = ["predict", "train", "evaluate", "explain"]
+COMMANDS = ["predict", "train", "evaluate", "explain", "schedule", "correct"]
 HEADER = (
     "path,page,status,digit,confidence,runner_up,runner_up_confidence,corrected,final,detail,width,height,sha256,model"
 )
@@ -129,12 +129,14 @@ def test_bad_input_to_predict_is_one_sentence_on_stderr_and_changes_nothing(
 
 def test_an_error_does_not_wait_for_tensorflow(tmp_path: Path, empty: Path) -> None:
     for source in (tmp_path / "missing", empty):
-        result = batchdigits("predict", source, env={"PYTHONPROFILEIMPORTTIME": "1"})
+        result = batchdigits("predict", source, "-v", env={"PYTHONPROFILEIMPORTTIME": "1"})
         assert result.code in (4, 5)
+        assert "numpy" in imported(result)  # they are told, then
         assert imported(result) & {"tensorflow", "keras"} == set()
 
 
 def test_an_empty_folder_makes_an_empty_report_where_that_is_allowed(empty: Path, report: Path) -> None:
+    report.unlink()
     result = batchdigits("predict", empty, "-o", report, "--allow-empty")
     assert (result.code, result.stdout) == (0, "")
     assert result.message.startswith("0 images found")

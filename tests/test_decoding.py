@@ -286,6 +286,54 @@ def test_the_limit_of_pixels_holds_for_every_format_and_is_inclusive(name: str) 
         assert fault.kind == FaultKind.TOO_LARGE
 
 
+def test_no_chunk_of_a_png_may_be_longer_than_the_file() -> None:
+    whole = SMALL["grey PNG"]
+    for name in (b"IHDR", b"IDAT", b"IEND"):  # OpenCV allocates 2 GB for the last
+        at = whole.index(name)
+        assert "cut short" in fault_of(whole[: at - 4] + b"\x7f\xff\xff\xff" + whole[at:]).detail
+
+
+def test_a_gif_is_as_large_as_its_first_frame_where_that_is_larger_than_its_screen() -> None:
+    for name in ("GIF", "animated GIF"):
+        data = bytearray(SMALL[name])
+        struct.pack_into("<HH", data, 6, 7, 9)
+        assert pages_of(bytes(data), max_pixels=600)[0].grey.shape == (20, 30)
+        struct.pack_into("<HH", data, data.index(b"\x2c\0\0\0\0") + 5, 10_001, 10_000)
+        fault = fault_of(bytes(data))
+        assert (fault.kind, fault.width, fault.height) == (FaultKind.TOO_LARGE, 10_001, 10_000)
+
+
+def test_the_limit_of_pixels_holds_for_the_tiles_of_a_tiff_however_small_the_page_is() -> None:
+    data = bytearray(tiff_of(GREY, bits=8))
+    for strips, tiles in ((278, 322), (339, 323)):  # fields that can go
+        at = data.index(struct.pack("<HHIHH", strips, 3, 1, *((20, 0) if strips == 278 else (1, 0))))
+        struct.pack_into("<HHII", data, at, tiles, 4, 1, 10_001)
+    fault = fault_of(bytes(data))
+    assert fault.kind == FaultKind.TOO_LARGE
+    assert "tiles of 10001 × 10001" in fault.detail
+
+
+def test_a_jpeg_that_goes_over_its_pixels_again_and_again_is_a_fault() -> None:
+    data = SMALL["progressive JPEG"]
+    last = data.rindex(b"\xff\xda")
+    scans = data.count(b"\xff\xda")
+    assert pages_of(data[:last] + data[last:-2] * (101 - scans) + data[-2:])
+    assert "more than 100 scans" in fault_of(data[:last] + data[last:-2] * (102 - scans) + data[-2:]).detail
+
+
+@pytest.mark.parametrize(("limit", "value"), [("_MOST_PAGES", 2), ("_MOST_PAGE_BYTES", 1_199)])
+def test_a_tiff_of_too_many_pages_is_read_up_to_there(monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
+    monkeypatch.setattr(decoding, limit, value)
+    first, second, third = decode(SMALL["LZW TIFF"], LIMITS)
+    assert isinstance(first, Page)
+    assert isinstance(second, Page)
+    assert isinstance(third, Fault)
+    assert third.kind == FaultKind.TOO_LARGE
+    assert "the 2 pages so far" in third.detail
+    monkeypatch.setattr(decoding, limit, value + 1_000)
+    assert len(pages_of(SMALL["LZW TIFF"])) == 3
+
+
 def test_a_size_of_zero_is_a_fault() -> None:
     data = bytearray(SMALL["grey JPEG"])
     at = data.index(b"\xff\xc0")

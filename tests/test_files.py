@@ -2,6 +2,8 @@ import errno
 import hashlib
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -200,3 +202,39 @@ def test_the_sha256_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
 def test_a_missing_file_has_no_sha256(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="a cannot be read: .* does not exist"):
         file_sha256(tmp_path / "a")
+
+
+DIE_WHILE_WRITING = """
+import os, pathlib, signal, sys
+from batchdigits.files import atomic_write
+
+with atomic_write(pathlib.Path(sys.argv[1])) as handle:
+    handle.write(b"half")
+    handle.flush()
+    print("half", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_draft_of_a_killed_run_goes_with_the_next_one_and_that_of_a_living_run_stays(tmp_path: Path) -> None:
+    report = tmp_path / "report.csv"
+    with atomic_write(report) as other:  # a living run
+        with atomic_write(report) as handle:
+            handle.write(b"whole")
+        assert len(names(tmp_path)) == 2
+        other.write(b"whole, too")
+    writer = subprocess.Popen(
+        [sys.executable, "-c", DIE_WHILE_WRITING, report], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"half\n"
+    with atomic_write(report) as handle:
+        assert len(names(tmp_path)) == 3
+        handle.write(b"whole again")
+    writer.kill()
+    writer.communicate()
+    assert len(names(tmp_path)) == 2  # what it left
+    with atomic_write(report) as handle:
+        handle.write(b"and again")
+    assert names(tmp_path) == ["report.csv"]
+    assert report.read_bytes() == b"and again"

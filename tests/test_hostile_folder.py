@@ -215,4 +215,7 @@ def test_the_summary_counts_what_the_report_holds(night: Night) -> None:
 
 def test_nothing_but_the_summary_reaches_standard_error_neither_bars_nor_what_codecs_mutter(night: Night) -> None:
     assert "\r" not in night.result.stderr
-    assert night.result.message  # one line
+    *kept, summary = night.result.stderr.splitlines()
+    assert all("is not the work of this ledger; it is kept as report.edited-" in line for line in kept)
+    assert len(kept) == 2
+    assert summary.startswith("batchdigits: ")

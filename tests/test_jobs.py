@@ -61,7 +61,8 @@ def test_a_job_file_gives_sources_and_reports_and_its_paths_start_where_the_job_
     result = job("predict", "--config", "night.toml", cwd=tmp_path)
     assert result.code == 0
     assert result.message.startswith("0 images found")
-    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["a.csv", "b.parquet", "night.toml", "scans"]
+    made = sorted(path.name for path in tmp_path.glob("[!.]*"))
+    assert made == ["a.csv", "a.csv.ledger", "b.parquet", "night.toml", "scans"]
 
 
 def test_the_command_line_of_a_job_wins_over_the_environment_and_that_over_the_job_file(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import hashlib
 import os
 import sqlite3
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchdigits import answers
 from batchdigits import ledger as module
 from batchdigits.batches import Batch, SeenPage
-from batchdigits.database import SCHEMA_VERSION
+from batchdigits.database import SCHEMA_VERSION, Database
 from batchdigits.errors import Fault, FaultKind, StorageError, printable
 from batchdigits.images import ImageFile, PassedOver
-from batchdigits.ledger import Condition, Found, Ledger, Observations
+from batchdigits.ledger import Condition, Ledger, LostAnswer, Observations
+from batchdigits.plan import Plan, Turn, Why
 
 HERE = Condition(bundle="ab" * 32, others="decoding 1")
 
@@ -65,6 +67,11 @@ def record(ledger: Ledger, batch: Batch, logits: np.ndarray | None = None) -> in
     return int(fresh.sum())
 
 
+def pending(plan: Plan) -> list[ImageFile]:
+    """Take all that is to be read with its neighbours."""
+    return list(plan.in_turn(Turn.SETTLED))
+
+
 def logits_like(count: int, start: int = 0) -> np.ndarray:
     """Logits whose first column says which row they are."""
     return np.arange(start * 10, (start + count) * 10, dtype=np.float32).reshape(count, 10)
@@ -90,15 +97,16 @@ names |= st.sampled_from(
 def test_the_files_are_counted_once_and_what_is_passed_over_by_its_reason() -> None:
     found = [image("b.png"), PassedOver("/x", "not an image"), image("a.png"), PassedOver("/y", "not an image")]
     with ledger_at() as ledger:
-        assert ledger.plan([*found, PassedOver("/z", "hidden"), image("a.png")]) == Found(
-            2, 2, Counter({"not an image": 2, "hidden": 1})
-        )
+        plan = ledger.plan([*found, PassedOver("/z", "hidden"), image("a.png")])
+        assert (plan.files, plan.pending) == (2, {Why.NEW: 2})
+        assert plan.passed_over == {"not an image": 2, "hidden": 1}
 
 
 def test_an_empty_ledger_has_nothing_pending_and_nothing_observed() -> None:
     with ledger_at() as ledger:
-        assert ledger.plan([]) == Found(0, 0, Counter())
-        assert list(ledger.pending()) == []
+        plan = ledger.plan([])
+        assert (plan.files, plan.pending.total(), plan.passed_over.total()) == (0, 0, 0)
+        assert pending(plan) == []
         assert list(ledger.observations()) == []
 
 
@@ -107,9 +115,7 @@ def test_an_empty_ledger_has_nothing_pending_and_nothing_observed() -> None:
 def test_files_come_out_as_they_went_in_by_the_code_points_of_their_names(found: list[str]) -> None:
     files = [image(name, inode=number) for number, name in enumerate(found)]
     with ledger_at() as ledger:
-        ledger.plan(files)
-        pending = list(ledger.pending())
-        assert pending == sorted(files, key=lambda file: file.name)
+        assert pending(ledger.plan(files)) == sorted(files, key=lambda file: file.name)
         record(ledger, batch_of([seen(file) for file in files]), logits_like(len(files)))
         assert [name for name, _ in rows_of(ledger)] == sorted(printable(name) for name in found)
 
@@ -117,8 +123,8 @@ def test_files_come_out_as_they_went_in_by_the_code_points_of_their_names(found:
 def test_order_is_by_code_point_not_by_utf_16_nor_by_any_language() -> None:
     expected = ["B", "Z", "a", "a!b", "a.b", "a/b", "a0", "é", "\uffff", "\U00010000"]
     with ledger_at() as ledger:
-        ledger.plan(image(name) for name in reversed(expected))
-        assert [file.name for file in ledger.pending()] == expected
+        plan = ledger.plan(image(name) for name in reversed(expected))
+        assert [file.name for file in pending(plan)] == expected
 
 
 def test_pages_of_a_file_are_in_the_order_of_numbers() -> None:
@@ -135,16 +141,15 @@ def test_a_file_reached_twice_gives_one_row_and_keeps_its_first_name() -> None:
     first = image("b.png", path="/one/b.png")
     again = image("a/b.png", path="/one/b.png")
     with ledger_at() as ledger:
-        assert ledger.plan([first, again]).files == 1
-        assert list(ledger.pending()) == [first]
+        plan = ledger.plan([first, again])
+        assert (plan.files, pending(plan)) == (1, [first])
 
 
 def test_two_files_of_one_name_stay_two() -> None:
     with ledger_at() as ledger:
-        ledger.plan([image("a.png", path="/one/a.png"), image("a.png", path="/two/a.png")])
-        pending = list(ledger.pending())
-        assert sorted(file.path for file in pending) == ["/one/a.png", "/two/a.png"]
-        record(ledger, batch_of([seen(file) for file in pending]), logits_like(2))
+        files = pending(ledger.plan([image("a.png", path="/one/a.png"), image("a.png", path="/two/a.png")]))
+        assert sorted(file.path for file in files) == ["/one/a.png", "/two/a.png"]
+        record(ledger, batch_of([seen(file) for file in files]), logits_like(2))
         assert rows_of(ledger) == [("a.png", 1), ("a.png", 1)]
 
 
@@ -152,8 +157,9 @@ def test_paths_that_differ_in_bytes_that_are_not_utf_8_stay_apart() -> None:
     names = [os.fsdecode(name) for name in (b"\xff.png", b"\xfe.png", "ÿ.png".encode(), b"\\xff.png")]
     files = [image(name) for name in names]
     with ledger_at() as ledger:
-        assert ledger.plan(files).files == 4
-        assert sorted(file.path for file in ledger.pending()) == sorted(file.path for file in files)
+        found = pending(ledger.plan(files))
+        assert sorted(file.path for file in found) == sorted(file.path for file in files)
+        assert len(found) == 4
 
 
 floats = st.floats(width=32, allow_subnormal=True) | st.sampled_from([-0.0, float("inf"), float("-inf"), 1e-45])
@@ -241,10 +247,9 @@ def test_chunks_are_full_but_the_last_and_lose_nothing_between_them(chunk: int) 
 def test_files_stay_pending_in_order_while_batches_are_recorded() -> None:
     files = [image(f"{number:03}.png") for number in range(300)]
     with ledger_at() as ledger:
-        ledger.plan(files)
-        pending = ledger.pending()
+        plan = ledger.plan(files)
         taken = []
-        for number, file in enumerate(pending):
+        for number, file in enumerate(plan.in_turn(Turn.SETTLED)):
             taken.append(file)
             record(ledger, batch_of([seen(file)]), logits_like(1, number))
         assert taken == files
@@ -270,8 +275,8 @@ def test_a_listing_that_fails_in_its_middle_leaves_no_file_behind() -> None:
     with ledger_at() as ledger:
         with pytest.raises(ArithmeticError, match="the disk is gone"):
             ledger.plan(listing())
-        assert list(ledger.pending()) == []
-        assert ledger.plan([image("b.png")]).files == 1
+        plan = ledger.plan([image("b.png")])
+        assert pending(plan) == [image("b.png")]
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -295,7 +300,7 @@ def test_a_file_that_was_never_read_is_missed_and_not_lost() -> None:
 def test_a_ledger_without_a_path_is_private_to_its_run() -> None:
     with ledger_at() as first, ledger_at() as second:
         first.plan([image()])
-        assert list(second.pending()) == []
+        assert pending(second.plan([])) == []
 
 
 # ---- from run to run -----------------------------------------------------------------------------------------------
@@ -304,13 +309,13 @@ def test_a_ledger_without_a_path_is_private_to_its_run() -> None:
 def a_run(path: Path, files: Sequence[ImageFile], condition: Condition = HERE, **options: bool) -> tuple[int, int]:
     """Observe what is pending, a page a file: how many files were, and how many were predicted."""
     with ledger_at(path, condition) as ledger:
-        found = ledger.plan(files, **options)
-        pending = list(ledger.pending())
-        assert len(pending) == found.pending
-        predicted = record(ledger, batch_of([seen(file) for file in pending]))
+        plan = ledger.plan(files, **options)
+        found = pending(plan)
+        assert len(found) == plan.pending.total()
+        predicted = record(ledger, batch_of([seen(file) for file in found]))
         ledger.forget()
         assert rows_of(ledger) == sorted((file.name, 1) for file in files)
-    return len(pending), predicted
+    return len(found), predicted
 
 
 @pytest.fixture
@@ -349,13 +354,12 @@ def test_a_touched_file_with_the_same_bytes_is_read_and_not_predicted(path: Path
     before, after = image("a.png", mtime_ns=1), image("a.png", mtime_ns=2)
     a_run(path, [before])
     with ledger_at(path) as ledger:
-        ledger.plan([after])
-        [file] = ledger.pending()
+        [file] = pending(ledger.plan([after]))
         assert file.known_sha256 == seen(before).sha256
         assert record(ledger, batch_of(unchanged=[file])) == 0
         assert rows_of(ledger) == [("a.png", 1)]
     with ledger_at(path) as ledger:
-        assert ledger.plan([after]).pending == 0
+        assert not ledger.plan([after]).pending
 
 
 def test_bytes_under_two_names_are_predicted_once_and_give_two_rows(path: Path) -> None:
@@ -387,7 +391,7 @@ def test_a_file_of_which_a_killed_run_saw_some_pages_is_read_again_and_the_rest_
         ledger.plan([file])
         assert record(ledger, batch_of([seen(file, number, of=3) for number in (1, 2)])) == 2
     with ledger_at(path) as ledger:
-        assert ledger.plan([file]).pending == 1
+        assert ledger.plan([file]).pending == {Why.NEW: 1}
         assert record(ledger, batch_of([seen(file, number, of=3) for number in (1, 2, 3)])) == 1
         assert rows_of(ledger) == [("a.tif", 1), ("a.tif", 2), ("a.tif", 3)]
 
@@ -404,8 +408,9 @@ def with_a_fault(path: Path, *, sha256: str) -> tuple[ImageFile, ImageFile]:
 def test_what_could_not_be_opened_is_tried_in_every_run(path: Path) -> None:
     files = with_a_fault(path, sha256="")
     with ledger_at(path) as ledger:
-        ledger.plan(files)
-        assert [file.name for file in ledger.pending()] == ["b.png"]
+        plan = ledger.plan(files)
+        assert [file.name for file in pending(plan)] == ["b.png"]
+        assert plan.pending == {Why.UNOPENED: 1}
     assert a_run(path, files) == (1, 1)
     assert a_run(path, files) == (0, 0)
 
@@ -421,7 +426,7 @@ def test_force_predicts_all_anew_and_keeps_the_old_until_then(path: Path) -> Non
     files = [image("a.png"), image("b.png")]
     a_run(path, files)
     with ledger_at(path) as ledger:
-        assert ledger.plan(files, force=True).pending == 2
+        assert ledger.plan(files, force=True).pending == {Why.ASKED: 2}
         assert rows_of(ledger) == [("a.png", 1), ("b.png", 1)]
     assert a_run(path, files) == (2, 2)  # a killed run goes on
     assert a_run(path, files) == (0, 0)
@@ -436,9 +441,201 @@ def test_a_file_that_is_gone_has_no_row_and_is_known_when_it_comes_back(path: Pa
 
 @pytest.mark.parametrize("statement", [module._OBSERVATION_OF_BYTES, module._PAGES_OF_BYTES])
 def test_what_is_known_of_bytes_is_found_without_looking_at_all_that_is_known(statement: str) -> None:
+    assert all("SEARCH" in step for step in steps(statement, "", "", 1))
+
+
+@pytest.mark.parametrize(
+    "statement", [f"SELECT 1 {module._UNTOLD}", f"DELETE FROM in_hand WHERE path IN ({module._DONE})", module._LOST]
+)
+def test_a_batch_and_its_faults_do_not_cost_a_look_at_all_files(statement: str) -> None:
+    assert not any("SCAN files" in step or "SCAN found" in step for step in steps(statement))
+
+
+def steps(statement: str, *values: str | int) -> list[str]:
+    """Tell how SQLite would go about a statement."""
     with ledger_at() as ledger:
-        plan = ledger._database.execute(f"EXPLAIN QUERY PLAN {statement}", ("", "", 1)).fetchall()
-    assert all("SEARCH" in step for *_, step in plan), plan
+        return [step for *_, step in ledger._database.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+
+
+# ---- people's answers ----------------------------------------------------------------------------------------------
+
+
+def answer(path: Path, given: dict[answers.Key, str], time: str = "now") -> tuple[int, int]:
+    with Database(path) as database:
+        assert answers.unknown(database, given.keys()) == set()
+        return answers.take_in(database, given, time=time, source="a test")
+
+
+def key(file: ImageFile, number: int = 1) -> answers.Key:
+    return seen(file).sha256, number
+
+
+def changed(path: Path, files: Sequence[ImageFile], faults: Sequence[ImageFile] = ()) -> list[LostAnswer]:
+    """Observe all files, some of which cannot be opened: the answers that are lost by that."""
+    with ledger_at(path) as ledger:
+        ledger.plan([*files, *faults])
+        closed = [(seen(file, sha256=""), Fault(FaultKind.UNREADABLE, "closed")) for file in faults]
+        batch = batch_of([seen(file) for file in files], closed)
+        fresh = ledger.fresh(batch)
+        lost = ledger.record(batch, fresh, logits_like(int(fresh.sum())))
+        ledger.forget()
+    return lost
+
+
+def corrected(path: Path, files: Sequence[ImageFile]) -> list[str]:
+    with ledger_at(path) as ledger:
+        ledger.plan(files)
+        return whole(ledger).corrected
+
+
+def test_an_answer_comes_with_the_rows_of_its_bytes_and_page(path: Path) -> None:
+    files = [image("a.tif"), image("b.tif"), image("c.tif")]
+    pages = [
+        seen(file, number, sha256=sha256 * 32, of=2)
+        for file, sha256 in zip(files, ("12", "34", "12"), strict=True)
+        for number in (1, 2)
+    ]
+    with ledger_at(path) as ledger:
+        ledger.plan(files)
+        record(ledger, batch_of(pages))
+    assert answer(path, {("12" * 32, 2): "7", ("34" * 32, 1): "x"}) == (2, 0)
+    assert corrected(path, files) == ["", "7", "x", "", "", "7"]
+
+
+def test_the_same_answer_again_changes_nothing_and_another_one_replaces_it(path: Path) -> None:
+    files = [image("a.png"), image("b.png"), image("c.png")]
+    a_run(path, files)
+    assert answer(path, {key(files[0]): "7", key(files[1]): "x"}) == (2, 0)
+    before, time = path.read_bytes(), path.stat()
+    assert answer(path, {key(files[0]): "7", key(files[1]): "x"}, time="later") == (0, 0)
+    assert answer(path, {}) == (0, 0)
+    assert (path.read_bytes(), path.stat()) == (before, time)
+    assert answer(path, {key(files[0]): "7", key(files[1]): "4", key(files[2]): "0"}, time="later") == (1, 1)
+    assert corrected(path, files) == ["7", "4", "0"]
+    with Database(path) as database:
+        assert [*database.execute("SELECT time FROM answers ORDER BY answer")] == [("later",), ("later",), ("now",)]
+
+
+def test_pages_that_the_ledger_never_saw_are_unknown_and_those_with_an_answer_are_not(path: Path) -> None:
+    old, other = image("a.png"), image("b.png")
+    a_run(path, [old, other])
+    answer(path, {key(old): "7"})
+    a_run(path, [image("a.png", mtime_ns=8), other])
+    with Database(path) as database:
+        asked = [key(old), key(other), key(other, 2), ("12" * 32, 1), ("", 1)]
+        assert answers.unknown(database, asked) == {key(other, 2), ("12" * 32, 1), ("", 1)}
+        assert answers.unknown(database, []) == set()
+
+
+def test_an_answer_stays_under_other_names_conditions_and_after_force(path: Path) -> None:
+    files = [image("a.png"), image("b.png")]
+    a_run(path, files)
+    answer(path, {key(files[0]): "7"})
+    a_run(path, files, force=True)
+    assert corrected(path, files) == ["7", ""]
+    a_run(path, files, Condition(bundle="cd" * 32, others="decoding 2"))
+    a_run(path, files)
+    assert corrected(path, files) == ["7", ""]
+    a_run(path, files[1:])
+    a_run(path, files)
+    assert corrected(path, files) == ["7", ""]
+    moved = image("z.png")
+    with ledger_at(path) as ledger:
+        ledger.plan([files[1], moved])
+        record(ledger, batch_of([seen(moved, sha256=key(files[0])[0])]))
+        ledger.forget()
+        assert whole(ledger).corrected == ["", "7"]
+
+
+def test_a_file_whose_bytes_changed_loses_its_answers_and_that_is_told_once(path: Path) -> None:
+    old, other = image("a.png"), image("b.png")
+    a_run(path, [old, other])
+    answer(path, {key(old): "7", key(other): "x"})
+    new = image("a.png", size_bytes=6)
+    assert changed(path, [new, other]) == [LostAnswer("/folder/a.png", 1, "7", is_read=True)]
+    assert corrected(path, [new, other]) == ["", "x"]
+    assert changed(path, [new, other]) == []
+    a_run(path, [old, other])  # the bytes that it was about come back
+    assert corrected(path, [old, other]) == ["7", "x"]
+
+
+def test_bytes_that_have_an_answer_of_their_own_lose_none(path: Path) -> None:
+    first, second = image("a.png", mtime_ns=1), image("a.png", mtime_ns=2)
+    a_run(path, [first])
+    answer(path, {key(first): "7"})
+    assert changed(path, [second]) == [LostAnswer("/folder/a.png", 1, "7", is_read=True)]
+    answer(path, {key(second): "4"})
+    assert changed(path, [first]) == []
+    assert corrected(path, [first]) == ["7"]
+
+
+def test_an_answer_does_not_count_while_its_file_cannot_be_read(path: Path) -> None:
+    file = image("a.png")
+    a_run(path, [file])
+    answer(path, {key(file): "7"})
+    closed = image("a.png", mtime_ns=8)
+    assert changed(path, [], [closed]) == [LostAnswer("/folder/a.png", 1, "7", is_read=False)]
+    assert corrected(path, [closed]) == [""]
+    assert changed(path, [file]) == []
+    assert corrected(path, [file]) == ["7"]
+
+
+def test_an_answer_is_lost_when_its_file_is_whole_again_and_not_before(path: Path) -> None:
+    old, new = image("a.tif", mtime_ns=1), image("a.tif", mtime_ns=2)
+    a_run(path, [old])
+    answer(path, {key(old): "7"})
+    with ledger_at(path) as ledger:
+        ledger.plan([new])
+        assert ledger.record(batch_of([seen(new, 1, of=2)]), np.ones(1, np.bool_), logits_like(1)) == []
+    with ledger_at(path) as ledger:
+        ledger.plan([new])
+        batch = batch_of([seen(new, number, of=2) for number in (1, 2)])
+        lost = ledger.record(batch, np.array([False, True]), logits_like(1))
+    assert lost == [LostAnswer("/folder/a.tif", 1, "7", is_read=True)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE answers SET answer = '8' WHERE page = 1",
+        "UPDATE answers SET time = 'then' WHERE page = 1",
+        "UPDATE answers SET source = 'a tesu' WHERE page = 1",
+        "UPDATE answers SET sha256 = 'ff' WHERE page = 1",
+        "UPDATE answers SET page = 3 WHERE page = 1",
+        "UPDATE answers SET sum = sum + 1 WHERE page = 1",
+        "DELETE FROM answers WHERE page = 2",
+        "UPDATE answered SET answers = 1",
+        "DELETE FROM answered",
+    ],
+)
+def test_a_damaged_answer_is_noticed(path: Path, damage: str) -> None:
+    file = image("a.tif")
+    with ledger_at(path) as ledger:
+        ledger.plan([file])
+        record(ledger, batch_of([seen(file, number, of=2) for number in (1, 2)]))
+    answer(path, {key(file, 1): "7", key(file, 2): "x"})
+    with Database(path) as database:
+        answers.check(database)
+        database.execute(damage)
+    with pytest.raises(StorageError, match="damaged"):
+        corrected(path, [file])
+    with pytest.raises(StorageError, match="damaged"), Database(path) as database:
+        answers.check(database)
+
+
+def test_answers_out_of_order_are_noticed_since_they_would_not_be_found(path: Path) -> None:
+    files = [image("a.png"), image("b.png")]
+    a_run(path, files)
+    answer(path, {key(files[0]): "7", key(files[1]): "x"})
+    with Database(path) as database:
+        [(root,)] = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'answers'")
+        [(size,)] = database.execute("PRAGMA page_size")
+    data = bytearray(path.read_bytes())
+    cells = (root - 1) * size + 8  # where the page's two-byte pointers begin; www.sqlite.org/fileformat.html
+    data[cells : cells + 4] = data[cells + 2 : cells + 4] + data[cells : cells + 2]
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match="damaged"):
+        corrected(path, files)
 
 
 # ---- a ledger that cannot be used ------------------------------------------------------------------------------------
@@ -480,13 +677,17 @@ def seen_in(path: Path, files: Sequence[ImageFile]) -> list[Any] | None:
             (found,) = ledger.observations()
     except StorageError:
         return None
-    return [found.names, found.pages, found.sha256, found.faults, found.models, found.logits.tolist()]
+    return [getattr(found, field.name) for field in fields(found) if field.name not in ("logits", "ink")] + [
+        found.logits.tolist(),
+        found.ink.tolist(),
+    ]
 
 
 @pytest.mark.parametrize("seed", range(150))
 def test_a_damaged_ledger_is_never_silently_wrong(path: Path, seed: int) -> None:
     files = [image(f"{number}.png") for number in range(40)]
     a_run(path, files)
+    answer(path, {key(file): "7" for file in files[::2]})
     expected = seen_in(path, files)
     assert expected is not None
     data = bytearray(path.read_bytes())

@@ -2,10 +2,14 @@
 
 import csv
 import io
+import os
 import shutil
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +19,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchdigits import batches, bundle, pipeline
+from batchdigits import answers, batches, bundle, pipeline
 from batchdigits.bundle import Bundle
+from batchdigits.corrections import correct
+from batchdigits.database import Database
 from batchdigits.decisions import decide, probabilities
 from batchdigits.errors import BundleError, FaultKind, NoImages, StorageError, UsageError
+from batchdigits.images import ImageFile
+from batchdigits.ledger import LostAnswer
 from batchdigits.monitoring import Summary
 from batchdigits.normalisation import InkImages, normalise
 from batchdigits.predictor import Logits
@@ -90,7 +98,7 @@ def run(
     chosen = PredictSettings(
         sources=tuple(str(source) for source in sources),
         outputs=tuple(str(output) for output in outputs),
-        **{"model": model.directory, **options},
+        **{"model": model.directory, "settle_seconds": 0.0, **options},
     )
     return pipeline.run(chosen, stdout=stdout or io.BytesIO())
 
@@ -401,7 +409,7 @@ class _FailsMidway(StandIn):
         return super().__call__(pixels)
 
 
-def _interrupted(*_: object) -> Any:  # noqa: ANN401
+def _interrupted(*_: object, **__: object) -> Any:  # noqa: ANN401
     raise KeyboardInterrupt
 
 
@@ -414,7 +422,7 @@ def _gives_no_number(self: StandIn, pixels: InkImages) -> Logits:
     [
         (lambda patch: patch.setattr(pipeline, "Predictor", _FailsMidway), ArithmeticError),
         (lambda patch: patch.setattr(StandIn, "__call__", _gives_no_number), BundleError),
-        (lambda patch: patch.setattr(batches, "_observe", _interrupted), KeyboardInterrupt),
+        (lambda patch: patch.setattr(batches, "observe", _interrupted), KeyboardInterrupt),
         (lambda patch: patch.setattr(pipeline.Ledger, "record", _interrupted), KeyboardInterrupt),
     ],
 )
@@ -453,7 +461,7 @@ def test_what_is_wrong_with_the_command_is_said_before_any_work(
     mixed: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "Predictor", _interrupted)
-    monkeypatch.setattr(batches, "_observe", _interrupted)
+    monkeypatch.setattr(batches, "observe", _interrupted)
     with pytest.raises(UsageError, match="ending"):
         run(model, mixed, outputs=(tmp_path / "report.doc",))
     with pytest.raises(StorageError, match="does not exist"):
@@ -547,11 +555,11 @@ def test_a_run_that_broke_off_goes_on_where_it_stopped(
     report = tmp_path / "report.csv"
     record, seen = pipeline.Ledger.record, []
 
-    def breaks_off(*args: Any) -> None:
+    def breaks_off(*args: Any) -> list[LostAnswer]:
         if len(seen) == batches_before:
             raise KeyboardInterrupt
         seen.append(len(args[1].pages))
-        record(*args)
+        return record(*args)
 
     monkeypatch.setattr(pipeline.Ledger, "record", breaks_off)
     with pytest.raises(KeyboardInterrupt):
@@ -561,3 +569,350 @@ def test_a_run_that_broke_off_goes_on_where_it_stopped(
     resumed = run(model, growing, outputs=(report,), batch_size=7)
     assert resumed.pending <= len(PAGES) - sum(seen) + 2 * bool(seen)  # pages of a file that was not whole
     assert report.read_bytes() == predicted(model, growing)
+
+
+# ---- while a folder is read ----------------------------------------------------------------------------------------
+
+
+def aged(folder: Path, seconds: float = 100.0) -> None:
+    """Let all files of a folder be that old."""
+    for path in folder.rglob("*"):
+        os.utime(path, (time.time() - seconds, time.time() - seconds))
+
+
+def during_prediction(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Let something happen when the first batch has been read and is predicted."""
+
+    class Interrupting(StandIn):
+        def __call__(self, pixels: InkImages) -> Logits:
+            if not done:
+                done.append(happens())
+            return super().__call__(pixels)
+
+    done: list[object] = []
+    monkeypatch.setattr(pipeline, "Predictor", Interrupting)
+    monkeypatch.setattr(batches, "_CHUNK_FILES", 1)
+
+
+def test_files_that_are_still_being_written_keep_their_last_row_or_wait_for_the_next_run(
+    growing: Path, model: Bundle, tmp_path: Path
+) -> None:
+    aged(growing)
+    report = tmp_path / "report.csv"
+    run(model, growing, outputs=(report,), settle_seconds=2.0)
+    before = by_page(report.read_bytes())
+    for name in ("B.png", "new.png"):
+        write_png(growing / name, on_page(digits(60)[59], 40, 40))
+    writing = [open(growing / name, "ab") for name in ("B.png", "new.png")]  # noqa: SIM115, PTH123
+    write_png(growing / "young.png", on_page(digits(60)[58], 40, 40))
+
+    def write_on() -> None:
+        while writing:
+            for file in list(writing):
+                file.write(b"more")
+                file.flush()
+            time.sleep(0.02)
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    summary = run(model, growing, outputs=(report,), settle_seconds=0.5)
+    files, writing = writing, []
+    writer.join()
+    for file in files:
+        file.close()
+    rows = by_page(report.read_bytes())
+    assert summary.deferred == 2
+    assert rows["B.png", 1] == before["B.png", 1]
+    assert ("new.png", 1) not in rows
+    assert rows["young.png", 1]["sha256"]
+    aged(growing)
+    again = run(model, growing, outputs=(report,))
+    assert (again.deferred, again.pending) == (0, len(PAGES) + 2)  # aged() touched them all
+    assert report.read_bytes() == predicted(model, growing)
+
+
+def test_a_file_that_is_replaced_while_the_run_is_on_waits_for_the_next_one(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aged(growing)
+    report = tmp_path / "report.csv"
+    write_png(tmp_path / "other.png", on_page(digits(60)[59], 40, 40))
+    replaced = growing / "many/039.png"
+    during_prediction(monkeypatch, lambda: (tmp_path / "other.png").replace(replaced))
+    summary = run(model, growing, outputs=(report,), batch_size=1, settle_seconds=2.0)
+    assert summary.deferred == 1
+    rows = by_page(report.read_bytes())
+    assert ("many/039.png", 1) not in rows
+    assert len(rows) == sum(PAGES.values()) - 1
+    run(model, growing, outputs=(report,))
+    assert report.read_bytes() == predicted(model, growing)
+
+
+@pytest.mark.parametrize("instead", ["nothing", "an empty folder", "a file"])
+@pytest.mark.parametrize("source", ["{}", "{}/*"])
+def test_a_source_that_is_taken_away_while_it_is_read_leaves_the_report(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, instead: str
+) -> None:
+    report = tmp_path / "report.csv"
+    run(model, source.format(growing), outputs=(report,))
+    before = report.read_bytes()
+    write_png(growing / "new.png", on_page(digits(60)[59], 40, 40))
+    expected = predicted(model, source.format(growing))
+
+    def unmount() -> None:
+        growing.rename(tmp_path / "unmounted")
+        if instead == "an empty folder":
+            growing.mkdir()
+        elif instead == "a file":
+            growing.write_text("")
+
+    during_prediction(monkeypatch, unmount)
+    with pytest.raises(StorageError, match=r"was taken away while it was read.*Reports stay as they are"):
+        run(model, source.format(growing), outputs=(report,))
+    assert report.read_bytes() == before
+    if growing.exists():
+        growing.rmdir() if growing.is_dir() else growing.unlink()
+    (tmp_path / "unmounted").rename(growing)
+    monkeypatch.setattr(pipeline, "Predictor", StandIn)
+    run(model, source.format(growing), outputs=(report,))
+    assert report.read_bytes() == expected
+
+
+def test_files_that_are_deleted_one_by_one_are_no_source_that_was_taken_away(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during_prediction(monkeypatch, (growing / "many/039.png").unlink)
+    rows = by_page(predicted(model, growing, batch_size=1))
+    assert "deleted or renamed" in rows["many/039.png", 1]["detail"]
+
+
+# ---- what reports are replaced -------------------------------------------------------------------------------------
+
+
+def test_edited_reports_of_all_formats_are_kept_and_the_run_goes_on(
+    growing: Path, model: Bundle, tmp_path: Path
+) -> None:
+    reports = (tmp_path / "a.csv", tmp_path / "b.parquet")
+    run(model, growing, outputs=reports)
+    for report in reports:
+        report.write_bytes(report.read_bytes() + b"\r\n")
+    edited = [report.read_bytes() for report in reports]
+    run(model, growing, outputs=reports)
+    assert reports[0].read_bytes() == predicted(model, growing)
+    assert [path.read_bytes() for path in sorted(tmp_path.glob("*.edited-*"))] == edited
+
+
+def test_a_report_of_other_sources_is_replaced_only_when_it_is_asked_for(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    run(model, growing / "many", outputs=(report,))
+    before = report.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "discover", _interrupted)  # it is said before any work
+        with pytest.raises(UsageError, match="--overwrite"):
+            run(model, growing, outputs=(report,))
+    assert report.read_bytes() == before
+    run(model, growing, outputs=(report,), overwrite=True)
+    assert report.read_bytes() == predicted(model, growing)
+    assert reports_in(tmp_path) == ["growing", "report.csv"]
+
+
+def test_names_as_long_as_allowed_are_no_trouble(tmp_path: Path, model: Bundle) -> None:
+    folder = tmp_path / ("f" * 255)
+    write_png(folder / ("i" * 251 + ".png"), one_of_each()[0])
+    report = tmp_path / ("r" * 251 + ".csv")
+    other = tmp_path / ("r" * 250 + "s.csv")
+    for output in (report, other):
+        run(model, folder, outputs=(output,))
+        assert run(model, folder, outputs=(output,)).pending == 0
+    assert report.read_bytes() == other.read_bytes() == predicted(model, folder)
+    assert sum(name.endswith(".ledger") for name in names(tmp_path)) == 2
+
+
+# ---- faults --------------------------------------------------------------------------------------------------------
+
+
+def test_faults_are_new_once_and_again_when_the_file_changes_or_they_are_asked_for(
+    growing: Path, model: Bundle, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.csv"
+    (growing / "nowhere.png").symlink_to("missing")  # cannot be opened, so that it is tried in every run
+    assert run(model, growing, outputs=(report,)).faulty == 6
+    again = run(model, growing, outputs=(report,))
+    assert (again.pending, again.faulty) == (1, 0)
+    (growing / "zero_bytes.png").write_bytes(b"\0")
+    assert run(model, growing, outputs=(report,)).faulty == 1
+    assert run(model, growing, outputs=(report,), retry_failed=True).faulty == 6
+    assert run(model, growing, outputs=(report,)).faulty == 0
+
+
+def test_the_faults_of_a_run_that_was_killed_are_new_to_the_next(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.reports, "publish", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, growing, outputs=(report,))
+    resumed = run(model, growing, outputs=(report,))
+    assert (resumed.pending, resumed.faulty) == (0, 5)
+
+
+def test_what_was_in_hand_when_a_run_died_is_read_by_itself_and_the_report_is_the_same(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Ledger, "record", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, growing, outputs=(report,))
+    alone: list[str] = []
+    one_by_one = pipeline.one_by_one
+
+    def noted(files: Iterable[ImageFile], **options: Any) -> Iterator[batches.Batch]:
+        return one_by_one((alone.append(file.name) or file for file in files), **options)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(pipeline, "one_by_one", noted)
+    run(model, growing, outputs=(report,))
+    assert len(alone) == len(PAGES)
+    assert report.read_bytes() == predicted(model, growing)
+    alone.clear()
+    run(model, growing, outputs=(report,), force=True)
+    assert alone == []
+
+
+# ---- people's answers ----------------------------------------------------------------------------------------------
+
+
+def answer(report: Path, **digits: str) -> None:
+    """Answer files of a report, by their names without the ending; all pages of each."""
+    rows = rows_of(report.read_bytes())
+    given = {(row["sha256"], int(row["page"])): digits.get(Path(row["path"]).stem, "") for row in rows}
+    with Database(Path(f"{report}.ledger")) as database:
+        answers.take_in(database, {key: text for key, text in given.items() if text}, time="now", source="a test")
+
+
+def test_an_answer_is_final_and_is_shown_without_predicting(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = (tmp_path / "a.csv", tmp_path / "a.parquet")
+    run(model, growing, outputs=reports, threshold=0.0)
+    before = by_page(reports[0].read_bytes())
+    assert {row["corrected"] for row in before.values()} == {""}
+    assert all(row["final"] == (row["digit"] if row["status"] == "ok" else "") for row in before.values())
+    answer(reports[0], B="9", a="x", pages="4", blank="x", truncated="0", photo="x")
+    monkeypatch.setattr(pipeline, "Predictor", _Refuses)
+    run(model, growing, outputs=reports, threshold=0.0)
+    after = by_page(reports[0].read_bytes())
+    changed = {key: (row["corrected"], row["final"]) for key, row in after.items() if row["corrected"]}
+    assert changed == {
+        ("B.png", 1): ("9", "9"),
+        ("a.png", 1): ("x", ""),
+        **{("a/b/pages.tif", number): ("4", "4") for number in range(1, 6)},
+        ("a/blank.png", 1): ("x", ""),
+        ("photo.heic", 1): ("x", ""),
+        ("truncated.jpg", 1): ("0", "0"),
+    }
+    same = [{**row, "corrected": "", "final": ""} for row in after.values()]
+    assert same == [{**row, "corrected": "", "final": ""} for row in before.values()]
+    typed = {(row["path"], row["page"]): row for row in pq.read_table(reports[1]).to_pylist()}
+    assert (typed["B.png", 1]["corrected"], typed["B.png", 1]["final"]) == ("9", 9)
+    assert (typed["a.png", 1]["corrected"], typed["a.png", 1]["final"]) == ("x", None)
+    times = [report.stat() for report in reports]
+    run(model, growing, outputs=reports, threshold=0.0)
+    assert [report.stat() for report in reports] == times
+    assert not list(tmp_path.glob("*.edited-*"))
+
+
+def test_below_the_threshold_nothing_is_final_but_an_answer(growing: Path, model: Bundle, tmp_path: Path) -> None:
+    report = tmp_path / "report.csv"
+    run(model, growing, outputs=(report,), threshold=1.0)
+    answer(report, B="9")
+    run(model, growing, outputs=(report,), threshold=1.0)
+    rows = by_page(report.read_bytes())
+    assert rows["B.png", 1]["status"] == "review"
+    assert {key: row["final"] for key, row in rows.items() if row["final"] and row["status"] == "review"} == {
+        ("B.png", 1): "9"
+    }
+
+
+def test_an_answer_stays_whatever_happens_to_the_model_and_the_file_s_name(
+    growing: Path, model: Bundle, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.csv"
+
+    def assert_answered(*names: str, model: Bundle = model, **options: Any) -> None:
+        run(model, growing, outputs=(report,), **options)
+        assert {path for (path, _), row in by_page(report.read_bytes()).items() if row["corrected"] == "7"} == {*names}
+
+    run(model, growing, outputs=(report,))
+    answer(report, B="7")
+    assert_answered("B.png")
+    assert_answered("B.png", force=True)
+    assert_answered("B.png", model=bundle_in(tmp_path / "other", weights=b"another model"))
+    (growing / "B.png").rename(growing / "a/moved.png")
+    assert_answered("a/moved.png")
+    shutil.copy(growing / "a/moved.png", growing / "copy.png")
+    assert_answered("a/moved.png", "copy.png")
+    for name in ("a/moved.png", "copy.png"):
+        (growing / name).rename(tmp_path / Path(name).name)
+    assert_answered()
+    run(model, growing, outputs=(report,), force=True)
+    (tmp_path / "copy.png").rename(growing / "back.png")
+    assert_answered("back.png")
+
+
+def test_a_file_whose_bytes_changed_loses_its_answer_with_one_message(
+    growing: Path, model: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = tmp_path / "report.csv"
+    new = growing / "new\u202e\n.png"
+    write_png(new, on_page(digits(60)[58], 40, 40))
+    run(model, growing, outputs=(report,))
+    answer(report, **{"new\u202e\\x0a": "7"}, B="x")
+    run(model, growing, outputs=(report,))
+    assert caplog.messages == []
+    write_png(new, on_page(digits(60)[59], 40, 40))
+    for _ in range(2):
+        run(model, growing, outputs=(report,))
+    [message] = caplog.messages
+    assert message.startswith(rf"{growing}/new\u202e\x0a.png: the answer 7 to its page 1 no longer counts")
+    assert "bytes changed" in message
+    rows = by_page(report.read_bytes())
+    assert {path for (path, _), row in rows.items() if row["corrected"]} == {"B.png"}
+
+
+def test_without_a_ledger_nothing_is_known_of_edits_and_the_report_is_replaced(
+    growing: Path, model: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = tmp_path / "report.csv"
+    for name in ("B.png", "a.png"):
+        run(model, growing, outputs=(report,), no_ledger=True)
+        (growing / name).unlink()
+    assert reports_in(tmp_path) == ["growing", "report.csv"]
+    assert caplog.messages == []
+
+
+def test_after_a_damaged_ledger_was_moved_away_the_answers_in_the_report_are_kept(
+    growing: Path, model: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report, ledger = tmp_path / "report.csv", tmp_path / "report.csv.ledger"
+    run(model, growing, outputs=(report,))
+    sha256 = by_page(report.read_bytes())["a.png", 1]["sha256"]
+    (tmp_path / "answers.csv").write_text(f"path,page,sha256,corrected\na.png,1,{sha256},7\n")
+    correct(report, tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
+    run(model, growing, outputs=(report,))
+    ledger.write_bytes(ledger.read_bytes()[:5000])
+    with pytest.raises(StorageError, match="is damaged; move it away"):
+        run(model, growing, outputs=(report,))
+    ledger.rename(tmp_path / "damaged")
+    run(model, growing, outputs=(report,))
+    assert by_page(report.read_bytes())["a.png", 1]["corrected"] == ""
+    [kept] = tmp_path.glob("*.edited-*")
+    assert "is not the work of this ledger" in caplog.messages[-1]
+    assert caplog.messages[-1].endswith(f"with: batchdigits correct {report} {kept}")
+    correct(report, kept, ledger=None, time=datetime.now(UTC))
+    run(model, growing, outputs=(report,))
+    row = by_page(report.read_bytes())["a.png", 1]
+    assert (row["corrected"], row["final"]) == ("7", "7")

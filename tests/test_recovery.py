@@ -1,9 +1,12 @@
 """The installed command, killed, interrupted and overlapped: whatever happens to a run, the next one makes it good."""
 
+import csv
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -11,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from batchdigits.batches import FILES_FOR_PROCESSES
 from batchdigits.files import file_sha256
 from batchdigits.locking import held
-from tests.commands import BATCHDIGITS, PATIENCE, batchdigits
+from tests.commands import BATCHDIGITS, CHECKOUT, PATIENCE, Result, batchdigits, run
 from tests.digits import digits, write_png
 
 FILES = 600
@@ -43,7 +47,7 @@ def report(tmp_path: Path) -> Path:
 
 
 def started(folder: Path, report: Path, *options: str) -> "subprocess.Popen[str]":
-    arguments = [BATCHDIGITS, "predict", str(folder), "-o", str(report), "--batch-size", "40", *options]
+    arguments = [BATCHDIGITS, "predict", str(folder), "-o", str(report), "--batch-size", "20", *options]
     return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
 
 
@@ -88,7 +92,7 @@ def test_a_signal_keeps_what_was_finished_and_the_next_run_goes_on(
     assert report.read_bytes() == expected
 
 
-@pytest.fixture(params=[1, 200, 480])
+@pytest.fixture(params=[1, 160, 320])
 def killed(request: pytest.FixtureRequest, folder: Path, report: Path) -> int:
     """A run that was killed when it knew so many files: how many it knew in the end."""
     run = started(folder, report)
@@ -127,3 +131,49 @@ def test_nothing_new_leaves_the_report_as_it_is_and_needs_no_tensorflow(folder: 
     assert again.code == 0
     assert "load model" not in again.message
     assert (report.stat().st_mtime_ns, file_sha256(report)) == before
+
+
+# ---- a file that crashes its decoder ---------------------------------------------------------------------------------
+
+
+def stand_in(folder: Path, report: Path, *options: str, crash_on: Path | None = None) -> Result:
+    """Run the command with a stand-in for the model, and a decoder that crashes on one file."""
+    crash = {"CRASH_ON": file_sha256(crash_on)} if crash_on else {}
+    command = [sys.executable, "-m", "tests.standin_command", "predict", folder, "-o", report, *options]
+    return run(command, cwd=CHECKOUT, env=crash)
+
+
+def rows_of(report: Path) -> dict[str, dict[str, str]]:
+    return {row["path"]: row for row in csv.DictReader(report.read_text(encoding="utf-8").splitlines())}
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_file_that_crashes_its_decoder_costs_one_run(folder: Path, report: Path, processes: bool) -> None:
+    scans = Path(shutil.copytree(folder, report.with_name("scans")))
+    if processes:  # which read many files; threads read few
+        fill(scans, FILES_FOR_PROCESSES)
+    killer = scans / "123.png"
+    died = stand_in(scans, report, crash_on=killer)
+    assert (died.code, report.exists()) == (1 if processes else -signal.SIGSEGV, False)
+    assert stand_in(scans, report, crash_on=killer).code == 3
+    rows = rows_of(report)
+    row = rows.pop("123.png")
+    assert (row["status"], row["sha256"]) == ("unreadable", file_sha256(killer))
+    assert row["detail"].startswith("crashes its decoder (SIGSEGV); ")
+    before = report.stat()
+    assert stand_in(scans, report, crash_on=killer).code == 0
+    assert report.stat() == before
+    shutil.copy(scans / "124.png", killer)  # somebody exports it anew
+    assert stand_in(scans, report).code == 0
+    exported = rows_of(report)
+    assert exported.pop("123.png")["status"] in ("ok", "review")
+    assert exported == rows
+
+
+def fill(scans: Path, count: int) -> None:
+    """Add links to what stands in a folder, but for the file that is to crash, until it has so many files."""
+    files = [file for file in sorted(scans.iterdir()) if file.name != "123.png"]
+    for number in range(count):
+        link = scans / str(number // len(files)) / files[number % len(files)].name
+        link.parent.mkdir(exist_ok=True)
+        link.hardlink_to(files[number % len(files)])

@@ -73,7 +73,13 @@ def check_outputs(outputs: Sequence[str]) -> None:
 
 
 def publish(
-    chunks: Iterable[Rows], outputs: Sequence[str], *, about: About, settings: ReportSettings, stdout: BinaryIO
+    chunks: Iterable[Rows],
+    outputs: Sequence[str],
+    *,
+    about: About,
+    settings: ReportSettings,
+    stdout: BinaryIO,
+    before: Callable[[Path, Path], None] | None = None,
 ) -> None:
     """Write the rows into all reports at once, going through them a single time.
 
@@ -87,12 +93,13 @@ def publish(
         about: What the report was made by and under.
         settings: How rows are written.
         stdout: Where the output `-` goes; its bytes are flushed, and it stays open.
+        before: Called before a file takes its name, as by `files.atomic_write_all`.
 
     Raises:
         StorageError: A report could not be written.
     """
     paths = [Path(output) for output in outputs if output != STDOUT]
-    with atomic_write_all(paths) as handles, ExitStack() as reports:
+    with atomic_write_all(paths, before=before) as handles, ExitStack() as reports:
         writers = [
             reports.enter_context(ENDINGS[path.suffix.lower()](handle, about, settings))
             for path, handle in zip(paths, handles, strict=True)

@@ -1,0 +1,190 @@
+"""A CSV with people's answers in; out, a ledger that holds all of them, or none and every line that is wrong named."""
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+
+from batchdigits import answers
+from batchdigits.answers import Key
+from batchdigits.database import Database, beside
+from batchdigits.errors import StorageError, UsageError, printable, shown
+from batchdigits.files import storage_errors
+from batchdigits.locking import held
+from batchdigits.reports.csv import unguard
+
+_COLUMNS = ("path", "page", "sha256", "corrected")
+_ANSWERS = frozenset("0123456789x")
+_MOST_PROBLEMS = 20  # lines that a message names
+_MOST_HEADER = 65536  # characters; a longer first line is no header of ours
+_MOST_SHOWN = 200  # characters of a cell in a message
+_MOST_DIGITS = 9  # of a page's number
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """What a line says, as it stands there."""
+
+    line: int
+    """From 1."""
+    path: str
+    page: str
+    sha256: str
+    corrected: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """Why a line cannot be taken in."""
+
+    line: int
+    """From 1."""
+    what: str
+    """What was found, and what was expected."""
+
+
+def correct(report: Path, corrections: Path, *, ledger: Path | None, time: datetime) -> str:
+    """Take people's answers into the ledger of a report: all that a file holds, or none.
+
+    Args:
+        report: Its name tells the ledger's.
+        corrections: A CSV with the columns path, page, sha256 and corrected, such as an edited copy of a report.
+        ledger: Where it is; None is beside the report.
+        time: What the answers are dated with.
+
+    Returns:
+        What was done, in one line.
+
+    Raises:
+        UsageError: The file holds no such table, or a line cannot be taken in; all of them are named.
+        StorageError: The file cannot be read; the ledger does not exist, is damaged, or cannot be written.
+        Locked: A run holds the ledger.
+    """
+    if corrections.suffix.lower() != ".csv":
+        message = f"The corrections {shown(str(corrections))} do not end in .csv; save the table as CSV, and give that."
+        raise UsageError(message)
+    place = ledger or beside(report)
+    with storage_errors(place, verb="read"):
+        if not place.exists():
+            message = (
+                f"The ledger {shown(str(place))} does not exist, so nothing is known of the report "
+                f"{shown(str(report))}; make the report with predict first, or name its ledger with --ledger."
+            )
+            raise StorageError(message)
+    given, problems = _read(corrections)
+    with held(place, wait_seconds=0), Database(place) as database:
+        answers.check(database)
+        for key in answers.unknown(database, given.keys()):
+            what = "the ledger does not know these bytes; remove the line, or answer the file as it is now"
+            problems.append(_problem(given[key], what))
+        if problems:
+            raise UsageError(_told(corrections, problems))
+        found = {key: _answer(cells) for key, cells in given.items()}
+        source, timestamp = printable(str(corrections)), time.isoformat(timespec="seconds")
+        new, changed = answers.take_in(database, found, time=timestamp, source=source)
+    count = f"{len(given)} answer{'' if len(given) == 1 else 's'}"
+    seen = "; run predict again to see them in the report" if given else ""
+    return f"{count} taken into {shown(str(place))} ({new} new, {changed} changed){seen}"
+
+
+def _read(corrections: Path) -> tuple[dict[Key, _Cells], list[_Problem]]:
+    """Read a file's answers, by the page that they are about, and what is wrong with others."""
+    given: dict[Key, _Cells] = {}
+    problems = []
+    for cells in _lines(corrections):
+        if isinstance(cells, _Problem):
+            problems.append(cells)
+        elif not cells.corrected.strip():
+            continue
+        elif what := _wrong(cells):
+            problems.append(_problem(cells, what))
+        else:
+            first = given.setdefault((cells.sha256, int(cells.page)), cells)
+            if _answer(first) != _answer(cells):
+                what = f"the answer {_answer(cells)} is another than {_answer(first)} in line {first.line}"
+                problems.append(_problem(cells, f"{what}, and both are about the same bytes"))
+    return given, problems
+
+
+def _lines(corrections: Path) -> Iterator[_Cells | _Problem]:
+    """Give what the lines of a CSV say, whichever separator its header shows.
+
+    Bytes that are not UTF-8, as some spreadsheets write them, can only stand in columns that do not matter.
+    """
+    with (
+        _table_errors(corrections),
+        corrections.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file,
+    ):
+        first = file.readline(_MOST_HEADER)
+        headers = {separator: next(csv.reader([first], delimiter=separator), []) for separator in ",;"}
+        separators = [s for s, names in headers.items() if all(names.count(column) == 1 for column in _COLUMNS)]
+        if not separators:
+            message = (
+                f"The first line of the corrections {shown(str(corrections))} does not name each of the columns "
+                f"{', '.join(_COLUMNS)} once, parted by , or ; — it begins with «{_brief(first)}»."
+            )
+            raise UsageError(message)
+        header = headers[separators[0]]
+        places = [header.index(column) for column in _COLUMNS]
+        # Strict, since a quotation mark that is never closed would hide all that follows.
+        reader = csv.reader(chain([first], file), delimiter=separators[0], strict=True)
+        next(reader)
+        for row in reader:
+            if len(row) > len(header):
+                what = f"line {reader.line_num} has {len(row)} cells, but the first line {len(header)}"
+                yield _Problem(reader.line_num, what)
+                continue
+            row += [""] * (len(header) - len(row))  # spreadsheets leave out empty cells at the end
+            yield _Cells(reader.line_num, *(row[place] for place in places))
+
+
+@contextmanager
+def _table_errors(corrections: Path) -> Iterator[None]:
+    """Name the file in what reading it raises."""
+    with storage_errors(corrections, verb="read"):
+        try:
+            yield
+        except csv.Error as error:
+            message = (
+                f"The corrections {shown(str(corrections))} are no CSV: {error}; save them anew. None was taken in."
+            )
+            raise UsageError(message) from error
+
+
+def _answer(cells: _Cells) -> str:
+    return cells.corrected.strip().lower()
+
+
+def _wrong(cells: _Cells) -> str:
+    """Say what is wrong with an answer by itself; empty where nothing is."""
+    if _answer(cells) not in _ANSWERS:
+        return f"«{_brief(cells.corrected)}» is no answer; expected a digit from 0 to 9, or x for no digit"
+    page = cells.page
+    if not (page.isascii() and page.isdecimal() and len(page) <= _MOST_DIGITS):
+        return f"«{_brief(page)}» is no page; expected a number from 1"
+    if not cells.sha256:
+        return "without a sha256 nobody knows what it is about: a file that could not be read cannot be answered"
+    return ""
+
+
+def _problem(cells: _Cells, what: str) -> _Problem:
+    where = f"line {cells.line}, {_brief(unguard(cells.path))}, page {_brief(cells.page)}"
+    return _Problem(cells.line, f"{where}: {what}")
+
+
+def _brief(cell: str) -> str:
+    """Make the beginning of a cell safe for a terminal."""
+    return shown(cell[:_MOST_SHOWN]) + ("…" if len(cell) > _MOST_SHOWN else "")
+
+
+def _told(corrections: Path, problems: list[_Problem]) -> str:
+    """Name the lines that are wrong, as many as a person reads."""
+    ordered = sorted(problems, key=lambda problem: problem.line)
+    lines = [problem.what for problem in ordered[:_MOST_PROBLEMS]]
+    if more := len(ordered) - len(lines):
+        lines.append(f"and {more} more")
+    head = f"The corrections {shown(str(corrections))} cannot be taken in, and none of them was; correct these lines:"
+    return "\n  ".join([head, *lines])

@@ -1,0 +1,84 @@
+"""Reports that are about to be replaced in; what people did to them kept beside them, and the ledger told, first."""
+
+import logging
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from batchdigits.database import beside
+from batchdigits.errors import UsageError, shown
+from batchdigits.files import file_sha256, fitting, storage_errors
+from batchdigits.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+_HEX = 8  # digits of a sum that tell edited reports apart
+
+
+def check_sources(ledger: Ledger, reports: Sequence[Path], sources: Sequence[str]) -> None:
+    """Check that the reports which stand there were made from the same sources.
+
+    Raises:
+        UsageError: One was not.
+    """
+    for report in reports:
+        made_from = {known for known in ledger.published(_target(report)).values() if report.exists()}
+        if made_from and _named(sources) not in made_from:
+            others = ", ".join(map(shown, sorted(made_from)[0]))
+            message = (
+                f"The report {shown(str(report))} was made from other sources: {others}; name another with -o, or give "
+                "--overwrite to replace it."
+            )
+            raise UsageError(message)
+
+
+def replacing(ledger: Ledger, sources: Sequence[str]) -> Callable[[Path, Path], None]:
+    """Make what has to happen before a report takes its name: for `files.atomic_write_all`.
+
+    A file that is not as the ledger published it is somebody's work: it is renamed.
+    """
+
+    def before(draft: Path, report: Path) -> None:
+        stands = file_sha256(report) if report.exists() else ""
+        comes = file_sha256(draft)
+        known = ledger.published(report)
+        if stands != comes or known.get(comes) != _named(sources):
+            ledger.publish(report, comes, _named(sources), replaced=stands)
+        if stands not in ("", comes, *known):
+            kept = report.with_name(fitting(report.stem, f".edited-{stands[:_HEX]}{report.suffix}"))
+            with storage_errors(kept):
+                report.rename(kept)
+            why = "was edited since it was published" if known else "is not the work of this ledger"
+            how = _how_to_take_over(report, kept, ledger.path)
+            log.warning("%s %s; it is kept as %s.%s", shown(str(report)), why, shown(kept.name), how)
+
+    return before
+
+
+def _how_to_take_over(report: Path, kept: Path, ledger: Path | None) -> str:
+    """Say what command reads the answers in an edited report, where one does."""
+    if ledger is None or report.suffix.lower() != ".csv":
+        return ""
+    command = f"batchdigits correct {_quoted(report)} {_quoted(kept)}"
+    place = Path(os.path.realpath(ledger))
+    if place != beside(report):
+        command += f" --ledger {_quoted(place)}"
+    return f" Take the answers in its column corrected over with: {command}"
+
+
+def _quoted(path: Path) -> str:
+    """Spell a path for a shell: where a terminal cannot show it, by the escapes in `shown`, which bash has too."""
+    name = str(path)
+    escaped = shown(name)
+    return shlex.quote(name) if escaped == name else "$'" + escaped.replace("'", r"\'") + "'"
+
+
+def _target(report: Path) -> Path:
+    """The file that a report's name leads to: what `files.atomic_write_all` replaces."""
+    return Path(os.path.realpath(report))
+
+
+def _named(sources: Sequence[str]) -> tuple[str, ...]:
+    """Name sources so that the same ones have the same name, from whatever folder they were named."""
+    return tuple(sorted({os.path.abspath(source) for source in sources}))  # noqa: PTH100  (Path.absolute keeps `..`)

@@ -1,0 +1,66 @@
+"""Files that may still be being written in; those that stopped changing, and those that did not, out.
+
+A file is young while its age, by the clock and the time of its last change, is 0 ≤ age < `settle_seconds`. One whose
+time lies in the future counts as settled: a clock that was set back must not hide files.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from batchdigits.batches import Batch
+from batchdigits.images import ImageFile, has_changed
+
+_NS = 1_000_000_000  # in a second
+
+
+class Settling:
+    """What is young as a run begins, and until when the run waits for it."""
+
+    def __init__(self, settle_seconds: float) -> None:
+        """Look at the clocks.
+
+        Args:
+            settle_seconds: Age from which a file counts as settled; 0 takes every file for that.
+        """
+        self.seconds = settle_seconds
+        self._now_ns = time.time_ns()
+        self._now = time.monotonic()  # to wait by, for the clock may be set meanwhile
+        oldest_ns = self._now_ns - round(settle_seconds * _NS) + 1
+        self.young_ns = range(oldest_ns, self._now_ns + 1) if settle_seconds else range(0)
+        """The times of last change that make a file young."""
+
+    def settled(self, young: Iterable[ImageFile], defer: Callable[[list[ImageFile]], None]) -> Iterator[ImageFile]:
+        """Wait until each file is no longer young.
+
+        Args:
+            young: Files that were young as the run began.
+            defer: Gets those of them that have changed since they were found.
+
+        Yields:
+            Those that have not.
+        """
+        for file in young:
+            age = (self._now_ns - file.mtime_ns) / _NS + time.monotonic() - self._now
+            time.sleep(max(0.0, self.seconds - age))
+            if has_changed(file):
+                defer([file])
+            else:
+                yield file
+
+    def still(self, batch: Batch, defer: Callable[[list[ImageFile]], None]) -> Batch:
+        """Leave out of a batch what changed while it was read.
+
+        Args:
+            batch: Pages and faults of files.
+            defer: Gets the files that have changed since they were found.
+
+        Returns:
+            The batch without them.
+        """
+        if not self.seconds:
+            return batch
+        changed = [file for file in {file.path: file for file in batch.files()}.values() if has_changed(file)]
+        if not changed:
+            return batch
+        defer(changed)
+        return batch.without({file.path for file in changed})

@@ -1,0 +1,29 @@
+"""The command's arguments in, its exit code out, with a stand-in in the place of the model: `python -m` this module.
+
+All but the model is the real program in a process of its own, which starts in a second and needs no TensorFlow.
+`CRASH_ON` names files by the SHA-256 of their bytes: decoding one kills the process, as a fault in a codec would.
+Worker processes import this module again as their main one, so that it kills them, too.
+"""
+
+import hashlib
+import os
+import signal
+
+from batchdigits import batches, cli, pipeline
+from batchdigits.decoding import Page, decode
+from batchdigits.errors import Fault
+from batchdigits.settings import DecodingSettings
+from tests.standins import StandIn
+
+
+def crash_or_decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Page | Fault]:
+    if hashlib.sha256(data).hexdigest() in os.environ.get("CRASH_ON", "").split():
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return decode(data, settings, ending)
+
+
+pipeline.Predictor = StandIn
+batches.decode = crash_or_decode
+
+if __name__ == "__main__":
+    cli.main()
