@@ -206,6 +206,8 @@ class Database:
         try:
             yield
         except sqlite3.OperationalError as error:
+            if "UTF-8" in str(error):  # Python's word for text that is none
+                raise self.damaged() from error
             message = f"The ledger {self._name} cannot be used: {error}; check its folder and disk, or name another."
             raise StorageError(message) from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
@@ -219,7 +221,8 @@ class Database:
             try:
                 yield self.execute
             except BaseException:
-                self.execute("ROLLBACK")
+                if self._connection.in_transaction:  # where the disk is full, SQLite has rolled back by itself
+                    self.execute("ROLLBACK")
                 raise
             self.execute("COMMIT")
 

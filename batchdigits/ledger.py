@@ -266,8 +266,7 @@ class Ledger:
         with self._database.errors():
             files, observed = self._database.execute(_FILES).fetchone()
             if files != observed:
-                message = f"{files - observed} files were found and never read; their rows would be lost."
-                raise StorageError(message)
+                raise self._database.damaged()  # some would have no row
             (missing,) = self._database.execute(_PAGES).fetchone()
             cursor = self._database.execute(_ROWS)
             while rows := cursor.fetchmany(chunk):

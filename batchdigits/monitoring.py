@@ -56,6 +56,12 @@ class Stopwatch:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
+    def part(self, name: str, seconds: float, *, of: str) -> None:
+        """Count some of a stage's time to a stage of its own."""
+        if seconds:
+            self.seconds[of] -= seconds
+            self.seconds[name] = seconds
+
     def each(self, name: str, items: Iterable[Item]) -> Iterator[Item]:
         """Pass items on, and count the time that they keep the run waiting to a stage."""
         iterator = iter(items)

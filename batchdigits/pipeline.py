@@ -21,7 +21,7 @@ from batchdigits.batches import FILES_FOR_PROCESSES, Workers, batches
 from batchdigits.bundle import Bundle
 from batchdigits.database import beside
 from batchdigits.decisions import DIGITS, NO_DIGIT, Status, decide
-from batchdigits.errors import NoImages, StorageError, shown
+from batchdigits.errors import NoImages, StorageError, UsageError, shown
 from batchdigits.images import IMAGE_ENDINGS, discover, standing
 from batchdigits.isolation import one_by_one
 from batchdigits.ledger import Condition, Ledger, LostAnswer, Observations
@@ -154,7 +154,14 @@ def _plan(ledger: Ledger, settling: Settling, place: Path | None, settings: Pred
 
 
 def _ledger_path(settings: PredictSettings) -> Path | None:
-    """Say where the ledger is; None where nothing is kept, as for standard output alone."""
+    """Say where the ledger is; None where nothing is kept, as for standard output alone.
+
+    Raises:
+        UsageError: A report has its name.
+    """
+    if settings.ledger and settings.ledger.resolve() in [report.resolve() for report in _files(settings)]:
+        message = f"The ledger {shown(str(settings.ledger))} is also a report; give one of them another name."
+        raise UsageError(message)
     if settings.no_ledger or settings.ledger:
         return settings.ledger
     return next((beside(report) for report in _files(settings)), None)
@@ -211,6 +218,7 @@ def _observe(
                     _tell(ledger.record(batch, fresh, logits))
             firsts = sum(page.number == 1 for page in (*whole.pages, *(page for page, _ in whole.faults)))
             bar.update(firsts + len(whole.unchanged))
+        watch.part("settle", settling.waited, of="read")
 
 
 def _tell(lost: Iterable[LostAnswer]) -> None:

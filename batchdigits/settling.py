@@ -28,6 +28,8 @@ class Settling:
         oldest_ns = self._now_ns - round(settle_seconds * _NS) + 1
         self.young_ns = range(oldest_ns, self._now_ns + 1) if settle_seconds else range(0)
         """The times of last change that make a file young."""
+        self.waited = 0.0
+        """Seconds that were spent in waiting so far."""
 
     def settled(self, young: Iterable[ImageFile], defer: Callable[[list[ImageFile]], None]) -> Iterator[ImageFile]:
         """Wait until each file is no longer young.
@@ -41,7 +43,9 @@ class Settling:
         """
         for file in young:
             age = (self._now_ns - file.mtime_ns) / _NS + time.monotonic() - self._now
-            time.sleep(max(0.0, self.seconds - age))
+            wait = max(0.0, self.seconds - age)
+            time.sleep(wait)
+            self.waited += wait
             if has_changed(file):
                 defer([file])
             else:

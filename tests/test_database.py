@@ -95,6 +95,26 @@ def test_a_ledger_that_cannot_be_made_leaves_nothing(path: Path) -> None:
     assert names(path.parent) == []
 
 
+def test_a_disk_that_is_full_is_what_the_message_says_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    a_run(path, [image("a.png")])
+    files = [image(f"{number:04}.png") for number in range(400)]
+    with disk_of(path.stat().st_size + 4096), pytest.raises(StorageError, match="full|disk I/O error"):
+        a_run(path, files)
+    assert a_run(path, files) == (400, 400)
+
+
+def test_text_that_is_not_utf_8_is_damage(path: Path) -> None:
+    a_run(path, [image("a.png")])
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE observations SET sha256 = CAST(x'ff' || sha256 AS TEXT)")
+        database.commit()
+    with ledger_at(path) as ledger:
+        ledger.plan([image("a.png")])
+        with pytest.raises(StorageError, match="is damaged; move it away"):
+            list(ledger.observations())
+
+
 def test_a_journal_of_a_ledger_that_was_moved_away_is_not_applied_to_the_new_one(path: Path) -> None:
     files = [image("a.png"), image("b.png")]
     a_run(path, files)

@@ -63,7 +63,7 @@ def observed(folder: Path) -> dict[str, Batch]:
 @pytest.fixture
 def _misbehaving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     served = isolation._answer
-    monkeypatch.setattr(isolation, "SECONDS", 15.0)
+    monkeypatch.setattr(isolation, "SECONDS", 8.0)
     monkeypatch.setattr(isolation, "_answer", answer)
     yield
     assert isolation._answer is answer
@@ -76,7 +76,7 @@ def test_each_kind_of_death_is_one_fault_that_says_so_and_costs_no_other_file(fo
     expected = {
         "crash.png": "crashes its decoder (SIGSEGV)",
         "exit.png": "crashes its decoder (exit code 7)",
-        "hang.png": "takes its decoder longer than 15 seconds",
+        "hang.png": "takes its decoder longer than 8 seconds",
         "raise.png": "crashes its decoder (exit code 1)",
     }
     for name, batch in found.items():

@@ -293,7 +293,7 @@ def test_a_file_that_was_never_read_is_missed_and_not_lost() -> None:
     with ledger_at() as ledger:
         ledger.plan([image("a.png"), image("b.png")])
         record(ledger, batch_of([seen(image("a.png"))]))
-        with pytest.raises(StorageError, match="never read"):
+        with pytest.raises(StorageError, match="is damaged; move it away"):
             list(ledger.observations())
 
 

@@ -75,6 +75,15 @@ def test_a_stage_that_fails_is_counted_too(clock: list[float]) -> None:
     assert watch.seconds == {"read": 2.0}
 
 
+def test_a_part_of_a_stage_can_be_counted_by_itself(clock: list[float]) -> None:
+    watch = Stopwatch()
+    with watch.stage("read"):
+        clock[0] += 3
+    watch.part("settle", 2.0, of="read")
+    watch.part("nothing", 0.0, of="read")
+    assert watch.seconds == {"read": 1.0, "settle": 2.0}
+
+
 def test_two_watches_do_not_share_their_seconds() -> None:
     first, second = Stopwatch(), Stopwatch()
     with first.stage("read"):

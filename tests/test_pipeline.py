@@ -718,6 +718,14 @@ def test_a_report_of_other_sources_is_replaced_only_when_it_is_asked_for(
     assert reports_in(tmp_path) == ["growing", "report.csv"]
 
 
+def test_a_report_that_is_its_own_ledger_is_refused(growing: Path, model: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("report.csv")
+    for ledger in (tmp_path / "report.csv", tmp_path / "link"):
+        with pytest.raises(UsageError, match="is also a report"):
+            run(model, growing, outputs=(tmp_path / "report.csv",), ledger=ledger)
+    assert not (tmp_path / "report.csv").exists()
+
+
 def test_names_as_long_as_allowed_are_no_trouble(tmp_path: Path, model: Bundle) -> None:
     folder = tmp_path / ("f" * 255)
     write_png(folder / ("i" * 251 + ".png"), one_of_each()[0])

@@ -58,8 +58,10 @@ def test_a_file_is_young_while_its_age_is_less_than_the_limit_and_never_negative
 def test_the_run_waits_until_a_young_file_has_come_of_age_and_no_longer(tmp_path: Path, clock: Clock) -> None:
     files = [written(tmp_path / f"{age}.png", age=age) for age in (1.5, 0.25, 1.0)]
     deferred: list[ImageFile] = []
-    assert list(Settling(2.0).settled(files, deferred.extend)) == files
+    settling = Settling(2.0)
+    assert list(settling.settled(files, deferred.extend)) == files
     assert clock.slept == [0.5, 1.25, 0.0]
+    assert settling.waited == 1.75
     assert deferred == []
 
 
