@@ -12,7 +12,7 @@ import typer
 
 from batchdigits import __version__, options
 from batchdigits import schedule as scheduling
-from batchdigits.console import LOG, config_text, exits, monitored, run_with_json_lines, silence_native_code
+from batchdigits.console import LOG, config_text, exits, monitored, run_with_json_lines, silence_native_code, stronger
 from batchdigits.errors import ExitCode, Locked, UsageError
 from batchdigits.options import Config, Model, Quiet, Threshold, Verbose
 from batchdigits.settings import (
@@ -110,6 +110,8 @@ def predict(
         return ExitCode.OK
     from batchdigits import pipeline
 
+    if ledger and no_ledger and stronger(context, "ledger", "no_ledger") == "no_ledger":
+        ledger = None
     settings = PredictSettings(
         sources=tuple(sources),
         outputs=tuple(output),

@@ -99,7 +99,8 @@ def monitored(run: Callable[[], Summary], settings: PredictSettings) -> ExitCode
         raise
     end = ending(summary.exit_code, summary=summary)
     monitoring.write(end, settings)
-    LOG.info(summary.line(), extra={"summary": monitoring.document(end, settings)})
+    level = logging.WARNING if summary.exit_code else logging.INFO  # with -q, cron mails the first
+    LOG.log(level, summary.line(), extra={"summary": monitoring.document(end, settings)})
     return summary.exit_code
 
 
@@ -167,6 +168,13 @@ def without_source(context: typer.Context, wanted: bool) -> bool:
         for parameter in context.command.params:
             parameter.required = False
     return wanted
+
+
+def stronger(context: typer.Context, first: str, second: str) -> str:
+    """Say which of two options that exclude each other was given closer to the command line."""
+    order = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP", "DEFAULT")
+    ranks = [order.index(source.name) for name in (first, second) if (source := context.get_parameter_source(name))]
+    return second if ranks[1] < ranks[0] else first
 
 
 def config_text(context: typer.Context) -> str:

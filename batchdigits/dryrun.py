@@ -1,5 +1,6 @@
 """A plan in; out, what a run would do, in lines for people and scripts. Nothing else is written."""
 
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -39,7 +40,7 @@ def copied(ledger: Path) -> Iterator[Path]:
         copy = Path(folder, "ledger")
         with undisturbed(ledger), storage_errors(ledger, verb="read"):
             for suffix in ("", "-journal"):
-                if (original := Path(f"{ledger}{suffix}")).exists():
+                if (original := Path(f"{os.path.realpath(ledger)}{suffix}")).exists():
                     shutil.copyfile(original, f"{copy}{suffix}")
         yield copy
 

@@ -94,6 +94,10 @@ class FaultKind(StrEnum):
     UNSUPPORTED = "unsupported"
 
 
+DECODER_DEATH = "its decoder"
+"""Stands in the detail of a fault that ended, or held up, the process which read the file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Trouble with one page; it becomes that page's row and never an exception."""

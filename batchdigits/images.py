@@ -107,12 +107,14 @@ def standing(sources: Sequence[str]) -> list[tuple[int, int] | None]:
 
 
 def has_changed(file: ImageFile) -> bool:
-    """Tell whether a file that still exists has another size or time than it was found with."""
+    """Tell whether a file is gone, or has another size or time than it was found with."""
     try:
         status = os.stat(file.path)  # noqa: PTH116  (a Path takes as long again)
-    except OSError:  # gone, or out of reach: what reads it says so
+    except FileNotFoundError:
+        return file.inode != 0  # a link that led nowhere still does
+    except OSError:  # out of reach: what reads it says so
         return False
-    return (status.st_size, status.st_mtime_ns) != (file.size_bytes, file.mtime_ns)
+    return (status.st_size, _fitted(status.st_mtime_ns)) != (file.size_bytes, file.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +338,13 @@ def _image(
         return PassedOver(path, "report of this run")
     if status is None:
         return ImageFile(path, name, size_bytes=0, mtime_ns=0, ending=ending, device=0, inode=0)
-    return ImageFile(path, name, status.st_size, status.st_mtime_ns, ending, status.st_dev, status.st_ino)
+    mtime_ns, device, inode = map(_fitted, (status.st_mtime_ns, status.st_dev, status.st_ino))
+    return ImageFile(path, name, status.st_size, mtime_ns, ending, device, inode)
+
+
+def _fitted(number: int) -> int:
+    """Fold a number into the 64 bits with a sign that a ledger holds: times after 2262, inodes of some shares."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def _holds_image(path: str) -> bool:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 
 from batchdigits.batches import Asked, Batch, Observed, SeenPage, asked, assembled, observe, prepare_process
 from batchdigits.decoding import read
-from batchdigits.errors import Fault, FaultKind
+from batchdigits.errors import DECODER_DEATH, Fault, FaultKind
 from batchdigits.images import ImageFile
 from batchdigits.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
@@ -62,13 +62,13 @@ def _child(decoding: DecodingSettings, normalisation: NormalisationSettings) -> 
         with suppress(OSError, EOFError):  # the process ended
             ours.send(file)
             if not ours.poll(SECONDS):
-                message = f"takes its decoder longer than {SECONDS:.0f} seconds"
+                message = f"takes {DECODER_DEATH} longer than {SECONDS:.0f} seconds"
                 raise _DecoderDiedError(message)
             found: Observed = ours.recv()
             return found
         process.join()
         code = process.exitcode or 0
-        message = f"crashes its decoder ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+        message = f"crashes {DECODER_DEATH} ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
         raise _DecoderDiedError(message)
 
     process.start()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from batchdigits import answers
 from batchdigits.batches import Batch, SeenPage
 from batchdigits.database import Database, check_sum
-from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, FaultKind, StorageError
+from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, FaultKind, Interrupted, StorageError, Terminated
 from batchdigits.images import ImageFile, PassedOver
 from batchdigits.plan import Plan, encoded, plan
 
@@ -44,7 +44,7 @@ FROM pages
 CROSS JOIN files ON files.observation = pages.observation
 CROSS JOIN found ON found.path = files.path
 LEFT JOIN told ON told.path = found.path AND told.size_bytes = found.size_bytes AND told.mtime_ns = found.mtime_ns
-WHERE fault IS NOT NULL AND told.path IS NULL
+WHERE fault IS NOT NULL AND told.path IS NULL AND found.path NOT IN (SELECT path FROM deferred)
 """  # CROSS JOIN: SQLite keeps the order, and so begins with the few pages that have a fault
 
 _DONE = """
@@ -62,6 +62,12 @@ FROM found JOIN files ON files.path = found.path JOIN observations ON observatio
 _OF_BYTES = "WHERE sha256 = ? AND ending = ? AND condition = ? AND sha256 != '' AND NOT stale"
 _OBSERVATION_OF_BYTES = f"SELECT id FROM observations {_OF_BYTES}"
 _PAGES_OF_BYTES = f"SELECT page FROM observations JOIN pages ON observation = observations.id {_OF_BYTES}"
+
+# What a killed run began, and a decoder that crashes now does not let come to its end.
+_HALF_OF_ANOTHER = """
+SELECT 1 FROM observations WHERE id = ? AND pages != ?
+AND pages > (SELECT count(*) FROM pages WHERE observation = observations.id)
+"""
 
 # Files that are about to get an observation, which has all its pages.
 _WHOLE = """
@@ -167,8 +173,12 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it; unless the run dies of something unforeseen, or a decoder, nothing is in hand any more."""
-        if error is None or (isinstance(error, BatchDigitsError) and not isinstance(error, DecoderDied)):
+        """Close it; unless the run was stopped, or died of something unforeseen, nothing is in hand any more.
+
+        What stopped it may be a limit of time, which a decoder that never comes back has used up.
+        """
+        died = not isinstance(error, BatchDigitsError) or isinstance(error, DecoderDied | Interrupted | Terminated)
+        if error is None or not died:
             with suppress(StorageError), self._database.transaction() as execute:
                 execute("DELETE FROM in_hand WHERE path IN (SELECT path FROM found)")
         self._database.__exit__(kind, error, trace)
@@ -240,7 +250,11 @@ class Ledger:
         made = self._database.execute(insert, (*key, pages))
         if made.rowcount == 1 and made.lastrowid:
             return made.lastrowid
-        return int(self._database.execute(_OBSERVATION_OF_BYTES, key).fetchone()[0])
+        (known,) = self._database.execute(_OBSERVATION_OF_BYTES, key).fetchone()
+        if pages and self._database.execute(_HALF_OF_ANOTHER, (known, pages)).fetchone():
+            self._database.execute("UPDATE observations SET stale = 1 WHERE id = ?", (known,))
+            return self._observation(sha256, ending, pages)
+        return int(known)
 
     def _take_in_whole_files(self) -> list[LostAnswer]:
         """Let the files whose observation has all its pages have it; give the answers that they lose by that."""

@@ -36,7 +36,10 @@ def held(ledger: Path, *, wait_seconds: float) -> Iterator[None]:
         try:
             lock.acquire(timeout=wait_seconds, poll_interval=0.2)
         except Timeout:
-            message = f"Another run holds the ledger {shown(str(ledger))}{_holder(path)}; wait for it, or give --wait."
+            message = (
+                f"Another run holds the ledger {shown(str(ledger))}{_holder(path)}; try again when it has ended, or "
+                "let predict wait with --wait."
+            )
             raise Locked(message) from None
     try:
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -70,7 +73,8 @@ def undisturbed(ledger: Path) -> Iterator[None]:
 
 
 def _lock_of(ledger: Path) -> Path:
-    return ledger.with_name(fitting(f".{ledger.name}", ".lock"))
+    real = Path(os.path.realpath(ledger))  # a link to it has the same lock
+    return real.with_name(fitting(f".{real.name}", ".lock"))
 
 
 def _holder(path: Path) -> str:

@@ -39,7 +39,7 @@ RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Read files an
 Include = Annotated[list[str], typer.Option(help="Read only files that match this gitignore pattern. May be repeated.")]
 Exclude = Annotated[list[str], typer.Option(help="Pass over what matches this gitignore pattern. May be repeated.")]
 Settle = Annotated[
-    float, typer.Option(min=0, help="A file younger than these seconds is read last, or in the next run.")
+    float, typer.Option(min=0, max=86_400, help="A file younger than these seconds is read last, or in the next run.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace reports that were made from other sources.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in one prediction.")]

@@ -5,6 +5,7 @@ folder -> images -> decoding -> normalisation -> predictor -> ledger -> decision
 
 import importlib.metadata
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -138,7 +139,7 @@ def _plan(ledger: Ledger, settling: Settling, place: Path | None, settings: Pred
     """Find out what there is to do.
 
     Raises:
-        NoImages: The sources hold no image, and `allow_empty` is off.
+        NoImages: The sources hold no image, or one of them none any more, and `allow_empty` is off.
     """
     selection = Selection(include=settings.include, exclude=settings.exclude)
     ours = [*_files(settings), *([place] if place else [])]
@@ -148,8 +149,11 @@ def _plan(ledger: Ledger, settling: Settling, place: Path | None, settings: Pred
         force=settings.force,
         retry_failed=settings.retry_failed,
     )
-    if not plan.files and not settings.allow_empty:
-        raise NoImages(_no_images(settings.sources, plan.passed_over))
+    if not settings.allow_empty:
+        if not plan.files:
+            raise NoImages(_no_images(settings.sources, plan.passed_over))
+        if emptied := [source for source in settings.sources if plan.has_lost(os.path.abspath(source))]:  # noqa: PTH100
+            raise NoImages(_no_images(tuple(emptied), Counter()))
     return plan
 
 
@@ -192,14 +196,14 @@ def _observe(
     with ExitStack() as stack:
         workers = stack.enter_context(Workers(settings.workers, processes=files >= FILES_FOR_PROCESSES))
         decoding, normalisation = settings.decoding, model.normalisation
-        young = settling.settled(plan.in_turn(Turn.YOUNG), plan.defer)
+        alone, young = (settling.settled(plan.in_turn(turn), plan.defer) for turn in (Turn.ALONE, Turn.YOUNG))
         ready = batches(
             chain(plan.in_turn(Turn.SETTLED), young),
             workers,
             size=settings.batch_size,
             decoding=decoding,
             normalisation=normalisation,
-            first=one_by_one(plan.in_turn(Turn.ALONE), decoding=decoding, normalisation=normalisation),
+            first=one_by_one(alone, decoding=decoding, normalisation=normalisation),
         )
         predictor: Predictor | None = None  # where all bytes are known, none is needed
         bar = stack.enter_context(tqdm(total=files, unit="image", disable=not settings.progress))

@@ -7,7 +7,7 @@ from enum import IntEnum, StrEnum
 from itertools import islice
 
 from batchdigits.database import Database
-from batchdigits.errors import FaultKind
+from batchdigits.errors import DECODER_DEATH, FaultKind
 from batchdigits.images import ImageFile, PassedOver
 
 _IN_HAND = 512  # files that are marked as in hand at a time: those of the batches ahead, or little more
@@ -51,7 +51,10 @@ SELECT
         WHEN whole.stale THEN '{Why.ASKED}'
         WHEN whole.condition IS NOT :condition OR whole.ending != found.ending THEN '{Why.CONDITION}'
         ELSE '{Why.UNOPENED}' END AS why,
-    CASE WHEN in_hand.path IS NOT NULL THEN {Turn.ALONE:d}
+    CASE WHEN in_hand.path IS NOT NULL
+        OR EXISTS (SELECT 1 FROM pages
+            WHERE observation = whole.id AND fault IS NOT NULL AND detail LIKE '%{DECODER_DEATH}%')
+        THEN {Turn.ALONE:d}
         WHEN found.mtime_ns BETWEEN :young AND :now THEN {Turn.YOUNG:d}
         ELSE {Turn.SETTLED:d} END AS turn
 FROM found
@@ -104,6 +107,17 @@ class Plan:
             yield path.decode(errors="surrogateescape"), Turn(turn), why
         for path, reason in self.database.execute("SELECT path, reason FROM passed_over ORDER BY path, reason"):
             yield path.decode(errors="surrogateescape"), None, reason
+
+    def has_lost(self, folder: str) -> bool:
+        """Tell whether an absolute folder held images in an earlier run and holds none now."""
+        beginning = encoded(folder.rstrip("/"))
+        known, found = (
+            self.database.execute(
+                f"SELECT 1 FROM {table} WHERE path > ? AND path < ?", (beginning + b"/", beginning + b"0")
+            ).fetchone()
+            for table in ("files", "found")
+        )  # the byte after the slash is 0
+        return bool(known and not found)
 
     def defer(self, files: Iterable[ImageFile]) -> None:
         """Leave files to the next run: the last known row of each stays, a new one has none yet."""

@@ -48,12 +48,22 @@ def replacing(ledger: Ledger, sources: Sequence[str]) -> Callable[[Path, Path], 
         if stands not in ("", comes, *known):
             kept = report.with_name(fitting(report.stem, f".edited-{stands[:_HEX]}{report.suffix}"))
             with storage_errors(kept):
-                report.rename(kept)
+                _keep(report, kept)
             why = "was edited since it was published" if known else "is not the work of this ledger"
             how = _how_to_take_over(report, kept, ledger.path)
             log.warning("%s %s; it is kept as %s.%s", shown(str(report)), why, shown(kept.name), how)
 
     return before
+
+
+def _keep(report: Path, kept: Path) -> None:
+    """Give a report a second name, so that it stands under the first until the new one does."""
+    try:
+        kept.hardlink_to(report)
+    except FileExistsError:
+        pass  # the same bytes were kept before
+    except OSError:  # a file system without links
+        report.rename(kept)
 
 
 def _how_to_take_over(report: Path, kept: Path, ledger: Path | None) -> str:

@@ -31,25 +31,31 @@ class Settling:
         self.waited = 0.0
         """Seconds that were spent in waiting so far."""
 
-    def settled(self, young: Iterable[ImageFile], defer: Callable[[list[ImageFile]], None]) -> Iterator[ImageFile]:
-        """Wait until each file is no longer young.
+    def settled(self, files: Iterable[ImageFile], defer: Callable[[list[ImageFile]], None]) -> Iterator[ImageFile]:
+        """Wait until each file is no longer young; others pass at once.
 
         Args:
-            young: Files that were young as the run began.
-            defer: Gets those of them that have changed since they were found.
+            files: Some of them young as the run began.
+            defer: Gets those of the young ones that have changed since they were found.
 
         Yields:
             Those that have not.
         """
-        for file in young:
+        changed = []
+        for file in files:
+            if file.mtime_ns not in self.young_ns:
+                yield file
+                continue
             age = (self._now_ns - file.mtime_ns) / _NS + time.monotonic() - self._now
             wait = max(0.0, self.seconds - age)
             time.sleep(wait)
             self.waited += wait
             if has_changed(file):
-                defer([file])
+                changed.append(file)
             else:
                 yield file
+        if changed:
+            defer(changed)
 
     def still(self, batch: Batch, defer: Callable[[list[ImageFile]], None]) -> Batch:
         """Leave out of a batch what changed while it was read.

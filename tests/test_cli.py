@@ -127,6 +127,17 @@ def test_bad_input_to_predict_is_one_sentence_on_stderr_and_changes_nothing(
     assert {path: path.read_bytes() for path in tmp_path.rglob("[!.]*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("given", "ledger"), [(["--no-ledger"], False), (["--no-ledger", "--ledger", "line"], True), ([], True)]
+)
+def test_no_ledger_on_the_command_line_wins_over_a_ledger_in_the_environment(
+    given: list[str], ledger: bool, tmp_path: Path, empty: Path
+) -> None:
+    env = {"BATCHDIGITS_PREDICT_LEDGER": "named"}
+    assert batchdigits("predict", empty, "-o", "r.csv", "--allow-empty", *given, cwd=tmp_path, env=env).code == 0
+    assert ledger == any((tmp_path / name).exists() for name in ("named", "line"))
+
+
 def test_an_error_does_not_wait_for_tensorflow(tmp_path: Path, empty: Path) -> None:
     for source in (tmp_path / "missing", empty):
         result = batchdigits("predict", source, "-v", env={"PYTHONPROFILEIMPORTTIME": "1"})
@@ -380,7 +391,7 @@ def test_ctrl_c_is_130_with_one_sentence_and_leaves_the_old_report(
     assert (result.code, result.stdout) == (130, "")
     assert "Interrupted: what was finished is kept" in result.message
     assert report.read_bytes() == b"last night"
-    assert names(tmp_path) == [".report.csv.ledger.lock", "modules", "report.csv"]
+    assert names(tmp_path) == [".report.csv.ledger.lock", "modules", "report.csv", "report.csv.ledger"]
 
 
 def test_an_error_that_nobody_planned_is_1_and_shows_its_traceback_only_when_asked(

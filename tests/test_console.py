@@ -188,7 +188,7 @@ def test_the_counts_are_those_of_the_report(tmp_path: Path) -> None:
     assert {"list", "read", "load model", "predict", "report"} <= set(said["stages"])
     assert said["peak_memory_bytes"] > 200_000_000  # TensorFlow was in it
     event = json.loads(first.stderr)
-    assert event["level"] == "info"
+    assert event["level"] == "warning"  # there are faults that nobody knows yet
     assert event["message"].startswith(f"{said['images']['found']} images found")
     assert event["summary"] == said
 

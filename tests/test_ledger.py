@@ -396,9 +396,23 @@ def test_a_file_of_which_a_killed_run_saw_some_pages_is_read_again_and_the_rest_
         assert rows_of(ledger) == [("a.tif", 1), ("a.tif", 2), ("a.tif", 3)]
 
 
-def with_a_fault(path: Path, *, sha256: str) -> tuple[ImageFile, ImageFile]:
+def test_a_file_that_crashes_its_decoder_after_a_killed_run_saw_some_pages_has_a_row(path: Path) -> None:
+    file = image("a.tif", ending=".tif")
+    fault = (seen(file, of=1), Fault(FaultKind.UNREADABLE, "crashes its decoder"))
+    with ledger_at(path) as ledger:
+        ledger.plan([file])
+        record(ledger, batch_of([seen(file, number, of=4) for number in (1, 2)]))
+    with ledger_at(path) as ledger:
+        ledger.plan([file])
+        record(ledger, batch_of(faults=[fault]))
+        ledger.forget()
+        assert rows_of(ledger) == [("a.tif", 1)]
+        assert whole(ledger).faults == [fault[1]]
+
+
+def with_a_fault(path: Path, *, sha256: str, detail: str = "cut") -> tuple[ImageFile, ImageFile]:
     good, bad = image("a.png"), image("b.png")
-    fault = (seen(bad, sha256=sha256), Fault(FaultKind.UNREADABLE, "cut"))
+    fault = (seen(bad, sha256=sha256), Fault(FaultKind.UNREADABLE, detail))
     with ledger_at(path) as ledger:
         ledger.plan([good, bad])
         record(ledger, batch_of([seen(good)], [fault]))

@@ -47,6 +47,19 @@ def test_the_lock_is_free_again_after_a_run_that_ended_well_and_after_one_that_f
         pass
 
 
+def test_a_link_to_a_ledger_has_the_same_lock(ledger: Path) -> None:
+    (ledger.parent / "elsewhere").mkdir()
+    link = ledger.parent / "elsewhere" / "link"
+    link.symlink_to(ledger)
+
+    def come_second() -> None:
+        with held(link, wait_seconds=0):
+            pass
+
+    with held(ledger, wait_seconds=0), pytest.raises(Locked):
+        come_second()
+
+
 def test_ledgers_of_two_reports_do_not_block_each_other(ledger: Path) -> None:
     with held(ledger, wait_seconds=0), held(ledger.with_name("other.csv.ledger"), wait_seconds=0):
         pass

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchdigits import answers, batches, bundle, pipeline
+from batchdigits import answers, batches, bundle, pipeline, settling
 from batchdigits.bundle import Bundle
 from batchdigits.corrections import correct
 from batchdigits.database import Database
@@ -718,6 +719,45 @@ def test_a_report_of_other_sources_is_replaced_only_when_it_is_asked_for(
     assert reports_in(tmp_path) == ["growing", "report.csv"]
 
 
+@pytest.mark.parametrize("year", [1902, 2400])
+def test_a_file_of_another_century_is_read_once(tmp_path: Path, model: Bundle, year: int) -> None:
+    image = write_png(tmp_path / "in" / "a.png", one_of_each()[0])
+    subprocess.run(["touch", "-d", f"{year}-01-01", image], check=True)
+    report = tmp_path / "report.csv"
+    assert run(model, tmp_path / "in", outputs=(report,), settle_seconds=2.0).rows.total() == 1
+    assert run(model, tmp_path / "in", outputs=(report,), settle_seconds=2.0).pending == 0
+
+
+def test_one_of_several_folders_that_is_empty_now_leaves_the_report(tmp_path: Path, model: Bundle) -> None:
+    for name in ("a/1.png", "b/1.png", "b2/1.png"):
+        write_png(tmp_path / name, one_of_each()[0])
+    sources = [tmp_path / name for name in ("a", "b", "b2")]
+    report = tmp_path / "report.csv"
+    run(model, *sources, outputs=(report,))
+    before = report.read_bytes()
+    (tmp_path / "b" / "1.png").rename(tmp_path / "away.png")
+    with pytest.raises(NoImages, match=r"No image was found in \S+/b; .*Reports stay"):
+        run(model, *sources, outputs=(report,))
+    assert report.read_bytes() == before
+    assert run(model, *sources, outputs=(report,), allow_empty=True).rows.total() == 2
+
+
+def test_a_young_file_that_was_in_hand_when_a_run_died_is_not_read_before_it_has_come_of_age(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aged(growing)
+    report = tmp_path / "report.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Ledger, "record", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, growing, outputs=(report,))
+    write_png(growing / "a.png", on_page(digits(60)[59], 40, 40))
+    deferred: list[str] = []
+    monkeypatch.setattr(settling, "has_changed", lambda file: file.name == "a.png" and not deferred.append(file.name))
+    summary = run(model, growing, outputs=(report,), settle_seconds=0.3)
+    assert (summary.deferred, deferred) == (1, ["a.png"])
+
+
 def test_a_report_that_is_its_own_ledger_is_refused(growing: Path, model: Bundle, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("report.csv")
     for ledger in (tmp_path / "report.csv", tmp_path / "link"):
@@ -753,6 +793,19 @@ def test_faults_are_new_once_and_again_when_the_file_changes_or_they_are_asked_f
     assert run(model, growing, outputs=(report,)).faulty == 1
     assert run(model, growing, outputs=(report,), retry_failed=True).faulty == 6
     assert run(model, growing, outputs=(report,)).faulty == 0
+
+
+def test_a_fault_that_is_deferred_is_told_when_it_is_read(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    run(model, growing, outputs=(report,))
+    (growing / "zero_bytes.png").write_bytes(b"\0")
+    with monkeypatch.context() as patch:
+        patch.setattr(settling, "has_changed", lambda _: True)
+        deferred = run(model, growing, outputs=(report,), settle_seconds=0.01)
+    assert (deferred.deferred, deferred.faulty) == (1, 0)
+    assert run(model, growing, outputs=(report,)).faulty == 1
 
 
 def test_the_faults_of_a_run_that_was_killed_are_new_to_the_next(

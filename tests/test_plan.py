@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from batchdigits.errors import DecoderDied, Interrupted, StorageError
+from batchdigits.errors import DECODER_DEATH, DecoderDied, NoImages, StorageError, Terminated
 from batchdigits.images import PassedOver
+from batchdigits.ledger import Condition
 from batchdigits.plan import Turn, Why
-from tests.test_ledger import a_run, batch_of, image, ledger_at, pending, record, rows_of, seen, with_a_fault
+from tests.test_ledger import HERE, a_run, batch_of, image, ledger_at, pending, record, rows_of, seen, with_a_fault
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_more_files_than_are_marked_at_a_time_all_have_their_turn(path: Path) ->
         assert pending(ledger.plan(files)) == files
 
 
-@pytest.mark.parametrize("error", [ArithmeticError, KeyboardInterrupt, DecoderDied, MemoryError])
+@pytest.mark.parametrize("error", [ArithmeticError, KeyboardInterrupt, DecoderDied, MemoryError, Terminated])
 @pytest.mark.parametrize("done", [0, 20])
 def test_what_was_in_hand_when_a_run_died_is_read_by_itself_by_the_next(
     path: Path, error: type[BaseException], done: int
@@ -65,7 +66,7 @@ def test_what_was_in_hand_when_a_run_died_is_read_by_itself_by_the_next(
     assert alone(path, *names) == names[done:512]  # neither what was done nor what nobody had taken
 
 
-@pytest.mark.parametrize("error", [Interrupted, StorageError])
+@pytest.mark.parametrize("error", [NoImages, StorageError])
 def test_a_run_that_ends_in_order_leaves_nothing_in_hand(path: Path, error: type[BaseException]) -> None:
     die(path, "a.png", "b.png", done=1, error=error)
     assert alone(path, "a.png", "b.png") == []
@@ -93,6 +94,16 @@ def test_a_suspect_that_a_run_over_another_folder_does_not_find_stays_one(path: 
     die(path, "a.png")
     a_run(path, [image("other.png")])
     assert alone(path, "a.png") == ["a.png"]
+
+
+def test_a_file_that_crashed_its_decoder_is_read_by_itself_whenever_it_is_read_again(path: Path) -> None:
+    with_a_fault(path, sha256="12" * 32, detail=f"crashes {DECODER_DEATH} (SIGSEGV)")
+    with ledger_at(path) as ledger:
+        plan = ledger.plan([image("a.png"), image("b.png")], retry_failed=True)
+        assert list(plan.todo()) == [("/folder/b.png", Turn.ALONE, "asked")]
+    with ledger_at(path, Condition(bundle="cd" * 32, others=HERE.others)) as ledger:
+        plan = ledger.plan([image("a.png"), image("b.png", size_bytes=6)])
+        assert [turn for _, turn, _ in plan.todo()] == [Turn.SETTLED, Turn.ALONE]
 
 
 # ---- why -------------------------------------------------------------------------------------------------------------

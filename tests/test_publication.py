@@ -116,12 +116,37 @@ def test_an_edit_that_a_killed_run_had_not_yet_kept_is_kept_by_the_next(report: 
         publish(ledger, report, "first")
         report.write_text("edited")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Path, "rename", killed)
+            patch.setattr(Path, "hardlink_to", killed)
             with pytest.raises(KeyboardInterrupt):
                 publish(ledger, report, "second")
         assert report.read_text() == "edited"
         publish(ledger, report, "second")
     assert [path.read_text() for path in kept(report)] == ["edited"]
+
+
+def test_where_no_second_name_can_be_given_an_edit_is_renamed(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with ledger_at() as ledger:
+        publish(ledger, report, "first")
+        report.write_text("edited")
+        publish(ledger, report, "second")
+    assert (report.read_text(), [path.read_text() for path in kept(report)]) == ("second", ["edited"])
+
+
+def test_until_the_new_report_stands_the_edited_one_does(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with ledger_at() as ledger:
+        publish(ledger, report, "first")
+        report.write_text("edited")
+        monkeypatch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish(ledger, report, "second")
+    assert report.read_text() == "edited"
 
 
 def test_through_a_link_the_report_itself_is_kept(report: Path, tmp_path: Path) -> None:
