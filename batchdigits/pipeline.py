@@ -308,4 +308,7 @@ def _no_images(sources: tuple[str, ...], passed_over: Counter[str]) -> str:
     others = "; ".join(f"{count} × {reason}" for reason, count in passed_over.most_common())
     held = f" (passed over: {others})" if others else ""
     endings = " ".join(sorted(IMAGE_ENDINGS))
-    return f"No image was found in {names}{held}; expected files ending in {endings}. Reports stay as they are."
+    return (
+        f"No image was found in {names}{held}; expected files ending in {endings}. Reports stay as they are; if that "
+        "is how it should be, give --allow-empty."
+    )
