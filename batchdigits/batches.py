@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from batchdigits.decoding import Page, decode, read
-from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, shown
+from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, Interrupted, Terminated, shown
 from batchdigits.images import ImageFile
 from batchdigits.normalisation import InkImages, InkMeasures, normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
@@ -178,20 +178,29 @@ def batches(
         first: What was observed of other files, elsewhere; it stands in the first batches.
 
     Yields:
-        Batches; every page of every file stands in exactly one of them, once.
+        Batches; every page of every file stands in exactly one of them, once. Where the run is asked to end while it
+        waits for workers, one more with what they have finished.
 
     Raises:
+        Interrupted: The run was asked to end by SIGINT.
+        Terminated: The run was asked to end by SIGTERM.
         DecoderDied: A worker process died.
         BatchDigitsError: None could start.
     """
     waiting = _empty()
-    for chunk in chain(first, _prepared(_chunks(files), workers, decoding, normalisation)):
-        waiting = _joined(waiting, chunk)
-        while max(len(waiting.pages), len(waiting.faults), len(waiting.unchanged)) >= size:
-            batch, waiting = _split(waiting, size)
-            yield batch
+    end: Interrupted | Terminated | None = None
+    try:
+        for chunk in chain(first, _prepared(_chunks(files), workers, decoding, normalisation)):
+            waiting = _joined(waiting, chunk)
+            while max(len(waiting.pages), len(waiting.faults), len(waiting.unchanged)) >= size:
+                batch, waiting = _split(waiting, size)
+                yield batch
+    except (Interrupted, Terminated) as error:
+        end = error
     if waiting.pages or waiting.faults or waiting.unchanged:
         yield waiting
+    if end:
+        raise end
 
 
 def _chunks(files: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
@@ -229,6 +238,10 @@ def _prepared(
                 yield next_one()
         while ahead:
             yield next_one()
+    except (Interrupted, Terminated):
+        while ahead and ahead[0][1].done():
+            yield next_one()
+        raise
     except BrokenProcessPool as error:
         at_stake = [file for files, _ in ahead for file in files] or chunk
         if not workers.started:

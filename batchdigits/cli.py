@@ -252,15 +252,21 @@ def schedule(
         spellings = parameter.secondary_opts if value is False else parameter.opts
         flag = spellings[0] if spellings and parameter.param_type_name == "option" else ""
         parameters.append(scheduling.Parameter(parameter.name, flag, value, origin.name if origin else ""))
-    _print_schedule(parameters, ScheduleSettings(every=every, nightly=nightly, limit=limit, systemd=systemd))
+    settings = ScheduleSettings(every=every, nightly=nightly, limit=limit, systemd=systemd)
+    _print_schedule(parameters, settings, outputs=context.params["output"])
 
 
 @exits
-def _print_schedule(parameters: list[scheduling.Parameter], settings: ScheduleSettings) -> ExitCode:
+def _print_schedule(
+    parameters: list[scheduling.Parameter], settings: ScheduleSettings, *, outputs: list[str]
+) -> ExitCode:
+    from batchdigits import reports
+
     folder, timeout = str(Path.cwd()), shutil.which("timeout") or "timeout"
     text = scheduling.schedule(
         parameters, settings, folder=folder, python=sys.executable, timeout=timeout, is_there=os.path.lexists
     )
+    reports.check_outputs(outputs)
     sys.stdout.buffer.write(os.fsencode(text))
     return ExitCode.OK
 

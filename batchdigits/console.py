@@ -150,9 +150,18 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     except ValueError as error:
         message = f"The job file {shown(str(path))} is not TOML: {error}."
         raise typer.BadParameter(message) from error
-    known = [parameter.name for parameter in context.command.params if parameter.name not in _NOT_IN_JOB_FILES]
-    for key in job:
+    known = {
+        parameter.name: parameter
+        for parameter in context.command.params
+        if parameter.name and parameter.name not in _NOT_IN_JOB_FILES
+    }
+    for key, value in job.items():
         name = key.replace("-", "_")
+        if name in known and isinstance(value, str) and (known[name].multiple or known[name].nargs != 1):
+            message = (
+                f"The job file {shown(str(path))} gives {key} as one text; expected a list: {key} = [{_toml(value)}]."
+            )
+            raise typer.BadParameter(message)
         if name not in known:
             nearest = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {nearest[0]}?" if nearest else f"; known are {', '.join(sorted(known))}."

@@ -1,7 +1,7 @@
-"""A CSV with people's answers in; out, a ledger that holds all of them, or none and every line that is wrong named."""
+"""A table with people's answers in; out, a ledger that holds all of them, or none and every wrong line named."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +15,7 @@ from batchdigits.errors import StorageError, UsageError, printable, shown
 from batchdigits.files import storage_errors
 from batchdigits.locking import held
 from batchdigits.reports.csv import unguard
+from batchdigits.reports.parquet import text_columns
 
 _COLUMNS = ("path", "page", "sha256", "corrected")
 _ANSWERS = frozenset("0123456789x")
@@ -29,7 +30,7 @@ class _Cells:
     """What a line says, as it stands there."""
 
     line: int
-    """From 1."""
+    """From 1; of Parquet, the row."""
     path: str
     page: str
     sha256: str
@@ -41,7 +42,7 @@ class _Problem:
     """Why a line cannot be taken in."""
 
     line: int
-    """From 1."""
+    """From 1; of Parquet, the row."""
     what: str
     """What was found, and what was expected."""
 
@@ -51,7 +52,8 @@ def correct(report: Path, corrections: Path, *, ledger: Path | None, time: datet
 
     Args:
         report: Its name tells the ledger's.
-        corrections: A CSV with the columns path, page, sha256 and corrected, such as an edited copy of a report.
+        corrections: A table with the columns path, page, sha256 and corrected, such as an edited copy of a report; its
+            ending is one of `ENDINGS`.
         ledger: Where it is; None is beside the report.
         time: What the answers are dated with.
 
@@ -63,8 +65,13 @@ def correct(report: Path, corrections: Path, *, ledger: Path | None, time: datet
         StorageError: The file cannot be read; the ledger does not exist, is damaged, or cannot be written.
         Locked: A run holds the ledger.
     """
-    if corrections.suffix.lower() != ".csv":
-        message = f"The corrections {shown(str(corrections))} do not end in .csv; save the table as CSV, and give that."
+    lines = ENDINGS.get(corrections.suffix.lower())
+    if not lines:
+        known = ", ".join(ENDINGS)
+        message = (
+            f"The ending of the corrections {shown(str(corrections))} is unknown; save the table as one of {known}, "
+            "and give that."
+        )
         raise UsageError(message)
     place = ledger or beside(report)
     with storage_errors(place, verb="read"):
@@ -74,7 +81,7 @@ def correct(report: Path, corrections: Path, *, ledger: Path | None, time: datet
                 f"{shown(str(report))}; make the report with predict first, or name its ledger with --ledger."
             )
             raise StorageError(message)
-    given, problems = _read(corrections)
+    given, problems = _read(lines(corrections))
     with held(place, wait_seconds=0), Database(place) as database:
         answers.check(database)
         for key in answers.unknown(database, given.keys()):
@@ -90,11 +97,11 @@ def correct(report: Path, corrections: Path, *, ledger: Path | None, time: datet
     return f"{count} taken into {shown(str(place))} ({new} new, {changed} changed){seen}"
 
 
-def _read(corrections: Path) -> tuple[dict[Key, _Cells], list[_Problem]]:
-    """Read a file's answers, by the page that they are about, and what is wrong with others."""
+def _read(lines: Iterable[_Cells | _Problem]) -> tuple[dict[Key, _Cells], list[_Problem]]:
+    """Read a table's answers, by the page that they are about, and what is wrong with others."""
     given: dict[Key, _Cells] = {}
     problems = []
-    for cells in _lines(corrections):
+    for cells in lines:
         if isinstance(cells, _Problem):
             problems.append(cells)
         elif not cells.corrected.strip():
@@ -109,7 +116,7 @@ def _read(corrections: Path) -> tuple[dict[Key, _Cells], list[_Problem]]:
     return given, problems
 
 
-def _lines(corrections: Path) -> Iterator[_Cells | _Problem]:
+def _csv_lines(corrections: Path) -> Iterator[_Cells | _Problem]:
     """Give what the lines of a CSV say, whichever separator its header shows.
 
     Bytes that are not UTF-8, as some spreadsheets write them, can only stand in columns that do not matter.
@@ -139,6 +146,17 @@ def _lines(corrections: Path) -> Iterator[_Cells | _Problem]:
                 continue
             row += [""] * (len(header) - len(row))  # spreadsheets leave out empty cells at the end
             yield _Cells(reader.line_num, *(row[place] for place in places))
+
+
+def _parquet_rows(corrections: Path) -> Iterator[_Cells]:
+    """Give what the rows of a Parquet file say."""
+    with storage_errors(corrections, verb="read"):
+        for row, cells in enumerate(text_columns(corrections, _COLUMNS), 1):
+            yield _Cells(row, *cells)
+
+
+ENDINGS: dict[str, Callable[[Path], Iterator[_Cells | _Problem]]] = {".csv": _csv_lines, ".parquet": _parquet_rows}
+"""How tables are read, by the ending of their name in lower case."""
 
 
 @contextmanager

@@ -83,7 +83,13 @@ CREATE TABLE answered (             -- one row
 INSERT INTO answered VALUES (0);
 """
 
-_MIGRATIONS = (_OBSERVATIONS, _RUNS)
+_DEADLY = """
+-- 1 where the file ended the process that read it:
+ALTER TABLE pages ADD COLUMN deadly INTEGER NOT NULL DEFAULT 0;
+UPDATE pages SET deadly = 1 WHERE fault IS NOT NULL AND detail LIKE '%its decoder%'
+"""
+
+_MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY)
 """What leads from each version to the next, from 0, which is empty."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)
@@ -96,7 +102,6 @@ CREATE TEMP TABLE found (           -- what this run's sources hold
     ending TEXT NOT NULL,
     size_bytes INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
-    device INTEGER NOT NULL,
     inode INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TEMP TABLE passed_over (     -- what else they hold
@@ -150,11 +155,17 @@ class Database:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it; a new one in which nothing was kept, since the run failed before, goes."""
-        kept = " UNION ALL ".join(f"SELECT 1 FROM {table}" for table in ("observations", "reports", "in_hand"))
-        if self._path and self._is_new and not self.execute(kept).fetchone():
-            self._path.unlink(missing_ok=True)
-        self._connection.close()
+        """Close it; a new one in which nothing was kept, since the run failed before, goes.
+
+        Raises:
+            StorageError: In the place of an error of SQLite.
+        """
+        with closing(self._connection), self.errors():
+            if isinstance(error, sqlite3.Error):
+                raise error
+            kept = " UNION ALL ".join(f"SELECT 1 FROM {table}" for table in ("observations", "reports", "in_hand"))
+            if self._path and self._is_new and not self.execute(kept).fetchone():
+                self._path.unlink(missing_ok=True)
 
     @staticmethod
     def _begin(path: Path) -> bool:
@@ -208,7 +219,10 @@ class Database:
         except sqlite3.OperationalError as error:
             if "UTF-8" in str(error):  # Python's word for text that is none
                 raise self.damaged() from error
-            message = f"The ledger {self._name} cannot be used: {error}; check its folder and disk, or name another."
+            message = (
+                f"The ledger {self._name} cannot be used: {error}; check its folder, its disk and limits on the size "
+                "of files, or name another."
+            )
             raise StorageError(message) from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self.damaged() from error

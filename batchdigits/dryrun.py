@@ -1,48 +1,22 @@
 """A plan in; out, what a run would do, in lines for people and scripts. Nothing else is written."""
 
-import os
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 from batchdigits.errors import printable
-from batchdigits.files import storage_errors
-from batchdigits.locking import undisturbed
 from batchdigits.plan import Plan, Turn, Why
+from batchdigits.reports import Pipe
 
 _REASONS = {
     Why.NEW: "",
     Why.CHANGED: "its size or time is another one",
     Why.ASKED: "--force or --retry-failed asks for it",
     Why.CONDITION: "it was read with another model, version or limit",
-    Why.UNOPENED: "it could not be opened before",
+    Why.UNOPENED: "it could not be opened or read before, and is tried again",
 }
 _AGAIN = "read again"
 _YOUNG = "it is young: the run waits for it, and leaves it to the next one if it still changes"
 _ALONE = "a run died while it was in hand: it is read by itself"
-
-
-@contextmanager
-def copied(ledger: Path) -> Iterator[Path]:
-    """Copy a ledger, as it is between two runs, into a folder that goes; give the copy's path.
-
-    Not even opening it for reading would leave it alone: SQLite mends what a killed run left.
-
-    Raises:
-        Locked: A run holds it.
-        StorageError: It cannot be read.
-    """
-    with tempfile.TemporaryDirectory(prefix="batchdigits-") as folder:
-        copy = Path(folder, "ledger")
-        with undisturbed(ledger), storage_errors(ledger, verb="read"):
-            for suffix in ("", "-journal"):
-                if (original := Path(f"{os.path.realpath(ledger)}{suffix}")).exists():
-                    shutil.copyfile(original, f"{copy}{suffix}")
-        yield copy
 
 
 def tell(plan: Plan, stdout: BinaryIO) -> str:
@@ -54,11 +28,11 @@ def tell(plan: Plan, stdout: BinaryIO) -> str:
             the absolute path, as reports spell names; and why.
     """
     counts: Counter[str] = Counter()
+    pipe = Pipe(stdout)
     for path, turn, why in plan.todo():
         what, reason = _judged(turn, why)
         counts[what] += 1
-        stdout.write(f"{what}\t{printable(path)}\t{reason}\n".encode())
-    stdout.flush()
+        pipe.write(f"{what}\t{printable(path)}\t{reason}\n".encode())
     known = plan.files - plan.pending.total()
     parts = [f"{counts[what]:,} {what}" for what in (Why.NEW, Why.CHANGED, _AGAIN, "deferred")]
     parts.append(f"{counts['passed over']:,} passed over")

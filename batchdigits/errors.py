@@ -94,10 +94,6 @@ class FaultKind(StrEnum):
     UNSUPPORTED = "unsupported"
 
 
-DECODER_DEATH = "its decoder"
-"""Stands in the detail of a fault that ended, or held up, the process which read the file."""
-
-
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Trouble with one page; it becomes that page's row and never an exception."""
@@ -110,6 +106,8 @@ class Fault:
     """Pixels by the header, after EXIF rotation, where the header told."""
     height: int | None = None
     """Pixels by the header, after EXIF rotation, where the header told."""
+    is_deadly: bool = False
+    """Whether the file ended the process that read it, or held it up."""
 
 
 def printable(name: str) -> str:

@@ -14,7 +14,7 @@ import io
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -64,7 +64,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_write_all(
-    paths: Sequence[Path], *, before: Callable[[Path, Path], None] | None = None
+    paths: Sequence[Path],
+    *,
+    before: Callable[[Path, Path], None] | None = None,
+    together: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[list[BinaryIO]]:
     """Write several files that belong together, each as `atomic_write` does.
 
@@ -77,6 +80,7 @@ def atomic_write_all(
         paths: The files to create or replace, each once.
         before: Called for each file when all are complete and it does not have its name yet, with the complete file
             and with the one that it replaces, links resolved.
+        together: What the files take their names in, such as one that lets signals wait.
 
     Yields:
         An open binary file for each of `paths`, in their order. Its errors name the file that it will become.
@@ -92,12 +96,13 @@ def atomic_write_all(
                 handle.flush()
                 os.fsync(handle.fileno())
                 handle.close()
-        for path, (_, temporary, target) in zip(paths, files, strict=True):
-            if before:
-                before(temporary, target)
-            with storage_errors(path):
-                if not _same(temporary, target):
-                    temporary.replace(target)
+        with together():
+            for path, (_, temporary, target) in zip(paths, files, strict=True):
+                if before:
+                    before(temporary, target)
+                with storage_errors(path):
+                    if not _same(temporary, target):
+                        temporary.replace(target)
         for folder in sorted({target.parent for _, _, target in files}):
             with storage_errors(folder):
                 _sync_folder(folder)

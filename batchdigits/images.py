@@ -41,8 +41,6 @@ class ImageFile(NamedTuple):  # a dataclass takes four times as long to make
     """Time of its last change in nanoseconds since 1970; 0 for one whose status cannot be read."""
     ending: str
     """The name's ending, with its dot, in lower case; empty without one."""
-    device: int
-    """Device number of the file (of a link's target); with `inode` it tells whether two paths are one file."""
     inode: int
     """Inode number of the file; 0 for one whose status cannot be read."""
     known_sha256: str = ""
@@ -337,9 +335,8 @@ def _image(
             raise UsageError(msg)
         return PassedOver(path, "report of this run")
     if status is None:
-        return ImageFile(path, name, size_bytes=0, mtime_ns=0, ending=ending, device=0, inode=0)
-    mtime_ns, device, inode = map(_fitted, (status.st_mtime_ns, status.st_dev, status.st_ino))
-    return ImageFile(path, name, status.st_size, mtime_ns, ending, device, inode)
+        return ImageFile(path, name, size_bytes=0, mtime_ns=0, ending=ending, inode=0)
+    return ImageFile(path, name, status.st_size, _fitted(status.st_mtime_ns), ending, _fitted(status.st_ino))
 
 
 def _fitted(number: int) -> int:

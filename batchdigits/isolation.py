@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 
 from batchdigits.batches import Asked, Batch, Observed, SeenPage, asked, assembled, observe, prepare_process
 from batchdigits.decoding import read
-from batchdigits.errors import DECODER_DEATH, Fault, FaultKind
+from batchdigits.errors import DecoderDied, Fault, FaultKind
 from batchdigits.images import ImageFile
 from batchdigits.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
@@ -22,8 +22,17 @@ SECONDS = 120.0
 """How long a file may take, the start of its process included; a photo of 100 million pixels takes some two."""
 
 
-class _DecoderDiedError(Exception):
+_READY = "ready"  # what a process says first
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
+"""Signals that a process draws upon itself; others come from outside, as from a kernel that runs out of memory."""
+
+
+class _ProcessDiedError(Exception):
     """What happened to the process that read a file."""
+
+    def __init__(self, what: str, *, may_pass: bool) -> None:
+        super().__init__(what)
+        self.may_pass = may_pass
 
 
 def one_by_one(
@@ -38,6 +47,9 @@ def one_by_one(
 
     Yields:
         A batch a file, with a fault where the file ended the process.
+
+    Raises:
+        DecoderDied: No process could start; the files stay doubtful.
     """
     left = iter(files)
     for next_one in left:
@@ -45,8 +57,8 @@ def one_by_one(
             for file in chain([next_one], left):
                 try:
                     found = ask(asked(file))
-                except _DecoderDiedError as death:
-                    yield _fault(file, str(death), decoding)
+                except _ProcessDiedError as error:
+                    yield _fault(file, error, decoding)
                     break  # the rest goes to a new process
                 yield assembled([file], found)
 
@@ -62,18 +74,31 @@ def _child(decoding: DecodingSettings, normalisation: NormalisationSettings) -> 
         with suppress(OSError, EOFError):  # the process ended
             ours.send(file)
             if not ours.poll(SECONDS):
-                message = f"takes {DECODER_DEATH} longer than {SECONDS:.0f} seconds"
-                raise _DecoderDiedError(message)
+                message = f"takes its decoder longer than {SECONDS:.0f} seconds"
+                raise _ProcessDiedError(message, may_pass=False)
             found: Observed = ours.recv()
             return found
         process.join()
-        code = process.exitcode or 0
-        message = f"crashes {DECODER_DEATH} ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
-        raise _DecoderDiedError(message)
+        code = -(process.exitcode or 0)
+        if code in _CRASHES:
+            message = f"crashes its decoder ({signal.Signals(code).name})"
+            raise _ProcessDiedError(message, may_pass=False)
+        name = signal.Signals(code).name if code > 0 else f"exit code {-code}"
+        message = f"its decoder was ended ({name}), perhaps for want of memory"
+        raise _ProcessDiedError(message, may_pass=True)
 
-    process.start()
+    message = (
+        "The process that reads doubtful files by themselves cannot start: memory is short, or a script calls "
+        "batchdigits outside of `if __name__ == '__main__':`."
+    )
+    try:
+        process.start()
+    except OSError as error:
+        raise DecoderDied(message) from error
     theirs.close()  # the child has its own; so its end is noticed
     try:
+        if not _is_ready(ours):
+            raise DecoderDied(message)
         yield ask
     finally:
         ours.close()
@@ -81,18 +106,30 @@ def _child(decoding: DecodingSettings, normalisation: NormalisationSettings) -> 
         process.join()
 
 
+def _is_ready(connection: Connection) -> bool:
+    """Wait for the first word of a process; tell whether it came."""
+    with suppress(OSError, EOFError):
+        return connection.poll(SECONDS) and connection.recv() == _READY
+    return False
+
+
 def _answer(connection: Connection, decoding: DecodingSettings, normalisation: NormalisationSettings) -> None:
     """Observe what is asked for until nobody asks any more."""
     prepare_process()
+    connection.send(_READY)
     with suppress(EOFError):
         while True:
             connection.send(observe([connection.recv()], decoding, normalisation))
 
 
-def _fault(file: ImageFile, death: str, decoding: DecodingSettings) -> Batch:
-    """Make the row of a file that ended its process; its bytes are read here, for their sum, and not decoded."""
-    data = read(file.path, file.size_bytes, decoding)
-    sha256 = "" if isinstance(data, Fault) else hashlib.sha256(data).hexdigest()
-    fault = Fault(FaultKind.UNREADABLE, f"{death}; move it away, or export it anew as PNG")
+def _fault(file: ImageFile, error: _ProcessDiedError, decoding: DecodingSettings) -> Batch:
+    """Make the row of a file that ended its process; its bytes are read here, for their sum, and not decoded.
+
+    Where it may pass, the row has no sum, like that of a file that cannot be opened: the next run tries it again.
+    """
+    data = b"" if error.may_pass else read(file.path, file.size_bytes, decoding)
+    sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) and data else ""
+    remedy = "the next run tries again" if error.may_pass else "move it away, or export it anew as PNG"
+    fault = Fault(FaultKind.UNREADABLE, f"{error}; {remedy}", is_deadly=True)
     none = normalise([])
     return Batch([], none.pixels, none.ink, [(SeenPage(file, 1, None, None, sha256, of=1), fault)], [])

@@ -8,7 +8,7 @@ What SQLite does not notice, a flipped byte in a value, the check sums of the ro
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +187,7 @@ class Ledger:
         self,
         found: Iterable[ImageFile | PassedOver],
         *,
-        young_ns: range = range(0),
+        young_ns: Callable[[], range] = lambda: range(0),
         retry_failed: bool = False,
         force: bool = False,
     ) -> Plan:
@@ -227,20 +227,23 @@ class Ledger:
             The answers that files had before, in the order of paths.
         """
         new = [page for page, is_new in zip(batch.pages, fresh, strict=True) if is_new]
-        observed: list[tuple[SeenPage, bytes | None, bytes | None, str | None, str | None]] = [
-            (page, row.tobytes(), ink.tobytes(), None, None)
+        observed: list[tuple[SeenPage, bool, bytes | None, bytes | None, str | None, str | None]] = [
+            (page, False, row.tobytes(), ink.tobytes(), None, None)
             for page, row, ink in zip(new, logits.astype(_FLOAT32), batch.ink[fresh].astype(_FLOAT32), strict=True)
         ]
-        observed += [(page, None, None, fault.kind.value, fault.detail) for page, fault in batch.faults]
+        observed += [
+            (page, fault.is_deadly, None, None, fault.kind.value, fault.detail) for page, fault in batch.faults
+        ]
         with self._database.transaction():
             ids = {file.path: self._observation(sha256, file.ending, pages) for file, sha256, pages in _files(batch)}
             waiting = [(encoded(path), number) for path, number in ids.items()]
             self._database.executemany("INSERT OR REPLACE INTO waiting VALUES (?, ?)", waiting)
             rows = []
-            for page, *rest in observed:
+            for page, is_deadly, *rest in observed:
                 row = (page.number, page.width, page.height, *rest)
-                rows.append((ids[page.file.path], *row, check_sum(self._condition.bundle, page.sha256, *row)))
-            self._database.executemany("INSERT OR IGNORE INTO pages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                row_sum = check_sum(self._condition.bundle, page.sha256, *row)
+                rows.append((ids[page.file.path], *row, row_sum, is_deadly))
+            self._database.executemany("INSERT OR IGNORE INTO pages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
             return self._take_in_whole_files()
 
     def _observation(self, sha256: str, ending: str, pages: int) -> int:
@@ -314,8 +317,7 @@ class Ledger:
 
     def published(self, report: Path) -> dict[str, tuple[str, ...]]:
         """Give what may stand at a report's path, by its sha256: the sources that it was made from."""
-        select = "SELECT sha256, sources FROM reports WHERE path = ?"
-        return {sha256: tuple(json.loads(text)) for sha256, text in self._database.execute(select, (bytes(report),))}
+        return published(self._database, report)
 
     def publish(self, report: Path, sha256: str, sources: Sequence[str], *, replaced: str) -> None:
         """Note what is about to stand at a report's path.
@@ -332,10 +334,24 @@ class Ledger:
             execute("INSERT OR REPLACE INTO reports (path, sha256, sources) VALUES (?, ?, ?)", row)
 
     def forget(self) -> None:
-        """Drop what was observed of bytes that no file has any more."""
+        """Drop what was observed of bytes that no file has any more.
+
+        Files that are gone stay known: people may still answer to them, and they may come back.
+        """
         with self._database.transaction():
             for table, column in (("pages", "observation"), ("observations", "id")):
                 self._database.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT observation FROM files)")
+
+
+def published(database: Database, report: Path) -> dict[str, tuple[str, ...]]:
+    """Read from a ledger's database what `Ledger.published` gives."""
+    select = "SELECT sha256, sources FROM reports WHERE path = ?"
+    with database.errors():
+        rows = database.execute(select, (bytes(report),)).fetchall()
+    try:
+        return {sha256: tuple(json.loads(sources)) for sha256, sources in rows}
+    except (ValueError, TypeError) as error:
+        raise database.damaged() from error
 
 
 def _files(batch: Batch) -> Iterator[tuple[ImageFile, str, int]]:

@@ -6,7 +6,9 @@ The lock is an flock on a hidden file beside the ledger, which stays there. It h
 import datetime
 import fcntl
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -51,7 +53,26 @@ def held(ledger: Path, *, wait_seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed(ledger: Path) -> Iterator[None]:
+def copied(ledger: Path) -> Iterator[Path]:
+    """Copy a ledger, as it is between two runs, into a folder that goes; give the copy's path.
+
+    Not even opening it for reading would leave it alone: SQLite mends what a killed run left.
+
+    Raises:
+        Locked: A run holds it.
+        StorageError: It cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="batchdigits-") as folder:
+        copy = Path(folder, "ledger")
+        with _undisturbed(ledger), storage_errors(ledger, verb="read"):
+            for suffix in ("", "-journal"):
+                if (original := Path(f"{os.path.realpath(ledger)}{suffix}")).exists():
+                    shutil.copyfile(original, f"{copy}{suffix}")
+        yield copy
+
+
+@contextmanager
+def _undisturbed(ledger: Path) -> Iterator[None]:
     """Keep other runs away without writing anything, as for a look at a ledger that may not exist.
 
     Raises:

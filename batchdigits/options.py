@@ -30,7 +30,7 @@ Ledger = Annotated[
     Path | None, typer.Option(help="What is known from run to run; without it, the first report's name + .ledger.")
 ]
 NoLedger = Annotated[bool, typer.Option("--no-ledger", help="Keep nothing for the next run.")]
-Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for another run that holds the ledger.")]
+Wait = Annotated[float, typer.Option(min=0, max=86_400, help="Seconds to wait for another run that holds the ledger.")]
 IfLocked = Annotated[
     settings.IfLocked, typer.Option(help="Where another run holds the ledger: end with code 75, or with 0.")
 ]

@@ -26,7 +26,7 @@ from batchdigits.errors import NoImages, StorageError, UsageError, shown
 from batchdigits.images import IMAGE_ENDINGS, discover, standing
 from batchdigits.isolation import one_by_one
 from batchdigits.ledger import Condition, Ledger, LostAnswer, Observations
-from batchdigits.locking import held
+from batchdigits.locking import copied, held
 from batchdigits.monitoring import Stopwatch, Summary
 from batchdigits.plan import Plan, Turn
 from batchdigits.predictor import Predictor
@@ -68,6 +68,7 @@ def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None
     digits: Counter[int] = Counter()
     place = _ledger_path(settings)
     folders = standing(settings.sources)
+    stop = stop or Stop()
     with ExitStack() as stack:
         if place:
             stack.enter_context(held(place, wait_seconds=settings.wait_seconds))
@@ -78,7 +79,7 @@ def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None
         with watch.stage("list"):
             plan = _plan(ledger, settling, place, settings)
         if plan.pending:
-            _observe(ledger, plan, settling, model, settings, watch, stop or Stop())
+            _observe(ledger, plan, settling, model, settings, watch, stop)
             ledger.forget()
         if standing(settings.sources) != folders:
             raise StorageError(_vanished(settings.sources))
@@ -89,7 +90,8 @@ def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None
                 about=_about(model, settings),
                 settings=settings.report,
                 stdout=stdout,
-                before=replacing(ledger, settings.sources) if place else None,
+                before=replacing(ledger, settings.sources, overwrite=settings.overwrite),
+                together=stop.patiently,
             )
         faulty = ledger.tell_faults()
         return Summary(
@@ -122,7 +124,7 @@ def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
     model = bundle.load(settings.model)
     place = _ledger_path(settings)
     with ExitStack() as stack:
-        copy = stack.enter_context(dryrun.copied(place)) if place else None
+        copy = stack.enter_context(copied(place)) if place else None
         ledger = stack.enter_context(Ledger(copy, _condition(model, settings)))
         if not settings.overwrite:
             check_sources(ledger, _files(settings), settings.sources)
@@ -160,6 +162,8 @@ def _plan(ledger: Ledger, settling: Settling, place: Path | None, settings: Pred
 def _ledger_path(settings: PredictSettings) -> Path | None:
     """Say where the ledger is; None where nothing is kept, as for standard output alone.
 
+    Unless it is named, it is beside the first report; or beside another one, where the reports were in another order.
+
     Raises:
         UsageError: A report has its name.
     """
@@ -168,7 +172,8 @@ def _ledger_path(settings: PredictSettings) -> Path | None:
         raise UsageError(message)
     if settings.no_ledger or settings.ledger:
         return settings.ledger
-    return next((beside(report) for report in _files(settings)), None)
+    places = [beside(report) for report in _files(settings)]
+    return next((place for place in places if place.exists()), places[0] if places else None)
 
 
 def _condition(model: Bundle, settings: PredictSettings) -> Condition:

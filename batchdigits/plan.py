@@ -1,13 +1,13 @@
 """What discovery finds in; out, what of it has to be read, in which turn, and why."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from itertools import islice
 
 from batchdigits.database import Database
-from batchdigits.errors import DECODER_DEATH, FaultKind
+from batchdigits.errors import FaultKind
 from batchdigits.images import ImageFile, PassedOver
 
 _IN_HAND = 512  # files that are marked as in hand at a time: those of the batches ahead, or little more
@@ -37,7 +37,7 @@ class Why(StrEnum):
     CONDITION = "condition"
     """It was read under another condition."""
     UNOPENED = "unopened"
-    """It could not be opened."""
+    """It could not be opened, or not be read for another reason that may pass."""
 
 
 _PENDING = f"""
@@ -52,8 +52,7 @@ SELECT
         WHEN whole.condition IS NOT :condition OR whole.ending != found.ending THEN '{Why.CONDITION}'
         ELSE '{Why.UNOPENED}' END AS why,
     CASE WHEN in_hand.path IS NOT NULL
-        OR EXISTS (SELECT 1 FROM pages
-            WHERE observation = whole.id AND fault IS NOT NULL AND detail LIKE '%{DECODER_DEATH}%')
+        OR EXISTS (SELECT 1 FROM pages WHERE observation = whole.id AND fault IS NOT NULL AND deadly)
         THEN {Turn.ALONE:d}
         WHEN found.mtime_ns BETWEEN :young AND :now THEN {Turn.YOUNG:d}
         ELSE {Turn.SETTLED:d} END AS turn
@@ -86,7 +85,7 @@ class Plan:
 
         What is recorded meanwhile changes nothing.
         """
-        columns = "path, name, size_bytes, mtime_ns, ending, device, inode, sha256, position"
+        columns = "path, name, size_bytes, mtime_ns, ending, inode, sha256, position"
         block = "FROM pending WHERE turn = ? AND position > ? ORDER BY position LIMIT ?"
         select = f"SELECT {columns} FROM (SELECT * {block}) JOIN found USING (path) ORDER BY position"
         last = 0
@@ -139,7 +138,7 @@ def plan(
     found: Iterable[ImageFile | PassedOver],
     *,
     condition: int,
-    young_ns: range = range(0),
+    young_ns: Callable[[], range] = lambda: range(0),
     retry_failed: bool = False,
     force: bool = False,
 ) -> Plan:
@@ -152,7 +151,8 @@ def plan(
         database: Open, with nothing found so far.
         found: All that the sources hold.
         condition: The id of the condition under which is observed now.
-        young_ns: Times of last change, in nanoseconds, of files whose turn comes last.
+        young_ns: Gives the times of last change, in nanoseconds, of files whose turn comes last; called when all are
+            found.
         retry_failed: Files with a fault are pending, too.
         force: All are.
     """
@@ -164,8 +164,8 @@ def plan(
             failed = "" if force else "AND id IN (SELECT observation FROM pages WHERE fault IS NOT NULL)"
             execute(f"UPDATE observations SET stale = 1 WHERE id IN {here} {failed}")
             execute("DELETE FROM told WHERE path IN (SELECT path FROM found)")
-        young, now = (young_ns[0], young_ns[-1]) if young_ns else (1, 0)
-        execute(_PENDING, {"condition": condition, "young": young, "now": now})
+        times = young_ns()
+        execute(_PENDING, {"condition": condition, "young": times.start, "now": times.stop - 1})
         here = "path IN (SELECT path FROM found) AND path NOT IN (SELECT path FROM pending)"
         execute(f"DELETE FROM in_hand WHERE {here}")
         (files,) = execute("SELECT count(*) FROM found").fetchone()
@@ -175,8 +175,8 @@ def plan(
 
 
 def _take_in(database: Database, found: Iterable[ImageFile | PassedOver]) -> None:
-    columns = "path, name, size_bytes, mtime_ns, ending, device, inode"
-    image = f"INSERT OR IGNORE INTO found ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    columns = "path, name, size_bytes, mtime_ns, ending, inode"
+    image = f"INSERT OR IGNORE INTO found ({columns}) VALUES (?, ?, ?, ?, ?, ?)"
     other = "INSERT INTO passed_over (path, reason) VALUES (?, ?)"
     found = iter(found)
     while chunk := list(islice(found, _CHUNK)):

@@ -6,10 +6,12 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from batchdigits.database import beside
+from batchdigits.corrections import ENDINGS
+from batchdigits.database import Database, beside
 from batchdigits.errors import UsageError, shown
 from batchdigits.files import file_sha256, fitting, storage_errors
-from batchdigits.ledger import Ledger
+from batchdigits.ledger import Ledger, published
+from batchdigits.locking import copied
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,7 @@ def check_sources(ledger: Ledger, reports: Sequence[Path], sources: Sequence[str
         UsageError: One was not.
     """
     for report in reports:
-        made_from = {known for known in ledger.published(_target(report)).values() if report.exists()}
+        made_from = {known for known in _published(ledger, _target(report)).values() if report.exists()}
         if made_from and _named(sources) not in made_from:
             others = ", ".join(map(shown, sorted(made_from)[0]))
             message = (
@@ -33,27 +35,46 @@ def check_sources(ledger: Ledger, reports: Sequence[Path], sources: Sequence[str
             raise UsageError(message)
 
 
-def replacing(ledger: Ledger, sources: Sequence[str]) -> Callable[[Path, Path], None]:
+def replacing(ledger: Ledger, sources: Sequence[str], *, overwrite: bool = False) -> Callable[[Path, Path], None]:
     """Make what has to happen before a report takes its name: for `files.atomic_write_all`.
 
-    A file that is not as the ledger published it is somebody's work: it is renamed.
+    A file that is not as a ledger published it is somebody's work: it is renamed. Where nothing is kept from run to
+    run, `overwrite` replaces it all the same.
     """
 
     def before(draft: Path, report: Path) -> None:
         stands = file_sha256(report) if report.exists() else ""
         comes = file_sha256(draft)
-        known = ledger.published(report)
+        known = _published(ledger, report) if stands else {}
         if stands != comes or known.get(comes) != _named(sources):
             ledger.publish(report, comes, _named(sources), replaced=stands)
-        if stands not in ("", comes, *known):
-            kept = report.with_name(fitting(report.stem, f".edited-{stands[:_HEX]}{report.suffix}"))
-            with storage_errors(kept):
-                _keep(report, kept)
-            why = "was edited since it was published" if known else "is not the work of this ledger"
-            how = _how_to_take_over(report, kept, ledger.path)
-            log.warning("%s %s; it is kept as %s.%s", shown(str(report)), why, shown(kept.name), how)
+        if stands in ("", comes, *known) or (overwrite and not ledger.path):
+            return
+        kept = report.with_name(fitting(report.stem, f".edited-{stands[:_HEX]}{report.suffix}"))
+        with storage_errors(kept):
+            _keep(report, kept)
+        if known:
+            why = "was edited since it was published"
+        elif ledger.path:
+            why = "is not the work of this ledger"
+        else:
+            why = "may be edited: without a ledger nobody knows (--overwrite replaces it)"
+        how = _how_to_take_over(report, kept, ledger.path)
+        log.warning("%s %s; it is kept as %s.%s", shown(str(report)), why, shown(kept.name), how)
 
     return before
+
+
+def _published(ledger: Ledger, report: Path) -> dict[str, tuple[str, ...]]:
+    """Give what may stand at a report's path, by its sha256, and its sources.
+
+    Where this ledger knows nothing of it, the one beside it may.
+    """
+    known, other = ledger.published(report), beside(report)
+    if known or not other.exists() or (ledger.path and ledger.path.resolve() == other.resolve()):
+        return known
+    with copied(other) as copy, Database(copy) as database:
+        return published(database, report)
 
 
 def _keep(report: Path, kept: Path) -> None:
@@ -68,10 +89,10 @@ def _keep(report: Path, kept: Path) -> None:
 
 def _how_to_take_over(report: Path, kept: Path, ledger: Path | None) -> str:
     """Say what command reads the answers in an edited report, where one does."""
-    if ledger is None or report.suffix.lower() != ".csv":
+    place = Path(os.path.realpath(ledger or beside(report)))
+    if not place.exists() or report.suffix.lower() not in ENDINGS:
         return ""
     command = f"batchdigits correct {_quoted(report)} {_quoted(kept)}"
-    place = Path(os.path.realpath(ledger))
     if place != beside(report):
         command += f" --ledger {_quoted(place)}"
     return f" Take the answers in its column corrected over with: {command}"

@@ -23,13 +23,15 @@ class Settling:
             settle_seconds: Age from which a file counts as settled; 0 takes every file for that.
         """
         self.seconds = settle_seconds
-        self._now_ns = time.time_ns()
-        self._now = time.monotonic()  # to wait by, for the clock may be set meanwhile
-        oldest_ns = self._now_ns - round(settle_seconds * _NS) + 1
-        self.young_ns = range(oldest_ns, self._now_ns + 1) if settle_seconds else range(0)
-        """The times of last change that make a file young."""
+        self._began_ns = time.time_ns()
+        self._began = time.monotonic()  # to wait by, for the clock may be set meanwhile
         self.waited = 0.0
         """Seconds that were spent in waiting so far."""
+
+    def young_ns(self) -> range:
+        """Give the times of last change that make a file young; those until now, since files come while others go."""
+        oldest_ns = self._began_ns - round(self.seconds * _NS) + 1
+        return range(oldest_ns, time.time_ns() + 1) if self.seconds else range(0)
 
     def settled(self, files: Iterable[ImageFile], defer: Callable[[list[ImageFile]], None]) -> Iterator[ImageFile]:
         """Wait until each file is no longer young; others pass at once.
@@ -43,10 +45,10 @@ class Settling:
         """
         changed = []
         for file in files:
-            if file.mtime_ns not in self.young_ns:
+            if file.mtime_ns not in self.young_ns():
                 yield file
                 continue
-            age = (self._now_ns - file.mtime_ns) / _NS + time.monotonic() - self._now
+            age = (self._began_ns - file.mtime_ns) / _NS + time.monotonic() - self._began
             wait = max(0.0, self.seconds - age)
             time.sleep(wait)
             self.waited += wait

@@ -2,12 +2,15 @@
 
 All but the model is the real program in a process of its own, which starts in a second and needs no TensorFlow.
 `CRASH_ON` names files by the SHA-256 of their bytes: decoding one kills the process, as a fault in a codec would.
+`SLOW` names a file that gets a byte for each file that is decoded, which then takes ten milliseconds longer.
 Worker processes import this module again as their main one, so that it kills them, too.
 """
 
 import hashlib
 import os
 import signal
+import time
+from pathlib import Path
 
 from batchdigits import batches, cli, pipeline
 from batchdigits.decoding import Page, decode
@@ -16,14 +19,18 @@ from batchdigits.settings import DecodingSettings
 from tests.standins import StandIn
 
 
-def crash_or_decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Page | Fault]:
+def misbehave_and_decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Page | Fault]:
     if hashlib.sha256(data).hexdigest() in os.environ.get("CRASH_ON", "").split():
         os.kill(os.getpid(), signal.SIGSEGV)
+    if "SLOW" in os.environ:
+        with Path(os.environ["SLOW"]).open("ab") as count:
+            count.write(b".")
+        time.sleep(0.01)
     return decode(data, settings, ending)
 
 
 pipeline.Predictor = StandIn
-batches.decode = crash_or_decode
+batches.decode = misbehave_and_decode
 
 if __name__ == "__main__":
     cli.main()

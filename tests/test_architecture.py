@@ -21,7 +21,7 @@ LEAVES = {"errors", "settings", "files"}  # anyone may import them
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),  # batchdigits/__init__.py
     "__main__": {"cli"},
-    "cli": {"console", "options", "stopping", "pipeline", "explain", "corrections", "schedule", "training"},
+    "cli": {"console", "options", "stopping", "pipeline", "explain", "corrections", "schedule", "reports", "training"},
     "console": {"monitoring"},
     "options": {"console"},
     "schedule": set(),
@@ -53,8 +53,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "answers": {"database"},
     "corrections": {"answers", "database", "locking", "reports"},  # of reports, how CSV spells text
     "database": set(),
-    "publication": {"ledger", "database"},
-    "dryrun": {"plan", "locking"},
+    "publication": {"ledger", "database", "locking", "corrections"},
+    "dryrun": {"plan", "reports"},
     "settling": {"images", "batches"},
     "isolation": {"images", "batches", "decoding", "normalisation"},
     "selection": set(),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from batchdigits import batches as module
 from batchdigits.batches import Batch, SeenPage, Workers, batches
 from batchdigits.decoding import Page, decode
-from batchdigits.errors import BatchDigitsError, Fault, FaultKind
+from batchdigits.errors import BatchDigitsError, Fault, FaultKind, Interrupted, Terminated
 from batchdigits.images import ImageFile, discover
 from batchdigits.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
@@ -437,3 +437,22 @@ def test_worker_processes_end_with_a_parent_that_was_killed(tmp_path: Path) -> N
     while any(Path("/proc", child).exists() for child in children):
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("error", [Interrupted, Terminated])
+def test_a_run_that_is_asked_to_end_gets_what_is_finished_as_a_short_batch(
+    known: list[Known], error: type[BatchDigitsError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK_FILES", 4)
+    files = [document.file for document in known]
+
+    def asked_to_end() -> Iterator[ImageFile]:
+        yield from files[:16]
+        time.sleep(0.5)  # the workers finish what they have
+        raise error
+
+    found = []
+    with pytest.raises(error):
+        found.extend(batches_of(asked_to_end(), size=1000))
+    assert [page.file for page in found[0].pages] == files[:16]
+    assert len(found) == 1

@@ -271,6 +271,8 @@ def test_an_image_a_bundle_and_a_job_file_that_may_not_be_read_are_named(scans: 
         (["--threshold", "1.5"], ["--threshold", "1"]),
         (["--threshold", "nan"], ["--threshold"]),
         (["--batch-size", "0"], ["--batch-size"]),
+        (["--wait", "inf"], ["--wait", "86400"]),
+        (["--settle", "nan"], ["--settle"]),
         (["--csv-dialect", "lotus"], ["--csv-dialect", "excel-eu"]),
     ],
 )
@@ -298,7 +300,8 @@ def test_a_command_that_is_incomplete_or_unknown_is_a_usage_error(arguments: lis
         ("predict", "threshold = ", "is not TOML"),
         ("predict", 'threshold = "high"', "--threshold"),
         ("predict", "threshold = 7", "--threshold"),
-        ("predict", 'output = "report.csv"', "--output"),
+        ("predict", 'output = "report.csv"', 'gives output as one text; expected a list: output = ["report.csv"]'),
+        ("predict", 'sources = "scans"', 'expected a list: sources = ["scans"]'),
     ],
 )
 def test_a_job_file_that_makes_no_sense_is_a_usage_error(

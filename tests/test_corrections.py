@@ -8,7 +8,10 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -289,9 +292,9 @@ def test_what_is_no_table_of_answers_is_refused(report: Path, text: bytes, expec
     assert len(message) < 1000
 
 
-@pytest.mark.parametrize("name", ["answers.xlsx", "answers", "answers.csv.zip"])
+@pytest.mark.parametrize("name", ["answers.ods", "answers", "answers.csv.zip"])
 def test_another_ending_is_refused_before_anything_is_opened(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match=rf"{name} do not end in \.csv; save the table as CSV"):
+    with pytest.raises(UsageError, match=rf"{name} is unknown; save the table as one of \.csv, \.parquet"):
         correct(tmp_path / "report.csv", tmp_path / name, ledger=None, time=NOW)
     assert names(tmp_path) == []
 
@@ -444,8 +447,41 @@ def test_the_command_knows_the_default_ledger_by_whatever_path(
     assert "--ledger" not in advice(Path("link/a.csv"), Path("link/a.csv.ledger"), caplog)
 
 
-@pytest.mark.parametrize(("name", "ledger"), [("a.parquet", "a.parquet.ledger"), ("a.csv", None)])
-def test_where_no_command_can_take_answers_over_none_is_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, ledger: str | None
+def test_where_no_ledger_can_take_answers_over_no_command_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert advice(tmp_path / name, tmp_path / ledger if ledger else None, caplog) == ""
+    assert advice(tmp_path / "a.csv", None, caplog) == ""
+
+
+def parquet(report: Path, columns: dict[str, Any]) -> Path:
+    path = report.with_name("answers.parquet")
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_answers_are_taken_from_parquet_however_it_types_them(report: Path) -> None:
+    keys = PAGES[:5]
+    columns = {
+        "path": ["a.tif"] * 5,
+        "page": pa.array([number for _, number in keys], pa.int32()),
+        "sha256": [sha256 for sha256, _ in keys],
+        "corrected": [None, "7", "x", "", "0"],
+        "digit": [1] * 5,
+    }
+    correct(report, parquet(report, columns), ledger=None, time=NOW)
+    assert kept(report) == {keys[1]: "7", keys[2]: "x", keys[4]: "0"}
+    columns["corrected"] = [float("nan"), 3.0, None, 4.0, 5.0]
+    correct(report, parquet(report, columns), ledger=None, time=NOW)
+    assert kept(report) == {keys[1]: "3", keys[2]: "x", keys[3]: "4", keys[4]: "5"}
+
+
+def test_what_is_no_parquet_table_of_answers_is_refused(report: Path) -> None:
+    with pytest.raises(UsageError, match="has no column sha256; expected path, page, sha256, corrected"):
+        correct(report, parquet(report, {"path": ["a"], "page": [1], "corrected": ["7"]}), ledger=None, time=NOW)
+    report.with_name("answers.parquet").write_bytes(b"no table")
+    with pytest.raises(UsageError, match=r"answers\.parquet is no Parquet file .*; save it anew"):
+        correct(report, report.with_name("answers.parquet"), ledger=None, time=NOW)
+    wrong = parquet(report, {"path": ["a"], "page": [1], "sha256": ["ab" * 32], "corrected": [12]})
+    with pytest.raises(UsageError, match="line 1, a, page 1: «12» is no answer"):
+        correct(report, wrong, ledger=None, time=NOW)
+    assert kept(report) == {}

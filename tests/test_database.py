@@ -27,20 +27,20 @@ def schema(path: Path) -> list[tuple[str, str]]:
 
 def made_by_version(version: int, path: Path) -> None:
     """Make a ledger as an older version of this program did, with what it knew of two files."""
-    files = [image("a.png"), image("b.png")]
-    a_run(path, files)
-    tables = {name for name, _ in schema(path)}
-    with closing(sqlite3.connect(":memory:")) as older:
-        for statements in module._MIGRATIONS[:version]:
-            older.executescript(statements)
-        known = {name for (name,) in older.execute("SELECT name FROM sqlite_master")}
+    newer = path.with_name("newer")
+    a_run(newer, [image("a.png"), image("b.png")])
     with closing(sqlite3.connect(path)) as database:
-        for name in tables - known:
-            kind = database.execute("SELECT type FROM sqlite_master WHERE name = ?", (name,)).fetchone()
-            if kind:  # an index goes with its table
-                database.execute(f"DROP {kind[0]} {name}")
+        for statements in module._MIGRATIONS[:version]:
+            database.executescript(statements)
+        database.execute("ATTACH ? AS newer", (str(newer),))
+        tables = database.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            columns = ", ".join(name for _, name, *_ in database.execute(f"PRAGMA main.table_info({table})"))
+            database.execute(f"DELETE FROM main.{table}")
+            database.execute(f"INSERT INTO main.{table} SELECT {columns} FROM newer.{table}")
         database.execute(f"PRAGMA user_version = {version}")
         database.commit()
+    newer.unlink()
 
 
 DIE_HALFWAY = """

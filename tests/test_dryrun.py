@@ -170,3 +170,11 @@ def test_it_ends_as_the_run_would(folder: Path, model: Bundle, tmp_path: Path) -
 def test_it_looks_at_no_ledger_where_none_is_wanted(folder: Path, model: Bundle) -> None:
     run(folder, model)
     assert [what for what, *_ in told(folder, model, no_ledger=True)[0]] == ["new"] * 4 + ["passed over"]
+
+
+def test_a_reader_that_leaves_early_is_no_trouble(folder: Path, model: Bundle) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as stdout:
+        line = pipeline.preview(settings_of(folder, model), stdout=stdout)
+    assert "4 images found" in line

@@ -4,6 +4,8 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -238,3 +240,19 @@ def test_the_draft_of_a_killed_run_goes_with_the_next_one_and_that_of_a_living_r
         handle.write(b"and again")
     assert names(tmp_path) == ["report.csv"]
     assert report.read_bytes() == b"and again"
+
+
+def test_files_take_their_names_together_in_what_the_caller_gives(tmp_path: Path) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    seen = []
+
+    @contextmanager
+    def together() -> Iterator[None]:
+        seen.append(sorted(path.name for path in paths if path.exists()))
+        yield
+        seen.append(sorted(path.name for path in paths if path.exists()))
+
+    with atomic_write_all(paths, together=together) as handles:
+        for handle in handles:
+            handle.write(b"new")
+    assert seen == [[], ["a", "b"]]

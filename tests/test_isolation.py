@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from batchdigits import batches, isolation
 from batchdigits.batches import Batch, Workers
 from batchdigits.batches import batches as batches_of
-from batchdigits.errors import FaultKind
+from batchdigits.errors import DecoderDied, FaultKind
 from batchdigits.images import ImageFile, discover
 from batchdigits.isolation import one_by_one
 from batchdigits.settings import DecodingSettings, NormalisationSettings
@@ -28,6 +29,8 @@ def misbehave(files: list[batches.Asked], *settings: object) -> batches.Observed
     name = Path(files[0][0]).name
     if name.startswith("crash"):
         os.kill(os.getpid(), signal.SIGSEGV)
+    if name.startswith("lost"):
+        os.kill(os.getpid(), signal.SIGKILL)
     if name.startswith("exit"):
         os._exit(7)
     if name.startswith("hang"):
@@ -45,7 +48,9 @@ def answer(*arguments: object) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for number, name in enumerate(("a.png", "crash.png", "b.png", "exit.png", "hang.png", "raise.png", "z.png")):
+    for number, name in enumerate(
+        ("a.png", "crash.png", "b.png", "exit.png", "hang.png", "lost.png", "raise.png", "z.png")
+    ):
         write_png(tmp_path / name, digits(60)[number])
     write_tiff(tmp_path / "c.tif", list(digits(60)[10:13]))
     return tmp_path
@@ -73,20 +78,26 @@ def _misbehaving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("_misbehaving")
 def test_each_kind_of_death_is_one_fault_that_says_so_and_costs_no_other_file(folder: Path) -> None:
     found = observed(folder)
+    exported, again = (
+        "; move it away, or export it anew as PNG",
+        ", perhaps for want of memory; the next run tries again",
+    )
     expected = {
-        "crash.png": "crashes its decoder (SIGSEGV)",
-        "exit.png": "crashes its decoder (exit code 7)",
-        "hang.png": "takes its decoder longer than 8 seconds",
-        "raise.png": "crashes its decoder (exit code 1)",
+        "crash.png": f"crashes its decoder (SIGSEGV){exported}",
+        "exit.png": f"its decoder was ended (exit code 7){again}",
+        "hang.png": f"takes its decoder longer than 8 seconds{exported}",
+        "lost.png": f"its decoder was ended (SIGKILL){again}",
+        "raise.png": f"its decoder was ended (exit code 1){again}",
     }
     for name, batch in found.items():
         if name not in expected:
             assert len(batch.pages) == (3 if name == "c.tif" else 1)
             continue
         [(page, fault)] = batch.faults
-        assert (fault.kind, page.number, page.of) == (FaultKind.UNREADABLE, 1, 1)
-        assert fault.detail == f"{expected[name]}; move it away, or export it anew as PNG"
-        assert page.sha256 == hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        assert (fault.kind, fault.is_deadly, page.number, page.of) == (FaultKind.UNREADABLE, True, 1, 1)
+        assert fault.detail == expected[name]
+        sha256 = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        assert page.sha256 == ("" if fault.detail.endswith(again) else sha256)
     assert multiprocessing.active_children() == []
 
 
@@ -97,6 +108,18 @@ def test_files_that_do_no_harm_are_observed_as_by_the_workers(folder: Path) -> N
     assert [page for batch in alone for page in batch.pages] == together.pages
     assert (np.concatenate([batch.pixels for batch in alone]) == together.pixels).all()
     assert (np.concatenate([batch.ink for batch in alone]) == together.ink).all()
+    assert multiprocessing.active_children() == []
+
+
+def end(*_: object) -> None:
+    """Run a child that ends before it has said a word."""
+    sys.exit(1)
+
+
+def test_a_process_that_cannot_start_is_no_fault_of_any_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "_answer", end)
+    with pytest.raises(DecoderDied, match="cannot start: memory is short, or a script calls"):
+        list(one_by_one(files(folder), **SETTINGS))  # type: ignore[arg-type]
     assert multiprocessing.active_children() == []
 
 
@@ -121,4 +144,4 @@ def test_what_was_observed_elsewhere_stands_in_the_first_batches(folder: Path) -
     assert [page.file.name for batch in found for page in batch.pages if page.number == 1] == [
         file.name for file in files(folder)
     ]
-    assert [len(batch.pages) for batch in found] == [4, 4, 2]
+    assert [len(batch.pages) for batch in found] == [4, 4, 3]

@@ -4,6 +4,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,6 @@ def image(name: str = "a.png", *, path: str | None = None, **changes: Any) -> Im
         "size_bytes": 5,
         "mtime_ns": 7,
         "ending": ".png",
-        "device": 3,
         "inode": 9,
     }
     return ImageFile(**{**fields, **changes})
@@ -410,9 +410,9 @@ def test_a_file_that_crashes_its_decoder_after_a_killed_run_saw_some_pages_has_a
         assert whole(ledger).faults == [fault[1]]
 
 
-def with_a_fault(path: Path, *, sha256: str, detail: str = "cut") -> tuple[ImageFile, ImageFile]:
+def with_a_fault(path: Path, *, sha256: str, is_deadly: bool = False) -> tuple[ImageFile, ImageFile]:
     good, bad = image("a.png"), image("b.png")
-    fault = (seen(bad, sha256=sha256), Fault(FaultKind.UNREADABLE, detail))
+    fault = (seen(bad, sha256=sha256), Fault(FaultKind.UNREADABLE, "cut", is_deadly=is_deadly))
     with ledger_at(path) as ledger:
         ledger.plan([good, bad])
         record(ledger, batch_of([seen(good)], [fault]))
@@ -712,3 +712,24 @@ def test_a_damaged_ledger_is_never_silently_wrong(path: Path, seed: int) -> None
         data[rng.integers(len(data))] ^= int(rng.integers(1, 256))
     path.write_bytes(data)
     assert seen_in(path, files) in (None, expected)
+
+
+@pytest.mark.parametrize("sources", ["'[half'", "NULL + 1", "5"])
+def test_damage_in_what_was_published_is_damage(path: Path, sources: str) -> None:
+    report = path.with_name("report.csv")
+    with ledger_at(path) as ledger:
+        ledger.publish(report, "ab" * 32, ["/scans"], replaced="")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA writable_schema = 1")
+        database.execute("UPDATE sqlite_master SET sql = replace(sql, 'sources TEXT NOT NULL', 'sources TEXT')")
+        database.commit()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"UPDATE reports SET sources = {sources}")
+        database.commit()
+    with ledger_at(path) as ledger, pytest.raises(StorageError, match="is damaged"):
+        ledger.published(report)
+
+
+def test_an_error_of_sqlite_that_nobody_caught_is_told_as_the_ledger_s(path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be used"), ledger_at(path) as ledger:
+        ledger._database.execute("SELECT * FROM nothing")

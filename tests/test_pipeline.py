@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -25,13 +26,15 @@ from batchdigits.bundle import Bundle
 from batchdigits.corrections import correct
 from batchdigits.database import Database
 from batchdigits.decisions import decide, probabilities
-from batchdigits.errors import BundleError, FaultKind, NoImages, StorageError, UsageError
+from batchdigits.errors import BundleError, FaultKind, NoImages, StorageError, Terminated, UsageError
+from batchdigits.files import file_sha256
 from batchdigits.images import ImageFile
 from batchdigits.ledger import LostAnswer
 from batchdigits.monitoring import Summary
 from batchdigits.normalisation import InkImages, normalise
 from batchdigits.predictor import Logits
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings, ReportSettings
+from batchdigits.stopping import Stop
 from tests.digits import digits, on_page, one_of_each, write_png, write_tiff
 from tests.disks import names
 from tests.standins import StandIn, bundle_in, decoding_threads, logits_of
@@ -94,6 +97,7 @@ def run(
     *sources: Path | str,
     outputs: tuple[Path | str, ...] = ("-",),
     stdout: io.BytesIO | None = None,
+    stop: Stop | None = None,
     **options: Any,
 ) -> Summary:
     chosen = PredictSettings(
@@ -101,7 +105,7 @@ def run(
         outputs=tuple(str(output) for output in outputs),
         **{"model": model.directory, "settle_seconds": 0.0, **options},
     )
-    return pipeline.run(chosen, stdout=stdout or io.BytesIO())
+    return pipeline.run(chosen, stdout=stdout or io.BytesIO(), stop=stop)
 
 
 def reports_in(folder: Path) -> list[str]:
@@ -944,15 +948,73 @@ def test_a_file_whose_bytes_changed_loses_its_answer_with_one_message(
     assert {path for (path, _), row in rows.items() if row["corrected"]} == {"B.png"}
 
 
-def test_without_a_ledger_nothing_is_known_of_edits_and_the_report_is_replaced(
+def test_without_a_ledger_a_report_that_may_be_edited_is_kept_unless_it_may_be_overwritten(
     growing: Path, model: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     report = tmp_path / "report.csv"
-    for name in ("B.png", "a.png"):
-        run(model, growing, outputs=(report,), no_ledger=True)
-        (growing / name).unlink()
-    assert reports_in(tmp_path) == ["growing", "report.csv"]
-    assert caplog.messages == []
+    run(model, growing, outputs=(report,), no_ledger=True)
+    run(model, growing, outputs=(report,), no_ledger=True)  # it is what it would be
+    assert (reports_in(tmp_path), caplog.messages) == (["growing", "report.csv"], [])
+    report.write_text("edited")
+    run(model, growing, outputs=(report,), no_ledger=True)
+    assert [path.read_text() for path in tmp_path.glob("*.edited-*")] == ["edited"]
+    assert "without a ledger nobody knows (--overwrite replaces it)" in caplog.messages[-1]
+    assert "batchdigits correct" not in caplog.messages[-1]
+    report.write_text("edited again")
+    run(model, growing, outputs=(report,), no_ledger=True, overwrite=True)
+    assert len([*tmp_path.glob("*.edited-*")]) == len(caplog.messages) == 1
+    assert report.read_bytes() == predicted(model, growing)
+
+
+@pytest.mark.parametrize("how", [{"no_ledger": True}, {"ledger": "another"}])
+def test_a_run_without_the_ledger_beside_a_report_heeds_what_that_knows_of_it(
+    growing: Path, model: Bundle, tmp_path: Path, how: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    if "ledger" in how:
+        how = {"ledger": tmp_path / "another"}
+    report, ledger = tmp_path / "report.csv", tmp_path / "report.csv.ledger"
+    run(model, growing, outputs=(report,))
+    before = ledger.read_bytes()
+    (growing / "B.png").unlink()
+    run(model, growing, outputs=(report,), **how)  # it stands as it was published: nothing is lost
+    assert (list(tmp_path.glob("*.edited-*")), caplog.messages) == ([], [])
+    assert report.read_bytes() == predicted(model, growing)
+    (tmp_path / "another").unlink(missing_ok=True)
+    with pytest.raises(UsageError, match="was made from other sources"):
+        run(model, growing / "many", outputs=(report,), **how)
+    report.write_text("edited")
+    run(model, growing, outputs=(report,), **how)
+    assert [path.read_text() for path in tmp_path.glob("*.edited-*")] == ["edited"]
+    assert ledger.read_bytes() == before
+
+
+def test_reports_in_another_order_keep_their_ledger(growing: Path, model: Bundle, tmp_path: Path) -> None:
+    reports = (tmp_path / "a.csv", tmp_path / "b.parquet")
+    run(model, growing, outputs=reports)
+    assert run(model, growing, outputs=reports[::-1]).pending == 0
+    assert [name for name in names(tmp_path) if name.endswith(".ledger")] == ["a.csv.ledger"]
+
+
+def test_a_signal_among_the_renames_lets_all_reports_be_of_one_run(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = (tmp_path / "a.csv", tmp_path / "b.parquet")
+    run(model, growing, outputs=reports)
+    old = [file_sha256(report) for report in reports]
+    (growing / "B.png").unlink()
+    rename, asked = Path.replace, []
+
+    def ask_to_end_and_rename(path: Path, target: Path) -> Path:
+        if not asked:
+            asked.append(os.kill(os.getpid(), signal.SIGTERM))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", ask_to_end_and_rename)
+    with Stop() as stop, pytest.raises(Terminated):
+        run(model, growing, outputs=reports, stop=stop)
+    assert [file_sha256(report) == before for report, before in zip(reports, old, strict=True)] == [False, False]
+    assert run(model, growing, outputs=reports).pending == 0
+    assert list(tmp_path.glob("*.edited-*")) == []
 
 
 def test_after_a_damaged_ledger_was_moved_away_the_answers_in_the_report_are_kept(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batchdigits.errors import DECODER_DEATH, DecoderDied, NoImages, StorageError, Terminated
+from batchdigits.errors import DecoderDied, Fault, FaultKind, NoImages, StorageError, Terminated
 from batchdigits.images import PassedOver
 from batchdigits.ledger import Condition
 from batchdigits.plan import Turn, Why
@@ -45,7 +45,7 @@ def test_young_files_come_last_and_each_file_has_one_turn() -> None:
     files = [image("a.png", mtime_ns=12), image("b.png", mtime_ns=9), image("c.png", mtime_ns=10)]
     files += [image("d.png", mtime_ns=11), image("e.png", mtime_ns=13)]
     with ledger_at() as ledger:
-        plan = ledger.plan(files, young_ns=range(10, 13))
+        plan = ledger.plan(files, young_ns=lambda: range(10, 13))
         turns = {turn: [file.name for file in plan.in_turn(turn)] for turn in Turn}
     assert turns == {Turn.ALONE: [], Turn.SETTLED: ["b.png", "e.png"], Turn.YOUNG: ["a.png", "c.png", "d.png"]}
 
@@ -97,13 +97,23 @@ def test_a_suspect_that_a_run_over_another_folder_does_not_find_stays_one(path: 
 
 
 def test_a_file_that_crashed_its_decoder_is_read_by_itself_whenever_it_is_read_again(path: Path) -> None:
-    with_a_fault(path, sha256="12" * 32, detail=f"crashes {DECODER_DEATH} (SIGSEGV)")
+    with_a_fault(path, sha256="12" * 32, is_deadly=True)
     with ledger_at(path) as ledger:
         plan = ledger.plan([image("a.png"), image("b.png")], retry_failed=True)
         assert list(plan.todo()) == [("/folder/b.png", Turn.ALONE, "asked")]
     with ledger_at(path, Condition(bundle="cd" * 32, others=HERE.others)) as ledger:
         plan = ledger.plan([image("a.png"), image("b.png", size_bytes=6)])
         assert [turn for _, turn, _ in plan.todo()] == [Turn.SETTLED, Turn.ALONE]
+
+
+def test_a_file_that_was_lost_for_want_of_memory_is_tried_by_itself_in_every_run(path: Path) -> None:
+    with_a_fault(path, sha256="", is_deadly=True)
+    for _ in range(2):
+        with ledger_at(path) as ledger:
+            plan = ledger.plan([image("a.png"), image("b.png")])
+            assert list(plan.todo()) == [("/folder/b.png", Turn.ALONE, "unopened")]
+            fault = Fault(FaultKind.UNREADABLE, "again", is_deadly=True)
+            record(ledger, batch_of([], [(seen(file, sha256=""), fault) for file in plan.in_turn(Turn.ALONE)]))
 
 
 # ---- why -------------------------------------------------------------------------------------------------------------

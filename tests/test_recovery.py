@@ -17,7 +17,7 @@ import pytest
 from batchdigits.batches import FILES_FOR_PROCESSES
 from batchdigits.files import file_sha256
 from batchdigits.locking import held
-from tests.commands import BATCHDIGITS, CHECKOUT, PATIENCE, Result, batchdigits, run
+from tests.commands import BATCHDIGITS, CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 from tests.digits import digits, write_png
 
 FILES = 600
@@ -90,6 +90,26 @@ def test_a_signal_keeps_what_was_finished_and_the_next_run_goes_on(
     assert again.code == 0
     assert f"{FILES - kept} of them new or changed" in again.message
     assert report.read_bytes() == expected
+
+
+def test_a_limit_of_time_that_is_shorter_than_a_batch_lets_every_run_finish_something(
+    folder: Path, report: Path
+) -> None:
+    count = report.with_name("count")
+    command = [sys.executable, "-m", "tests.standin_command", "predict", folder, "-o", report, "--batch-size", "2000"]
+    before = 0
+    for _ in range(2):
+        count.write_bytes(b"")
+        run = subprocess.Popen(
+            list(map(str, command)), cwd=CHECKOUT, env=environment({"SLOW": count}), stderr=subprocess.DEVNULL
+        )
+        while run.poll() is None and count.stat().st_size < FILES - before - 20:
+            time.sleep(0.01)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(timeout=PATIENCE) == 143
+        assert known(report) > before
+        before = known(report)
+    assert before < FILES
 
 
 @pytest.fixture(params=[1, 160, 320])

@@ -336,6 +336,7 @@ def refused(*arguments: str | bytes | Path, cwd: Path) -> Result:
         ("--nightly scans -o a.csv --dry-run", "With --dry-run nothing is read"),
         ("--nightly -o a.csv --show-config", "With --show-config nothing is read"),
         ("--nightly scans -o a\nb.csv", "a\\x0ab.csv holds a line break"),
+        ("--nightly scans -o a.xls", "The ending of the report a.xls is unknown; use one of .csv, .parquet"),
     ],
 )
 def test_what_cannot_be_scheduled_is_one_sentence_and_exit_2(arguments: str, message: str, tmp_path: Path) -> None:
@@ -356,6 +357,12 @@ def test_what_predict_would_not_take_is_told_before_the_scheduler_finds_out(
     arguments: str, message: str, tmp_path: Path
 ) -> None:
     assert message in refused(*arguments.split(), cwd=tmp_path).stderr
+
+
+def test_a_report_that_could_not_be_written_is_told_too(tmp_path: Path) -> None:
+    result = batchdigits("schedule", "--nightly", "scans", "-o", "nowhere/a.csv", cwd=tmp_path)
+    assert (result.code, result.stdout) == (5, "")
+    assert "The folder of the report nowhere/a.csv does not exist" in result.message
 
 
 def test_a_line_is_printed_without_a_library_of_the_trade() -> None:

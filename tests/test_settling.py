@@ -52,7 +52,14 @@ def written(path: Path, *, age: float = 0.0) -> ImageFile:
 def test_a_file_is_young_while_its_age_is_less_than_the_limit_and_never_negative(age_ns: int, settle: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "time", Clock())
-        assert (NOW_NS - age_ns in Settling(settle).young_ns) == (0 <= age_ns < settle * 1e9)
+        assert (NOW_NS - age_ns in Settling(settle).young_ns()) == (0 <= age_ns < settle * 1e9)
+
+
+def test_a_file_that_comes_while_others_are_listed_is_young_too(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    settling = Settling(2.0)
+    monkeypatch.setattr(clock, "time_ns", lambda: NOW_NS + 5_000_000_000)
+    assert NOW_NS + 4_000_000_000 in settling.young_ns()
+    assert NOW_NS + 5_000_000_001 not in settling.young_ns()
 
 
 def test_the_run_waits_until_a_young_file_has_come_of_age_and_no_longer(tmp_path: Path, clock: Clock) -> None:

@@ -6,7 +6,7 @@
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -18,7 +18,7 @@ from batchdigits.reports.parquet import ParquetReport
 from batchdigits.reports.schema import About, Rows
 from batchdigits.settings import ReportSettings
 
-__all__ = ["ENDINGS", "STDOUT", "About", "Rows", "check_outputs", "publish"]
+__all__ = ["ENDINGS", "STDOUT", "About", "Pipe", "Rows", "check_outputs", "publish"]
 
 
 class Report(Protocol):
@@ -80,6 +80,7 @@ def publish(
     settings: ReportSettings,
     stdout: BinaryIO,
     before: Callable[[Path, Path], None] | None = None,
+    together: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Write the rows into all reports at once, going through them a single time.
 
@@ -94,17 +95,18 @@ def publish(
         settings: How rows are written.
         stdout: Where the output `-` goes; its bytes are flushed, and it stays open.
         before: Called before a file takes its name, as by `files.atomic_write_all`.
+        together: What the files take their names in, as there.
 
     Raises:
         StorageError: A report could not be written.
     """
     paths = [Path(output) for output in outputs if output != STDOUT]
-    with atomic_write_all(paths, before=before) as handles, ExitStack() as reports:
+    with atomic_write_all(paths, before=before, together=together) as handles, ExitStack() as reports:
         writers = [
             reports.enter_context(ENDINGS[path.suffix.lower()](handle, about, settings))
             for path, handle in zip(paths, handles, strict=True)
         ]
-        pipe = _Pipe(stdout)
+        pipe = Pipe(stdout)
         if STDOUT in outputs:
             writers.append(reports.enter_context(CsvReport(pipe, about, settings)))
         for rows in chunks:
@@ -114,10 +116,11 @@ def publish(
                 break  # nobody is left to write for
 
 
-class _Pipe:
+class Pipe:
     """Standard output as a report: taken up to the moment that its reader leaves."""
 
     def __init__(self, stdout: BinaryIO) -> None:
+        """Take a stream that stays open."""
         self.abandoned = False
         self._stdout = stdout
 

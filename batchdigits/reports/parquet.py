@@ -5,13 +5,15 @@ The bytes depend on the rows and on `About` alone: neither on the clock nor on h
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
 from batchdigits.decisions import DIGITS, Status
-from batchdigits.errors import StorageError, shown
+from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
 from batchdigits.settings import ReportSettings
 
@@ -98,6 +100,35 @@ class ParquetReport:
         if found != self._rows:
             message = f"{shown(self._handle.name)} holds {found} rows of {self._rows} after writing; check the disk."
             raise StorageError(message)
+
+
+def text_columns(path: Path, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Read some columns of a Parquet file as text, row by row; a null is empty, and a whole number has no point.
+
+    Raises:
+        UsageError: It is no Parquet file, or lacks a column.
+        OSError: It cannot be read.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            if missing := [name for name in names if name not in file.schema_arrow.names]:
+                message = f"{shown(str(path))} has no column {missing[0]}; expected {', '.join(names)}."
+                raise UsageError(message)
+            for batch in file.iter_batches(columns=list(names)):
+                for row in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
+                    yield tuple(map(_text, row))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        message = f"{shown(str(path))} is no Parquet file ({error}); save it anew."
+        raise UsageError(message) from error
+
+
+def _text(cell: object) -> str:
+    if isinstance(cell, float) and cell.is_integer():  # as tools spell integers of which some are null
+        cell = int(cell)
+    return "" if cell is None or cell != cell else str(cell)
 
 
 def _schema(about: About) -> pa.Schema:
