@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
 from types import TracebackType
@@ -178,8 +178,8 @@ def batches(
         first: What was observed of other files, elsewhere; it stands in the first batches.
 
     Yields:
-        Batches; every page of every file stands in exactly one of them, once. Where the run is asked to end while it
-        waits for workers, one more with what they have finished.
+        Batches; every page of every file stands in exactly one of them, once. Where the run has to end meanwhile, one
+        more with what the workers have finished.
 
     Raises:
         Interrupted: The run was asked to end by SIGINT.
@@ -188,14 +188,14 @@ def batches(
         BatchDigitsError: None could start.
     """
     waiting = _empty()
-    end: Interrupted | Terminated | None = None
+    end: BatchDigitsError | None = None
     try:
         for chunk in chain(first, _prepared(_chunks(files), workers, decoding, normalisation)):
             waiting = _joined(waiting, chunk)
             while max(len(waiting.pages), len(waiting.faults), len(waiting.unchanged)) >= size:
                 batch, waiting = _split(waiting, size)
                 yield batch
-    except (Interrupted, Terminated) as error:
+    except BatchDigitsError as error:
         end = error
     if waiting.pages or waiting.faults or waiting.unchanged:
         yield waiting
@@ -239,8 +239,9 @@ def _prepared(
         while ahead:
             yield next_one()
     except (Interrupted, Terminated):
-        while ahead and ahead[0][1].done():
-            yield next_one()
+        with suppress(BrokenProcessPool):  # the signal came to all processes
+            while ahead and ahead[0][1].done():
+                yield next_one()
         raise
     except BrokenProcessPool as error:
         at_stake = [file for files, _ in ahead for file in files] or chunk

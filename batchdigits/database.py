@@ -6,10 +6,10 @@ What SQLite does not notice, a flipped byte in a value, the check sums of the ro
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from batchdigits.errors import StorageError, shown
 from batchdigits.files import atomic_write, fitting, storage_errors
@@ -86,7 +86,11 @@ INSERT INTO answered VALUES (0);
 _DEADLY = """
 -- 1 where the file ended the process that read it:
 ALTER TABLE pages ADD COLUMN deadly INTEGER NOT NULL DEFAULT 0;
-UPDATE pages SET deadly = 1 WHERE fault IS NOT NULL AND detail LIKE '%its decoder%'
+UPDATE pages SET deadly = 1 WHERE fault IS NOT NULL AND detail LIKE '%its decoder%';
+UPDATE observations SET stale = 1 WHERE id IN (
+    SELECT observation FROM pages
+    WHERE fault IS NOT NULL AND (detail LIKE '%decoder (SIGKILL)%' OR detail LIKE '%decoder (exit code%')
+)
 """
 
 _MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY)
@@ -239,6 +243,16 @@ class Database:
                     self.execute("ROLLBACK")
                 raise
             self.execute("COMMIT")
+
+
+def glimpse(path: Path, select: str, parameters: tuple[bytes, ...]) -> list[Any]:
+    """Ask a ledger that is not this run's, without waiting for it or changing it; nothing where it cannot be read."""
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as other,
+    ):
+        return other.execute(select, parameters).fetchall()
+    return []
 
 
 def _migrate(execute: Callable[[str], object], version: int = 0) -> None:

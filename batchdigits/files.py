@@ -103,9 +103,9 @@ def atomic_write_all(
                 with storage_errors(path):
                     if not _same(temporary, target):
                         temporary.replace(target)
-        for folder in sorted({target.parent for _, _, target in files}):
-            with storage_errors(folder):
-                _sync_folder(folder)
+            for folder in sorted({target.parent for _, _, target in files}):
+                with storage_errors(folder):
+                    _sync_folder(folder)
 
 
 @contextmanager

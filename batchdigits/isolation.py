@@ -19,7 +19,7 @@ from batchdigits.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 
 SECONDS = 120.0
-"""How long a file may take, the start of its process included; a photo of 100 million pixels takes some two."""
+"""How long a file may take, and the start of a process; a photo of 100 million pixels takes some two."""
 
 
 _READY = "ready"  # what a process says first

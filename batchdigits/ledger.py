@@ -88,6 +88,9 @@ WHERE kept.answer IS NULL
 ORDER BY path, lost.page
 """
 
+Publications = dict[str, tuple[str, ...]]  # what may stand at a report's path, by its sha256: its sources
+PUBLISHED = "SELECT sha256, sources FROM reports WHERE path = ?"
+"""The rows of one report, by its path: for `publications`."""
 _CHUNK = 8192  # rows that are held at a time
 _FLOAT32 = np.dtype("<f4")
 
@@ -315,9 +318,18 @@ class Ledger:
                 execute(f"INSERT OR REPLACE INTO told SELECT DISTINCT {columns} {_UNTOLD}")
         return int(pages)
 
-    def published(self, report: Path) -> dict[str, tuple[str, ...]]:
-        """Give what may stand at a report's path, by its sha256: the sources that it was made from."""
-        return published(self._database, report)
+    def published(self, report: Path) -> Publications:
+        """Give what may stand at a report's path, by its sha256: the sources that it was made from.
+
+        Raises:
+            StorageError: The ledger is damaged.
+        """
+        with self._database.errors():
+            rows = self._database.execute(PUBLISHED, (bytes(report),)).fetchall()
+        try:
+            return publications(rows)
+        except (ValueError, TypeError) as error:
+            raise self._database.damaged() from error
 
     def publish(self, report: Path, sha256: str, sources: Sequence[str], *, replaced: str) -> None:
         """Note what is about to stand at a report's path.
@@ -343,15 +355,9 @@ class Ledger:
                 self._database.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT observation FROM files)")
 
 
-def published(database: Database, report: Path) -> dict[str, tuple[str, ...]]:
-    """Read from a ledger's database what `Ledger.published` gives."""
-    select = "SELECT sha256, sources FROM reports WHERE path = ?"
-    with database.errors():
-        rows = database.execute(select, (bytes(report),)).fetchall()
-    try:
-        return {sha256: tuple(json.loads(sources)) for sha256, sources in rows}
-    except (ValueError, TypeError) as error:
-        raise database.damaged() from error
+def publications(rows: Iterable[tuple[str, str]]) -> Publications:
+    """Read what `PUBLISHED` selects; a ValueError or TypeError is damage."""
+    return {sha256: tuple(json.loads(sources)) for sha256, sources in rows}
 
 
 def _files(batch: Batch) -> Iterator[tuple[ImageFile, str, int]]:

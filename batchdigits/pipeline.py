@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from batchdigits import __version__, bundle, dryrun, reports
+from batchdigits import __version__, bundle, dryrun, publication, reports
 from batchdigits.batches import FILES_FOR_PROCESSES, Workers, batches
 from batchdigits.bundle import Bundle
 from batchdigits.database import beside
@@ -30,7 +30,6 @@ from batchdigits.locking import copied, held
 from batchdigits.monitoring import Stopwatch, Summary
 from batchdigits.plan import Plan, Turn
 from batchdigits.predictor import Predictor
-from batchdigits.publication import check_sources, replacing
 from batchdigits.reports import About, Rows
 from batchdigits.selection import Selection
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
@@ -73,8 +72,9 @@ def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None
         if place:
             stack.enter_context(held(place, wait_seconds=settings.wait_seconds))
         ledger = stack.enter_context(Ledger(place, _condition(model, settings)))
+        found = publication.standing(ledger, files)
         if not settings.overwrite:
-            check_sources(ledger, files, settings.sources)
+            publication.check_sources(found, files, settings.sources)
         settling = Settling(settings.settle_seconds)
         with watch.stage("list"):
             plan = _plan(ledger, settling, place, settings)
@@ -90,7 +90,7 @@ def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None
                 about=_about(model, settings),
                 settings=settings.report,
                 stdout=stdout,
-                before=replacing(ledger, settings.sources, overwrite=settings.overwrite),
+                before=publication.replacing(found, settings.sources, overwrite=settings.overwrite),
                 together=stop.patiently,
             )
         faulty = ledger.tell_faults()
@@ -127,7 +127,8 @@ def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
         copy = stack.enter_context(copied(place)) if place else None
         ledger = stack.enter_context(Ledger(copy, _condition(model, settings)))
         if not settings.overwrite:
-            check_sources(ledger, _files(settings), settings.sources)
+            files = _files(settings)
+            publication.check_sources(publication.standing(ledger, files), files, settings.sources)
         plan = _plan(ledger, Settling(settings.settle_seconds), place, settings)
         return dryrun.tell(plan, stdout)
 
@@ -162,10 +163,8 @@ def _plan(ledger: Ledger, settling: Settling, place: Path | None, settings: Pred
 def _ledger_path(settings: PredictSettings) -> Path | None:
     """Say where the ledger is; None where nothing is kept, as for standard output alone.
 
-    Unless it is named, it is beside the first report; or beside another one, where the reports were in another order.
-
     Raises:
-        UsageError: A report has its name.
+        UsageError: A report has its name; or reports, in another order than before, would begin a new one.
     """
     if settings.ledger and settings.ledger.resolve() in [report.resolve() for report in _files(settings)]:
         message = f"The ledger {shown(str(settings.ledger))} is also a report; give one of them another name."
@@ -173,7 +172,14 @@ def _ledger_path(settings: PredictSettings) -> Path | None:
     if settings.no_ledger or settings.ledger:
         return settings.ledger
     places = [beside(report) for report in _files(settings)]
-    return next((place for place in places if place.exists()), places[0] if places else None)
+    known = next((place for place in places if place.exists()), None)
+    if known and known != places[0]:
+        message = (
+            f"The ledger of these reports is {shown(str(known))}; name the report that it is called after first, or "
+            "name a ledger with --ledger."
+        )
+        raise UsageError(message)
+    return places[0] if places else None
 
 
 def _condition(model: Bundle, settings: PredictSettings) -> Condition:
@@ -213,12 +219,12 @@ def _observe(
         predictor: Predictor | None = None  # where all bytes are known, none is needed
         bar = stack.enter_context(tqdm(total=files, unit="image", disable=not settings.progress))
         for whole in watch.each("read", ready):
-            batch = settling.still(whole, plan.defer)
-            fresh = ledger.fresh(batch)
-            if fresh.any() and predictor is None:
-                with watch.stage("load model"):
-                    predictor = stack.enter_context(Predictor(model, batch_size=settings.batch_size))
             with stop.patiently():
+                batch = settling.still(whole, plan.defer)
+                fresh = ledger.fresh(batch)
+                if fresh.any() and predictor is None:
+                    with watch.stage("load model"):
+                        predictor = stack.enter_context(Predictor(model, batch_size=settings.batch_size))
                 logits = np.zeros((0, DIGITS), np.float32)
                 if predictor and fresh.any():
                     with watch.stage("predict"):

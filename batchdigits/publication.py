@@ -4,28 +4,54 @@ import logging
 import os
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from batchdigits.corrections import ENDINGS
-from batchdigits.database import Database, beside
+from batchdigits.database import beside, glimpse
 from batchdigits.errors import UsageError, shown
 from batchdigits.files import file_sha256, fitting, storage_errors
-from batchdigits.ledger import Ledger, published
-from batchdigits.locking import copied
+from batchdigits.ledger import PUBLISHED, Ledger, Publications, publications
 
 log = logging.getLogger(__name__)
 
 _HEX = 8  # digits of a sum that tell edited reports apart
 
 
-def check_sources(ledger: Ledger, reports: Sequence[Path], sources: Sequence[str]) -> None:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of the reports that stand where new ones will."""
+
+    ledger: Ledger
+    """The run's."""
+    others: dict[Path, Publications]
+    """What other ledgers, beside the reports, know of each, by its path, links resolved."""
+
+    def published(self, report: Path) -> Publications:
+        """Give what may stand at a path: this run's ledger knows it, or else another."""
+        return self.ledger.published(report) or self.others.get(report, {})
+
+
+def standing(ledger: Ledger, reports: Sequence[Path]) -> Standing:
+    """Look at what other ledgers know of reports, once and before any work; one that cannot be read knows nothing."""
+    others: dict[Path, Publications] = {}
+    for report in reports:
+        target = _target(report)
+        for place in {beside(report), beside(target)}:
+            if ledger.path is None or _target(place) != _target(ledger.path):
+                others.setdefault(target, {}).update(_published_by(place, target))
+    return Standing(ledger, others)
+
+
+def check_sources(standing: Standing, reports: Sequence[Path], sources: Sequence[str]) -> None:
     """Check that the reports which stand there were made from the same sources.
 
     Raises:
         UsageError: One was not.
     """
     for report in reports:
-        made_from = {known for known in _published(ledger, _target(report)).values() if report.exists()}
+        made_from = {known for known in standing.published(_target(report)).values() if report.exists()}
         if made_from and _named(sources) not in made_from:
             others = ", ".join(map(shown, sorted(made_from)[0]))
             message = (
@@ -35,17 +61,18 @@ def check_sources(ledger: Ledger, reports: Sequence[Path], sources: Sequence[str
             raise UsageError(message)
 
 
-def replacing(ledger: Ledger, sources: Sequence[str], *, overwrite: bool = False) -> Callable[[Path, Path], None]:
+def replacing(standing: Standing, sources: Sequence[str], *, overwrite: bool = False) -> Callable[[Path, Path], None]:
     """Make what has to happen before a report takes its name: for `files.atomic_write_all`.
 
     A file that is not as a ledger published it is somebody's work: it is renamed. Where nothing is kept from run to
     run, `overwrite` replaces it all the same.
     """
+    ledger = standing.ledger
 
     def before(draft: Path, report: Path) -> None:
         stands = file_sha256(report) if report.exists() else ""
         comes = file_sha256(draft)
-        known = _published(ledger, report) if stands else {}
+        known = standing.published(report)
         if stands != comes or known.get(comes) != _named(sources):
             ledger.publish(report, comes, _named(sources), replaced=stands)
         if stands in ("", comes, *known) or (overwrite and not ledger.path):
@@ -53,28 +80,23 @@ def replacing(ledger: Ledger, sources: Sequence[str], *, overwrite: bool = False
         kept = report.with_name(fitting(report.stem, f".edited-{stands[:_HEX]}{report.suffix}"))
         with storage_errors(kept):
             _keep(report, kept)
-        if known:
-            why = "was edited since it was published"
-        elif ledger.path:
-            why = "is not the work of this ledger"
-        else:
+        if not ledger.path:
             why = "may be edited: without a ledger nobody knows (--overwrite replaces it)"
+        elif known:
+            why = "was edited since it was published"
+        else:
+            why = "is not the work of this ledger"
         how = _how_to_take_over(report, kept, ledger.path)
         log.warning("%s %s; it is kept as %s.%s", shown(str(report)), why, shown(kept.name), how)
 
     return before
 
 
-def _published(ledger: Ledger, report: Path) -> dict[str, tuple[str, ...]]:
-    """Give what may stand at a report's path, by its sha256, and its sources.
-
-    Where this ledger knows nothing of it, the one beside it may.
-    """
-    known, other = ledger.published(report), beside(report)
-    if known or not other.exists() or (ledger.path and ledger.path.resolve() == other.resolve()):
-        return known
-    with copied(other) as copy, Database(copy) as database:
-        return published(database, report)
+def _published_by(ledger: Path, report: Path) -> Publications:
+    """Read what another ledger says of a report; nothing where it cannot be read."""
+    with suppress(ValueError, TypeError):
+        return publications(glimpse(ledger, PUBLISHED, (bytes(report),)))
+    return {}
 
 
 def _keep(report: Path, kept: Path) -> None:

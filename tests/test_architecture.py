@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "answers": {"database"},
     "corrections": {"answers", "database", "locking", "reports"},  # of reports, how CSV spells text
     "database": set(),
-    "publication": {"ledger", "database", "locking", "corrections"},
+    "publication": {"ledger", "database", "corrections"},
     "dryrun": {"plan", "reports"},
     "settling": {"images", "batches"},
     "isolation": {"images", "batches", "decoding", "normalisation"},

@@ -387,7 +387,8 @@ def test_ctrl_c_is_130_with_one_sentence_and_leaves_the_old_report(
         tmp_path / "modules",
         "import os, signal, time",
         "os.write(2, b'what TensorFlow writes while it is loaded\\n')",
-        f"os.kill(os.getpid(), {int(signal.SIGINT)})",
+        f"os.kill(os.getpid(), {int(signal.SIGINT)})",  # lets the batch in hand be finished
+        f"os.kill(os.getpid(), {int(signal.SIGINT)})",  # does not
         "time.sleep(60)",
     )
     result = batchdigits("predict", few_or_many, "-o", report, env=interrupting)

@@ -30,6 +30,7 @@ from batchdigits.errors import BundleError, FaultKind, NoImages, StorageError, T
 from batchdigits.files import file_sha256
 from batchdigits.images import ImageFile
 from batchdigits.ledger import LostAnswer
+from batchdigits.locking import held
 from batchdigits.monitoring import Summary
 from batchdigits.normalisation import InkImages, normalise
 from batchdigits.predictor import Logits
@@ -988,11 +989,47 @@ def test_a_run_without_the_ledger_beside_a_report_heeds_what_that_knows_of_it(
     assert ledger.read_bytes() == before
 
 
-def test_reports_in_another_order_keep_their_ledger(growing: Path, model: Bundle, tmp_path: Path) -> None:
+def test_reports_in_another_order_do_not_begin_a_new_ledger(growing: Path, model: Bundle, tmp_path: Path) -> None:
     reports = (tmp_path / "a.csv", tmp_path / "b.parquet")
     run(model, growing, outputs=reports)
-    assert run(model, growing, outputs=reports[::-1]).pending == 0
+    with pytest.raises(UsageError, match=r"The ledger of these reports is .*/a\.csv\.ledger; name the report"):
+        run(model, growing, outputs=reports[::-1])
+    assert run(model, growing, outputs=reports[::-1], ledger=tmp_path / "a.csv.ledger").pending == 0
     assert [name for name in names(tmp_path) if name.endswith(".ledger")] == ["a.csv.ledger"]
+
+
+def test_a_ledger_that_is_not_to_be_used_stops_no_run(growing: Path, model: Bundle, tmp_path: Path) -> None:
+    report, ledger = tmp_path / "report.csv", tmp_path / "report.csv.ledger"
+    for damage in (b"damaged" * 500, b""):
+        ledger.write_bytes(damage)
+        run(model, growing, outputs=(report,), no_ledger=True)
+        assert ledger.read_bytes() == damage
+    with held(ledger, wait_seconds=0):
+        run(model, growing, outputs=(report,), no_ledger=True)
+    assert report.read_bytes() == predicted(model, growing)
+
+
+def test_the_ledger_beside_a_link_to_a_report_is_heeded_too(growing: Path, model: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "report.csv").symlink_to("real/night.csv")
+    run(model, growing, outputs=(tmp_path / "report.csv",))
+    with pytest.raises(UsageError, match="was made from other sources"):
+        run(model, growing / "many", outputs=(tmp_path / "report.csv",), no_ledger=True)
+
+
+def test_a_signal_while_the_model_is_loaded_lets_the_batch_in_hand_be_finished(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(StandIn):
+        def __enter__(self) -> "Slow":
+            os.kill(os.getpid(), signal.SIGTERM)
+            return self
+
+    monkeypatch.setattr(pipeline, "Predictor", Slow)
+    with Stop() as stop, pytest.raises(Terminated):
+        run(model, growing, outputs=(tmp_path / "report.csv",), batch_size=7, stop=stop)
+    monkeypatch.setattr(pipeline, "Predictor", StandIn)
+    assert 0 < run(model, growing, outputs=(tmp_path / "report.csv",)).pending < len(PAGES) - 4
 
 
 def test_a_signal_among_the_renames_lets_all_reports_be_of_one_run(

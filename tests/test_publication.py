@@ -9,7 +9,7 @@ import pytest
 from batchdigits.errors import UsageError
 from batchdigits.files import atomic_write_all, file_sha256
 from batchdigits.ledger import Ledger
-from batchdigits.publication import check_sources, replacing
+from batchdigits.publication import check_sources, replacing, standing
 from tests.disks import names
 from tests.test_ledger import ledger_at
 
@@ -20,7 +20,7 @@ def report(tmp_path: Path) -> Path:
 
 
 def publish(ledger: Ledger, report: Path, text: str, *sources: str) -> None:
-    with atomic_write_all([report], before=replacing(ledger, sources or ("scans",))) as [handle]:
+    with atomic_write_all([report], before=replacing(standing(ledger, [report]), sources or ("scans",))) as [handle]:
         handle.write(text.encode())
 
 
@@ -180,7 +180,7 @@ def test_a_report_of_other_sources_is_not_replaced(report: Path, before: list[st
     with ledger_at() as ledger:
         publish(ledger, report, "first", *before)
         with pytest.raises(UsageError, match=r"report\.csv was made from other sources: .*/a.* --overwrite"):
-            check_sources(ledger, [report], now)
+            check_sources(standing(ledger, [report]), [report], now)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_report_of_other_sources_is_not_replaced(report: Path, before: list[st
 def test_the_same_sources_are_the_same_however_they_are_named(report: Path, before: list[str], now: list[str]) -> None:
     with ledger_at() as ledger:
         publish(ledger, report, "first", *before)
-        check_sources(ledger, [report], [name.replace("{here}", str(Path.cwd())) for name in now])
+        check_sources(standing(ledger, [report]), [report], [name.replace("{here}", str(Path.cwd())) for name in now])
 
 
 @pytest.mark.parametrize("happens", [Path.unlink, lambda report: report.rename(report.with_name("moved.csv"))])
@@ -198,9 +198,9 @@ def test_a_report_that_is_gone_is_nobodys(report: Path, happens: Callable[[Path]
     with ledger_at() as ledger:
         publish(ledger, report, "first", "a")
         happens(report)
-        check_sources(ledger, [report], ["b"])
+        check_sources(standing(ledger, [report]), [report], ["b"])
         publish(ledger, report, "second", "b")
-        check_sources(ledger, [report], ["b"])
+        check_sources(standing(ledger, [report]), [report], ["b"])
 
 
 def test_of_two_reports_each_has_its_own_sources(report: Path) -> None:
@@ -208,13 +208,13 @@ def test_of_two_reports_each_has_its_own_sources(report: Path) -> None:
     with ledger_at() as ledger:
         publish(ledger, report, "first", "a")
         publish(ledger, other, "first", "b")
-        check_sources(ledger, [other], ["b"])
+        check_sources(standing(ledger, [other]), [other], ["b"])
         with pytest.raises(UsageError, match=r"report\.csv was made"):
-            check_sources(ledger, [report, other], ["b"])
+            check_sources(standing(ledger, [report, other]), [report, other], ["b"])
 
 
 def test_a_report_that_says_the_same_of_other_sources_is_of_those_now(report: Path) -> None:
     with ledger_at() as ledger:
         publish(ledger, report, "the same", "a")
         publish(ledger, report, "the same", "b")
-        check_sources(ledger, [report], ["b"])
+        check_sources(standing(ledger, [report]), [report], ["b"])

@@ -366,10 +366,11 @@ def test_a_report_that_could_not_be_written_is_told_too(tmp_path: Path) -> None:
 
 
 def test_a_line_is_printed_without_a_library_of_the_trade() -> None:
-    result = batchdigits("schedule", "--nightly", "scans", "-o", "a.csv", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    arguments = ["schedule", "--nightly", "scans", "-o", "a.csv", "-v"]  # without -v nothing native is said
+    result = batchdigits(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in result.stderr.splitlines()}
-    assert "typer" in loaded
-    assert loaded & {"tensorflow", "keras", "numpy", "pandas", "pyarrow", "cv2", "PIL"} == set()
+    assert {"typer", "numpy"} <= loaded  # the second by what checks the reports
+    assert loaded & {"tensorflow", "keras", "pandas", "pyarrow", "cv2", "PIL"} == set()
 
 
 def test_the_printed_line_makes_the_report_in_an_empty_environment(tmp_path: Path) -> None:

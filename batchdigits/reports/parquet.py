@@ -114,13 +114,15 @@ def text_columns(path: Path, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
     try:
         with parquet.ParquetFile(path) as file:
-            if missing := [name for name in names if name not in file.schema_arrow.names]:
-                message = f"{shown(str(path))} has no column {missing[0]}; expected {', '.join(names)}."
+            if wrong := [name for name in names if file.schema_arrow.names.count(name) != 1]:
+                message = (
+                    f"{shown(str(path))} does not have one column {wrong[0]}; expected {', '.join(names)}, once each."
+                )
                 raise UsageError(message)
             for batch in file.iter_batches(columns=list(names)):
                 for row in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
                     yield tuple(map(_text, row))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
         message = f"{shown(str(path))} is no Parquet file ({error}); save it anew."
         raise UsageError(message) from error
 
