@@ -34,6 +34,17 @@ def unknown(database: Database, keys: Collection[Key]) -> set[Key]:
     return found
 
 
+def replaced(database: Database, answers: Mapping[Key, str]) -> dict[Key, str]:
+    """Give the answers that others would take the place of, by page."""
+    found = {}
+    with database.errors():
+        for key, answer in answers.items():
+            row = database.execute("SELECT answer FROM answers WHERE sha256 = ? AND page = ?", key).fetchone()
+            if row and row[0] != answer:
+                found[key] = row[0]
+    return found
+
+
 def take_in(database: Database, answers: Mapping[Key, str], *, time: str, source: str) -> tuple[int, int]:
     """Store answers, all in one transaction; one that is there already stays as it is.
 

@@ -26,8 +26,9 @@ import numpy as np
 from batchdigits.decoding import Page, decode, read
 from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, Interrupted, Terminated, shown
 from batchdigits.images import ImageFile
-from batchdigits.normalisation import InkImages, InkMeasures, normalise
+from batchdigits.normalisation import GreyImage, InkImages, InkMeasures, normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.thumbnails import reduced
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class Batch:
     """Pages without pixels."""
     unchanged: list[ImageFile]
     """Files whose bytes are those that are known of them."""
+    pictures: list[GreyImage]
+    """`pictures[i]` is `pages[i]`, reduced for people."""
 
     def files(self) -> Iterator[ImageFile]:
         """Give the files of its pages, faults and unchanged files; one of several pages several times."""
@@ -88,6 +91,7 @@ class Batch:
             self.ink[kept],
             [(page, fault) for page, fault in self.faults if page.file.path not in paths],
             [file for file in self.unchanged if file.path not in paths],
+            [self.pictures[at] for at in kept],
         )
 
 
@@ -277,6 +281,7 @@ class Observed(NamedTuple):
     ink: InkMeasures
     faults: list[tuple[_Seen, Fault]]
     unchanged: list[int]
+    pictures: list[GreyImage]
 
 
 Asked = tuple[str, int, str, str]
@@ -317,7 +322,7 @@ def observe(files: list[Asked], decoding: DecodingSettings, normalisation: Norma
                 greys.append(page.grey)
             else:
                 faults.append((seen, page))
-    return Observed(pages, *normalise(greys, normalisation), faults, unchanged)
+    return Observed(pages, *normalise(greys, normalisation), faults, unchanged, [reduced(grey) for grey in greys])
 
 
 def assembled(files: list[ImageFile], found: Observed) -> Batch:
@@ -328,12 +333,12 @@ def assembled(files: list[ImageFile], found: Observed) -> Batch:
 
     faults = [(page(seen), fault) for seen, fault in found.faults]
     unchanged = [files[at] for at in found.unchanged]
-    return Batch([page(seen) for seen in found.pages], found.pixels, found.ink, faults, unchanged)
+    return Batch([page(seen) for seen in found.pages], found.pixels, found.ink, faults, unchanged, found.pictures)
 
 
 def _empty() -> Batch:
     none = normalise([])
-    return Batch([], none.pixels, none.ink, [], [])
+    return Batch([], none.pixels, none.ink, [], [], [])
 
 
 def _joined(first: Batch, second: Batch) -> Batch:
@@ -343,12 +348,21 @@ def _joined(first: Batch, second: Batch) -> Batch:
         np.concatenate([first.ink, second.ink]),
         first.faults + second.faults,
         first.unchanged + second.unchanged,
+        first.pictures + second.pictures,
     )
 
 
 def _split(batch: Batch, size: int) -> tuple[Batch, Batch]:
     """Cut off the first `size` pages, and all faults and unchanged files with them."""
+    first, rest = slice(None, size), slice(size, None)
     return (
-        Batch(batch.pages[:size], batch.pixels[:size], batch.ink[:size], batch.faults, batch.unchanged),
-        Batch(batch.pages[size:], batch.pixels[size:], batch.ink[size:], [], []),
+        Batch(
+            batch.pages[first],
+            batch.pixels[first],
+            batch.ink[first],
+            batch.faults,
+            batch.unchanged,
+            batch.pictures[first],
+        ),
+        Batch(batch.pages[rest], batch.pixels[rest], batch.ink[rest], [], [], batch.pictures[rest]),
     )

@@ -10,11 +10,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from batchdigits import risk
 from batchdigits.errors import BundleError, StorageError, shown
 from batchdigits.files import atomic_write, file_sha256
-from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.risk import Risk
+from batchdigits.settings import (
+    DecodingSettings,
+    EvaluateSettings,
+    ExplainSettings,
+    NormalisationSettings,
+    PredictSettings,
+)
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout of `bundle.json`."""
 
 PACKAGED = Path(__file__).parent / "model"
@@ -23,6 +31,30 @@ PACKAGED = Path(__file__).parent / "model"
 _WEIGHTS = "model.keras"
 _CARD = "bundle.json"
 _REMEDY = "install batchdigits anew, or name a whole bundle with --model"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What makes probabilities and decisions of logits, fitted on data that the model was not trained on."""
+
+    temperature: float
+    """What the logits are divided by."""
+    gate: float
+    """Probability, 0 to 1, that a page shows no digit, above which it is said to have none; 1 lets all pass."""
+    risks: tuple[Risk, ...] = ()
+    """What each threshold did to the validation data, from strict to loose; empty where no target error can be kept."""
+    reference: tuple[int, ...] = ()
+    """How many of these digits have a confidence in each bin of `drift.EDGES`; empty where drift cannot be told."""
+
+    def threshold(self, settings: PredictSettings | EvaluateSettings | ExplainSettings) -> float:
+        """Find the confidence below which a digit goes to review: the one that is set, or that keeps the target error.
+
+        Raises:
+            UsageError: The validation data cannot prove the target.
+        """
+        if settings.threshold is not None:
+            return settings.threshold
+        return risk.threshold(settings.target_error, self.risks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +67,8 @@ class Bundle:
     """sha256, hexadecimal, over everything in the bundle."""
     normalisation: NormalisationSettings
     """What the model was trained behind."""
-    temperature: float
-    """Calibration: what the logits are divided by."""
-    gate: float
-    """Probability, 0 to 1, that a page shows no digit, above which it is said to have none."""
+    calibration: Calibration
+    """What makes probabilities and decisions of its logits."""
     provenance: dict[str, Any]
     """Data, settings, versions and metrics of the training run, as JSON has them."""
 
@@ -73,7 +103,7 @@ def load(directory: Path | None = None) -> Bundle:
             raise BundleError(message)
         weights_sha256 = card["weights_sha256"]
         normalisation = NormalisationSettings(**card["normalisation"])
-        temperature, gate = (float(card["calibration"][name]) for name in ("temperature", "gate"))
+        calibration = _calibration(card["calibration"])
         provenance = dict(card["provenance"])
         found = file_sha256(directory / _WEIGHTS)
     except (KeyError, TypeError, ValueError) as error:
@@ -86,15 +116,14 @@ def load(directory: Path | None = None) -> Bundle:
         broken = _WEIGHTS if found != weights_sha256 else _CARD
         message = f"The model bundle {name} is damaged: {broken} does not match its sha256; {_REMEDY}."
         raise BundleError(message)
-    return Bundle(directory, declared, normalisation, temperature, gate, provenance)
+    return Bundle(directory, declared, normalisation, calibration, provenance)
 
 
 def save(
     directory: Path,
     *,
     normalisation: NormalisationSettings,
-    temperature: float,
-    gate: float,
+    calibration: Calibration,
     provenance: dict[str, Any],
 ) -> Bundle:
     """Write `bundle.json` beside a `model.keras` that stands in `directory` already, and load the result.
@@ -102,8 +131,7 @@ def save(
     Args:
         directory: The bundle.
         normalisation: What the model was trained behind.
-        temperature: Calibration: what the logits are divided by.
-        gate: Probability that a page shows no digit, above which it is said to have none; 1 lets all pass.
+        calibration: What makes probabilities and decisions of its logits.
         provenance: JSON about the training run.
     """
     card = {
@@ -111,7 +139,7 @@ def save(
         "versions": _versions(),
         "weights_sha256": file_sha256(directory / _WEIGHTS),
         "normalisation": asdict(normalisation),
-        "calibration": {"temperature": temperature, "gate": gate},
+        "calibration": asdict(calibration),
         "provenance": provenance,
     }
     text = json.dumps({"id": _id(card), **card}, indent=2, ensure_ascii=False) + "\n"
@@ -133,6 +161,12 @@ def _read_card(directory: Path, name: str) -> dict[str, Any]:
         message = f"The model bundle {name} is damaged: its {_CARD} holds no object; {_REMEDY}."
         raise BundleError(message)
     return card
+
+
+def _calibration(card: dict[str, Any]) -> Calibration:
+    risks = tuple(Risk(float(threshold), int(passed), int(wrong)) for threshold, passed, wrong in card["risks"])
+    reference = tuple(int(count) for count in card["reference"])
+    return Calibration(float(card["temperature"]), float(card["gate"]), risks, reference)
 
 
 def _id(card: dict[str, Any]) -> str:

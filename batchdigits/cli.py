@@ -10,11 +10,10 @@ from typing import Annotated
 
 import typer
 
-from batchdigits import __version__, options
+from batchdigits import __version__, console, options
 from batchdigits import schedule as scheduling
-from batchdigits.console import LOG, config_text, exits, monitored, run_with_json_lines, silence_native_code, stronger
 from batchdigits.errors import ExitCode, Locked, UsageError
-from batchdigits.options import Config, Model, Quiet, Threshold, Verbose
+from batchdigits.options import Config, Model, Quiet, TargetError, Threshold, Verbose
 from batchdigits.settings import (
     DecodingSettings,
     EvaluateSettings,
@@ -41,11 +40,11 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     as_json = given[:1] == ["predict"] and "--log-json" in given
     if as_json or not {"-v", "--verbose"} & set(given):
-        silence_native_code()
+        console.silence_native_code()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a bar that the terminal cannot show is no reason to fail
     if as_json:
-        run_with_json_lines(app, given)
+        console.run_with_json_lines(app, given)
     app(given)
 
 
@@ -72,7 +71,7 @@ def _program(
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_PREDICT"})
-@exits
+@console.exits
 def predict(
     context: typer.Context,
     sources: options.Sources,
@@ -88,6 +87,7 @@ def predict(
     exclude: options.Exclude = list(_PREDICT.exclude),  # noqa: B006  Typer copies it
     settle: options.Settle = _PREDICT.settle_seconds,
     overwrite: options.Overwrite = False,
+    target_error: TargetError = _PREDICT.target_error,
     threshold: Threshold = _PREDICT.threshold,
     batch_size: options.BatchSize = _PREDICT.batch_size,
     workers: options.Workers = _PREDICT.workers,
@@ -106,11 +106,11 @@ def predict(
 ) -> ExitCode:
     """Read all images under SOURCE and write what digit is on each."""
     if show_config:
-        typer.echo(config_text(context))
+        typer.echo(console.config_text(context))
         return ExitCode.OK
     from batchdigits import pipeline
 
-    if ledger and no_ledger and stronger(context, "ledger", "no_ledger") == "no_ledger":
+    if ledger and no_ledger and console.stronger(context, "ledger", "no_ledger") == "no_ledger":
         ledger = None
     settings = PredictSettings(
         sources=tuple(sources),
@@ -125,7 +125,8 @@ def predict(
         exclude=tuple(exclude),
         settle_seconds=settle,
         overwrite=overwrite,
-        threshold=threshold,
+        target_error=target_error,
+        threshold=console.threshold(context),
         batch_size=batch_size,
         workers=workers,
         allow_empty=allow_empty,
@@ -137,22 +138,23 @@ def predict(
     )
     try:
         if dry_run:
-            LOG.info(pipeline.preview(settings, stdout=sys.stdout.buffer))
+            console.LOG.info(pipeline.preview(settings, stdout=sys.stdout.buffer))
             return ExitCode.OK
         with Stop() as stop:
-            return monitored(lambda: pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop), settings)
+            return console.monitored(lambda: pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop), settings)
     except Locked as error:
         if if_locked is IfLocked.FAIL:
             raise
-        LOG.info(str(error))
+        console.LOG.info(str(error))
         return ExitCode.OK
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_TRAIN"})
-@exits
+@console.exits
 def train(
     output: options.Bundle = _TRAIN.output,
     data: options.Data = list(_TRAIN.data),  # noqa: B006  Typer copies it
+    base: options.Base = _TRAIN.base,
     arch: options.Arch = _TRAIN.arch,
     teacher: options.Teacher = _TRAIN.teacher,
     epochs: options.Epochs = _TRAIN.epochs,
@@ -172,6 +174,7 @@ def train(
         TrainSettings(
             output=output,
             data=tuple(data),
+            base=base,
             arch=arch,
             teacher=teacher,
             epochs=epochs,
@@ -187,11 +190,14 @@ def train(
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_EVALUATE"})
-@exits
+@console.exits
 def evaluate(
+    context: typer.Context,
     source: options.Labelled,
     output: options.Evaluation = _EVALUATE.output,
     model: Model = None,
+    target_error: TargetError = _EVALUATE.target_error,
+    threshold: Threshold = _EVALUATE.threshold,
     config: Config = None,
     verbose: Verbose = False,
 ) -> ExitCode:
@@ -199,16 +205,21 @@ def evaluate(
     from batchdigits.training import runs
     from batchdigits.training.evaluation import as_text
 
-    typer.echo(as_text(runs.evaluate(EvaluateSettings(source=source, output=output, model=model))))
+    settings = EvaluateSettings(
+        source=source, output=output, model=model, target_error=target_error, threshold=console.threshold(context)
+    )
+    typer.echo(as_text(runs.evaluate(settings)))
     return ExitCode.OK
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_EXPLAIN"})
-@exits
+@console.exits
 def explain(
+    context: typer.Context,
     image: options.Image = None,
     save_input: options.SaveInput = None,
     model: Model = None,
+    target_error: TargetError = _PREDICT.target_error,
     threshold: Threshold = _PREDICT.threshold,
     config: Config = None,
     verbose: Verbose = False,
@@ -225,7 +236,9 @@ def explain(
         if not image:
             message = "No path was given; expected that of an image."
             raise UsageError(message)
-    explanation = explaining.explain(ExplainSettings(image=image, model=model, threshold=threshold))
+    explanation = explaining.explain(
+        ExplainSettings(image=image, model=model, target_error=target_error, threshold=console.threshold(context))
+    )
     typer.echo(explanation.text())
     if save_input is not None:
         explaining.save_input(explanation, save_input)
@@ -246,17 +259,11 @@ def schedule(
     # Outside of `exits`, so that predict's own parser says what is wrong with its arguments; without the environment,
     # since a scheduler has another.
     context = program.commands["predict"].make_context("batchdigits predict", arguments, auto_envvar_prefix=None)
-    parameters = []
-    for parameter in context.command.params:
-        value, origin = context.params[parameter.name], context.get_parameter_source(parameter.name)
-        spellings = parameter.secondary_opts if value is False else parameter.opts
-        flag = spellings[0] if spellings and parameter.param_type_name == "option" else ""
-        parameters.append(scheduling.Parameter(parameter.name, flag, value, origin.name if origin else ""))
     settings = ScheduleSettings(every=every, nightly=nightly, limit=limit, systemd=systemd)
-    _print_schedule(parameters, settings, outputs=context.params["output"])
+    _print_schedule(console.parameters_of(context), settings, outputs=context.params["output"])
 
 
-@exits
+@console.exits
 def _print_schedule(
     parameters: list[scheduling.Parameter], settings: ScheduleSettings, *, outputs: list[str]
 ) -> ExitCode:
@@ -272,7 +279,7 @@ def _print_schedule(
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_CORRECT"})
-@exits
+@console.exits
 def correct(
     report: options.Report,
     corrections: options.Corrections,
@@ -283,5 +290,5 @@ def correct(
     """Read people's answers, for the next predict to show them in the report."""
     from batchdigits import corrections as correcting
 
-    LOG.info(correcting.correct(report, corrections, ledger=ledger, time=datetime.now(UTC)))
+    console.LOG.info(correcting.correct(report, corrections, ledger=ledger, time=datetime.now(UTC)))
     return ExitCode.OK

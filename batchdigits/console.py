@@ -4,6 +4,7 @@ import difflib
 import functools
 import json
 import logging
+import math
 import os
 import sys
 import tomllib
@@ -18,6 +19,8 @@ from typer.exceptions import TyperException
 from batchdigits import monitoring
 from batchdigits.errors import BatchDigitsError, ExitCode, Locked, StorageError, shown
 from batchdigits.monitoring import Ending, Summary
+from batchdigits.risk import LOOSEST, STRICTEST
+from batchdigits.schedule import Parameter
 from batchdigits.settings import PredictSettings
 
 P = ParamSpec("P")
@@ -171,6 +174,19 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def read_share(text: str | float) -> float:
+    """Read a share of the surest digits that may be wrong: `0.5%` or `0.005`."""
+    word = str(text).strip()
+    try:
+        share = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+    except ValueError:
+        share = math.nan
+    if not STRICTEST <= share <= LOOSEST:
+        message = f"{shown(word)} is no share of errors; expected {STRICTEST:.1%} to {LOOSEST:.0%}, as in 0.5%."
+        raise typer.BadParameter(message)
+    return round(share, 6)
+
+
 def without_source(context: typer.Context, wanted: bool) -> bool:
     """Let `--show-config` do without a SOURCE."""
     if wanted:
@@ -184,6 +200,25 @@ def stronger(context: typer.Context, first: str, second: str) -> str:
     order = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP", "DEFAULT")
     ranks = [order.index(source.name) for name in (first, second) if (source := context.get_parameter_source(name))]
     return second if ranks[1] < ranks[0] else first
+
+
+def parameters_of(context: Any) -> list[Parameter]:
+    """Give what a command's parser read, for `schedule`."""
+    parameters = []
+    for parameter in context.command.params:
+        value, origin = context.params[parameter.name], context.get_parameter_source(parameter.name)
+        spellings = parameter.secondary_opts if value is False else parameter.opts
+        flag = spellings[0] if spellings and parameter.param_type_name == "option" else ""
+        parameters.append(Parameter(parameter.name, flag, value, origin.name if origin else ""))
+    return parameters
+
+
+def threshold(context: typer.Context) -> float | None:
+    """Give `--threshold`, unless `--target-error` was given closer to the command line."""
+    if stronger(context, "threshold", "target_error") == "target_error":
+        return None
+    found: float | None = context.params["threshold"]
+    return found
 
 
 def config_text(context: typer.Context) -> str:

@@ -1,6 +1,7 @@
 """A table with people's answers in; out, a ledger that holds all of them, or none and every wrong line named."""
 
 import csv
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from batchdigits.files import storage_errors
 from batchdigits.locking import held
 from batchdigits.reports.csv import unguard
 from batchdigits.reports.parquet import text_columns
+from batchdigits.reports.xlsx import text_rows
+
+log = logging.getLogger(__name__)
 
 _COLUMNS = ("path", "page", "sha256", "corrected")
 _ANSWERS = frozenset("0123456789x")
@@ -29,20 +33,29 @@ _MOST_DIGITS = 9  # of a page's number
 class _Cells:
     """What a line says, as it stands there."""
 
+    sheet: str
+    """Of a workbook, the sheet that the line is on; else empty."""
     line: int
     """From 1; of Parquet, the row."""
     path: str
     page: str
     sha256: str
     corrected: str
+    is_typed: bool = True
+    """Whether a person typed the answer there, as far as the table tells; else it was known when the table was made."""
+
+    @property
+    def where(self) -> str:
+        """Name the line."""
+        return f"line {self.line}" + (f" of {_brief(self.sheet)}" if self.sheet else "")
 
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
     """Why a line cannot be taken in."""
 
-    line: int
-    """From 1; of Parquet, the row."""
+    place: tuple[str, int]
+    """The sheet, if there are any, and the line: what problems are ordered by."""
     what: str
     """What was found, and what was expected."""
 
@@ -90,6 +103,11 @@ def correct(report: Path, corrections: Path, *, ledger: Path | None, time: datet
         if problems:
             raise UsageError(_told(corrections, problems))
         found = {key: _answer(cells) for key, cells in given.items()}
+        replaced = answers.replaced(database, found)
+        for key in [key for key in replaced if not given[key].is_typed]:  # the ledger has a newer one
+            del given[key], found[key], replaced[key]
+        for key, before in list(replaced.items())[:_MOST_PROBLEMS]:
+            log.warning("%s: the answer %s becomes %s.", _where(given[key]), before, found[key])
         source, timestamp = printable(str(corrections)), time.isoformat(timespec="seconds")
         new, changed = answers.take_in(database, found, time=timestamp, source=source)
     count = f"{len(given)} answer{'' if len(given) == 1 else 's'}"
@@ -109,9 +127,12 @@ def _read(lines: Iterable[_Cells | _Problem]) -> tuple[dict[Key, _Cells], list[_
         elif what := _wrong(cells):
             problems.append(_problem(cells, what))
         else:
-            first = given.setdefault((cells.sha256, int(cells.page)), cells)
-            if _answer(first) != _answer(cells):
-                what = f"the answer {_answer(cells)} is another than {_answer(first)} in line {first.line}"
+            key = (cells.sha256, int(cells.page))
+            first = given.setdefault(key, cells)
+            if cells.is_typed > first.is_typed:
+                given[key] = cells
+            elif cells.is_typed == first.is_typed and _answer(first) != _answer(cells):
+                what = f"the answer {_answer(cells)} is another than {_answer(first)} in {first.where}"
                 problems.append(_problem(cells, f"{what}, and both are about the same bytes"))
     return given, problems
 
@@ -142,20 +163,33 @@ def _csv_lines(corrections: Path) -> Iterator[_Cells | _Problem]:
         for row in reader:
             if len(row) > len(header):
                 what = f"line {reader.line_num} has {len(row)} cells, but the first line {len(header)}"
-                yield _Problem(reader.line_num, what)
+                yield _Problem(("", reader.line_num), what)
                 continue
             row += [""] * (len(header) - len(row))  # spreadsheets leave out empty cells at the end
-            yield _Cells(reader.line_num, *(row[place] for place in places))
+            path, page, sha256, corrected = (row[place] for place in places)
+            yield _Cells("", reader.line_num, unguard(path), page, sha256, corrected)
 
 
 def _parquet_rows(corrections: Path) -> Iterator[_Cells]:
     """Give what the rows of a Parquet file say."""
     with storage_errors(corrections, verb="read"):
-        for row, cells in enumerate(text_columns(corrections, _COLUMNS), 1):
-            yield _Cells(row, *cells)
+        for row, (path, page, sha256, corrected) in enumerate(text_columns(corrections, _COLUMNS), 1):
+            yield _Cells("", row, path, page, sha256, corrected)
 
 
-ENDINGS: dict[str, Callable[[Path], Iterator[_Cells | _Problem]]] = {".csv": _csv_lines, ".parquet": _parquet_rows}
+def _xlsx_rows(corrections: Path) -> Iterator[_Cells]:
+    """Give what the rows of a workbook say, sheet by sheet."""
+    with storage_errors(corrections, verb="read"):
+        for sheet, line, (path, page, sha256, corrected), known in text_rows(corrections, _COLUMNS):
+            is_typed = corrected.strip().lower() != known
+            yield _Cells(sheet, line, path, page, sha256, corrected, is_typed)
+
+
+ENDINGS: dict[str, Callable[[Path], Iterator[_Cells | _Problem]]] = {
+    ".csv": _csv_lines,
+    ".parquet": _parquet_rows,
+    ".xlsx": _xlsx_rows,
+}
 """How tables are read, by the ending of their name in lower case."""
 
 
@@ -189,8 +223,16 @@ def _wrong(cells: _Cells) -> str:
 
 
 def _problem(cells: _Cells, what: str) -> _Problem:
-    where = f"line {cells.line}, {_brief(unguard(cells.path))}, page {_brief(cells.page)}"
-    return _Problem(cells.line, f"{where}: {what}")
+    return _Problem((cells.sheet, cells.line), f"{_where(cells)}: {what}")
+
+
+def _where(cells: _Cells) -> str:
+    return f"{cells.where}, {_path(cells.path)}, page {_brief(cells.page)}"
+
+
+def _path(cell: str) -> str:
+    """Make a path safe for a terminal, as reports spell it: with its backslashes as they are."""
+    return _brief(cell).replace("\\\\", "\\")
 
 
 def _brief(cell: str) -> str:
@@ -200,7 +242,7 @@ def _brief(cell: str) -> str:
 
 def _told(corrections: Path, problems: list[_Problem]) -> str:
     """Name the lines that are wrong, as many as a person reads."""
-    ordered = sorted(problems, key=lambda problem: problem.line)
+    ordered = sorted(problems, key=lambda problem: problem.place)
     lines = [problem.what for problem in ordered[:_MOST_PROBLEMS]]
     if more := len(ordered) - len(lines):
         lines.append(f"and {more} more")

@@ -93,7 +93,16 @@ UPDATE observations SET stale = 1 WHERE id IN (
 )
 """
 
-_MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY)
+_THUMBNAILS = """
+CREATE TABLE thumbnails (           -- of pages that people may want to look at
+    observation INTEGER NOT NULL REFERENCES observations (id),
+    page INTEGER NOT NULL,          -- from 1
+    png BLOB NOT NULL,
+    PRIMARY KEY (observation, page)
+);
+"""
+
+_MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY, _THUMBNAILS)
 """What leads from each version to the next, from 0, which is empty."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)
@@ -245,7 +254,7 @@ class Database:
             self.execute("COMMIT")
 
 
-def glimpse(path: Path, select: str, parameters: tuple[bytes, ...]) -> list[Any]:
+def glimpse(path: Path, select: str, parameters: tuple[bytes, ...] = ()) -> list[Any]:
     """Ask a ledger that is not this run's, without waiting for it or changing it; nothing where it cannot be read."""
     with (
         suppress(sqlite3.Error),

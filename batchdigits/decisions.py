@@ -4,6 +4,7 @@ Numbers are rounded here, once, to the four decimals that reports show, and the 
 ones: whoever reads a report and knows the threshold comes to the same status as the program.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,9 +24,12 @@ NOT_A_DIGIT, BLANK = 10, 11
 """The columns after them, which only the gate uses: ink that is no digit, and empty paper."""
 DECIMALS = 4
 """Decimals of every confidence and probability in a report."""
-INK, OTHER = 0, 1
+INK, OTHER, DEPTH, EDGE = 0, 1, 2, 3
 """Columns of the ink measures: the share of the page's pixels that are the digit's ink, where 0 means that none was
-found; and the largest thing beside the digit, as a share of the digit."""
+found; the largest thing beside the digit, as a share of the digit; the share of the paper's light that its darkest ink
+takes; and whether it touches the page's edge."""
+FAINT = 0.25
+"""Of the column `DEPTH`, below which ink is called faint."""
 ANOTHER = 0.4
 """Of the column `OTHER`, above which a page shows several things. tests/benchmarks/accuracy.py: of 8,774 digits two are
 above it, of 300 pages with two or three digits side by side 82%."""
@@ -88,7 +92,8 @@ def decide(
         logits: float32[N, K] with K >= 10.
         ink: float32[N, M], the ink measures of the same pages.
         threshold: Confidence, 0 to 1, from which a digit is `ok`; below, it goes to review.
-        temperature: Calibration: what the logits are divided by; above 0.
+        temperature: Calibration: what the logits of the ten digits are divided by; above 0. The gate sees them as they
+            are: what is no digit does not change with how sure the model is of digits.
         gate: Probability, 0 to 1, that the page shows no digit, above which it has none; 1 turns the gate off.
 
     Returns:
@@ -104,7 +109,7 @@ def decide(
 
     refused, empty = np.zeros_like(has_ink), ~has_ink
     if gate < 1:
-        none = softmax(logits[has_ink], temperature)[:, DIGITS:]
+        none = softmax(logits[has_ink])[:, DIGITS:]
         none[:, BLANK - DIGITS :] *= BLANK_WEIGHT
         refused[has_ink] = none.sum(axis=1) > gate
     if logits.shape[1] > BLANK:
@@ -134,7 +139,10 @@ def decide(
     detail[~has_ink] = "no ink was found"
     for row in np.flatnonzero(status == Status.REVIEW).tolist():
         low, high = sorted((first[row], second[row]))
-        detail[row] = f"could be {low} or {high}"
+        reasons = [f"could be {low} or {high}"]
+        reasons += ["faint ink"] if ink[row, DEPTH] < FAINT else []
+        reasons += ["touches the edge"] if ink[row, EDGE] else []
+        detail[row] = "; ".join(reasons)
     return Decisions(
         status=status.tolist(),
         digit=digit,
@@ -144,6 +152,24 @@ def decide(
         detail=detail.tolist(),
         probabilities=shares.astype(np.float32),
     )
+
+
+def sampled(sha256: Sequence[str], share: float) -> NDArray[np.bool_]:
+    """Draw files by the sha256 of their bytes, which is as good as by lot, and the same in every run.
+
+    Args:
+        sha256: N sums, hexadecimal; an empty one is never drawn.
+        share: Of all files, 0 to 1.
+
+    Returns:
+        bool[N].
+    """
+    return np.array([bool(text) and int(text[:_LOT], 16) < share * 16**_LOT for text in sha256], np.bool_)
+
+
+HELD = 0.25
+"""Share of answered images, drawn by `sampled`, that no model learns from."""
+_LOT = 13  # hexadecimal digits that decide; a float64 holds them
 
 
 def probabilities(logits: Logits, *, temperature: float = 1.0) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """One image in; what it was read as, why, and what the model saw, out."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from batchdigits.files import atomic_write
 from batchdigits.normalisation import normalise
 from batchdigits.predictor import Predictor
 from batchdigits.settings import ExplainSettings, PredictSettings
+
+log = logging.getLogger(__name__)
 
 _MAIN_JOB = PredictSettings(sources=())  # its shape of batch gives its bits
 _BAR = 40  # characters of a probability of 1
@@ -79,7 +82,13 @@ def explain(settings: ExplainSettings) -> Explanation:
     seen = normalise([page.grey], model.normalisation)
     with Predictor(model, batch_size=_MAIN_JOB.batch_size) as predictor:
         logits = predictor(seen.pixels)
-    decided = decide(logits, seen.ink, threshold=settings.threshold, temperature=model.temperature, gate=model.gate)
+    terms = model.calibration
+    try:
+        threshold = terms.threshold(settings)
+    except UsageError as error:  # the digit can be told all the same
+        log.warning(str(error))
+        threshold = 0.0
+    decided = decide(logits, seen.ink, threshold=threshold, temperature=terms.temperature, gate=terms.gate)
     return Explanation(
         decided.status[0], int(decided.digit[0]), decided.detail[0], decided.probabilities[0], seen.pixels[0]
     )

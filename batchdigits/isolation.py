@@ -132,4 +132,4 @@ def _fault(file: ImageFile, error: _ProcessDiedError, decoding: DecodingSettings
     remedy = "the next run tries again" if error.may_pass else "move it away, or export it anew as PNG"
     fault = Fault(FaultKind.UNREADABLE, f"{error}; {remedy}", is_deadly=True)
     none = normalise([])
-    return Batch([], none.pixels, none.ink, [(SeenPage(file, 1, None, None, sha256, of=1), fault)], [])
+    return Batch([], none.pixels, none.ink, [(SeenPage(file, 1, None, None, sha256, of=1), fault)], [], [])

@@ -8,7 +8,7 @@ What SQLite does not notice, a flipped byte in a value, the check sums of the ro
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,25 +18,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits import answers
 from batchdigits.batches import Batch, SeenPage
 from batchdigits.database import Database, check_sum
-from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, FaultKind, Interrupted, StorageError, Terminated
+from batchdigits.errors import BatchDigitsError, DecoderDied, Interrupted, StorageError, Terminated
 from batchdigits.images import ImageFile, PassedOver
+from batchdigits.observations import CHUNK, FLOAT32, Observations, read
 from batchdigits.plan import Plan, encoded, plan
-
-_ROWS = """
-SELECT
-    name, pages.page, observations.sha256, width, height, logits, ink, fault, detail, bundle, coalesce(answer, ''),
-    pages.sum, files.sum, found.path
-FROM found
-JOIN files ON files.path = found.path
-JOIN observations ON observations.id = files.observation
-JOIN pages ON pages.observation = observations.id
-JOIN conditions ON conditions.id = observations.condition
-LEFT JOIN answers ON answers.sha256 = observations.sha256 AND answers.page = pages.page
-ORDER BY name, pages.page
-"""
 
 # A file in a report whose fault no report has shown so far, as it is now.
 _UNTOLD = """
@@ -51,12 +38,6 @@ _DONE = """
 SELECT path FROM waiting
 WHERE EXISTS (SELECT 1 FROM files WHERE files.path = waiting.path AND files.observation = waiting.observation)
 """  # as a join, SQLite would begin with all files
-
-_FILES = "SELECT count(*), count(files.path) FROM found LEFT JOIN files ON files.path = found.path"
-_PAGES = """
-SELECT coalesce(sum(observations.pages), 0)
-FROM found JOIN files ON files.path = found.path JOIN observations ON observations.id = files.observation
-"""
 
 # The last two terms are those of the index; without them SQLite would look at every observation.
 _OF_BYTES = "WHERE sha256 = ? AND ending = ? AND condition = ? AND sha256 != '' AND NOT stale"
@@ -91,8 +72,6 @@ ORDER BY path, lost.page
 Publications = dict[str, tuple[str, ...]]  # what may stand at a report's path, by its sha256: its sources
 PUBLISHED = "SELECT sha256, sources FROM reports WHERE path = ?"
 """The rows of one report, by its path: for `publications`."""
-_CHUNK = 8192  # rows that are held at a time
-_FLOAT32 = np.dtype("<f4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,32 +82,6 @@ class Condition:
     """The bundle's id, which covers the weights and the normalisation's settings."""
     others: str
     """Versions of decoding, normalisation and runtime, and the limits of decoding, in one line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observations:
-    """A chunk of N rows in the order of the report, one column a field."""
-
-    names: list[str]
-    """The files, as rows show them."""
-    pages: list[int]
-    """From 1."""
-    sha256: list[str]
-    """Of each file's bytes; empty where they could not be read."""
-    widths: list[int | None]
-    """Pixels; None where unknown."""
-    heights: list[int | None]
-    """Pixels; None where unknown."""
-    faults: list[Fault | None]
-    """None where the page was read."""
-    models: list[str]
-    """The id of the bundle that each row was observed with."""
-    corrected: list[str]
-    """A person's answer: `0` to `9`, or `x` for no digit; empty where there is none."""
-    logits: NDArray[np.float32]
-    """float32[P, K], of the P pages without a fault, in order."""
-    ink: NDArray[np.float32]
-    """float32[P, M], of the P pages without a fault, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +171,20 @@ class Ledger:
                 seen[key].add(page.number)
         return fresh
 
-    def record(self, batch: Batch, fresh: NDArray[np.bool_], logits: NDArray[np.float32]) -> list[LostAnswer]:
+    def record(
+        self,
+        batch: Batch,
+        fresh: NDArray[np.bool_],
+        logits: NDArray[np.float32],
+        thumbnails: Mapping[int, bytes] | None = None,
+    ) -> list[LostAnswer]:
         """Store what was observed of one batch, faults too, in one transaction.
 
         Args:
             batch: N pages and any number of faults and unchanged files.
             fresh: bool[N], which pages were predicted, as `fresh` told.
             logits: float32[M, K], in the order of the M fresh pages.
+            thumbnails: PNGs of some of these, by their row in the batch.
 
         Returns:
             The answers that files had before, in the order of paths.
@@ -232,7 +192,7 @@ class Ledger:
         new = [page for page, is_new in zip(batch.pages, fresh, strict=True) if is_new]
         observed: list[tuple[SeenPage, bool, bytes | None, bytes | None, str | None, str | None]] = [
             (page, False, row.tobytes(), ink.tobytes(), None, None)
-            for page, row, ink in zip(new, logits.astype(_FLOAT32), batch.ink[fresh].astype(_FLOAT32), strict=True)
+            for page, row, ink in zip(new, logits.astype(FLOAT32), batch.ink[fresh].astype(FLOAT32), strict=True)
         ]
         observed += [
             (page, fault.is_deadly, None, None, fault.kind.value, fault.detail) for page, fault in batch.faults
@@ -247,6 +207,11 @@ class Ledger:
                 row_sum = check_sum(self._condition.bundle, page.sha256, *row)
                 rows.append((ids[page.file.path], *row, row_sum, is_deadly))
             self._database.executemany("INSERT OR IGNORE INTO pages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            pictures = [
+                (ids[batch.pages[row].file.path], batch.pages[row].number, png)
+                for row, png in (thumbnails or {}).items()
+            ]
+            self._database.executemany("INSERT OR IGNORE INTO thumbnails VALUES (?, ?, ?)", pictures)
             return self._take_in_whole_files()
 
     def _observation(self, sha256: str, ending: str, pages: int) -> int:
@@ -276,38 +241,9 @@ class Ledger:
             self._database.execute(f"DELETE FROM {table} WHERE path IN ({_DONE})")
         return lost
 
-    def observations(self, chunk: int = _CHUNK) -> Iterator[Observations]:
-        """Give all that was observed of what was found, in the order of rows, `chunk` rows at a time.
-
-        Raises:
-            StorageError: The ledger is damaged.
-        """
-        answers.check(self._database)
-        with self._database.errors():
-            files, observed = self._database.execute(_FILES).fetchone()
-            if files != observed:
-                raise self._database.damaged()  # some would have no row
-            (missing,) = self._database.execute(_PAGES).fetchone()
-            cursor = self._database.execute(_ROWS)
-            while rows := cursor.fetchmany(chunk):
-                missing -= len(rows)
-                for _, number, sha256, *seen, bundle, _, page_sum, file_sum, path in rows:
-                    files -= number == 1
-                    whole_sum = check_sum(bundle, sha256, number, *seen)
-                    if page_sum != whole_sum or file_sum != check_sum(path, sha256):
-                        raise self._database.damaged()
-                names, pages, sha256s, widths, heights, logits, ink, kinds, details, models, corrected = map(
-                    list, zip(*(row[:11] for row in rows), strict=True)
-                )
-                faults = [
-                    None if kind is None else Fault(FaultKind(kind), text)
-                    for kind, text in zip(kinds, details, strict=True)
-                ]
-                yield Observations(
-                    names, pages, sha256s, widths, heights, faults, models, corrected, _matrix(logits), _matrix(ink)
-                )
-            if files or missing:
-                raise self._database.damaged()
+    def observations(self, chunk: int = CHUNK, *, thumbnails: bool = False) -> Iterator[Observations]:
+        """Give all that was observed of what was found, as `observations.read` does."""
+        return read(self._database, chunk, thumbnails=thumbnails)
 
     def tell_faults(self) -> int:
         """Note that a report shows the faults of what was found; return how many pages it shows for the first time."""
@@ -351,7 +287,7 @@ class Ledger:
         Files that are gone stay known: people may still answer to them, and they may come back.
         """
         with self._database.transaction():
-            for table, column in (("pages", "observation"), ("observations", "id")):
+            for table, column in (("thumbnails", "observation"), ("pages", "observation"), ("observations", "id")):
                 self._database.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT observation FROM files)")
 
 
@@ -367,10 +303,3 @@ def _files(batch: Batch) -> Iterator[tuple[ImageFile, str, int]]:
         yield page.file, page.sha256, page.of
     for file in batch.unchanged:
         yield file, file.known_sha256, 0  # its observation is whole
-
-
-def _matrix(blobs: list[bytes | None]) -> NDArray[np.float32]:
-    """Stack float32 rows: float32[P, K]; where there is none, float32[0, 10], which every reader takes."""
-    present = [blob for blob in blobs if blob is not None]
-    width = len(present[0]) // _FLOAT32.itemsize if present else 10
-    return np.frombuffer(b"".join(present), _FLOAT32).reshape(len(present), width)

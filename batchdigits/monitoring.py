@@ -13,12 +13,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchdigits import __version__
 from batchdigits.errors import ExitCode, FaultKind, StorageError, UsageError, printable, shown
 from batchdigits.files import atomic_write_all, storage_errors
+from batchdigits.risk import wilson_interval
 from batchdigits.settings import PredictSettings
+
+if TYPE_CHECKING:
+    from batchdigits.reports import Rows
 
 Item = TypeVar("Item")
 
@@ -74,6 +78,36 @@ class Stopwatch:
             yield item
 
 
+@dataclass(slots=True)
+class Tally:
+    """What rows add up to."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    """By status."""
+    digits: Counter[int] = field(default_factory=Counter)
+    """Rows that name a digit, `ok` or `review`, by digit."""
+    sample: int = 0
+    """Pages of the audit sample; copies of an image count once."""
+    audited: int = 0
+    """How many of these somebody has answered."""
+    wrong: int = 0
+    """How many of these were said to be another digit than they are."""
+    _seen: set[tuple[str, int]] = field(default_factory=set)
+
+    def add(self, rows: "Rows") -> None:
+        """Count a chunk of rows."""
+        self.rows.update(rows.status)
+        self.digits.update(rows.digit[rows.digit >= 0].tolist())
+        for row in rows.audit.nonzero()[0].tolist():
+            key = (rows.sha256[row], rows.page[row])
+            if key not in self._seen:
+                self._seen.add(key)
+                answer = rows.corrected[row]
+                self.sample += 1
+                self.audited += answer != ""
+                self.wrong += answer not in ("", str(rows.digit[row]))
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What a run did."""
@@ -84,16 +118,20 @@ class Summary:
     """How many of them had to be read."""
     deferred: int
     """How many were left to the next run, since they were still being written."""
-    rows: Counter[str]
-    """Rows of the report by status."""
-    digits: Counter[int]
-    """Rows that name a digit, `ok` or `review`, by digit."""
+    tally: Tally
+    """What the rows of the report add up to."""
     passed_over: Counter[str]
     """What was found and is no image, by reason."""
     faulty: int
     """Pages new to this report that are unreadable, too large or unsupported."""
     model: str
     """The bundle's id."""
+    threshold: float
+    """Confidence, 0 to 1, below which a digit went to review."""
+    target_error: float | None
+    """What the threshold is proven to keep on scans like the validation data; None where it was given itself."""
+    drift: float | None
+    """How far the confidences of the new rows are from those of the validation data; None where that cannot be told."""
     seconds: dict[str, float]
     """Wall-clock time by stage."""
 
@@ -105,12 +143,14 @@ class Summary:
     @property
     def review_share(self) -> float | None:
         """The share of pages with a digit that a person has to look at; None where no page has one."""
-        digits = self.rows["ok"] + self.rows["review"]
-        return self.rows["review"] / digits if digits else None
+        rows = self.tally.rows
+        digits = rows["ok"] + rows["review"]
+        return rows["review"] / digits if digits else None
 
     def line(self) -> str:
         """Say it in one line."""
-        pages = self.rows.total()
+        rows = self.tally.rows
+        pages = rows.total()
         parts = [f"{self.files} {_plural(self.files, 'image')} found"]
         if self.pending != self.files:
             parts.append(f"{self.pending} of them new or changed")
@@ -119,12 +159,28 @@ class Summary:
         if pages != self.files:
             parts.append(f"{pages} {_plural(pages, 'page')}")
         always = ("ok", "review", "blank", FaultKind.UNREADABLE)
-        parts += [f"{self.rows[name]} {name}" for name in (*always, *sorted(set(self.rows) - set(always)))]
+        parts += [f"{rows[name]} {name}" for name in (*always, *sorted(set(rows) - set(always)))]
         if self.passed_over:
             parts.append(f"{self.passed_over.total()} passed over")
         stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
         rate = _rate(self.pending, sum(self.seconds.values())) or 0.0
-        return f"{', '.join(parts)}; {rate:,.0f} images/s; seconds: {stages}"
+        return f"{', '.join(parts)}; {self._trust()}; {rate:,.0f} images/s; seconds: {stages}"
+
+    def _trust(self) -> str:
+        """Say what the rows that are `ok` are worth."""
+        if self.target_error is None:
+            told = f"ok from a confidence of {self.threshold}"
+        else:
+            told = f"target error {self.target_error:.2%} (proven for scans like the validation data)"
+        sample, audited, wrong = self.tally.sample, self.tally.audited, self.tally.wrong
+        if not audited:
+            return told
+        if audited < sample:  # those that people looked at first are no sample
+            return f"{told}, {audited} of the {sample} pages to audit answered"
+        low, high = wilson_interval(wrong, audited)
+        return (
+            f"{told}, {wrong} of {audited} audited wrong ({wrong / audited:.2%}, 95% interval {low:.2%} to {high:.2%})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +285,13 @@ def _numbers(summary: Summary) -> dict[str, Any]:
     return {
         "model": summary.model,
         "images": {"found": summary.files, "new_or_changed": summary.pending, "deferred": summary.deferred},
-        "pages": {status: summary.rows[status] for status in STATUSES},
+        "pages": {status: summary.tally.rows[status] for status in STATUSES},
+        "threshold": summary.threshold,
+        "target_error": summary.target_error,
+        "audit": {"sample": summary.tally.sample, "answered": summary.tally.audited, "wrong": summary.tally.wrong},
+        "drift": summary.drift,
         "new_faults": summary.faulty,
-        "digits": {str(digit): summary.digits[digit] for digit in range(10)},
+        "digits": {str(digit): summary.tally.digits[digit] for digit in range(10)},
         "review_share": summary.review_share,
         "passed_over": dict(summary.passed_over.most_common()),
         "stages": stages,
@@ -272,12 +332,18 @@ def metrics(ending: Ending, *, task: str) -> bytes:
     if summary:
         images = {"found": summary.files, "pending": summary.pending, "deferred": summary.deferred}
         gauge("images", "Image files: found, new or changed, and left to the next run.", images, "state")
-        gauge("pages", "Rows of the report.", {status: summary.rows[status] for status in STATUSES}, "status")
+        gauge("pages", "Rows of the report.", {status: summary.tally.rows[status] for status in STATUSES}, "status")
         single("new_faults", "Pages with a fault that are new to the report.", summary.faulty)
-        digits = {str(digit): summary.digits[digit] for digit in range(10)}
+        digits = {str(digit): summary.tally.digits[digit] for digit in range(10)}
         gauge("digits", "Rows of the report that name a digit.", digits, "digit")
         if summary.review_share is not None:
             single("review_ratio", "Share of the pages with a digit that is to be reviewed.", summary.review_share)
+        if summary.drift is not None:
+            single("drift_index", "Population stability index of the new confidences.", summary.drift)
+        audit = {"sample": summary.tally.sample, "answered": summary.tally.audited, "wrong": summary.tally.wrong}
+        gauge(
+            "audit", "Pages of the audit sample, those that people answered, and those that were wrong.", audit, "state"
+        )
         gauge("stage_seconds", "Wall-clock time of the last run.", summary.seconds, "stage")
     return generate_latest(registry)
 

@@ -29,10 +29,11 @@ Floats = NDArray[np.float32]
 SIDE = 28
 """Pixels: width and height of the model's input."""
 
-INK_MEASURES = ("share", "other")
-"""Columns of the ink measures: the share of the page that the digit's ink covers, 0 to 1 (0: no ink was found); and
-the largest thing that was left out, as a share of the digit's ink, 0 or more: another digit, perhaps. Lines, and what
-touches the page's edge, do not count."""
+INK_MEASURES = ("share", "other", "depth", "edge")
+"""Columns of the ink measures: the share of the page that the digit's ink covers, 0 to 1 (0: no ink was found); the
+largest thing that was left out, as a share of the digit's ink, 0 or more: another digit, perhaps (lines, and what
+touches the page's edge, do not count); how much of the paper's light the darkest ink takes, 0 to 1; and whether the
+digit touches the page's edge, 1 or 0."""
 
 CANVAS_SIDES = (16, 28, 32, 48, 64)
 """Pixels: a page is placed on the smallest canvas that holds it; a larger page is reduced to the largest."""
@@ -56,7 +57,7 @@ def normalise(pages: Sequence[GreyImage], settings: NormalisationSettings = DEFA
 
     Returns:
         uint8[N, 28, 28], bright ink on 0, the digit's longer side 20 px, its centre of mass in the middle; and
-        float32[N, 2], the columns of `INK_MEASURES`. A page without ink gives zeros.
+        float32[N, 4], the columns of `INK_MEASURES`. A page without ink gives zeros.
 
     Source: 20×20 box and centre of mass: LeCun, Bottou, Bengio, Haffner, «Gradient-based learning applied to
     document recognition», Proceedings of the IEEE 86(11), 1998, section III.A.
@@ -148,7 +149,7 @@ class _Found:
     boxes: Boxes
     """float32[N, 4]: the digit's box; zeros where no ink was found."""
     measures: InkMeasures
-    """float32[N, 2]."""
+    """float32[N, 4]."""
     polarity: Signs
     """int8[N]: 1 dark ink, -1 light ink."""
 
@@ -268,7 +269,7 @@ def _choose(
 
     inked = ink >= level[:, None].astype(np.uint8)
     found = components(inked)
-    part, other = _is_part(found, extents, photo, settings)
+    part, other, edge = _is_part(found, extents, photo, settings)
     mask = inked.astype(np.uint8)
     littered = np.unique(found.owner[1:][~part[1:]])  # most canvases hold nothing but their digit
     mask[:, littered] = np.take(part, found.labels[:, littered])
@@ -282,16 +283,18 @@ def _choose(
     boxes[area == 0] = 0
     largest = np.zeros(count)
     np.maximum.at(largest, found.owner, found.area * other)
-    measures = np.stack([area / extents.prod(1), largest / np.maximum(area, 1)], axis=1).astype(np.float32)
-    return _Found(kept, boxes, measures, polarity)
+    cut = np.bincount(found.owner[part & edge], minlength=count) > 0
+    columns = [area / extents.prod(1), largest / np.maximum(area, 1), np.where(area > 0, peak / 255, 0), cut]
+    return _Found(kept, boxes, np.stack(columns, axis=1).astype(np.float32), polarity)
 
 
 def _is_part(
     found: Components, extents: Rows, photo: NDArray[np.bool_], settings: NormalisationSettings
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell which components make the digit of their canvas, and which might be another one: bool[C] twice.
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell which components make the digit of their canvas, which might be another one, and which touch the edge.
 
-    Both are False for component 0.
+    Returns:
+        bool[C] three times; the first two are False for component 0.
     """
     left, top, right, bottom = found.box.T
     height, width = extents[found.owner].T
@@ -319,7 +322,7 @@ def _is_part(
     part[0] = False
     other = ~(part | edge | across | down)
     other[0] = False
-    return np.asarray(part, np.bool_), np.asarray(other, np.bool_)
+    return np.asarray(part, np.bool_), np.asarray(other, np.bool_), edge
 
 
 # ---- frame ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from batchdigits import settings
-from batchdigits.console import read_config, without_source
+from batchdigits.console import read_config, read_share, without_source
 
 Config = Annotated[
     Path | None,
@@ -15,7 +15,18 @@ Config = Annotated[
 Model = Annotated[Path | None, typer.Option(help="Model bundle directory; without it, the one in the package.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on success.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show tracebacks.")]
-Threshold = Annotated[float, typer.Option(min=0, max=1, help="Confidence below which a digit goes to review.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Confidence below which a digit goes to review, in the place of --target-error."),
+]
+TargetError = Annotated[
+    float,
+    typer.Option(
+        parser=read_share,
+        metavar="SHARE",
+        help="Share of wrong digits among those that are ok, such as 0.5%, which the threshold has to keep.",
+    ),
+]
 
 # of predict
 
@@ -24,7 +35,9 @@ Sources = Annotated[
 ]
 Output = Annotated[
     list[str],
-    typer.Option("--output", "-o", help="Report file, .csv or .parquet; - is CSV to stdout. May be repeated."),
+    typer.Option(
+        "--output", "-o", help="Report file, .csv, .parquet, .xlsx or .html; - is CSV to stdout. May be repeated."
+    ),
 ]
 Ledger = Annotated[
     Path | None, typer.Option(help="What is known from run to run; without it, the first report's name + .ledger.")
@@ -69,15 +82,22 @@ LogJson = Annotated[bool, typer.Option("--log-json", help="Say everything in JSO
 Bundle = Annotated[Path, typer.Option("--output", "-o", help="The bundle directory to make.")]
 Data = Annotated[
     list[str],
-    typer.Option(help="mnist, a folder with a sub-folder per digit, or a CSV of path,label. May be repeated."),
+    typer.Option(
+        help="mnist (the default), a folder with a sub-folder per digit, a CSV of path,label, or an answered report. "
+        "May be repeated."
+    ),
+]
+Base = Annotated[
+    Path | None,
+    typer.Option("--from", help="Model bundle that goes on learning: from --data, and what it was trained on."),
 ]
 Arch = Annotated[settings.Arch, typer.Option(help="The network.")]
 Teacher = Annotated[
     Path | None, typer.Option(help="Model bundle whose probabilities the network learns instead of the labels.")
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data.")]
+Epochs = Annotated[int | None, typer.Option(min=0, help="Passes over the data; with --from, 0 refits the calibration.")]
 StepSize = Annotated[int, typer.Option(min=1, help="Images a step.")]
-LearningRate = Annotated[float, typer.Option(min=0, help="Peak of the schedule.")]
+LearningRate = Annotated[float | None, typer.Option(min=0, help="Peak of the schedule.")]
 ValidationShare = Annotated[
     float, typer.Option(min=0, max=1, help="Share of the data that is split off for validation.")
 ]

@@ -7,30 +7,30 @@ import importlib.metadata
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from batchdigits import __version__, bundle, dryrun, publication, reports
+from batchdigits import bundle, drift, dryrun, publication, rendering, reports, risk
 from batchdigits.batches import FILES_FOR_PROCESSES, Workers, batches
 from batchdigits.bundle import Bundle
 from batchdigits.database import beside
-from batchdigits.decisions import DIGITS, NO_DIGIT, Status, decide
+from batchdigits.decisions import DIGITS
 from batchdigits.errors import NoImages, StorageError, UsageError, shown
 from batchdigits.images import IMAGE_ENDINGS, discover, standing
 from batchdigits.isolation import one_by_one
-from batchdigits.ledger import Condition, Ledger, LostAnswer, Observations
+from batchdigits.ledger import Condition, Ledger, LostAnswer
 from batchdigits.locking import copied, held
-from batchdigits.monitoring import Stopwatch, Summary
+from batchdigits.monitoring import Stopwatch, Summary, Tally
 from batchdigits.plan import Plan, Turn
 from batchdigits.predictor import Predictor
-from batchdigits.reports import About, Rows
+from batchdigits.rendering import Terms
 from batchdigits.selection import Selection
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
 from batchdigits.settling import Settling
@@ -38,8 +38,10 @@ from batchdigits.stopping import Stop
 
 log = logging.getLogger(__name__)
 
-MODEL_ID_LENGTH = 12
-"""Characters of the bundle's id that a row shows."""
+_DRIFTED = (
+    "The confidences of the new images are distributed otherwise than those of the model's validation data (population "
+    "stability index %.2f, from %.2f on that is much): the target error may not hold for them. Review the audit sample."
+)
 
 
 def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None) -> Summary:
@@ -61,10 +63,10 @@ def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None
     """
     reports.check_outputs(settings.outputs)
     model = bundle.load(settings.model)
+    threshold = model.calibration.threshold(settings)
+    tally = Tally()
     files = _files(settings)
     watch = Stopwatch()
-    rows: Counter[str] = Counter()
-    digits: Counter[int] = Counter()
     place = _ledger_path(settings)
     folders = standing(settings.sources)
     stop = stop or Stop()
@@ -78,31 +80,41 @@ def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None
         settling = Settling(settings.settle_seconds)
         with watch.stage("list"):
             plan = _plan(ledger, settling, place, settings)
-        if plan.pending:
-            _observe(ledger, plan, settling, model, settings, watch, stop)
-            ledger.forget()
+        confidences = _observe(ledger, plan, settling, model, settings, watch, stop)
         if standing(settings.sources) != folders:
             raise StorageError(_vanished(settings.sources))
+        terms = Terms(
+            model,
+            threshold,
+            settings.target_error if settings.threshold is None else None,
+            rendering.audit_share(model, settings.target_error, plan.files),
+        )
+        pictured = any(report.suffix.lower() in reports.PICTURED for report in files)
         with watch.stage("report"):
             reports.publish(
-                _counted(_decided(ledger.observations(), model, settings), rows, digits),
+                rendering.rows(ledger.observations(thumbnails=pictured), terms, tally),
                 settings.outputs,
-                about=_about(model, settings),
+                about=rendering.about(terms, settings, versions=_condition(model, settings).others),
                 settings=settings.report,
                 stdout=stdout,
                 before=publication.replacing(found, settings.sources, overwrite=settings.overwrite),
                 together=stop.patiently,
             )
         faulty = ledger.tell_faults()
+        drifted = drift.index(confidences, model.calibration.reference)
+        if drifted is not None and drifted >= drift.DRIFTED:
+            log.warning(_DRIFTED, drifted, drift.DRIFTED)
         return Summary(
             files=plan.files,
             pending=plan.pending.total(),
             deferred=plan.deferred,
-            rows=rows,
-            digits=digits,
+            tally=tally,
             passed_over=plan.passed_over,
             faulty=faulty,
             model=model.id,
+            threshold=terms.threshold,
+            target_error=terms.target_error,
+            drift=drifted,
             seconds=watch.seconds,
         )
 
@@ -122,6 +134,7 @@ def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
     """
     reports.check_outputs(settings.outputs)
     model = bundle.load(settings.model)
+    model.calibration.threshold(settings)
     place = _ledger_path(settings)
     with ExitStack() as stack:
         copy = stack.enter_context(copied(place)) if place else None
@@ -201,9 +214,14 @@ def _observe(
     settings: PredictSettings,
     watch: Stopwatch,
     stop: Stop,
-) -> None:
-    """Predict all that is pending into the ledger."""
+) -> NDArray[np.int64]:
+    """Predict all that is pending into the ledger; count the confidences of what is new by `drift.histogram`."""
     files = plan.pending.total()
+    confidences = drift.histogram(np.zeros(0))
+    if not files:
+        return confidences
+    strictest = max(risk.strictest(model.calibration.risks), settings.threshold or 0.0)
+    audit = 2 * rendering.audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
     with ExitStack() as stack:
         workers = stack.enter_context(Workers(settings.workers, processes=files >= FILES_FOR_PROCESSES))
         decoding, normalisation = settings.decoding, model.normalisation
@@ -230,10 +248,15 @@ def _observe(
                     with watch.stage("predict"):
                         logits = predictor(batch.pixels[fresh])
                 with watch.stage("record"):
-                    _tell(ledger.record(batch, fresh, logits))
+                    decided = rendering.decided(logits, batch.ink[fresh], model, threshold=strictest)
+                    confidences += drift.histogram(decided.confidence)
+                    thumbnails = rendering.thumbnails_of(batch, fresh, decided, audit=audit)
+                    _tell(ledger.record(batch, fresh, logits, thumbnails))
             firsts = sum(page.number == 1 for page in (*whole.pages, *(page for page, _ in whole.faults)))
             bar.update(firsts + len(whole.unchanged))
         watch.part("settle", settling.waited, of="read")
+    ledger.forget()
+    return confidences
 
 
 def _tell(lost: Iterable[LostAnswer]) -> None:
@@ -244,66 +267,6 @@ def _tell(lost: Iterable[LostAnswer]) -> None:
             else "does not count while the file cannot be read"
         )
         log.warning("%s: the answer %s to its page %d %s.", shown(answer.path), answer.answer, answer.page, why)
-
-
-def _decided(chunks: Iterable[Observations], model: Bundle, settings: PredictSettings) -> Iterator[Rows]:
-    """Turn observations into the rows of the report."""
-    for seen in chunks:
-        decided = decide(
-            seen.logits, seen.ink, threshold=settings.threshold, temperature=model.temperature, gate=model.gate
-        )
-        read = np.array([fault is None for fault in seen.faults])
-        status = np.array([fault.kind.value if fault else "" for fault in seen.faults], dtype=object)
-        detail = np.array([fault.detail if fault else "" for fault in seen.faults], dtype=object)
-        status[read], detail[read] = decided.status, decided.detail
-
-        def spread(column: NDArray[Any], empty: float, read: NDArray[np.bool_] = read) -> NDArray[Any]:
-            """Give the pages with a fault their empty cells."""
-            full = np.full((len(read), *column.shape[1:]), empty, column.dtype)
-            full[read] = column
-            return full
-
-        digit = spread(decided.digit, NO_DIGIT)
-        final = np.where(status == Status.OK, digit, NO_DIGIT).astype(np.int8)
-        answers = [int(answer) if answer.isdigit() else NO_DIGIT for answer in seen.corrected if answer]
-        final[[answer != "" for answer in seen.corrected]] = answers
-        yield Rows(
-            path=seen.names,
-            page=seen.pages,
-            status=status.tolist(),
-            digit=digit,
-            confidence=spread(decided.confidence, np.nan),
-            runner_up=spread(decided.runner_up, NO_DIGIT),
-            runner_up_confidence=spread(decided.runner_up_confidence, np.nan),
-            corrected=seen.corrected,
-            final=final,
-            detail=detail.tolist(),
-            width=np.array([width or 0 for width in seen.widths], np.int32),
-            height=np.array([height or 0 for height in seen.heights], np.int32),
-            sha256=seen.sha256,
-            model=[name[:MODEL_ID_LENGTH] for name in seen.models],
-            probabilities=spread(decided.probabilities, np.nan),
-        )
-
-
-def _counted(chunks: Iterable[Rows], rows: Counter[str], digits: Counter[int]) -> Iterator[Rows]:
-    """Pass rows on, and count them by status and by digit."""
-    for chunk in chunks:
-        rows.update(chunk.status)
-        digits.update(chunk.digit[chunk.digit != NO_DIGIT].tolist())
-        yield chunk
-
-
-def _about(model: Bundle, settings: PredictSettings) -> About:
-    return About(
-        tool_version=__version__,
-        model=model.id,
-        temperature=model.temperature,
-        gate=model.gate,
-        threshold=settings.threshold,
-        max_pixels=settings.decoding.max_pixels,
-        max_bytes=settings.decoding.max_bytes,
-    )
 
 
 def _vanished(sources: tuple[str, ...]) -> str:

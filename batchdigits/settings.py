@@ -54,8 +54,8 @@ class DecodingSettings:
 class NormalisationSettings:
     """The numbers of the normalisation; they travel in the bundle, since the model was trained behind them."""
 
-    VERSION: ClassVar[int] = 4
-    """Rises when `normalisation` does something else to pixels under the same numbers."""
+    VERSION: ClassVar[int] = 5
+    """Rises when `normalisation` does something else to pixels under the same numbers, or measures something else."""
 
     digit_side: int = 20
     """Pixels: the longer side of the digit's box (LeCun et al. 1998)."""
@@ -125,8 +125,10 @@ class PredictSettings:
     """A file younger than this may still be being written: it is read last, or in the next run; 0 reads all at once."""
     overwrite: bool = False
     """Replace reports that were made from other sources."""
-    threshold: float = 0.90
-    """Confidence, 0 to 1, below which a digit goes to review."""
+    target_error: float = 0.005
+    """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep."""
+    threshold: float | None = None
+    """Confidence, 0 to 1, below which a digit goes to review; None takes the one that keeps the target."""
     batch_size: int = 512
     """Images in one prediction; the shape of the compiled function."""
     workers: int = 2
@@ -149,24 +151,33 @@ EPOCHS = {Arch.CNN: 60, Arch.TEACHER: 40, Arch.DENSE: 10}
 """Passes over the training part where `TrainSettings.epochs` is None."""
 
 
+FINE_EPOCHS = 4
+"""Passes where a bundle goes on learning."""
+RATE, FINE_RATE = 0.002, 0.0003
+"""Peaks of the learning rate."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
     """One run of the training job."""
 
     output: Path
     """The bundle directory; what the run tells about itself stands beside it in the same directory."""
-    data: tuple[str, ...] = ("mnist",)
-    """`mnist`, folders with a sub-folder per digit, or CSV files of path,label."""
+    data: tuple[str, ...] = ()
+    """`mnist`, folders with a sub-folder per digit, CSV files of path,label, or reports that people have answered; none
+    is `mnist`, or with a base what it was trained on."""
+    base: Path | None = None
+    """A bundle that goes on learning: from `data`, mixed with what it was trained on; None begins anew."""
     arch: Arch = Arch.CNN
     """The network."""
     teacher: Path | None = None
     """A bundle whose probabilities the network learns instead of the labels."""
     epochs: int | None = None
-    """Passes over the training part; None takes the architecture's own number from `EPOCHS`."""
+    """Passes over the training part; None takes the architecture's own number from `EPOCHS`, or `FINE_EPOCHS`."""
     batch_size: int = 128
     """Images a step."""
-    learning_rate: float = 0.002
-    """The peak of the cosine schedule."""
+    learning_rate: float | None = None
+    """The peak of the cosine schedule; None takes `RATE`, or with a base `FINE_RATE`."""
     seed: int = 1998
     """Of the split, the first weights, the order and the variations."""
     validation_share: float = 0.1
@@ -187,6 +198,10 @@ class EvaluateSettings:
     """The folder for metrics and pictures."""
     model: Path | None = None
     """A bundle directory; None is the one in the package."""
+    target_error: float = 0.005
+    """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep."""
+    threshold: float | None = None
+    """Confidence, 0 to 1, below which a digit goes to review; None takes the one that keeps the target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +212,10 @@ class ExplainSettings:
     """The file."""
     model: Path | None = None
     """A bundle directory; None is the one in the package."""
-    threshold: float = 0.90
-    """Confidence, 0 to 1, below which a digit goes to review."""
+    target_error: float = 0.005
+    """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep."""
+    threshold: float | None = None
+    """Confidence, 0 to 1, below which a digit goes to review; None takes the one that keeps the target."""
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
     """Limits of decoding."""
 

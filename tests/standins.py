@@ -8,10 +8,14 @@ from typing import Self
 import numpy as np
 
 from batchdigits import bundle
-from batchdigits.bundle import Bundle
+from batchdigits.bundle import Bundle, Calibration
 from batchdigits.normalisation import InkImages
 from batchdigits.predictor import Logits
+from batchdigits.risk import Risk
 from batchdigits.settings import NormalisationSettings
+
+RISKS = (Risk(0.99, passed=3500, wrong=0), Risk(0.9, passed=5000, wrong=15), Risk(0.1, passed=6000, wrong=60))
+"""A target error of 0.1% leads to a threshold of 0.99, one of 0.5% to 0.9."""
 
 _WEIGHTS = np.random.default_rng(7).integers(-9, 10, (784, 10))
 
@@ -51,9 +55,8 @@ def bundle_in(directory: Path, *, temperature: float = 1.0, weights: bytes = b"n
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "model.keras").write_bytes(weights)
     provenance = {"data": {"mnist": "ab" * 32}, "seed": 1998, "metrics": {"accuracy": 0.99}, "note": "made — here"}
-    return bundle.save(
-        directory, normalisation=NormalisationSettings(), temperature=temperature, gate=1.0, provenance=provenance
-    )
+    calibration = Calibration(temperature, gate=1.0, risks=RISKS)
+    return bundle.save(directory, normalisation=NormalisationSettings(), calibration=calibration, provenance=provenance)
 
 
 def decoding_threads() -> list[threading.Thread]:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits import bundle
-from batchdigits.bundle import FORMAT, PACKAGED, Bundle, load, save
+from batchdigits.bundle import FORMAT, PACKAGED, Bundle, Calibration, load, save
 from batchdigits.errors import BundleError, StorageError
+from batchdigits.risk import Risk
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from tests.standins import bundle_in
 
@@ -75,35 +76,36 @@ normalisations = st.builds(
     NormalisationSettings, digit_side=st.integers(1, 28), ink_level=st.floats(0, 1), noise_factor=st.floats(0, 99)
 )
 
+calibrations = st.builds(
+    Calibration,
+    temperature=st.floats(0.01, 100),
+    gate=st.floats(0, 1),
+    risks=st.lists(st.builds(Risk, st.floats(0, 1), st.integers(0, 10**9), st.integers(0, 10**9))).map(tuple),
+    reference=st.lists(st.integers(0, 10**9)).map(tuple),
+)
+
 
 @settings(max_examples=50, deadline=None)
 @given(
     normalisation=normalisations,
-    temperature=st.floats(0.01, 100),
-    gate=st.floats(0, 1),
+    calibration=calibrations,
     provenance=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), json_values, max_size=4),
     weights=st.binary(max_size=50),
 )
 def test_any_bundle_comes_back_as_it_was_saved(
     kept: Bundle,
     normalisation: NormalisationSettings,
-    temperature: float,
-    gate: float,
+    calibration: Calibration,
     provenance: dict[str, Any],
     weights: bytes,
 ) -> None:
     directory = kept.directory.with_name("any")
     directory.mkdir(exist_ok=True)
     (directory / "model.keras").write_bytes(weights)
-    saved = save(directory, normalisation=normalisation, temperature=temperature, gate=gate, provenance=provenance)
+    saved = save(directory, normalisation=normalisation, calibration=calibration, provenance=provenance)
     again = load(directory)
     assert saved == again
-    assert (again.normalisation, again.temperature, again.gate, again.provenance) == (
-        normalisation,
-        temperature,
-        gate,
-        provenance,
-    )
+    assert (again.normalisation, again.calibration, again.provenance) == (normalisation, calibration, provenance)
     assert (again.directory, again.weights.read_bytes()) == (directory, weights)
     assert len(again.id) == 64
     assert set(again.id) <= set("0123456789abcdef")
@@ -119,15 +121,17 @@ def test_the_same_content_has_the_same_id_and_any_other_content_another(tmp_path
         directory = tmp_path / name
         directory.mkdir()
         (directory / "model.keras").write_bytes(changes.pop("weights", b"w"))
-        content = {"normalisation": NORMALISATION, "temperature": 1.0, "gate": 1.0, "provenance": {"seed": 1}}
+        content = {"normalisation": NORMALISATION, "calibration": Calibration(1.0, 1.0), "provenance": {"seed": 1}}
         return save(directory, **{**content, **changes}).id
 
     same = {made("a"), made("b")}
     assert len(same) == 1
     others = [
         made("c", weights=b"W"),
-        made("d", temperature=1.5),
-        made("g", gate=0.5),
+        made("d", calibration=Calibration(1.5, 1.0)),
+        made("g", calibration=Calibration(1.0, 0.5)),
+        made("h", calibration=Calibration(1.0, 1.0, risks=(Risk(0.9, 10, 1),))),
+        made("i", calibration=Calibration(1.0, 1.0, reference=(1, 2))),
         made("e", provenance={"seed": 2}),
         made("f", provenance={"seed": 1, "more": None}),
     ]
@@ -156,24 +160,24 @@ def test_the_bundle_of_the_package_loads_without_a_name() -> None:
     packaged = load()
     assert packaged == load(PACKAGED)
     assert packaged.weights.is_file()
-    assert packaged.temperature > 0
+    assert packaged.calibration.temperature > 0
 
 
 def test_saving_again_replaces_the_card_and_leaves_nothing_beside_it(made: Bundle) -> None:
-    again = save(made.directory, normalisation=NORMALISATION, temperature=2.0, gate=1.0, provenance={})
-    assert again.temperature == load(made.directory).temperature == 2.0
+    again = save(made.directory, normalisation=NORMALISATION, calibration=Calibration(2.0, 1.0), provenance={})
+    assert again.calibration == load(made.directory).calibration == Calibration(2.0, 1.0)
     assert again.id != made.id
     assert sorted(path.name for path in made.directory.iterdir()) == ["bundle.json", "model.keras"]
 
 
 def test_a_bundle_cannot_be_changed(made: Bundle) -> None:
     with pytest.raises(FrozenInstanceError):
-        made.temperature = 2.0  # type: ignore[misc]
+        made.id = "2"  # type: ignore[misc]
 
 
 def test_saving_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"model\.keras"):
-        save(tmp_path, normalisation=NORMALISATION, temperature=1.0, gate=1.0, provenance={})
+        save(tmp_path, normalisation=NORMALISATION, calibration=Calibration(1.0, 1.0), provenance={})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -286,7 +290,7 @@ def test_a_card_that_holds_no_object_is_refused(made: Bundle, content: str) -> N
     assert "holds no object" in refusal(made)
 
 
-@pytest.mark.parametrize("found", [0, 2, "1", None])
+@pytest.mark.parametrize("found", [0, 1, "2", None])
 def test_another_format_is_refused(made: Bundle, found: object) -> None:
     rewritten(made, lambda content: content.update(format=found))
     assert f"has format {found}, expected {FORMAT}" in refusal(made)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from batchdigits.batches import FILES_FOR_PROCESSES
 from batchdigits.bundle import PACKAGED
 from tests.commands import (
     BATCHDIGITS,
+    CHECKOUT,
     Result,
     batchdigits,
     environment,
     on_a_terminal,
     permissions_hold,
+    run,
     under_permissions,
 )
 from tests.digits import one_of_each, write_png
@@ -281,6 +284,38 @@ def test_an_option_that_makes_no_sense_is_a_usage_error(arguments: list[str], wo
     assert (result.code, result.stdout) == (2, "")
     assert [word for word in words if word not in result.stderr] == []
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "share"), [("0.5%", 0.005), ("0.005", 0.005), (" 1 % ", 0.01), ("10%", 0.1), ("0.1%", 0.001)]
+)
+def test_a_target_error_is_a_share_or_per_cent(target: str, share: float, empty: Path) -> None:
+    result = batchdigits("predict", empty, "--target-error", target, "--show-config")
+    assert f"target_error = {share}  # from the command line" in result.stdout
+
+
+@pytest.mark.parametrize("target", ["0.5", "1", "0.05%", "nan", "half", "-1%"])
+def test_a_target_error_that_makes_no_sense_is_a_usage_error(target: str, empty: Path) -> None:
+    result = batchdigits("predict", empty, "--target-error", target, env={"COLUMNS": "200"})
+    assert result.code == 2
+    assert "is no share of errors; expected 0.1% to 10%, as in 0.5%" in result.stderr
+
+
+def test_of_threshold_and_target_error_the_one_nearer_to_the_command_line_counts(tmp_path: Path) -> None:
+    write_png(tmp_path / "scans" / "7.png", one_of_each()[7])
+    (tmp_path / "job.toml").write_text("threshold = 0.75\n")
+    said = []
+    for options in (["--target-error", "0.2%"], [], ["--target-error", "0.2%", "--threshold", "0.8"]):
+        arguments = ["predict", "scans", "--config", "job.toml", "--no-ledger", "-o", "r.csv", *options]
+        done = run(
+            [sys.executable, "-m", "tests.standin_command", *arguments], cwd=tmp_path, env={"PYTHONPATH": CHECKOUT}
+        )
+        said.append(done.stderr.partition("unreadable; ")[2].partition(";")[0])
+    assert said == [
+        "target error 0.20% (proven for scans like the validation data)",
+        "ok from a confidence of 0.75",
+        "ok from a confidence of 0.8",
+    ]
 
 
 @pytest.mark.parametrize("arguments", [[], ["predict"], ["recognise", "x.png"]])
@@ -566,7 +601,8 @@ def test_a_terminal_sees_a_bar_and_then_the_summary(on_terminal: Result) -> None
 def test_the_summary_is_one_line_with_counts_speed_and_seconds_by_stage(on_terminal: Result) -> None:
     summary = on_terminal.stderr.rstrip().rpartition("\n")[2]
     assert re.fullmatch(
-        r"batchdigits: 4 images found, [012] ok, [012] review, 1 blank, 1 unreadable; [\d,]+ images/s; "
+        r"batchdigits: 4 images found, [012] ok, [012] review, 1 blank, 1 unreadable; "
+        r"target error 0\.50% \(proven for scans like the validation data\); [\d,]+ images/s; "
         r"seconds: list [\d.]+, read [\d.]+, load model [\d.]+, predict [\d.]+, record [\d.]+, report [\d.]+",
         summary,
     )

@@ -33,14 +33,26 @@ from batchdigits.errors import (
     UsageError,
 )
 from batchdigits.locking import held
-from batchdigits.monitoring import Summary
+from batchdigits.monitoring import Summary, Tally
 from batchdigits.settings import PredictSettings
 from tests.commands import CHECKOUT, Result, batchdigits, on_a_terminal, permissions_hold, under_permissions
 from tests.digits import one_of_each, write_png
 from tests.disks import disk_of, names
 
 DATA = Path(__file__).parent / "data"
-SUMMARY = Summary(3, 2, 1, Counter(ok=2), Counter({7: 2}), Counter(), 0, "a" * 64, {"list": 0.5})
+SUMMARY = Summary(
+    files=3,
+    pending=2,
+    deferred=1,
+    tally=Tally(Counter(ok=2), Counter({7: 2})),
+    passed_over=Counter(),
+    faulty=0,
+    model="a" * 64,
+    threshold=0.86,
+    target_error=0.005,
+    drift=None,
+    seconds={"list": 0.5},
+)
 
 
 @pytest.fixture(autouse=True)

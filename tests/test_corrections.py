@@ -6,10 +6,13 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,10 +26,12 @@ from batchdigits.files import atomic_write_all
 from batchdigits.locking import held
 from batchdigits.publication import replacing, standing
 from batchdigits.reports.csv import guard
-from tests.commands import Result, batchdigits
+from batchdigits.reports.xlsx import XlsxReport
+from batchdigits.settings import ReportSettings
+from tests.commands import CHECKOUT, Result, batchdigits, run
 from tests.digits import one_of_each, write_png
 from tests.disks import names
-from tests.reports.examples import hostile_names
+from tests.reports.examples import ABOUT, hostile_names, seven
 from tests.test_ledger import batch_of, image, ledger_at, record, seen
 
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
@@ -112,6 +117,13 @@ def test_the_same_answers_again_write_nothing(report: Path) -> None:
     assert "2 answers" in (said := corrected(report, text))
     assert "(0 new, 0 changed)" in said
     assert Path(f"{report}.ledger").stat() == before
+
+
+def test_an_answer_that_takes_the_place_of_another_is_named(report: Path, caplog: pytest.LogCaptureFixture) -> None:
+    corrected(report, table(row(0, "7"), row(1, "3")))
+    assert caplog.messages == []
+    corrected(report, table(row(0, "7"), row(1, "x", path=r"b\x0a.tif")))
+    assert caplog.messages == [r"line 3, b\x0a.tif, page 2: the answer 3 becomes x."]
 
 
 def test_one_answer_is_one_and_none_is_none(report: Path) -> None:
@@ -259,7 +271,7 @@ def test_all_bad_lines_are_named_in_order_with_their_files(report: Path) -> None
     )[1:]
     assert [line.partition(": ")[0] for line in lines] == [
         "line 2, =1+1.tif, page 1",
-        r"line 4, b\\x0a.tif, page 2",
+        r"line 4, b\x0a.tif, page 2",
         "line 5, c.tif, page 2",
         r"line 6, d\u202e.tif, page 1",
     ]
@@ -388,7 +400,7 @@ def test_the_command_names_its_errors_and_loads_nothing_heavy(tmp_path: Path) ->
     )
     assert workbook.code == 2
     assert " batchdigits.corrections\n" in workbook.stderr  # so that the list is one
-    for library in ("tensorflow", "pandas", "pyarrow", "cv2", "PIL"):
+    for library in ("tensorflow", "pandas", "pyarrow", "openpyxl", "xlsxwriter", "cv2", "PIL"):
         assert f" {library}\n" not in workbook.stderr
 
 
@@ -487,3 +499,122 @@ def test_what_is_no_parquet_table_of_answers_is_refused(report: Path) -> None:
     with pytest.raises(UsageError, match="line 1, a, page 1: «12» is no answer"):
         correct(report, wrong, ledger=None, time=NOW)
     assert kept(report) == {}
+
+
+def workbook(report: Path, answers: dict[str, object]) -> Path:
+    """A workbook about the first six pages, three of them for review and two answered, as people fill it in.
+
+    Args:
+        report: Stands beside it.
+        answers: By sheet and cell, such as `Review!2`: the second row that is about a page.
+    """
+    path = report.with_name("answers.xlsx")
+    with path.open("w+b") as handle, XlsxReport(handle, ABOUT, ReportSettings()) as written:
+        for page, (status, known) in enumerate(
+            [("ok", ""), ("review", ""), ("review", "2"), ("blank", ""), ("ok", "4"), ("not_a_digit", "")]
+        ):
+            sha256, number = PAGES[page]
+            final = np.array([int(known or 7 if status == "ok" else known or -1)], np.int8)
+            path_of_page = [f"={page}.tif"]
+            written.write(
+                seven(*path_of_page, page=[number], status=[status], corrected=[known], final=final, sha256=[sha256])
+            )
+    whole = openpyxl.load_workbook(path)
+    for place, answer in answers.items():
+        title, row = place.split("!")
+        [column] = [cell.column for cell in whole[title][1] if cell.value == "corrected"]
+        whole[title].cell(int(row) + 1, column).value = answer
+    whole.save(path)
+    return path
+
+
+def test_answers_are_taken_from_both_sheets_of_a_workbook_as_text_or_number(report: Path) -> None:
+    known = {PAGES[2]: "2", PAGES[4]: "4"}
+    correct(report, workbook(report, {}), ledger=None, time=NOW)
+    assert kept(report) == known
+    typed = {"Review!1": 0, "Review!2": "x", "Review!3": " 3 ", "Results!1": 9.0}
+    said = correct(report, workbook(report, typed), ledger=None, time=NOW)
+    assert "6 answers" in said
+    assert "(4 new, 0 changed)" in said
+    assert kept(report) == {**known, PAGES[1]: "0", PAGES[3]: "x", PAGES[5]: "3", PAGES[0]: "9"}
+
+
+def test_an_answer_that_a_workbook_knows_is_changed_where_it_stands_and_contradicts_nothing(report: Path) -> None:
+    correct(report, workbook(report, {"Results!3": "8", "Results!5": "x"}), ledger=None, time=NOW)
+    assert kept(report) == {PAGES[2]: "8", PAGES[4]: "x"}
+
+
+def test_a_workbook_that_is_older_than_the_ledger_takes_nothing_back(
+    report: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stale = workbook(report, {"Review!1": "3"})  # it knows 2 and 4
+    corrected(report, table(row(2, "9"), row(4, "x")))
+    said = correct(report, stale, ledger=None, time=NOW)
+    assert kept(report) == {PAGES[1]: "3", PAGES[2]: "9", PAGES[4]: "x"}
+    assert ("1 answer taken" in said, caplog.messages) == (True, [])
+    correct(report, workbook(report, {"Results!3": "7"}), ledger=None, time=NOW)  # typed over what it knows
+    assert kept(report)[PAGES[2]] == "7"
+    assert caplog.messages == ["line 4 of Results, =2.tif, page 1: the answer 9 becomes 7."]
+
+
+def test_of_copies_of_an_image_one_answer_may_be_changed(report: Path) -> None:
+    sha256, number = PAGES[0]
+    path = report.with_name("answers.xlsx")
+    with path.open("w+b") as handle, XlsxReport(handle, ABOUT, ReportSettings()) as written:
+        for name in ("a", "b", "c"):
+            written.write(seven(name, page=[number], sha256=[sha256], corrected=["7"]))
+    whole = openpyxl.load_workbook(path)
+    whole["Results"]["H3"].value = 2
+    whole.save(path)
+    correct(report, path, ledger=None, time=NOW)
+    assert kept(report) == {PAGES[0]: "2"}
+
+
+def test_the_same_answer_on_both_sheets_is_one(report: Path) -> None:
+    correct(report, workbook(report, {"Review!1": 3, "Results!2": "3"}), ledger=None, time=NOW)
+    assert kept(report)[PAGES[1]] == "3"
+
+
+def test_wrong_cells_of_a_workbook_are_named_with_their_sheet(report: Path) -> None:
+    given = workbook(report, {"Review!1": 3, "Results!2": "5", "Review!2": 12, "Results!1": True})
+    with pytest.raises(UsageError) as error:
+        correct(report, given, ledger=None, time=NOW)
+    _, *lines = str(error.value).split("\n  ")
+    assert lines == [
+        "line 2 of Results, =0.tif, page 1: «True» is no answer; expected a digit from 0 to 9, or x for no digit",
+        "line 2 of Review, =1.tif, page 2: the answer 3 is another than 5 in line 3 of Results, and both are about the "
+        "same bytes",
+        "line 3 of Review, =3.tif, page 2: «12» is no answer; expected a digit from 0 to 9, or x for no digit",
+    ]
+    assert kept(report) == {}
+
+
+def test_an_edited_workbook_is_kept_and_its_answers_are_taken_over_by_the_command_that_is_named(tmp_path: Path) -> None:
+    folder, report = tmp_path / "scans", tmp_path / "report.xlsx"
+    for number in (1, 4, 7):
+        write_png(folder / f"={number}.png", 255 - one_of_each()[number])
+    predicting = [sys.executable, "-m", "tests.standin_command", "predict", folder, "-o", report, "--threshold", "1"]
+
+    def predict() -> Result:
+        return run(predicting, cwd=CHECKOUT)
+
+    def shown_on(title: str) -> list[tuple[object, ...]]:
+        """The path, `corrected` and `final` of a sheet's rows."""
+        header, *rows = openpyxl.load_workbook(report, data_only=True)[title].values
+        return [tuple(row[header.index(name)] for name in ("path", "corrected", "final")) for row in rows]
+
+    assert predict().code == 0
+    assert [path for path, *_ in shown_on("Review")] == ["=1.png", "=4.png", "=7.png"]
+    whole = openpyxl.load_workbook(report)
+    whole["Review"]["I2"].value, whole["Review"]["I4"].value = 8, "x"
+    whole.save(report)
+    again = predict()
+    assert (again.code, shown_on("Results")[0]) == (0, ("=1.png", None, None))
+    taken = batchdigits(*from_message(again))
+    assert taken.message.startswith(f"2 answers taken into {report}.ledger (2 new, 0 changed); run predict again")
+    assert predict().code == 0
+    assert shown_on("Results") == [("=1.png", "8", 8), ("=4.png", None, None), ("=7.png", "x", None)]
+    assert [path for path, *_ in shown_on("Review")] == ["=4.png"]
+    time = report.stat()
+    assert "edited" not in predict().stderr
+    assert report.stat() == time

@@ -1,10 +1,25 @@
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from batchdigits.decisions import ANOTHER, DIGITS, INK, NO_DIGIT, OTHER, Decisions, Status, decide, probabilities
+from batchdigits.decisions import (
+    ANOTHER,
+    DEPTH,
+    DIGITS,
+    EDGE,
+    INK,
+    NO_DIGIT,
+    OTHER,
+    Decisions,
+    Status,
+    decide,
+    probabilities,
+    sampled,
+)
 from batchdigits.errors import BundleError, FaultKind
 
 many_logits = arrays.arrays(
@@ -23,10 +38,10 @@ def logits_of(*rows: dict[int, float]) -> np.ndarray:
     return np.log(values).astype(np.float32)
 
 
-def inked(*shares: float, other: float = 0) -> np.ndarray:
+def inked(*shares: float, other: float = 0, depth: float = 1, edge: bool = False) -> np.ndarray:
     """Ink measures of pages whose ink covers these shares, beside another thing of this size."""
-    ink = np.zeros((len(shares), 2), np.float32)
-    ink[:, INK], ink[:, OTHER] = shares, other
+    ink = np.zeros((len(shares), 4), np.float32)
+    ink[:, INK], ink[:, OTHER], ink[:, DEPTH], ink[:, EDGE] = shares, other, depth, edge
     return ink
 
 
@@ -51,6 +66,31 @@ def test_an_unsure_digit_goes_to_review_with_the_two_candidates_in_order() -> No
     assert decisions.detail == ["could be 4 or 9", "could be 0 or 8"]
 
 
+@pytest.mark.parametrize(
+    ("depth", "edge", "detail"),
+    [
+        (0.24, False, "could be 4 or 9; faint ink"),
+        (0.25, False, "could be 4 or 9"),
+        (1.0, True, "could be 4 or 9; touches the edge"),
+        (0.1, True, "could be 4 or 9; faint ink; touches the edge"),
+    ],
+)
+def test_what_may_be_why_a_digit_is_unsure_is_said_of_review_alone(depth: float, edge: bool, detail: str) -> None:
+    ink = inked(0.1, 0.1, depth=depth, edge=edge)
+    assert decide(logits_of({9: 0.6, 4: 0.4}, {9: 1}), ink, threshold=0.9).detail == [detail, ""]
+
+
+def test_files_are_drawn_by_their_sums_alone_and_about_as_many_as_asked_for() -> None:
+    sums = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(4000)]
+    drawn = sampled(sums, 0.25)
+    assert 900 < drawn.sum() < 1100
+    assert (sampled(sums[::-1], 0.25) == drawn[::-1]).all()
+    assert (sampled(sums, 0.5) >= drawn).all()  # a larger sample holds the smaller one
+    assert sampled(sums, 1.0).all()
+    assert not sampled(sums, 0.0).any()
+    assert not sampled([""], 1.0).any()
+
+
 def test_a_page_without_ink_is_blank_and_its_cells_are_empty() -> None:
     decisions = decided({7: 0.97, 1: 0.03}, ink=0)
     assert decisions.status == [Status.BLANK]
@@ -70,7 +110,7 @@ def test_a_blank_page_leaves_its_neighbours_where_they_are() -> None:
 
 
 def test_only_the_ink_share_makes_a_page_blank() -> None:
-    ink = np.zeros((1, 3), np.float32)
+    ink = np.zeros((1, 4), np.float32)
     ink[0, INK] = 1e-9
     assert decide(logits_of({3: 1}), ink, threshold=0.9).status == [Status.OK]
 
@@ -224,5 +264,5 @@ def test_a_model_of_ten_outputs_refuses_nothing() -> None:
 
 
 def test_no_ink_is_blank_whatever_the_gate_would_say() -> None:
-    decisions = decide(with_others(0.1, 0.9, 0.0), np.zeros((1, 2), np.float32), threshold=0.9, gate=0.5)
+    decisions = decide(with_others(0.1, 0.9, 0.0), np.zeros((1, 4), np.float32), threshold=0.9, gate=0.5)
     assert (decisions.status, decisions.detail) == ([Status.BLANK], ["no ink was found"])

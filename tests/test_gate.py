@@ -35,9 +35,9 @@ def read() -> Iterator[Read]:
             decided = decide(
                 predictor(seen.pixels),
                 seen.ink,
-                threshold=DEFAULTS.threshold,
-                temperature=model.temperature,
-                gate=model.gate,
+                threshold=model.calibration.threshold(DEFAULTS),
+                temperature=model.calibration.temperature,
+                gate=model.calibration.gate,
             )
             return decided.status
 

@@ -57,7 +57,7 @@ def batch_of(
 ) -> Batch:
     pixels = np.zeros((len(pages), 28, 28), np.uint8)
     measures = np.zeros((len(pages), 2), np.float32) if ink is None else ink
-    return Batch(list(pages), pixels, measures, list(faults), list(unchanged))
+    return Batch(list(pages), pixels, measures, list(faults), list(unchanged), list(pixels))
 
 
 def record(ledger: Ledger, batch: Batch, logits: np.ndarray | None = None) -> int:

@@ -6,20 +6,23 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchdigits import monitoring
 from batchdigits.decisions import Status
 from batchdigits.errors import ExitCode, StorageError, UsageError
-from batchdigits.monitoring import STATUSES, Ending, Stopwatch, Summary
+from batchdigits.monitoring import STATUSES, Ending, Stopwatch, Summary, Tally
 from batchdigits.settings import DecodingSettings, PredictSettings
 from tests.commands import run
 from tests.disks import disk_of, names
+from tests.reports.examples import seven, sevens
 
 
 @pytest.fixture
@@ -35,14 +38,18 @@ def summary(**changes: Any) -> Summary:
         "files": 3,
         "pending": changes.get("files", 3),
         "deferred": 0,
-        "rows": Counter(ok=2, review=1),
-        "digits": Counter({7: 2, 0: 1}),
         "passed_over": Counter(),
         "faulty": 0,
         "model": "a" * 64,
+        "threshold": 0.86,
+        "target_error": 0.005,
+        "drift": None,
         "seconds": {"list": 0.5, "read": 1.0},
     }
-    return Summary(**{**fields, **changes})
+    rows = changes.pop("rows", Counter(ok=2, review=1))
+    audited = changes.pop("audited", 0)
+    tally = Tally(rows, Counter({7: 2, 0: 1}), changes.pop("sample", audited), audited, changes.pop("wrong", 0))
+    return Summary(tally=tally, **{**fields, **changes})
 
 
 def test_the_seconds_of_a_stage_are_added_up(clock: list[float]) -> None:
@@ -130,8 +137,30 @@ def test_an_exception_of_the_items_reaches_who_asked(clock: list[float]) -> None
 
 def test_the_line_says_what_was_found_how_it_was_read_and_how_long_it_took() -> None:
     assert summary().line() == (
-        "3 images found, 2 ok, 1 review, 0 blank, 0 unreadable; 2 images/s; seconds: list 0.5, read 1.0"
+        "3 images found, 2 ok, 1 review, 0 blank, 0 unreadable; target error 0.50% (proven for scans like the "
+        "validation data); 2 images/s; seconds: list 0.5, read 1.0"
     )
+
+
+def test_the_line_says_the_threshold_where_it_was_given_itself() -> None:
+    assert "; ok from a confidence of 0.86; " in summary(target_error=None).line()
+
+
+def test_the_line_says_what_people_found_in_the_audit_sample() -> None:
+    assert "audited" not in summary().line()
+    assert ", 199 of the 200 pages to audit answered; " in summary(sample=200, audited=199, wrong=3).line()
+    line = summary(audited=200, wrong=3).line()
+    assert ", 3 of 200 audited wrong (1.50%, 95% interval 0.51% to 4.32%); " in line
+
+
+def test_the_audit_counts_answers_to_its_rows_alone() -> None:
+    rows = replace(sevens(["a", "b", "c", "d", "e"]), sha256=["aa", "bb", "cc", "dd", "ee"])
+    tally = Tally()
+    tally.add(replace(rows, corrected=["7", "1", "x", "", "1"], audit=np.array([True, True, True, True, False])))
+    for _ in range(3):  # copies of one image
+        tally.add(replace(seven(), corrected=["7"], audit=np.array([True])))
+    assert (tally.sample, tally.audited, tally.wrong) == (5, 4, 2)
+    assert (tally.rows, tally.digits) == ({"ok": 8}, {7: 8})
 
 
 def test_the_line_counts_pages_where_they_are_not_the_images() -> None:
@@ -219,6 +248,8 @@ def test_the_document_says_when_under_which_settings_and_with_what() -> None:
     assert said["schema"] == 1
     assert (said["started"], said["ended"]) == ("2026-03-01T02:15:00+00:00", "2026-03-01T02:16:30+00:00")
     assert said["settings"] == {"threshold": 0.8, "max_pixels": 1000}
+    assert (said["threshold"], said["target_error"], said["drift"]) == (0.86, 0.005, None)
+    assert said["audit"] == {"sample": 0, "answered": 0, "wrong": 0}
     assert said["peak_memory_bytes"] == 2**30
     assert said["tool_version"] == said["versions"]["batchdigits"] == importlib.metadata.version("batchdigits")
     assert said["versions"]["python"] == sys.version.split()[0]

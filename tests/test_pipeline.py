@@ -21,8 +21,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchdigits import answers, batches, bundle, pipeline, settling
-from batchdigits.bundle import Bundle
+from batchdigits import answers, batches, bundle, drift, pipeline, risk, settling
+from batchdigits.bundle import Bundle, Calibration
 from batchdigits.corrections import correct
 from batchdigits.database import Database
 from batchdigits.decisions import decide, probabilities
@@ -38,7 +38,7 @@ from batchdigits.settings import DecodingSettings, NormalisationSettings, Predic
 from batchdigits.stopping import Stop
 from tests.digits import digits, on_page, one_of_each, write_png, write_tiff
 from tests.disks import names
-from tests.standins import StandIn, bundle_in, decoding_threads, logits_of
+from tests.standins import RISKS, StandIn, bundle_in, decoding_threads, logits_of
 
 DATA = Path(__file__).parent / "data"
 
@@ -68,6 +68,12 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return bundle_in(tmp_path_factory.mktemp("model") / "bundle", temperature=20.0)
+
+
+@pytest.fixture(scope="module")
+def surer(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A model that is sure enough of some images for a target error of 0.1%, of others for 0.5%, and of some not."""
+    return bundle_in(tmp_path_factory.mktemp("surer") / "bundle", temperature=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +196,7 @@ def test_the_summary_counts_what_the_report_holds(mixed: Path, model: Bundle) ->
     summary = run(model, mixed, stdout=stdout)
     statuses = [row["status"] for row in rows_of(stdout.getvalue())]
     assert summary.files == len(PAGES)
-    assert dict(summary.rows) == {status: statuses.count(status) for status in statuses}
+    assert dict(summary.tally.rows) == {status: statuses.count(status) for status in statuses}
     assert summary.faulty == sum(status in list(FaultKind) for status in statuses) == 5
     assert summary.passed_over == {"not an image": 1, "hidden or system file": 2}
     assert list(summary.seconds) == ["list", "read", "load model", "predict", "record", "report"]
@@ -321,8 +327,9 @@ def test_pixels_are_normalised_as_the_model_was_trained(tmp_path: Path, model: B
     page = on_page(one_of_each()[2])
     write_png(tmp_path / "in" / "a.png", page)
     directory = shutil.copytree(model.directory, tmp_path / "other")
+    calibration = Calibration(temperature=300.0, gate=1.0, risks=RISKS)
     other = bundle.save(
-        directory, normalisation=NormalisationSettings(digit_side=12), temperature=300.0, gate=1.0, provenance={}
+        directory, normalisation=NormalisationSettings(digit_side=12), calibration=calibration, provenance={}
     )
     (row,) = rows_of(predicted(other, tmp_path / "in", report=ReportSettings(probabilities=True)))
     pixels = normalise([page], other.normalisation).pixels
@@ -369,7 +376,7 @@ def test_an_empty_report_is_written_where_that_is_allowed(tmp_path: Path, model:
     (tmp_path / "in").mkdir()
     outputs = (tmp_path / "a.csv", tmp_path / "a.parquet")
     summary = run(model, tmp_path / "in", outputs=outputs, allow_empty=True)
-    assert (summary.files, summary.rows.total()) == (0, 0)
+    assert (summary.files, summary.tally.rows.total()) == (0, 0)
     assert (tmp_path / "a.csv").read_bytes().startswith(b"path,page,status,")
     assert rows_of((tmp_path / "a.csv").read_bytes()) == []
     assert pq.read_table(tmp_path / "a.parquet").num_rows == 0
@@ -519,7 +526,7 @@ def test_nothing_new_needs_no_predictor_and_leaves_the_reports_untouched(
     again = run(model, growing, outputs=reports)
     assert [report.stat() for report in reports] == before
     assert (first.pending, again.pending, again.faulty) == (len(PAGES), 0, 0)
-    assert again.rows == first.rows
+    assert again.tally.rows == first.tally.rows
 
 
 def test_a_new_threshold_renders_the_report_anew_without_predicting(
@@ -531,6 +538,83 @@ def test_a_new_threshold_renders_the_report_anew_without_predicting(
     run(model, growing, outputs=(report,), threshold=1.0)
     monkeypatch.setattr(pipeline, "Predictor", StandIn)
     assert report.read_bytes() == predicted(model, growing, threshold=1.0)
+
+
+def test_a_new_target_error_renders_the_report_anew_without_predicting(
+    growing: Path, surer: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    first = run(surer, growing, outputs=(report,))
+    assert (first.threshold, first.target_error) == (0.9, 0.005)
+    monkeypatch.setattr(pipeline, "Predictor", _Refuses)
+    stricter = run(surer, growing, outputs=(report,), target_error=0.001)
+    assert (stricter.threshold, stricter.target_error) == (0.99, 0.001)
+    monkeypatch.setattr(pipeline, "Predictor", StandIn)
+    assert report.read_bytes() == predicted(surer, growing, threshold=0.99) != predicted(surer, growing)
+    assert run(surer, growing, threshold=0.5).target_error is None
+
+
+def test_a_target_that_the_model_cannot_prove_ends_the_run_before_any_work(
+    growing: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "discover", _interrupted)
+    calibration = replace(model.calibration, risks=RISKS[:1])
+    monkeypatch.setattr(bundle, "load", lambda _: replace(model, calibration=calibration))
+    with pytest.raises(UsageError, match=r"cannot prove the target error 0\.05%: .* it takes about 5,990"):
+        run(model, growing, target_error=0.0005)
+
+
+def thumbnails_in(ledger: Path) -> dict[str, bytes]:
+    with Database(ledger) as database:
+        select = "SELECT path, png FROM thumbnails JOIN files USING (observation)"
+        return {shown_in_csv(Path(os.fsdecode(path)).name): png for path, png in database.execute(select)}
+
+
+def test_the_ledger_keeps_pictures_of_what_people_may_want_to_look_at(
+    growing: Path, surer: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(risk, "least_passing", lambda _: 0)  # an audit sample of none
+    run(surer, growing, outputs=(tmp_path / "report.csv",), target_error=0.001)
+    rows = by_page((tmp_path / "report.csv").read_bytes())
+    expected = {Path(path).name for (path, _), row in rows.items() if row["status"] in ("review", "blank")}
+    kept = thumbnails_in(tmp_path / "report.csv.ledger")
+    assert set(kept) == expected
+    assert 0 < len(expected) < len(rows)
+    assert all(png.startswith(b"\x89PNG") for png in kept.values())
+
+
+def test_the_audit_sample_has_pictures_too_and_its_answers_are_counted(
+    growing: Path, surer: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    run(surer, growing, outputs=(report,))
+    rows = by_page(report.read_bytes())
+    assert {Path(path).name for (path, _), row in rows.items() if row["sha256"] and row["digit"]} <= set(
+        thumbnails_in(tmp_path / "report.csv.ledger")
+    )  # of so few files, all belong to it
+    (path, page), row = next(item for item in rows.items() if item[1]["status"] == "ok")
+    (path_2, page_2), row_2 = next(item for item in rows.items() if item[1]["status"] == "review")
+    answers_of = [(path, page, row["sha256"], (int(row["digit"]) + 1) % 10), (path_2, page_2, row_2["sha256"], 7)]
+    lines = [",".join(map(str, line)) for line in [("path", "page", "sha256", "corrected"), *answers_of]]
+    (tmp_path / "answers.csv").write_text("\n".join(lines))
+    correct(report, tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
+    again = run(surer, growing, outputs=(report,))
+    assert (again.tally.audited, again.tally.wrong) == (1, 1)  # what was in review is no part of the sample
+    assert 1 < again.tally.sample < len(rows)
+    assert f", 1 of the {again.tally.sample} pages to audit answered; " in again.line()
+
+
+def test_a_run_whose_confidences_have_drifted_says_so(
+    tmp_path: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_png(tmp_path / "in" / "a.png", on_page(one_of_each()[2]))
+    monkeypatch.setattr(drift, "LEAST_ROWS", 1)
+    for reference, told in (((1,) * 10, True), ((), False)):
+        calibration = replace(model.calibration, reference=reference)
+        monkeypatch.setattr(bundle, "load", lambda _, made=calibration: replace(model, calibration=made))
+        caplog.clear()
+        found = run(model, tmp_path / "in").drift
+        assert (found is not None, any("distributed otherwise" in said for said in caplog.messages)) == (told, told)
 
 
 def test_a_folder_that_changes_is_reported_as_if_it_were_read_anew(
@@ -729,7 +813,7 @@ def test_a_file_of_another_century_is_read_once(tmp_path: Path, model: Bundle, y
     image = write_png(tmp_path / "in" / "a.png", one_of_each()[0])
     subprocess.run(["touch", "-d", f"{year}-01-01", image], check=True)
     report = tmp_path / "report.csv"
-    assert run(model, tmp_path / "in", outputs=(report,), settle_seconds=2.0).rows.total() == 1
+    assert run(model, tmp_path / "in", outputs=(report,), settle_seconds=2.0).tally.rows.total() == 1
     assert run(model, tmp_path / "in", outputs=(report,), settle_seconds=2.0).pending == 0
 
 
@@ -744,7 +828,7 @@ def test_one_of_several_folders_that_is_empty_now_leaves_the_report(tmp_path: Pa
     with pytest.raises(NoImages, match=r"No image was found in \S+/b; .*Reports stay"):
         run(model, *sources, outputs=(report,))
     assert report.read_bytes() == before
-    assert run(model, *sources, outputs=(report,), allow_empty=True).rows.total() == 2
+    assert run(model, *sources, outputs=(report,), allow_empty=True).tally.rows.total() == 2
 
 
 def test_a_young_file_that_was_in_hand_when_a_run_died_is_not_read_before_it_has_come_of_age(

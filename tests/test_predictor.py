@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from batchdigits import bundle
-from batchdigits.bundle import Bundle
+from batchdigits.bundle import Bundle, Calibration
 from batchdigits.errors import BundleError
 from batchdigits.predictor import Predictor, start_tensorflow
 from batchdigits.settings import Arch, NormalisationSettings
@@ -47,7 +47,9 @@ def with_model(directory: Path, build: Any) -> Bundle:  # noqa: ANN401
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Keras asks NumPy in a way of the past
         build(keras).save(directory / "model.keras")
-    return bundle.save(directory, normalisation=NormalisationSettings(), temperature=1.0, gate=1.0, provenance={})
+    return bundle.save(
+        directory, normalisation=NormalisationSettings(), calibration=Calibration(1.0, gate=1.0), provenance={}
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 255, 256, 257, 511, 512, 513, 600])

@@ -14,8 +14,10 @@ from typing import BinaryIO, Protocol, Self
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.files import atomic_write_all, storage_errors
 from batchdigits.reports.csv import CsvReport
+from batchdigits.reports.html import HtmlReport
 from batchdigits.reports.parquet import ParquetReport
 from batchdigits.reports.schema import About, Rows
+from batchdigits.reports.xlsx import XlsxReport
 from batchdigits.settings import ReportSettings
 
 __all__ = ["ENDINGS", "STDOUT", "About", "Pipe", "Rows", "check_outputs", "publish"]
@@ -39,8 +41,13 @@ class Report(Protocol):
 ENDINGS: dict[str, Callable[[BinaryIO, About, ReportSettings], Report]] = {
     ".csv": CsvReport,
     ".parquet": ParquetReport,
+    ".xlsx": XlsxReport,
+    ".html": HtmlReport,
 }
 """The formats by the ending of a report's name, in lower case."""
+
+PICTURED = frozenset({".xlsx", ".html"})
+"""The formats that show thumbnails."""
 
 STDOUT = "-"
 """The output that is CSV to standard output."""

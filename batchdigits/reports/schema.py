@@ -94,6 +94,10 @@ class Rows:
     """First 12 characters of the bundle's id."""
     probabilities: NDArray[np.float32]
     """float32[N, 10]."""
+    thumbnail: list[bytes]
+    """No column: a small PNG of the page, its longer side at most 96 pixels; empty where none is kept."""
+    audit: NDArray[np.bool_]
+    """No column: bool[N], whether the row, which is `ok`, belongs to the sample that people should check."""
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -114,10 +118,15 @@ class About:
     """Probability, 0 to 1, that a page shows no digit, above which it was said to have none."""
     threshold: float
     """Confidence, 0 to 1, below which a digit went to review."""
+    target_error: float | None
+    """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold keeps on scans like the validation
+    data; None where the threshold was given itself."""
     max_pixels: int
     """Width × height above which a page was too large."""
     max_bytes: int
     """Size of a file above which it was too large."""
+    versions: str
+    """Of decoding, normalisation and the runtime."""
 
     def metadata(self) -> dict[str, str]:
         """Spell it, with the schema's version, as keys and values for a report's own metadata."""

@@ -5,8 +5,11 @@ with the columns `path` and `label`, and `page` where files have several. All im
 and normalisation as those of the main job.
 """
 
+import glob
 import hashlib
+import itertools
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits.answered import answered, has_answers
 from batchdigits.batches import Batch, Workers, batches
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.files import file_sha256
@@ -46,6 +50,8 @@ class Labelled:
     """int8[N]."""
     unread: list[tuple[str, str, int]]
     """Name, fault and label of each image that could not be read."""
+    sha256: list[str]
+    """Of each image's file; empty for the sets of the package."""
 
     def __len__(self) -> int:
         """Count the images that were read."""
@@ -54,14 +60,15 @@ class Labelled:
     def take(self, rows: NDArray[np.int64]) -> "Labelled":
         """Keep some rows, in the order given, and nothing of what was not read."""
         names = [self.names[row] for row in rows]
-        return Labelled(names, self.pixels[rows], self.ink[rows], self.labels[rows], [])
+        sums = [self.sha256[row] for row in rows]
+        return Labelled(names, self.pixels[rows], self.ink[rows], self.labels[rows], [], sums)
 
 
 def read(source: str, normalisation: NormalisationSettings, *, part: str) -> Labelled:
     """Read one source.
 
     Args:
-        source: One of `shipped.NAMES`, a folder or a CSV file.
+        source: One of `shipped.NAMES`, a folder, a CSV file, or a report whose ledger is beside it.
         normalisation: What the model is, or will be, trained behind.
         part: `train` or `test`: the half of a shipped set. Folders and CSV files have no halves.
 
@@ -74,6 +81,8 @@ def read(source: str, normalisation: NormalisationSettings, *, part: str) -> Lab
     path = Path(source)
     if path.is_dir():
         return _read_files(_folder(path), normalisation)
+    if has_answers(path):
+        return _read_files(_answered(path), normalisation)
     if not path.is_file():
         names = ", ".join(shipped.NAMES)
         message = f"The labelled data {shown(source)} do not exist; name a folder, a CSV file, or one of {names}."
@@ -89,6 +98,7 @@ def join(parts: Sequence[Labelled]) -> Labelled:
         np.concatenate([part.ink for part in parts]),
         np.concatenate([part.labels for part in parts]),
         [unread for part in parts for unread in part.unread],
+        [text for part in parts for text in part.sha256],
     )
 
 
@@ -121,6 +131,7 @@ def _read_shipped(name: str, part: str, normalisation: NormalisationSettings) ->
         np.concatenate([stack.ink for stack in stacks]),
         labels,
         [],
+        [""] * len(pages),
     )
 
 
@@ -158,6 +169,7 @@ def _read_files(files: Iterable[tuple[ImageFile, PageLabels]], normalisation: No
                     for page, fault in batch.faults
                     if (page.file.path, page.number) in label_of
                 ],
+                [page.sha256 for page in pages],
             )
         )
     if parts:  # a page that its file does not have is not forgotten
@@ -190,6 +202,35 @@ def _folder(root: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
         for item in discover([str(folder)], outputs=[]):
             if isinstance(item, ImageFile):
                 yield item._replace(name=f"{folder.name}/{item.name}"), [(1, int(folder.name))]
+
+
+def _answered(report: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
+    """Give the images of a report that people answered with a digit, and that are still what they were."""
+    found = answered(report)
+    digits = [page for page in found if page.answer.isdigit()]
+    if not digits:
+        message = (
+            f"The ledger of the report {shown(str(report))} holds no answer that is a digit; answer some images first, "
+            "and take the answers in with batchdigits correct."
+        )
+        raise UsageError(message)
+    gone = 0
+    for path, pages in itertools.groupby(digits, key=lambda page: page.path):
+        known = list(pages)
+        if not os.path.isfile(path) or file_sha256(Path(path)) != known[0].sha256:  # noqa: PTH113
+            gone += len(known)
+            continue
+        for item in discover([glob.escape(path)], outputs=[]):
+            if isinstance(item, ImageFile):
+                yield item, [(page.page, int(page.answer)) for page in known]
+    log.info(
+        "%s: %d answers, of which %d say that there is no digit and teach nothing, and %d are about files that are "
+        "gone or changed.",
+        shown(str(report)),
+        len(found),
+        len(found) - len(digits),
+        gone,
+    )
 
 
 def _csv(path: Path) -> Iterator[tuple[ImageFile, PageLabels]]:

@@ -6,11 +6,13 @@ CSV for the confusion matrix. The pictures are drawn in `pictures`.
 
 import csv
 import io
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from batchdigits.risk import Risk, wilson_interval
+from batchdigits.training.reliability import calibration_error
 
 Digits = NDArray[np.int8]  # [N], 0 … 9; as an answer also NO_DIGIT
 Confidences = NDArray[np.float64]  # [N], 0 … 1
@@ -46,17 +48,22 @@ class Evaluation:
     """Mean confidence of the right answers, 0 to 1; None if there are none."""
     confidence_when_wrong: float | None
     """Mean confidence of the wrong answers, 0 to 1, images without an answer left out; None if there are none."""
+    calibration_error: float | None
+    """The expected calibration error over 15 bins of equal count, 0 to 1; None where nothing was answered."""
+    selected: Risk | None
+    """What the threshold lets pass, and what is wrong of it; None where there is no threshold."""
     confusion: Confusion
     """Images by true digit (row) and digit said (column; the last one `none`); int64[10, 11], read-only."""
 
 
-def evaluate(predicted: Digits, true: Digits, confidence: Confidences) -> Evaluation:
+def evaluate(predicted: Digits, true: Digits, confidence: Confidences, *, threshold: float | None = None) -> Evaluation:
     """Compare what was said with what is true.
 
     Args:
         predicted: The digits said, [N], 0 to 9, or `NO_DIGIT`; N ≥ 1.
         true: The digits that stand on the images, [N], 0 to 9.
         confidence: How sure each answer was, [N], 0 to 1; ignored (and may be NaN) where no digit was said.
+        threshold: Confidence from which an answer would be `ok`, if that is of interest.
 
     Raises:
         ValueError: The lengths differ, there are no images, or a digit is out of range.
@@ -76,6 +83,8 @@ def evaluate(predicted: Digits, true: Digits, confidence: Confidences) -> Evalua
     right = predicted == true
     wrong = ~right & (predicted != NO_DIGIT)
     hits = confusion.diagonal()
+    sure = np.where(predicted == NO_DIGIT, np.nan, confidence)
+    passed = sure >= (np.inf if threshold is None else threshold)
     count, correct = int(true.size), int(right.sum())
     return Evaluation(
         count=count,
@@ -87,37 +96,10 @@ def evaluate(predicted: Digits, true: Digits, confidence: Confidences) -> Evalua
         recall=_shares(hits, confusion.sum(axis=1)),
         confidence_when_right=_mean(confidence[right]),
         confidence_when_wrong=_mean(confidence[wrong]),
+        calibration_error=calibration_error(sure, right) if (right | wrong).any() else None,
+        selected=None if threshold is None else Risk(threshold, int(passed.sum()), int((passed & wrong).sum())),
         confusion=confusion,
     )
-
-
-def wilson_interval(correct: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Give the score interval of a share: what the true share may be, given `correct` of `count`.
-
-    Unlike the textbook interval (p ± z·σ) it stays within 0 to 1, and has a width even when all or none are right.
-
-    Args:
-        correct: Successes, 0 to `count`.
-        count: Trials, ≥ 1.
-        z: Two-sided quantile of the normal distribution; the default gives 95%.
-
-    Returns:
-        Low and high end, 0 to 1.
-
-    Raises:
-        ValueError: `correct` is not within 0 to `count`, or `count` is not positive.
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the
-    American Statistical Association 22 (1927) 209–212.
-    """
-    if count < 1 or not 0 <= correct <= count:
-        message = f"an interval needs 0 ≤ correct ≤ count and count ≥ 1. Received: correct={correct}, count={count}"
-        raise ValueError(message)
-    share = correct / count
-    scale = 1 + z**2 / count
-    centre = (share + z**2 / (2 * count)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def as_text(evaluation: Evaluation) -> str:
@@ -144,6 +126,8 @@ def as_json(evaluation: Evaluation) -> dict[str, object]:
         "recall": [_rounded(share) for share in evaluation.recall],
         "confidence_when_right": _rounded(evaluation.confidence_when_right),
         "confidence_when_wrong": _rounded(evaluation.confidence_when_wrong),
+        "calibration_error": _rounded(evaluation.calibration_error),
+        "selected": evaluation.selected._asdict() if evaluation.selected else None,
         "confusion": evaluation.confusion.tolist(),
     }
 
@@ -175,6 +159,14 @@ def _overall_lines(evaluation: Evaluation) -> list[str]:
         f"Mean confidence {_percent_or_dash(evaluation.confidence_when_right)} when right, "
         f"{_percent_or_dash(evaluation.confidence_when_wrong)} when wrong",
     ]
+    if evaluation.calibration_error is not None:
+        lines.append(f"Expected calibration error {evaluation.calibration_error:.2%}, by 15 bins of equal count")
+    if evaluation.selected and evaluation.selected.passed:
+        threshold, passed, wrong_ones = evaluation.selected
+        lines.append(
+            f"From a confidence of {threshold}: {percent(passed / count)} are ok, {wrong_ones / passed:.2%} of them "
+            f"wrong ({wrong_ones:,} of {passed:,})"
+        )
     if evaluation.unanswered:
         lines.append(f"No digit was said for {evaluation.unanswered:,} of them; they count as wrong")
     return lines

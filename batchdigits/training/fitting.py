@@ -19,11 +19,20 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from batchdigits import bundle
+from batchdigits.bundle import Bundle
 from batchdigits.decisions import softmax
 from batchdigits.errors import UsageError, shown
 from batchdigits.normalisation import SIDE, InkImages, normalise
 from batchdigits.predictor import Predictor, start_tensorflow
-from batchdigits.settings import EPOCHS, Arch, NormalisationSettings, TrainSettings
+from batchdigits.settings import (
+    EPOCHS,
+    FINE_EPOCHS,
+    FINE_RATE,
+    RATE,
+    Arch,
+    NormalisationSettings,
+    TrainSettings,
+)
 from batchdigits.training.architectures import OUTPUTS, build, fold
 from batchdigits.training.augmentation import vary
 
@@ -96,7 +105,7 @@ def _fit(
     import keras
 
     keras.utils.set_random_seed(settings.seed)
-    epochs = settings.epochs or EPOCHS[settings.arch]
+    epochs = epochs_of(settings)
     steps = math.ceil(len(pixels) / settings.batch_size)
     checkpoints = _Checkpoints(settings.output)
     if settings.resume and checkpoints.exist():
@@ -104,7 +113,7 @@ def _fit(
         model, average, done = checkpoints.load()
     else:
         checkpoints.clear(settings)
-        model, done = build(settings.arch), 0
+        model, done = _beginning(settings), 0
         if settings.teacher is None:
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         else:
@@ -133,7 +142,36 @@ def _fit(
         checkpoints.keep(model, average, record)
         log.info("epoch %d of %d: %s", epoch, epochs, record)
     model.set_weights(average.weights)
-    return fold(model, settings.arch)  # and without the optimizer, which would weigh twice as much as the model
+    # Both without the optimizer, which would weigh twice as much as the model.
+    return _beginning(settings, model.get_weights()) if settings.base else fold(model, settings.arch)
+
+
+def _beginning(settings: TrainSettings, weights: list[NDArray[np.float32]] | None = None) -> "keras.Model":
+    """Build the network: new, or with the weights of the bundle that goes on learning."""
+    model = build(settings.arch, folded=settings.base is not None)
+    if settings.base:
+        model.set_weights(weights or load_model(bundle.load(settings.base)).get_weights())
+    return model
+
+
+def load_model(made: Bundle) -> "keras.Model":
+    """Load a bundle's network."""
+    import keras
+
+    return keras.saving.load_model(made.weights, compile=False)
+
+
+def epochs_of(settings: TrainSettings) -> int:
+    """Say how many passes over the data a run makes."""
+    if settings.epochs is not None:
+        return settings.epochs
+    return FINE_EPOCHS if settings.base else EPOCHS[settings.arch]
+
+
+def _rate(settings: TrainSettings) -> float:
+    if settings.learning_rate is not None:
+        return settings.learning_rate
+    return FINE_RATE if settings.base else RATE
 
 
 def _restart_dropout(model: "keras.Model", drawn: int) -> None:
@@ -167,7 +205,7 @@ def _optimizer(steps: int, settings: TrainSettings) -> "keras.Optimizer":
 
     warm_up = max(1, int(_WARM_UP * steps))
     rate = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate / 50, steps - warm_up, warmup_target=settings.learning_rate, warmup_steps=warm_up
+        _rate(settings) / 50, max(1, steps - warm_up), warmup_target=_rate(settings), warmup_steps=warm_up
     )
     return keras.optimizers.AdamW(rate, weight_decay=_WEIGHT_DECAY)
 
@@ -236,8 +274,11 @@ def _at_a_time(batch_size: int) -> int:
 
 def recipe(settings: TrainSettings) -> dict[str, Any]:
     """Name the settings that make the model what it is, each by its value."""
-    teacher = bundle.load(settings.teacher).id if settings.teacher else None
-    values = asdict(settings) | {"epochs": settings.epochs or EPOCHS[settings.arch], "teacher": teacher}
+    made_by = {
+        name: bundle.load(directory).id if directory else None
+        for name, directory in (("teacher", settings.teacher), ("base", settings.base))
+    }
+    values = asdict(settings) | made_by | {"epochs": epochs_of(settings), "learning_rate": _rate(settings)}
     return {name: value for name, value in values.items() if name not in ("output", "resume", "progress")}
 
 

@@ -30,9 +30,9 @@ SHEET_LIMIT = 120
 """Images on a contact sheet; nobody looks at more."""
 
 _DPI = 100
-_BLUE, _ORANGE = "#0072B2", "#D55E00"
+BLUE, ORANGE = "#0072B2", "#D55E00"
 """Told apart under every common colour blindness. Source: M. Okabe and K. Ito, "Color Universal Design" (2008)."""
-_INK, _FAINT = "#222222", "#666666"
+INK, FAINT = "#222222", "#666666"
 """Text on a bright ground, and secondary text."""
 _RIGHT = "#dde6ee"
 """The ground of right answers."""
@@ -59,8 +59,8 @@ def heatmap(evaluation: Evaluation, path: Path) -> None:
     mistakes = np.where(right, 0, counts)
     most = max(10, int(mistakes.max()))  # at least a decade: two mistakes in a cell are not the dark end
     norm = LogNorm(1, most)
-    with _figure(path, 940, 800) as figure:
-        _lay_out(figure)
+    with figure_in(path, 940, 800) as figure:
+        lay_out(figure)
         axes = figure.add_subplot()
         axes.set_facecolor(_EMPTY)
         layer = partial(seaborn.heatmap, counts, ax=axes, square=True, linewidths=1, cbar=False, xticklabels=SAID)
@@ -68,13 +68,13 @@ def heatmap(evaluation: Evaluation, path: Path) -> None:
         # vmin and vmax repeat the norm: without them seaborn looks for the smallest of no mistakes, and warns
         layer(mask=mistakes == 0, cmap="flare", norm=norm, vmin=1, vmax=most)
         for row, column in np.argwhere((counts > 0) | right):
-            color = "white" if mistakes[row, column] > most**0.4 else _INK  # seaborn's own choice is hard to read
+            color = "white" if mistakes[row, column] > most**0.4 else INK  # seaborn's own choice is hard to read
             weight = "normal" if row == column else "bold"
             count = f"{counts[row, column]:,}"
             axes.text(column + 0.5, row + 0.5, count, ha="center", va="center", color=color, weight=weight)
         bar = figure.colorbar(ScalarMappable(norm, "flare"), ax=axes, shrink=0.8, label="mistakes (logarithmic scale)")
         _logarithmic_ticks(bar.ax.yaxis)
-        axes.axvline(10, color=_FAINT, linewidth=1)  # what follows is not a digit
+        axes.axvline(10, color=FAINT, linewidth=1)  # what follows is not a digit
         axes.tick_params(length=0, labelrotation=0)
         axes.set_xlabel("digit said")
         axes.set_ylabel("true digit")
@@ -102,8 +102,8 @@ def learning_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
         raise ValueError(message)
     epochs = [record["epoch"] for record in history]
     best = max(history, key=lambda record: record["val_accuracy"])
-    with _figure(path, 1000, 420) as figure:
-        _lay_out(figure)
+    with figure_in(path, 1000, 420) as figure:
+        lay_out(figure)
         left, right = figure.subplots(1, 2)
         _curves(left, epochs, history, "loss")
         _curves(right, epochs, history, "accuracy")
@@ -145,7 +145,7 @@ def contact_sheet(
     with _pixel_axes(path, 2 * margin + columns * cell_width, top + rows * cell_height + margin) as axes:
         axes.text(margin + 12, 24, title, fontsize=11, va="center", parse_math=False)
         if not shown:
-            axes.text(margin + 12, top + 20, "No images.", fontsize=9, va="center", color=_FAINT)
+            axes.text(margin + 12, top + 20, "No images.", fontsize=9, va="center", color=FAINT)
         for index in range(shown):
             row, column = divmod(index, columns)
             x, y = margin + column * cell_width + (cell_width - side) // 2, top + row * cell_height
@@ -170,13 +170,13 @@ def sample_grid(images: InkImages, labels: Digits, path: Path) -> None:
             of_digit = np.flatnonzero(labels == digit)
             axes.text(left / 2, y + side / 2, str(digit), fontsize=15, ha="center", va="center")
             count = f"{of_digit.size:,} image{'' if of_digit.size == 1 else 's'}"
-            axes.text(left + 10 * pitch + 8, y + side / 2, count, fontsize=9, va="center", color=_FAINT)
+            axes.text(left + 10 * pitch + 8, y + side / 2, count, fontsize=9, va="center", color=FAINT)
             for column, index in enumerate(of_digit[:10]):
                 _tile(axes, images[index], left + column * pitch, y, side)
 
 
 @contextmanager
-def _figure(path: Path, width: int, height: int) -> Iterator["Figure"]:
+def figure_in(path: Path, width: int, height: int) -> Iterator["Figure"]:
     """Give an empty figure of width × height pixels, and write it to `path` when the block ends without error."""
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -190,7 +190,7 @@ def _figure(path: Path, width: int, height: int) -> Iterator["Figure"]:
     path.write_bytes(buffer.getvalue())
 
 
-def _lay_out(figure: "Figure") -> None:
+def lay_out(figure: "Figure") -> None:
     """Keep labels from overlapping and from touching the picture's edge."""
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -200,7 +200,7 @@ def _lay_out(figure: "Figure") -> None:
 @contextmanager
 def _pixel_axes(path: Path, width: int, height: int) -> Iterator["Axes"]:
     """Give axes that fill a figure, whose unit is a pixel and whose origin is the upper left corner."""
-    with _figure(path, width, height) as figure:
+    with figure_in(path, width, height) as figure:
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         axes.set_axis_off()
         yield axes
@@ -222,8 +222,8 @@ def _curves(axes: "Axes", epochs: Sequence[float], history: Sequence[Mapping[str
 
     training = [record[quantity] for record in history]
     validation = [record[f"val_{quantity}"] for record in history]
-    axes.plot(epochs, training, "o-", color=_BLUE, markersize=4, label="training")
-    axes.plot(epochs, validation, "s--", color=_ORANGE, markersize=4, label="validation")
+    axes.plot(epochs, training, "o-", color=BLUE, markersize=4, label="training")
+    axes.plot(epochs, validation, "s--", color=ORANGE, markersize=4, label="validation")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     axes.set_xlabel("epoch")

@@ -6,25 +6,28 @@ import logging
 import math
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchdigits import bundle
-from batchdigits.bundle import Bundle
+from batchdigits.bundle import Bundle, Calibration
 from batchdigits.decisions import BLANK, NOT_A_DIGIT, decide
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.files import atomic_write
 from batchdigits.normalisation import GreyImage, InkImages, normalise
 from batchdigits.predictor import Predictor
 from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, TrainSettings
-from batchdigits.training import datasets, pictures, shipped
+from batchdigits.training import datasets, pictures, shipped, trust, tuning
 from batchdigits.training.augmentation import vary
+from batchdigits.training.calibration import calibrate
 from batchdigits.training.datasets import Labelled
 from batchdigits.training.evaluation import NO_DIGIT, Evaluation, as_json, confusion_csv, interval_text, percent
 from batchdigits.training.evaluation import evaluate as compare
-from batchdigits.training.fitting import fit, recipe
+from batchdigits.training.fitting import fit, load_model, recipe
 from batchdigits.training.negatives import negatives
 from batchdigits.training.shipped import Labels
 
@@ -42,51 +45,87 @@ def train(settings: TrainSettings) -> Bundle:
     """Train a model and write its bundle.
 
     `settings.output` receives `model.keras` and `bundle.json`; beside them `samples.png`, `simulated.png`,
-    `history.jsonl`, `learning_curves.png`, `metrics.json`, `confusion.csv`, `confusion.png`, and `checkpoints/` for
-    `--resume`.
+    `history.jsonl`, `learning_curves.png`, `metrics.json`, `confusion.csv`, `confusion.png`, `reliability.png`,
+    `risk_coverage.png`, and `checkpoints/` for `--resume`.
 
     Raises:
         UsageError: The data have wrong labels, or too few images.
         StorageError: The data do not exist, or the output cannot be written.
     """
+    base = tuning.load(settings)
+    if not settings.data and not base:
+        settings = replace(settings, data=(shipped.MNIST,))
     output = _folder(settings.output)
     normalisation = NormalisationSettings()
-    data = datasets.join([datasets.read(source, normalisation, part="train") for source in settings.data])
-    data = _with_ink(data)
-    _describe(data, output / "samples.png")
-    training, validation = datasets.split(data, share=settings.validation_share, seed=settings.seed)
+    if base:
+        settings = tuning.settled(settings, base)
+        lesson = tuning.lesson(settings, base)
+        training, validation, held = lesson.training, lesson.validation, lesson.held
+    else:
+        data = datasets.join([datasets.read(source, normalisation, part="train") for source in settings.data])
+        data = _with_ink(data)
+        _describe(data, output / "samples.png")
+        training, validation = datasets.split(data, share=settings.validation_share, seed=settings.seed)
+        held = data.take(np.zeros(0, np.int64))
     if not len(training) or not len(validation):
-        message = f"{len(data)} labelled images are too few to train and to validate on; expected at least 20."
+        count = len(training) + len(validation)
+        message = f"{count} labelled images are too few to train and to validate on; expected at least 20."
         raise UsageError(message)
 
     if settings.arch is not Arch.DENSE:
         _simulate(training, output / "simulated.png", settings.seed)
     pixels, labels = _with_negatives(_repeated(training), settings)
     model = fit(pixels, labels, validation.pixels, validation.labels, settings)
+    kept = tuning.blend(model, load_model(base), validation) if base else 1.0
     model.save(output / "model.keras")
     gate = 1.0 if settings.arch is Arch.DENSE else _GATE
-    made = bundle.save(output, normalisation=normalisation, temperature=1.0, gate=gate, provenance={})
+    raw = bundle.save(output, normalisation=normalisation, calibration=Calibration(1.0, gate), provenance={})
+    calibration = calibrate(raw, datasets.join([validation, held]), seed=settings.seed)
+    made = bundle.save(output, normalisation=normalisation, calibration=calibration, provenance={})
 
-    parts = {"validation": validation}
+    parts = {"validation": validation, **({"held_out": held} if len(held) else {})}
+    threshold = _threshold(made, EvaluateSettings(source=""))
+    before = _compare(base, made, parts, kept) if base else {}
     for source in settings.data:
         if source in shipped.NAMES:  # the one look at the test half
             parts[f"{source}_test"] = datasets.read(source, normalisation, part="test")
-    results = {name: _score(part, made)[0] for name, part in parts.items()}
+    scores = {name: _score(part, made, threshold) for name, part in parts.items()}
+    results = {name: score.result for name, score in scores.items()}
     for name, result in results.items():
         log.info("%s: %s of %d right, %s", name, percent(result.accuracy), result.count, interval_text(result))
-    metrics = {name: as_json(result) for name, result in results.items()}
+    metrics = {name: as_json(result) for name, result in (results | before).items()}
     _write(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    _pictures(output, results.get("mnist_test", results["validation"]))
+    _pictures(output, scores.get("mnist_test", scores["validation"]))
     history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
-    pictures.learning_curves(history, output / "learning_curves.png")
-    provenance = _provenance(settings, training, validation, results)
-    return bundle.save(output, normalisation=normalisation, temperature=1.0, gate=gate, provenance=provenance)
+    if history:
+        pictures.learning_curves(history, output / "learning_curves.png")
+    provenance = _provenance(settings, base, training, validation, results)
+    return bundle.save(output, normalisation=normalisation, calibration=calibration, provenance=provenance)
+
+
+def _compare(base: Bundle, made: Bundle, parts: dict[str, Labelled], kept: float) -> dict[str, Evaluation]:
+    """Say what a bundle that went on learning reads now, and what it read before; give the latter."""
+    found = {}
+    log.info("of what was learnt, %.0f%% are kept, so that MNIST is read as well as before", 100 * kept)
+    for name, part in parts.items():
+        before, after = (_score(part, model, None).result for model in (base, made))
+        found[f"{name}_before"] = before
+        log.info(
+            "%s: %s right before, %s after, of %d; %s",
+            name,
+            percent(before.accuracy),
+            percent(after.accuracy),
+            after.count,
+            interval_text(after),
+        )
+    return found
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation:
     """Measure a model on labelled data.
 
-    `settings.output` receives `metrics.json`, `confusion.csv`, `confusion.png` and `mistakes.png`.
+    `settings.output` receives `metrics.json`, `confusion.csv`, `confusion.png`, `reliability.png`, `risk_coverage.png`
+    and `mistakes.png`.
 
     Raises:
         UsageError: The data have wrong labels.
@@ -96,9 +135,10 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     output = _folder(settings.output)
     model = bundle.load(settings.model)
     data = datasets.read(settings.source, model.normalisation, part="test")
-    result, said = _score(data, model)
+    score = _score(data, model, _threshold(model, settings))
+    result, said = score.result, score.said
     _write(output / "metrics.json", json.dumps(as_json(result), indent=2) + "\n")
-    _pictures(output, result)
+    _pictures(output, score)
     wrong = np.flatnonzero(said != data.labels)
     captions = [f"said {_said(said[row])}, true {data.labels[row]}" for row in wrong]
     title = f"{len(wrong)} mistakes of {len(data)}: what the model saw"
@@ -108,16 +148,41 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     return result
 
 
-def _score(data: Labelled, model: Bundle) -> tuple[Evaluation, Any]:
-    """Predict labelled images: the evaluation, and int8[N], what was said of each that was read."""
+def _threshold(model: Bundle, settings: EvaluateSettings) -> float | None:
+    """Give the threshold of a target error; None, and a warning, where a model cannot prove it."""
+    try:
+        return model.calibration.threshold(settings)
+    except UsageError as error:
+        log.warning(str(error))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Score:
+    """What a model says of N labelled images that were read, and of M with those that were not."""
+
+    result: Evaluation
+    """Of all M."""
+    said: NDArray[np.int8]
+    """int8[N]."""
+    confidence: NDArray[np.float64]
+    """float64[M], NaN where no digit was said."""
+    right: NDArray[np.bool_]
+    """bool[M]."""
+
+
+def _score(data: Labelled, model: Bundle, threshold: float | None) -> _Score:
+    """Predict labelled images, and compare."""
     with Predictor(model, batch_size=_BATCH) as predictor:
         logits = predictor(data.pixels)
-    decided = decide(logits, data.ink, threshold=0.0, temperature=model.temperature, gate=model.gate)
+    terms = model.calibration
+    decided = decide(logits, data.ink, threshold=0.0, temperature=terms.temperature, gate=terms.gate)
     unread = len(data.unread)
     predicted = np.concatenate([decided.digit, np.full(unread, NO_DIGIT, np.int8)])
     true = np.concatenate([data.labels, np.array([label for _, _, label in data.unread], np.int8)])
     confidence = np.concatenate([decided.confidence, np.full(unread, np.nan)])
-    return compare(predicted, true, confidence), decided.digit
+    result = compare(predicted, true, confidence, threshold=threshold)
+    return _Score(result, decided.digit, confidence, predicted == true)
 
 
 def _with_negatives(training: Labelled, settings: TrainSettings) -> tuple[InkImages, Labels]:
@@ -170,17 +235,31 @@ def _simulate(training: Labelled, path: Path, seed: int) -> None:
     pictures.contact_sheet(images, captions, path, columns=_COLUMNS, title=title)
 
 
-def _pictures(output: Path, result: Evaluation) -> None:
-    pictures.heatmap(result, output / "confusion.png")
-    _write(output / "confusion.csv", confusion_csv(result))
+def _pictures(output: Path, score: _Score) -> None:
+    pictures.heatmap(score.result, output / "confusion.png")
+    _write(output / "confusion.csv", confusion_csv(score.result))
+    trust.reliability_diagram(score.confidence, score.right, output / "reliability.png")
+    threshold = score.result.selected.threshold if score.result.selected else None
+    trust.risk_coverage_curve(score.confidence, score.right, output / "risk_coverage.png", threshold=threshold)
 
 
 def _provenance(
-    settings: TrainSettings, training: Labelled, validation: Labelled, results: dict[str, Evaluation]
+    settings: TrainSettings,
+    base: Bundle | None,
+    training: Labelled,
+    validation: Labelled,
+    results: dict[str, Evaluation],
 ) -> dict[str, Any]:
+    made_by = recipe(settings)
+    before: dict[str, Any] = {}
+    if base:  # what is learnt from next is split as it was
+        made_by["data"] = base.provenance["recipe"]["data"]
+        new = [source for source in settings.data if source not in made_by["data"]]
+        before = {"base": base.provenance, "learnt": {source: datasets.fingerprint(source) for source in new}}
     return {
-        "recipe": recipe(settings),
-        "data": {source: datasets.fingerprint(source) for source in settings.data},
+        "recipe": made_by,
+        **before,
+        "data": {source: datasets.fingerprint(source) for source in made_by["data"]},
         "images": {"training": len(training), "validation": len(validation)},
         "metrics": {name: as_json(result) for name, result in results.items()},
         "versions": {name: importlib.metadata.version(name) for name in ("batchdigits", *_LIBRARIES)},

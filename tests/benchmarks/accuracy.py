@@ -24,7 +24,7 @@ from printed import printed
 
 from batchdigits import bundle
 from batchdigits.bundle import Bundle
-from batchdigits.decisions import ANOTHER, INK, OTHER, Status, decide
+from batchdigits.decisions import ANOTHER, INK, OTHER, Decisions, InkMeasures, Logits, Status, decide
 from batchdigits.decoding import Page, decode
 from batchdigits.normalisation import GreyImage, InkImages, normalise
 from batchdigits.predictor import Predictor
@@ -73,7 +73,7 @@ def main(
         held, held_normalised, held_labels = validation_part(model)
         digits, labels = mnist("test") if final else (held, held_labels)
         name = "MNIST, test half" if final else "MNIST, validation part"
-        print(f"Model {model.id[:12]}, threshold {DEFAULTS.threshold}; 95% Wilson intervals\n")
+        print(f"Model {model.id[:12]}, threshold {model.calibration.threshold(DEFAULTS)}; 95% Wilson intervals\n")
         print(heading("digits", "right", "ok", "right of ok"))
         true = [read(list(digits))]
         print_digits(name, true[0], labels)
@@ -105,10 +105,14 @@ def answers(some: Sequence[GreyImage], model: Bundle, predictor: Predictor) -> A
     ]
     pixels = np.concatenate([part.pixels for part in parts])
     ink = np.concatenate([part.ink for part in parts])
-    decided = decide(
-        predictor(pixels), ink, threshold=DEFAULTS.threshold, temperature=model.temperature, gate=model.gate
-    )
+    decided = decided_on(predictor(pixels), ink, model)
     return Answers(pixels, np.array(decided.status, np.str_), decided.digit, ink[:, OTHER])
+
+
+def decided_on(logits: Logits, ink: InkMeasures, model: Bundle) -> Decisions:
+    """Decide as `predict` does by default."""
+    terms = model.calibration
+    return decide(logits, ink, threshold=terms.threshold(DEFAULTS), temperature=terms.temperature, gate=terms.gate)
 
 
 # ---- digits --------------------------------------------------------------------------------------------------------

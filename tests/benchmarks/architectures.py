@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from throughput import BATCH, CONVNET, Contestant, convnet_forward, keras_convnet, measure, timed, whole_batches
 
 from batchdigits import bundle
-from batchdigits.bundle import Bundle
+from batchdigits.bundle import Bundle, Calibration
 from batchdigits.decisions import INK
 from batchdigits.normalisation import GreyImage, InkImages
 from batchdigits.predictor import Predictor, start_tensorflow
@@ -233,8 +233,7 @@ def trained(
     made = bundle.save(
         settings.output,
         normalisation=NormalisationSettings(),
-        temperature=1.0,
-        gate=runs._GATE,
+        calibration=Calibration(1.0, runs._GATE),
         provenance={"recipe": recipe(settings)},
     )
     print(f"{name}: trained in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)

@@ -225,7 +225,7 @@ def program(folder: str, images: int) -> tuple[float, Mapping[str, float]]:
         started = time.perf_counter()
         summary = pipeline.run(settings, stdout=io.BytesIO())
         seconds = time.perf_counter() - started
-    if summary.rows.total() != images or summary.faulty:
+    if summary.tally.rows.total() != images or summary.faulty:
         raise AssertionError(f"expected {images} rows without a fault: {summary.line()}")
     return seconds, summary.seconds
 

@@ -1,6 +1,7 @@
 """Rows and strategies that the report tests share."""
 
 import os
+import random
 
 import numpy as np
 from hypothesis import strategies as st
@@ -14,8 +15,10 @@ ABOUT = About(
     temperature=1.25,
     gate=0.75,
     threshold=0.9,
+    target_error=0.005,
     max_pixels=100_000_000,
     max_bytes=512 * 2**20,
+    versions="decoding 1, normalisation 1, tensorflow 2.21.0",
 )
 
 _FORMULA_STARTS = st.sampled_from(["=", "+", "-", "@", "'", "''", "\t", "\r", "\n", ""])
@@ -49,6 +52,8 @@ def seven(path: str = "7.png", /, **changes: object) -> Rows:
         "sha256": ["ab" * 32],
         "model": ["0123456789ab"],
         "probabilities": probabilities,
+        "thumbnail": [b""],
+        "audit": np.array([False]),
     }
     return Rows(**{**columns, **changes})  # type: ignore[arg-type]
 
@@ -81,3 +86,31 @@ def sevens(paths: list[str]) -> Rows:
         for name, values in columns.items()
     }
     return Rows(**{**many, "path": paths})
+
+
+def a_thousand_names() -> list[str]:
+    """Names that are hostile, the same in every run."""
+    chance = random.Random(1998)
+    pieces = [
+        *(
+            "=",
+            "+",
+            "-",
+            "@",
+            "'",
+            '"',
+            "<r>",
+            "</r>",
+            "<img src=x onerror=alert(1)>",
+            "</script>",
+            "&amp;",
+            "]]>",
+            "_x0041_",
+            "_x005F_",
+            "x0042_",
+            "007",
+        ),
+        *("\u202e", "\u2066", "\x01", "\x1b[31m", "\x7f", "\x85", "\ufeff", "\ufffe", "\uffff", "\U0001f58a", "é"),
+        *("\udcff", "\udc80", "\t", "\n", "\r", " ", "  ", ",", ";", "\\", "%", "a" * 240, "http://", "{=1}", "$A$1"),
+    ]
+    return [printable("".join(chance.choices(pieces, k=chance.randint(3, 11)))) for _ in range(1000)]

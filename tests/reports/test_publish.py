@@ -140,7 +140,7 @@ def test_standard_output_stays_open() -> None:
 
 def test_an_unknown_ending_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:
     for name in ("r.docx", "r", ".csv"):
-        with pytest.raises(UsageError, match=rf"{name} is unknown; use one of \.csv, \.parquet, or -"):
+        with pytest.raises(UsageError, match=rf"{name} is unknown; use one of \.csv, \.parquet, \.xlsx, \.html, or -"):
             check_outputs([str(tmp_path / name)])
 
 

@@ -202,7 +202,7 @@ def numbered(count: int) -> Labelled:
     pixels = np.arange(count, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), np.uint8)
     ink = np.arange(count, dtype=np.float32)[:, None] * np.ones((1, 2), np.float32)
     digits = (np.arange(count) % 10).astype(np.int8)
-    return Labelled([str(number) for number in range(count)], pixels, ink, digits, [("lost", "why", 7)])
+    return Labelled([str(number) for number in range(count)], pixels, ink, digits, [("lost", "why", 7)], [""] * count)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -137,14 +137,25 @@ def test_the_text_holds_the_accuracy_the_matrix_and_a_line_a_digit(small: Evalua
     assert lines[:3] == [
         "Accuracy 50.00% (3 of 6 right), 95% interval 18.76% to 81.24%",
         "Mean confidence 90.00% when right, 65.00% when wrong",
-        "No digit was said for 1 of them; they count as wrong",
+        "Expected calibration error 32.00%, by 15 bins of equal count",
     ]
+    assert lines[3] == "No digit was said for 1 of them; they count as wrong"
     header = lines.index("        0    1    2    3    4    5    6    7    8    9 none")
     matrix = lines[header + 1 : header + 11]
     assert matrix[4].split() == ["4", ".", ".", ".", ".", "1", ".", ".", ".", ".", "1", "1"]
     assert {len(line) for line in matrix} == {len(lines[header])}
     assert [line.split() for line in lines[-10:]][4] == ["4", "3", "100.00%", "33.33%"]
     assert [line.split() for line in lines[-10:]][7] == ["7", "1", "-", "0.00%"]
+
+
+def test_a_threshold_tells_what_it_lets_pass_and_what_is_wrong_of_it() -> None:
+    said, true = np.array([1, 2, 3, NO_DIGIT], np.int8), np.array([1, 2, 4, 5], np.int8)
+    found = evaluate(said, true, np.array([0.9, 0.8, 0.95, 1.0]), threshold=0.9)
+    assert found.selected == (0.9, 2, 1)
+    assert "From a confidence of 0.9: 50.00% are ok, 50.00% of them wrong (1 of 2)" in as_text(found)
+    assert as_json(found)["selected"] == {"threshold": 0.9, "passed": 2, "wrong": 1}
+    assert evaluated([1], [1]).selected is None
+    assert evaluated([NO_DIGIT], [1]).calibration_error is None
 
 
 def test_the_text_says_nothing_of_unanswered_images_where_there_are_none() -> None:

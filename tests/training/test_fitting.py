@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from batchdigits import bundle
+from batchdigits.bundle import Calibration
 from batchdigits.errors import BundleError, UsageError
 from batchdigits.normalisation import normalise
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
@@ -205,7 +206,7 @@ def a_teacher(folder: Path, *, outputs: int, says: int) -> Path:
     last.set_weights([np.zeros((784, outputs)), 10.0 * np.eye(outputs)[says]])
     folder.mkdir()
     model.save(folder / "model.keras")
-    bundle.save(folder, normalisation=NormalisationSettings(), temperature=1.0, gate=1.0, provenance={})
+    bundle.save(folder, normalisation=NormalisationSettings(), calibration=Calibration(1.0, gate=1.0), provenance={})
     return folder
 
 
@@ -235,7 +236,12 @@ def test_a_teacher_that_cannot_be_used_costs_no_checkpoint(tmp_path: Path) -> No
 
 def test_a_teacher_behind_another_normalisation_is_refused(tmp_path: Path) -> None:
     teacher = a_teacher(tmp_path / "teacher", outputs=10, says=3)
-    bundle.save(teacher, normalisation=NormalisationSettings(digit_side=12), temperature=1.0, gate=1.0, provenance={})
+    bundle.save(
+        teacher,
+        normalisation=NormalisationSettings(digit_side=12),
+        calibration=Calibration(1.0, gate=1.0),
+        provenance={},
+    )
     with pytest.raises(UsageError, match="trained behind another normalisation"):
         fit(*some(100), replace(DENSE, output=tmp_path / "out", teacher=teacher))
 

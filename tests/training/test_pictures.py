@@ -10,6 +10,7 @@ from PIL import Image
 
 from batchdigits.training.evaluation import NO_DIGIT, Evaluation, evaluate
 from batchdigits.training.pictures import SHEET_LIMIT, contact_sheet, heatmap, learning_curves, sample_grid
+from batchdigits.training.trust import reliability_diagram, risk_coverage_curve
 
 HISTORY = [
     {"epoch": 1, "loss": 0.41, "accuracy": 0.88, "val_loss": 0.12, "val_accuracy": 0.962, "seconds": 12.5},
@@ -43,8 +44,30 @@ def draw_grid(path: Path, change: int) -> None:
     sample_grid(IMAGES[change:], LABELS[change:], path)
 
 
+CONFIDENCE = np.linspace(0.5, 1, 400).round(4)
+RIGHT = np.arange(400) % 7 > 0
+
+
+def draw_reliability(path: Path, change: int) -> None:
+    reliability_diagram(CONFIDENCE, RIGHT if change else ~RIGHT, path)
+
+
+def draw_risk(path: Path, change: int) -> None:
+    risk_coverage_curve(CONFIDENCE, RIGHT, path, threshold=0.8 if change else None)
+
+
 Draw = Callable[[Path, int], None]
-every_picture = pytest.mark.parametrize("draw", [draw_heatmap, draw_curves, draw_sheet, draw_grid])
+every_picture = pytest.mark.parametrize(
+    "draw", [draw_heatmap, draw_curves, draw_sheet, draw_grid, draw_reliability, draw_risk]
+)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_pictures_of_trust_bear_few_digits_and_none(count: int, tmp_path: Path) -> None:
+    confidence = np.array([0.9, 1.0, np.nan])[:count]
+    reliability_diagram(confidence, np.ones(count, np.bool_), tmp_path / "a.png")
+    risk_coverage_curve(confidence, np.ones(count, np.bool_), tmp_path / "b.png", threshold=0.95)
+    assert min(pixels(path).std() for path in tmp_path.iterdir()) > 0
 
 
 def pixels(path: Path) -> NDArray[np.uint8]:

@@ -58,7 +58,7 @@ def test_the_bundle_loads_and_predicts(made: Bundle) -> None:
 
 def test_everything_that_is_promised_stands_beside_the_bundle(made: Bundle) -> None:
     promised = ["bundle.json", "confusion.csv", "confusion.png", "history.jsonl", "learning_curves.png", "metrics.json"]
-    promised += ["model.keras", "samples.png"]
+    promised += ["model.keras", "reliability.png", "risk_coverage.png", "samples.png"]
     assert [name for name in names(made.directory) if name != "checkpoints"] == promised
     for picture in made.directory.glob("*.png"):
         with Image.open(picture) as image:
@@ -176,7 +176,9 @@ def test_an_evaluation_counts_images_that_cannot_be_read_as_mistakes_and_names_t
     assert (result.count, result.unanswered) == (11, 1)
     assert result.confusion[4].sum() == 2
     assert "4/broken.jpg" in caplog.text
-    assert names(tmp_path / "out") == ["confusion.csv", "confusion.png", "metrics.json", "mistakes.png"]
+    assert names(tmp_path / "out") == [
+        *("confusion.csv", "confusion.png", "metrics.json", "mistakes.png", "reliability.png", "risk_coverage.png")
+    ]
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["count"] == 11
 
 

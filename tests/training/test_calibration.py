@@ -1,0 +1,91 @@
+"""Calibration: the temperature that makes labels likeliest, and the error of confidences."""
+
+import math
+
+import numpy as np
+import pytest
+
+from batchdigits import bundle, risk
+from batchdigits.bundle import Bundle
+from batchdigits.decisions import probabilities
+from batchdigits.normalisation import normalise
+from batchdigits.training import calibration as module
+from batchdigits.training.calibration import calibrate, fit_temperature
+from batchdigits.training.datasets import Labelled
+from batchdigits.training.reliability import bins_of, calibration_error, risk_coverage
+from tests.digits import digits
+from tests.standins import StandIn, bundle_in
+
+
+def drawn(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and labels that are as likely as these say once they are divided by a temperature."""
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0, 4, (count, 12)).astype(np.float32)
+    shares = probabilities(logits, temperature=temperature).cumsum(axis=1)
+    return logits, (shares < rng.random((count, 1))).sum(axis=1).clip(0, 9).astype(np.int8)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_the_temperature_that_labels_were_drawn_with_is_found(temperature: float) -> None:
+    assert fit_temperature(*drawn(temperature)) == pytest.approx(temperature, rel=0.03)
+
+
+def test_without_labels_the_temperature_is_1() -> None:
+    assert fit_temperature(np.zeros((0, 12), np.float32), np.zeros(0, np.int8)) == 1.0
+
+
+def test_the_right_temperature_leaves_hardly_any_error_and_a_wrong_one_much() -> None:
+    logits, labels = drawn(2.5)
+
+    def error(temperature: float) -> float:
+        shares = probabilities(logits, temperature=temperature)
+        return calibration_error(shares.max(axis=1), shares.argmax(axis=1) == labels)
+
+    assert error(2.5) < 0.01
+    assert error(1.0) > 0.1
+
+
+def test_the_error_is_the_mean_distance_over_bins_of_equal_count() -> None:
+    confidence = np.array([0.9, 0.8, 0.6, np.nan, 0.7])
+    right = np.array([True, True, False, True, False])
+    counts, sure, hits = bins_of(confidence, right, bins=2)
+    assert (counts.tolist(), sure.tolist(), hits.tolist()) == (
+        [2, 2],
+        [pytest.approx(0.65), pytest.approx(0.85)],
+        [0, 1],
+    )
+    assert calibration_error(confidence, right, bins=2) == pytest.approx((0.65 + 0.15) / 2)
+    assert math.isnan(calibration_error(np.array([np.nan]), np.array([True])))
+
+
+def test_risk_is_followed_from_the_surest_to_all_and_what_was_not_said_is_never_covered() -> None:
+    coverage, error = risk_coverage(np.array([0.5, 0.9, np.nan, 0.8]), np.array([False, True, False, True]))
+    assert coverage.tolist() == [0.25, 0.5, 0.75]
+    assert error.tolist() == pytest.approx([0, 0, 1 / 3])
+
+
+@pytest.fixture
+def made(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    monkeypatch.setattr(module, "Predictor", StandIn)
+    return bundle_in(tmp_path_factory.mktemp("model"))
+
+
+def labelled(count: int) -> Labelled:
+    pages = digits(count)
+    seen = normalise(list(pages))
+    return Labelled([""] * count, seen.pixels, seen.ink, (np.arange(count) % 10).astype(np.int8), [], [""] * count)
+
+
+def test_a_calibration_counts_the_scans_too_and_none_that_served_the_temperature(made: Bundle) -> None:
+    found = calibrate(made, labelled(300), seed=1)
+    assert found == calibrate(made, labelled(300), seed=1)
+    assert found.gate == made.calibration.gate
+    loosest = found.risks[-1]
+    assert loosest.threshold == risk.THRESHOLDS[-1]
+    assert 0.6 * 240 < loosest.passed <= 240  # four in five of 300, each seen once
+    assert sum(found.reference) == loosest.passed
+
+
+def test_the_packaged_model_proves_the_default_target_and_the_strictest() -> None:
+    risks = bundle.load().calibration.risks
+    assert 0.5 < risk.threshold(0.005, risks) < risk.threshold(risk.STRICTEST, risks) < 1
