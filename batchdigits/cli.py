@@ -205,9 +205,7 @@ def evaluate(
     from batchdigits.training import runs
     from batchdigits.training.evaluation import as_text
 
-    settings = EvaluateSettings(
-        source=source, output=output, model=model, target_error=target_error, threshold=console.threshold(context)
-    )
+    settings = EvaluateSettings(source, output, model, target_error, console.threshold(context))
     typer.echo(as_text(runs.evaluate(settings)))
     return ExitCode.OK
 

@@ -6,14 +6,13 @@ import os
 import platform
 import resource
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from batchdigits import __version__
 from batchdigits.errors import ExitCode, FaultKind, StorageError, UsageError, printable, shown
@@ -23,8 +22,6 @@ from batchdigits.settings import PredictSettings
 
 if TYPE_CHECKING:
     from batchdigits.reports import Rows
-
-Item = TypeVar("Item")
 
 SCHEMA_VERSION = 1
 """Rises when a key of the JSON document changes its meaning; a new key does not raise it."""
@@ -42,40 +39,6 @@ _LIBRARIES = {
     "keras": "keras",
 }
 """The distributions that answers can depend on, by the names that the document gives them."""
-
-
-@dataclass(slots=True)
-class Stopwatch:
-    """Wall-clock seconds of each stage of a run."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    """By stage, in the order in which stages first ran."""
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the block's time to a stage."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-    def part(self, name: str, seconds: float, *, of: str) -> None:
-        """Count some of a stage's time to a stage of its own."""
-        if seconds:
-            self.seconds[of] -= seconds
-            self.seconds[name] = seconds
-
-    def each(self, name: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Pass items on, and count the time that they keep the run waiting to a stage."""
-        iterator = iter(items)
-        while True:
-            with self.stage(name):
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-            yield item
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ from batchdigits.images import IMAGE_ENDINGS, discover, standing
 from batchdigits.isolation import one_by_one
 from batchdigits.ledger import Condition, Ledger, LostAnswer
 from batchdigits.locking import copied, held
-from batchdigits.monitoring import Stopwatch, Summary, Tally
+from batchdigits.monitoring import Summary, Tally
 from batchdigits.plan import Plan, Turn
 from batchdigits.predictor import Predictor
 from batchdigits.rendering import Terms
@@ -35,6 +35,7 @@ from batchdigits.selection import Selection
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
 from batchdigits.settling import Settling
 from batchdigits.stopping import Stop
+from batchdigits.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 

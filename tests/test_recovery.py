@@ -17,7 +17,7 @@ import pytest
 from batchdigits.batches import FILES_FOR_PROCESSES
 from batchdigits.files import file_sha256
 from batchdigits.locking import held
-from tests.commands import BATCHDIGITS, CHECKOUT, PATIENCE, Result, batchdigits, environment, run
+from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 from tests.digits import digits, write_png
 
 FILES = 600
@@ -33,11 +33,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def command(folder: Path, report: Path, *options: str) -> list[str]:
+    """The command with a stand-in for the model; `tests/benchmarks/reliability.py` kills it with TensorFlow, too."""
+    return [sys.executable, "-m", "tests.standin_command", "predict", str(folder), "-o", str(report), *options]
+
+
+def stand_in(folder: Path, report: Path, *options: str, crash_on: Path | None = None) -> Result:
+    """Run it to its end, with a decoder that crashes on one file, if there is one."""
+    crash = {"CRASH_ON": file_sha256(crash_on)} if crash_on else {}
+    return run(command(folder, report, *options), cwd=CHECKOUT, env=crash)
+
+
 @pytest.fixture(scope="module")
 def expected(folder: Path) -> bytes:
     """The report of a run that nobody disturbs."""
-    result = batchdigits("predict", folder, "-o", folder.with_name("whole.csv"), "--no-ledger")
-    assert result.code == 0
+    assert stand_in(folder, folder.with_name("whole.csv"), "--no-ledger").code == 0
     return folder.with_name("whole.csv").read_bytes()
 
 
@@ -47,8 +57,10 @@ def report(tmp_path: Path) -> Path:
 
 
 def started(folder: Path, report: Path, *options: str) -> "subprocess.Popen[str]":
-    arguments = [BATCHDIGITS, "predict", str(folder), "-o", str(report), "--batch-size", "20", *options]
-    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    """Start it so that it takes some seconds; the file `count` beside the report says how many files were decoded."""
+    slowly = environment({"SLOW": report.with_name("count")})
+    arguments = command(folder, report, *(options or ("--batch-size", "20")))
+    return subprocess.Popen(arguments, cwd=CHECKOUT, env=slowly, stderr=subprocess.PIPE, text=True)
 
 
 def known(report: Path) -> int:
@@ -86,9 +98,9 @@ def test_a_signal_keeps_what_was_finished_and_the_next_run_goes_on(
     assert not report.exists()
     kept = known(report)
     assert 40 <= kept < FILES
-    again = batchdigits("predict", folder, "-o", report)
+    again = stand_in(folder, report)
     assert again.code == 0
-    assert f"{FILES - kept} of them new or changed" in again.message
+    assert f"{FILES - kept} of them new or changed" in again.stderr
     assert report.read_bytes() == expected
 
 
@@ -96,17 +108,15 @@ def test_a_limit_of_time_that_is_shorter_than_a_batch_lets_every_run_finish_some
     folder: Path, report: Path
 ) -> None:
     count = report.with_name("count")
-    command = [sys.executable, "-m", "tests.standin_command", "predict", folder, "-o", report, "--batch-size", "2000"]
     before = 0
     for _ in range(2):
         count.write_bytes(b"")
-        run = subprocess.Popen(
-            list(map(str, command)), cwd=CHECKOUT, env=environment({"SLOW": count}), stderr=subprocess.DEVNULL
-        )
+        run = started(folder, report, "--batch-size", "2000")
         while run.poll() is None and count.stat().st_size < FILES - before - 20:
             time.sleep(0.01)
         run.send_signal(signal.SIGTERM)
-        assert run.wait(timeout=PATIENCE) == 143
+        run.communicate(timeout=PATIENCE)
+        assert run.returncode == 143
         assert known(report) > before
         before = known(report)
     assert before < FILES
@@ -126,14 +136,14 @@ def killed(request: pytest.FixtureRequest, folder: Path, report: Path) -> int:
 def test_a_killed_run_is_made_good_by_the_next(killed: int, folder: Path, report: Path, expected: bytes) -> None:
     assert 0 < killed < FILES
     assert not report.exists()
-    assert batchdigits("predict", folder, "-o", report).code == 0
+    assert stand_in(folder, report).code == 0
     assert report.read_bytes() == expected
 
 
 def test_a_second_run_at_the_same_time_is_turned_away_or_waits(folder: Path, report: Path, expected: bytes) -> None:
     with held(Path(f"{report}.ledger"), wait_seconds=0):  # another run has it
-        refused = batchdigits("predict", folder, "-o", report)
-        skipped = batchdigits("predict", folder, "-o", report, "--if-locked", "skip")
+        refused = stand_in(folder, report)
+        skipped = stand_in(folder, report, "--if-locked", "skip")
         waiting = started(folder, report, "--wait", str(PATIENCE))
         time.sleep(1)
         assert waiting.poll() is None
@@ -154,13 +164,6 @@ def test_nothing_new_leaves_the_report_as_it_is_and_needs_no_tensorflow(folder: 
 
 
 # ---- a file that crashes its decoder ---------------------------------------------------------------------------------
-
-
-def stand_in(folder: Path, report: Path, *options: str, crash_on: Path | None = None) -> Result:
-    """Run the command with a stand-in for the model, and a decoder that crashes on one file."""
-    crash = {"CRASH_ON": file_sha256(crash_on)} if crash_on else {}
-    command = [sys.executable, "-m", "tests.standin_command", "predict", folder, "-o", report, *options]
-    return run(command, cwd=CHECKOUT, env=crash)
 
 
 def rows_of(report: Path) -> dict[str, dict[str, str]]:

@@ -318,12 +318,14 @@ def test_the_help_opens_and_closes_by_keyboard_and_answers_nothing_meanwhile(ope
 
 
 def test_the_audit_sample_tells_the_share_of_errors_and_its_interval(opened: Opener) -> None:
-    page = opened(*(audited(number) for number in range(11)))
-    assert page.text("audit") == "11 pages to check; the target is 0.50%."
-    page.type("1", *[Keys.ENTER] * 9)
+    page = opened(*(audited(number) for number in range(10)))
+    assert page.text("audit") == "10 pages to check; the target is 0.50%."
+    page.type("1", *[Keys.ENTER] * 8)
+    assert page.text("audit") == "9 of 10 checked, 1 wrong so far; the target is 0.50%."  # a part tells nothing
+    page.type(Keys.ENTER)
     # Wilson's interval of 1 in 10, as in Brown, Cai and DasGupta 2001.
     assert page.text("audit") == (
-        "10 of 11 checked, 1 wrong: 10.00%, 95% interval 1.79% to 40.42% (Wilson); the target is 0.50%."
+        "10 of 10 checked, 1 wrong: 10.00%, 95% interval 1.79% to 40.42% (Wilson); the target is 0.50%."
     )
 
 

@@ -144,7 +144,7 @@ function groupItems(group) {
 let memory = null;
 try {
   memory = window.localStorage;
-  memory.setItem("batchdigits", "");
+  memory.setItem("batchdigits", "x".repeat(500)); // as much as an answer takes
   memory.removeItem("batchdigits");
 } catch {
   memory = null;
@@ -164,7 +164,7 @@ function remember(key) {
       memory.removeItem(memoryKey(key));
     }
   } catch {
-    memory = null; // it is full
+    memory.removeItem(memoryKey(key)); // it is full: better none than an older answer
     find("no-memory").hidden = false;
   }
 }
