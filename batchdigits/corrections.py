@@ -1,6 +1,7 @@
 """A table with people's answers in; out, a ledger that holds all of them, or none and every wrong line named."""
 
 import csv
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _COLUMNS = ("path", "page", "sha256", "corrected")
 _ANSWERS = frozenset("0123456789x")
+_EMPTY = hashlib.sha256(b"").hexdigest()
 _MOST_PROBLEMS = 20  # lines that a message names
 _MOST_HEADER = 65536  # characters; a longer first line is no header of ours
 _MOST_SHOWN = 200  # characters of a cell in a message
@@ -217,6 +219,8 @@ def _wrong(cells: _Cells) -> str:
     page = cells.page
     if not (page.isascii() and page.isdecimal() and len(page) <= _MOST_DIGITS):
         return f"«{_brief(page)}» is no page; expected a number from 1"
+    if cells.sha256 == _EMPTY:
+        return "the file is empty, and so are others: nobody can say what should stand in it"
     if not cells.sha256:
         return "without a sha256 nobody knows what it is about: a file that could not be read cannot be answered"
     return ""

@@ -1,6 +1,7 @@
 """Corrections: what people answered goes into the ledger whole, or not at all and every wrong line is named."""
 
 import csv
+import hashlib
 import io
 import os
 import shlex
@@ -256,6 +257,11 @@ def test_a_bad_last_line_is_named_and_nothing_is_half_imported(
     assert problem.startswith("line 102")
     assert expected in problem
     assert kept(report) == {}
+
+
+def test_an_empty_file_cannot_be_answered_since_all_of_them_are_alike(report: Path) -> None:
+    [line] = refused(report, table(("a.tif", 1, hashlib.sha256(b"").hexdigest(), "7")))[1:]
+    assert line == "line 2, a.tif, page 1: the file is empty, and so are others: nobody can say what should stand in it"
 
 
 def test_all_bad_lines_are_named_in_order_with_their_files(report: Path) -> None:

@@ -36,6 +36,10 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         yield driver
 
 
+_PRESSES = 5
+_HEARING = 2.0  # seconds
+
+
 class ReviewPage:
     """A page in the browser, with what a person does there."""
 
@@ -46,7 +50,23 @@ class ReviewPage:
         self.reload()
 
     def type(self, *keys: str) -> None:
-        ActionChains(self.chrome, duration=0).send_keys(*keys).perform()
+        """Press keys one by one; under load the browser now and then drops one, which is then pressed again."""
+        for key in keys:
+            for _ in range(_PRESSES):
+                before = self.run("return window.heard")
+                ActionChains(self.chrome, duration=0).send_keys(key).perform()
+                if self._is_heard(before):
+                    break
+            else:
+                pytest.fail(f"the browser does not hear {key!r}")
+
+    def _is_heard(self, before: int) -> bool:
+        end = time.monotonic() + _HEARING
+        while self.run("return window.heard") == before:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
 
     def run(self, script: str, *arguments: object) -> Any:
         return self.chrome.execute_script(script, *arguments)
@@ -57,6 +77,7 @@ class ReviewPage:
         self.chrome.execute_async_script(
             "const [done] = arguments; requestAnimationFrame(() => requestAnimationFrame(() => done()));"
         )
+        self.run("window.heard = 0; addEventListener('keydown', () => { window.heard += 1; }, true);")
 
     def text(self, name: str) -> str:
         return str(self.run("return document.getElementById(arguments[0]).textContent", name))
