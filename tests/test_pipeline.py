@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -38,6 +39,7 @@ from batchdigits.settings import DecodingSettings, NormalisationSettings, Predic
 from batchdigits.stopping import Stop
 from tests.digits import digits, on_page, one_of_each, write_png, write_tiff
 from tests.disks import names
+from tests.reports.test_html import Page
 from tests.standins import RISKS, StandIn, bundle_in, decoding_threads, logits_of
 
 DATA = Path(__file__).parent / "data"
@@ -599,9 +601,29 @@ def test_the_audit_sample_has_pictures_too_and_its_answers_are_counted(
     (tmp_path / "answers.csv").write_text("\n".join(lines))
     correct(report, tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
     again = run(surer, growing, outputs=(report,))
-    assert (again.tally.audited, again.tally.wrong) == (1, 1)  # what was in review is no part of the sample
-    assert 1 < again.tally.sample < len(rows)
-    assert f", 1 of the {again.tally.sample} pages to audit answered; " in again.line()
+    assert (again.tally.audit.answered, again.tally.audit.wrong) == (
+        1,
+        1,
+    )  # what was in review is no part of the sample
+    assert 1 < again.tally.audit.sample < len(rows)
+    assert f", 1 of the {again.tally.audit.sample} pages to audit answered; " in again.line()
+
+
+def test_reports_for_people_show_the_pictures_that_the_ledger_keeps_and_the_audit_sample(
+    growing: Path, surer: Bundle, tmp_path: Path
+) -> None:
+    run(surer, growing, outputs=(tmp_path / "report.csv",))
+    for path in growing.rglob("*.png"):
+        path.chmod(0)  # no report opens a source
+    for name in ("page.html", "book.xlsx"):  # each asks for them by itself
+        run(surer, growing, outputs=(tmp_path / "report.csv", tmp_path / name))
+    with Database(tmp_path / "report.csv.ledger") as database:
+        kept = {png for (png,) in database.execute("SELECT png FROM thumbnails")}
+    page = Page((tmp_path / "page.html").read_bytes())
+    assert set(page.pictures) - {b""} == kept
+    assert {group["part"] for group in page.report["groups"]} == {"review", "no_digit", "audit"}
+    review = openpyxl.load_workbook(tmp_path / "book.xlsx")["Review"]
+    assert {picture._data() for picture in review._images} == kept
 
 
 def test_a_run_whose_confidences_have_drifted_says_so(
