@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from batchdigits import __version__
 from batchdigits.errors import ExitCode, FaultKind, StorageError, UsageError, printable, shown
 from batchdigits.files import atomic_write_all, storage_errors
-from batchdigits.risk import wilson_interval
+from batchdigits.risk import Audit
 from batchdigits.settings import PredictSettings
 
 if TYPE_CHECKING:
@@ -49,26 +49,15 @@ class Tally:
     """By status."""
     digits: Counter[int] = field(default_factory=Counter)
     """Rows that name a digit, `ok` or `review`, by digit."""
-    sample: int = 0
-    """Pages of the audit sample; copies of an image count once."""
-    audited: int = 0
-    """How many of these somebody has answered."""
-    wrong: int = 0
-    """How many of these were said to be another digit than they are."""
-    _seen: set[tuple[str, int]] = field(default_factory=set)
+    audit: Audit = field(default_factory=Audit)
+    """What people found in the sample of those that are `ok`."""
 
     def add(self, rows: "Rows") -> None:
         """Count a chunk of rows."""
         self.rows.update(rows.status)
         self.digits.update(rows.digit[rows.digit >= 0].tolist())
         for row in rows.audit.nonzero()[0].tolist():
-            key = (rows.sha256[row], rows.page[row])
-            if key not in self._seen:
-                self._seen.add(key)
-                answer = rows.corrected[row]
-                self.sample += 1
-                self.audited += answer != ""
-                self.wrong += answer not in ("", str(rows.digit[row]))
+            self.audit.add(rows.sha256[row], rows.page[row], int(rows.digit[row]), rows.corrected[row])
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +124,14 @@ class Summary:
             told = f"ok from a confidence of {self.threshold}"
         else:
             told = f"target error {self.target_error:.2%} (proven for scans like the validation data)"
-        sample, audited, wrong = self.tally.sample, self.tally.audited, self.tally.wrong
-        if not audited:
+        audit = self.tally.audit
+        if not audit.answered:
             return told
-        if audited < sample:  # those that people looked at first are no sample
-            return f"{told}, {audited} of the {sample} pages to audit answered"
-        low, high = wilson_interval(wrong, audited)
-        return (
-            f"{told}, {wrong} of {audited} audited wrong ({wrong / audited:.2%}, 95% interval {low:.2%} to {high:.2%})"
-        )
+        if (interval := audit.interval()) is None:
+            return f"{told}, {audit.answered} of the {audit.sample} pages to audit answered"
+        low, high = interval
+        share = f"{audit.wrong / audit.answered:.2%}, 95% interval {low:.2%} to {high:.2%}"
+        return f"{told}, {audit.wrong} of {audit.answered} audited wrong ({share})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +239,7 @@ def _numbers(summary: Summary) -> dict[str, Any]:
         "pages": {status: summary.tally.rows[status] for status in STATUSES},
         "threshold": summary.threshold,
         "target_error": summary.target_error,
-        "audit": {"sample": summary.tally.sample, "answered": summary.tally.audited, "wrong": summary.tally.wrong},
+        "audit": _audit(summary),
         "drift": summary.drift,
         "new_faults": summary.faulty,
         "digits": {str(digit): summary.tally.digits[digit] for digit in range(10)},
@@ -303,7 +291,7 @@ def metrics(ending: Ending, *, task: str) -> bytes:
             single("review_ratio", "Share of the pages with a digit that is to be reviewed.", summary.review_share)
         if summary.drift is not None:
             single("drift_index", "Population stability index of the new confidences.", summary.drift)
-        audit = {"sample": summary.tally.sample, "answered": summary.tally.audited, "wrong": summary.tally.wrong}
+        audit = _audit(summary)
         gauge(
             "audit", "Pages of the audit sample, those that people answered, and those that were wrong.", audit, "state"
         )
@@ -333,6 +321,11 @@ def _version(library: str) -> str | None:
         return importlib.metadata.version(_LIBRARIES[library])
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _audit(summary: Summary) -> dict[str, int]:
+    audit = summary.tally.audit
+    return {"sample": audit.sample, "answered": audit.answered, "wrong": audit.wrong}
 
 
 def _rate(count: int, seconds: float) -> float | None:

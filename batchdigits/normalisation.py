@@ -112,14 +112,20 @@ def _strip(pages: Sequence[GreyImage], side: int) -> tuple[Strip, Rows]:
 
 def _fit(page: GreyImage, side: int) -> GreyImage:
     """Reduce a page so that its longer side fits: by halves first, the cheapest exact reduction, then linearly."""
-    while min(page.shape) > 1 and max(page.shape) >= 2 * side:
-        rows, columns = (extent // 2 for extent in page.shape)
-        half = page[: 2 * rows, : 2 * columns]  # an odd row or column is left out
-        page = np.asarray(cv2.resize(half, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+    page = halved(page, side)
     if (longer := max(page.shape)) <= side:
         return page
     height, width = (max(1, round(extent * side / longer)) for extent in page.shape)
     return np.asarray(cv2.resize(page, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def halved(page: GreyImage, side: int) -> GreyImage:
+    """Halve a page until its longer side is less than twice `side`: the cheapest exact reduction."""
+    while min(page.shape) > 1 and max(page.shape) >= 2 * side:
+        rows, columns = (extent // 2 for extent in page.shape)
+        half = page[: 2 * rows, : 2 * columns]  # an odd row or column is left out
+        page = np.asarray(cv2.resize(half, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+    return page
 
 
 def _reduced_too_far(boxes: Boxes, longer: Rows, side: int, settings: NormalisationSettings) -> Rows:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchdigits.errors import UsageError
@@ -49,6 +50,34 @@ class Risk(NamedTuple):
     """Digits at or above it."""
     wrong: int
     """How many of these were said to be another digit than they are."""
+
+
+@dataclass(slots=True)
+class Audit:
+    """What people found in the sample of rows that are `ok`; copies of an image count once."""
+
+    sample: int = 0
+    """Pages in it."""
+    answered: int = 0
+    """How many of these somebody has answered."""
+    wrong: int = 0
+    """How many of these were said to be another digit than they are."""
+    _seen: set[tuple[str, int]] = field(default_factory=set)
+
+    def add(self, sha256: str, page: int, digit: int, answer: str) -> None:
+        """Count a row of the sample."""
+        if (sha256, page) not in self._seen:
+            self._seen.add((sha256, page))
+            self.sample += 1
+            self.answered += answer != ""
+            self.wrong += answer not in ("", str(digit))
+
+    def interval(self) -> tuple[float, float] | None:
+        """Give what the true share of wrong ones may be, at 95%; None before all are answered.
+
+        Those that people looked at first are no sample.
+        """
+        return wilson_interval(self.wrong, self.answered) if self.answered and self.answered == self.sample else None
 
 
 def count(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[Risk, ...]:
@@ -101,9 +130,9 @@ def least_passing(target: float) -> int:
 def probability_of_at_most(wrong: int, passed: int, error: float) -> float:
     """Compute the binomial probability of at most `wrong` wrong ones of `passed`, each wrong with chance `error`."""
     whole = math.lgamma(passed + 1)
-    right, log_error, log_right = passed, math.log(error), math.log1p(-error)
+    log_error, log_right = math.log(error), math.log1p(-error)
     terms = (
-        whole - math.lgamma(k + 1) - math.lgamma(right - k + 1) + k * log_error + (right - k) * log_right
+        whole - math.lgamma(k + 1) - math.lgamma(passed - k + 1) + k * log_error + (passed - k) * log_right
         for k in range(min(wrong, passed) + 1)
     )
     return min(1.0, math.fsum(math.exp(term) for term in terms))

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from batchdigits.normalisation import GreyImage
+from batchdigits.normalisation import GreyImage, halved
 
 SIDE = 96
 """Pixels: the longer side, at most."""
@@ -17,15 +17,8 @@ _SIDES = (SIDE, 72, 56, 40, 28)  # tried until one fits: noise hardly shrinks
 
 
 def reduced(page: GreyImage, side: int = SIDE) -> GreyImage:
-    """Reduce a page, uint8[H, W], so that its longer side is at most `side`; of a smaller one, give a copy.
-
-    By halves first, which is quick and exact.
-    """
-    while max(page.shape) >= 2 * side and min(page.shape) > 1:
-        rows, columns = (extent // 2 for extent in page.shape)
-        page = np.asarray(
-            cv2.resize(page[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA), np.uint8
-        )
+    """Reduce a page, uint8[H, W], so that its longer side is at most `side`; of a smaller one, give a copy."""
+    page = halved(page, side)
     height, width = page.shape
     if max(height, width) <= side:
         return page.copy()

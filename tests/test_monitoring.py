@@ -19,6 +19,7 @@ from batchdigits import monitoring
 from batchdigits.decisions import Status
 from batchdigits.errors import ExitCode, StorageError, UsageError
 from batchdigits.monitoring import STATUSES, Ending, Summary, Tally
+from batchdigits.risk import Audit
 from batchdigits.settings import DecodingSettings, PredictSettings
 from batchdigits.stopwatch import Stopwatch
 from tests.commands import run
@@ -49,7 +50,8 @@ def summary(**changes: Any) -> Summary:
     }
     rows = changes.pop("rows", Counter(ok=2, review=1))
     audited = changes.pop("audited", 0)
-    tally = Tally(rows, Counter({7: 2, 0: 1}), changes.pop("sample", audited), audited, changes.pop("wrong", 0))
+    audit = Audit(changes.pop("sample", audited), audited, changes.pop("wrong", 0))
+    tally = Tally(rows, Counter({7: 2, 0: 1}), audit)
     return Summary(tally=tally, **{**fields, **changes})
 
 
@@ -160,7 +162,7 @@ def test_the_audit_counts_answers_to_its_rows_alone() -> None:
     tally.add(replace(rows, corrected=["7", "1", "x", "", "1"], audit=np.array([True, True, True, True, False])))
     for _ in range(3):  # copies of one image
         tally.add(replace(seven(), corrected=["7"], audit=np.array([True])))
-    assert (tally.sample, tally.audited, tally.wrong) == (5, 4, 2)
+    assert (tally.audit.sample, tally.audit.answered, tally.audit.wrong) == (5, 4, 2)
     assert (tally.rows, tally.digits) == ({"ok": 8}, {7: 8})
 
 

@@ -30,7 +30,7 @@ from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.files import storage_errors
 from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
 from batchdigits.reports.sheets import PICTURE, Notes, Table, formats
-from batchdigits.risk import wilson_interval
+from batchdigits.risk import Audit
 from batchdigits.settings import ReportSettings
 
 _CREATED = datetime(2000, 1, 1)
@@ -188,19 +188,15 @@ class _Counts:
         self.status: Counter[str] = Counter()
         self.digit: Counter[int | None] = Counter()
         self.final: Counter[int | None] = Counter()
-        self.audited = self.answered = self.wrong = 0
-        self._seen: set[tuple[str, int]] = set()
+        self.audit = Audit()
 
     def add(self, cells: dict[str, Any], *, audit: bool) -> None:
         """Count a row."""
         self.status[cells["status"]] += 1
         self.digit[cells["digit"]] += 1
         self.final[cells["final"]] += 1
-        if audit and (key := (cells["sha256"], cells["page"])) not in self._seen:  # of copies, one
-            self._seen.add(key)
-            self.audited += 1
-            self.answered += cells["corrected"] != ""
-            self.wrong += cells["corrected"] not in ("", str(cells["digit"]))
+        if audit:
+            self.audit.add(cells["sha256"], cells["page"], cells["digit"], cells["corrected"])
 
 
 def _summarise(notes: Notes, counts: _Counts, about: About) -> None:
@@ -223,11 +219,12 @@ def _summarise(notes: Notes, counts: _Counts, about: About) -> None:
     notes.text(expected)
 
     notes.head("The sample of ok rows that people should check", "rows", "share")
-    notes.line("In the sample", counts.audited, _share(counts.audited, counts.status[Status.OK]))
-    notes.line("Of these, answered", counts.answered, _share(counts.answered, counts.audited))
-    notes.line("Of these, wrong", counts.wrong, _share(counts.wrong, counts.answered))
-    if counts.answered and counts.answered == counts.audited:  # a part, chosen by whoever answered, tells nothing
-        low, high = wilson_interval(counts.wrong, counts.answered)
+    audit = counts.audit
+    notes.line("In the sample", audit.sample, _share(audit.sample, counts.status[Status.OK]))
+    notes.line("Of these, answered", audit.answered, _share(audit.answered, audit.sample))
+    notes.line("Of these, wrong", audit.wrong, _share(audit.wrong, audit.answered))
+    if interval := audit.interval():
+        low, high = interval
         notes.text(f"So between {low:.2%} and {high:.2%} of all ok rows may be wrong (95% interval).")
 
     notes.head("How to answer")

@@ -102,6 +102,11 @@ def join(parts: Sequence[Labelled]) -> Labelled:
     )
 
 
+def inked(data: Labelled) -> Labelled:
+    """Leave out what cannot teach: pages without ink, and what was not read."""
+    return data.take(np.flatnonzero(data.ink[:, 0] > 0))
+
+
 def split(data: Labelled, *, share: float, seed: int) -> tuple[Labelled, Labelled]:
     """Split off a validation part at random: the training part and the validation part."""
     order = np.random.default_rng(seed).permutation(len(data))

@@ -85,12 +85,13 @@ def train(settings: TrainSettings) -> Bundle:
 
     parts = {"validation": validation, **({"held_out": held} if len(held) else {})}
     threshold = _threshold(made, EvaluateSettings(source=""))
-    before = _compare(base, made, parts, kept) if base else {}
+    ours = list(parts)
     for source in settings.data:
         if source in shipped.NAMES:  # the one look at the test half
             parts[f"{source}_test"] = datasets.read(source, normalisation, part="test")
     scores = {name: _score(part, made, threshold) for name, part in parts.items()}
     results = {name: score.result for name, score in scores.items()}
+    before = _compare(base, {name: parts[name] for name in ours}, results, kept) if base else {}
     for name, result in results.items():
         log.info("%s: %s of %d right, %s", name, percent(result.accuracy), result.count, interval_text(result))
     metrics = {name: as_json(result) for name, result in (results | before).items()}
@@ -103,12 +104,14 @@ def train(settings: TrainSettings) -> Bundle:
     return bundle.save(output, normalisation=normalisation, calibration=calibration, provenance=provenance)
 
 
-def _compare(base: Bundle, made: Bundle, parts: dict[str, Labelled], kept: float) -> dict[str, Evaluation]:
+def _compare(
+    base: Bundle, parts: dict[str, Labelled], results: dict[str, Evaluation], kept: float
+) -> dict[str, Evaluation]:
     """Say what a bundle that went on learning reads now, and what it read before; give the latter."""
     found = {}
     log.info("of what was learnt, %.0f%% are kept, so that MNIST is read as well as before", 100 * kept)
     for name, part in parts.items():
-        before, after = (_score(part, model, None).result for model in (base, made))
+        before, after = _score(part, base, None).result, results[name]
         found[f"{name}_before"] = before
         log.info(
             "%s: %s right before, %s after, of %d; %s",
@@ -204,11 +207,11 @@ def _repeated(training: Labelled) -> Labelled:
 
 def _with_ink(data: Labelled) -> Labelled:
     """Leave out what cannot teach: images that were not read, and those without ink."""
-    inked = np.flatnonzero(data.ink[:, 0] > 0)
+    inked = datasets.inked(data)
     left_out = len(data) - len(inked) + len(data.unread)
     if left_out:
         log.warning("%d images are left out of training: they could not be read, or hold no ink.", left_out)
-    return data.take(inked)
+    return inked
 
 
 def _describe(data: Labelled, path: Path) -> None:

@@ -70,6 +70,18 @@ def settled(settings: TrainSettings, base: Bundle) -> TrainSettings:
     return replace(settings, **ours)
 
 
+def own_data(base: Bundle) -> tuple[Labelled, Labelled]:
+    """Read what a bundle was trained on, and the validation part that it never saw.
+
+    Raises:
+        UsageError: The bundle does not say.
+        StorageError: The data do not exist any more.
+    """
+    recipe = _recipe(base)
+    data = datasets.inked(_read(recipe["data"], base))
+    return datasets.split(data, share=recipe["validation_share"], seed=recipe["seed"])
+
+
 def lesson(settings: TrainSettings, base: Bundle) -> Lesson:
     """Read what the base was trained on and the new data, and part both.
 
@@ -77,15 +89,14 @@ def lesson(settings: TrainSettings, base: Bundle) -> Lesson:
         UsageError: The new data have wrong labels.
         StorageError: Data do not exist.
     """
-    known = _recipe(base)["data"]
-    old, validation = datasets.split(_inked(_read(known, base)), share=settings.validation_share, seed=settings.seed)
-    new = [source for source in settings.data if source not in known]
+    old, validation = own_data(base)
+    new = [source for source in settings.data if source not in _recipe(base)["data"]]
     if not new:
         return Lesson(old, validation, old.take(np.zeros(0, np.int64)))
     data = _read(new, base)
     for name, fault, _ in data.unread:
         log.warning("%s is left out of training: %s", name, fault)
-    data = _inked(data)
+    data = datasets.inked(data)
     apart = sampled(data.sha256, HELD)  # by their bytes: the same ones whatever else is answered later
     learnt, held = data.take(np.flatnonzero(~apart)), data.take(np.flatnonzero(apart))
     times = max(1, min(_MOST_REPEATED, math.ceil(_WEIGHT * len(old) / max(len(learnt), 1))))
@@ -140,11 +151,6 @@ def _read(sources: list[str], base: Bundle) -> Labelled:
     except StorageError as error:
         message = f"{str(error).rstrip('.')}; the bundle {shown(str(base.directory))} goes on from these data."
         raise StorageError(message) from error
-
-
-def _inked(data: Labelled) -> Labelled:
-    """Leave out pages without ink, as the first training did before it split."""
-    return data.take(np.flatnonzero(data.ink[:, 0] > 0))
 
 
 def load(settings: TrainSettings) -> Bundle | None:

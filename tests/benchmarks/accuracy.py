@@ -24,16 +24,16 @@ from printed import printed
 
 from batchdigits import bundle
 from batchdigits.bundle import Bundle
-from batchdigits.decisions import ANOTHER, INK, OTHER, Decisions, InkMeasures, Logits, Status, decide
+from batchdigits.decisions import ANOTHER, OTHER, Decisions, InkMeasures, Logits, Status, decide
 from batchdigits.decoding import Page, decode
 from batchdigits.normalisation import GreyImage, InkImages, normalise
 from batchdigits.predictor import Predictor
 from batchdigits.settings import DecodingSettings, PredictSettings
-from batchdigits.training import datasets
 from batchdigits.training.augmentation import vary
 from batchdigits.training.evaluation import wilson_interval
 from batchdigits.training.pictures import contact_sheet
 from batchdigits.training.shipped import MNIST, Labels, mnist, pages
+from batchdigits.training.tuning import own_data
 
 DEFAULTS = PredictSettings(sources=())
 SHOWN = 4  # images of each corruption on the contact sheet
@@ -124,11 +124,7 @@ def validation_part(model: Bundle) -> tuple[InkImages, InkImages, Labels]:
     Returns:
         uint8[N, 28, 28] as they are, the same normalised, and int8[N].
     """
-    recipe = model.provenance["recipe"]
-    sources = [datasets.read(source, model.normalisation, part="train") for source in recipe["data"]]
-    data = datasets.join(sources)
-    data = data.take(np.flatnonzero(data.ink[:, INK] > 0))  # as training does before it splits
-    _, held = datasets.split(data, share=recipe["validation_share"], seed=recipe["seed"])
+    _, held = own_data(model)
     held = held.take(np.array([row for row, name in enumerate(held.names) if name.startswith(f"{MNIST} ")], np.int64))
     numbers = [int(name.split()[-1]) for name in held.names]
     return mnist("train")[0][numbers], held.pixels, held.labels

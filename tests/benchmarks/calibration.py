@@ -17,11 +17,11 @@ from batchdigits.bundle import Bundle
 from batchdigits.decisions import decide
 from batchdigits.normalisation import GreyImage, normalise
 from batchdigits.predictor import Predictor
-from batchdigits.training import datasets
 from batchdigits.training.augmentation import vary
 from batchdigits.training.calibration import calibrate
 from batchdigits.training.reliability import calibration_error
 from batchdigits.training.shipped import Labels, mnist
+from batchdigits.training.tuning import own_data
 
 _STACK = 512
 _TARGETS = (0.001, 0.002, 0.005, 0.01, 0.02)
@@ -63,11 +63,8 @@ def main(
 
 def fitted(model: Bundle) -> Bundle:
     """Fit a bundle's calibration on the validation part of its own training, and store it."""
-    recipe = model.provenance["recipe"]
-    data = datasets.join([datasets.read(source, model.normalisation, part="train") for source in recipe["data"]])
-    data = data.take(np.flatnonzero(data.ink[:, 0] > 0))  # as training does before it splits
-    _, validation = datasets.split(data, share=recipe["validation_share"], seed=recipe["seed"])
-    terms = calibrate(model, validation, seed=recipe["seed"])
+    _, validation = own_data(model)
+    terms = calibrate(model, validation, seed=model.provenance["recipe"]["seed"])
     return bundle.save(
         model.directory, normalisation=model.normalisation, calibration=terms, provenance=model.provenance
     )
