@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -27,7 +28,8 @@ from batchdigits.decoding import Page, decode, read
 from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, Interrupted, Terminated, shown
 from batchdigits.images import ImageFile
 from batchdigits.normalisation import GreyImage, InkImages, InkMeasures, normalise
-from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.settings import MOST_WORKERS, DecodingSettings, NormalisationSettings
+from batchdigits.stopwatch import Stopwatch
 from batchdigits.thumbnails import reduced
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,11 @@ class Batch:
     pictures: list[GreyImage]
     """`pictures[i]` is `pages[i]`, reduced for people."""
 
+    @property
+    def nbytes(self) -> int:
+        """How much memory its arrays take."""
+        return self.pixels.nbytes + self.ink.nbytes + sum(picture.nbytes for picture in self.pictures)
+
     def files(self) -> Iterator[ImageFile]:
         """Give the files of its pages, faults and unchanged files; one of several pages several times."""
         for page in self.pages:
@@ -98,14 +105,14 @@ class Batch:
 class Workers:
     """The pool of decoding workers: a context manager."""
 
-    def __init__(self, count: int, *, processes: bool) -> None:
+    def __init__(self, count: int | None, *, processes: bool) -> None:
         """Say how many; none is started yet.
 
         Args:
-            count: Workers.
+            count: Workers; None has one for each core that this process may use, and at most `MOST_WORKERS`.
             processes: They are processes and not threads.
         """
-        self.count = count
+        self.count = count or min(MOST_WORKERS, _cores())
         self._processes = processes
 
     def __enter__(self) -> Self:
@@ -148,6 +155,13 @@ class Workers:
         return self._pool.submit(observe, [asked(file) for file in files], decoding, normalisation)
 
 
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def prepare_process() -> None:
     """Prepare a process that decodes: the parent alone takes signals, and its end, whatever it was, is its own too."""
     cv2.setNumThreads(1)
@@ -169,6 +183,7 @@ def batches(
     size: int,
     decoding: DecodingSettings,
     normalisation: NormalisationSettings,
+    watch: Stopwatch | None = None,
     first: Iterable[Batch] = (),
 ) -> Iterator[Batch]:
     """Read, decode and normalise files.
@@ -179,6 +194,7 @@ def batches(
         size: Pages a batch, at most; one that is full of faults, or the last one, has fewer.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
+        watch: Gets the seconds of `decode` and `normalise`, of all workers together.
         first: What was observed of other files, elsewhere; it stands in the first batches.
 
     Yields:
@@ -194,7 +210,7 @@ def batches(
     waiting = _empty()
     end: BatchDigitsError | None = None
     try:
-        for chunk in chain(first, _prepared(_chunks(files), workers, decoding, normalisation)):
+        for chunk in chain(first, _prepared(_chunks(files), workers, decoding, normalisation, watch or Stopwatch())):
             waiting = _joined(waiting, chunk)
             while max(len(waiting.pages), len(waiting.faults), len(waiting.unchanged)) >= size:
                 batch, waiting = _split(waiting, size)
@@ -225,13 +241,14 @@ def _prepared(
     workers: Workers,
     decoding: DecodingSettings,
     normalisation: NormalisationSettings,
+    watch: Stopwatch,
 ) -> Iterator[Batch]:
     """Prepare chunks, in order, at most twice as many ahead as there are workers."""
     ahead: deque[tuple[list[ImageFile], Future[Observed]]] = deque()
 
     def next_one() -> Batch:
         files, future = ahead[0]
-        batch = assembled(files, future.result())
+        batch = assembled(files, future.result(), watch)
         ahead.popleft()
         return batch
 
@@ -282,6 +299,8 @@ class Observed(NamedTuple):
     faults: list[tuple[_Seen, Fault]]
     unchanged: list[int]
     pictures: list[GreyImage]
+    decode_seconds: float
+    normalise_seconds: float
 
 
 Asked = tuple[str, int, str, str]
@@ -305,6 +324,7 @@ def observe(files: list[Asked], decoding: DecodingSettings, normalisation: Norma
     greys = []
     faults: list[tuple[_Seen, Fault]] = []
     unchanged: list[int] = []
+    started = time.perf_counter()
     for at, (path, size_bytes, ending, known_sha256) in enumerate(files):
         data = read(path, size_bytes, decoding)
         if isinstance(data, Fault):
@@ -322,11 +342,17 @@ def observe(files: list[Asked], decoding: DecodingSettings, normalisation: Norma
                 greys.append(page.grey)
             else:
                 faults.append((seen, page))
-    return Observed(pages, *normalise(greys, normalisation), faults, unchanged, [reduced(grey) for grey in greys])
+    decoded_at = time.perf_counter()
+    pixels, ink = normalise(greys, normalisation)
+    pictures = [reduced(grey) for grey in greys]
+    seconds = decoded_at - started, time.perf_counter() - decoded_at
+    return Observed(pages, pixels, ink, faults, unchanged, pictures, *seconds)
 
 
-def assembled(files: list[ImageFile], found: Observed) -> Batch:
-    """Give what a worker found its files back."""
+def assembled(files: list[ImageFile], found: Observed, watch: Stopwatch) -> Batch:
+    """Give what a worker found its files back, and note its seconds."""
+    watch.add("decode", found.decode_seconds)
+    watch.add("normalise", found.normalise_seconds)
 
     def page(seen: _Seen) -> SeenPage:
         return SeenPage(files[seen.at], *seen[1:])

@@ -1,7 +1,8 @@
-"""The model on disk: a directory `{model.keras, bundle.json}` in, a checked `Bundle` out, and the reverse.
+"""The model on disk: a directory of `model.keras` and `bundle.json` in, a checked `Bundle` out, and the reverse.
 
 `bundle.json` names all that is needed to use the weights: the normalisation that they were trained behind, the
-calibration, and where they come from. Its sums guard against damage, not against malice: load only bundles you trust.
+calibration, and where they come from. `model.tflite`, the same function for the fast runtime, may stand beside them.
+The sums guard against damage, not against malice: load only bundles you trust.
 """
 
 import hashlib
@@ -29,6 +30,8 @@ PACKAGED = Path(__file__).parent / "model"
 """The bundle that ships with the package."""
 
 _WEIGHTS = "model.keras"
+EXPORTED = "model.tflite"
+"""The file of the fast runtime, which training exports."""
 _CARD = "bundle.json"
 _REMEDY = "install batchdigits anew, or name a whole bundle with --model"
 
@@ -71,6 +74,8 @@ class Bundle:
     """What makes probabilities and decisions of its logits."""
     provenance: dict[str, Any]
     """Data, settings, versions and metrics of the training run, as JSON has them."""
+    exported: Path | None
+    """The file of the fast runtime; None where training exported none."""
 
     @property
     def weights(self) -> Path:
@@ -101,22 +106,23 @@ def load(directory: Path | None = None) -> Bundle:
                 f"The model bundle {name} was made for {card['versions']}, this program has {_versions()}; {_REMEDY}."
             )
             raise BundleError(message)
-        weights_sha256 = card["weights_sha256"]
+        weights_sha256, exported_sha256 = card["weights_sha256"], card.get("exported_sha256")
         normalisation = NormalisationSettings(**card["normalisation"])
         calibration = _calibration(card["calibration"])
         provenance = dict(card["provenance"])
-        found = file_sha256(directory / _WEIGHTS)
+        sums = {_WEIGHTS: weights_sha256, **({EXPORTED: exported_sha256} if exported_sha256 else {})}
+        broken = [file for file, sha256 in sums.items() if file_sha256(directory / file) != sha256]
     except (KeyError, TypeError, ValueError) as error:
         message = f"The model bundle {name} is damaged: its {_CARD} lacks or garbles {error}; {_REMEDY}."
         raise BundleError(message) from error
     except StorageError as error:
         message = f"The model bundle {name} cannot be used: {str(error).rstrip('.')}; {_REMEDY}."
         raise BundleError(message) from error
-    if found != weights_sha256 or not whole:
-        broken = _WEIGHTS if found != weights_sha256 else _CARD
-        message = f"The model bundle {name} is damaged: {broken} does not match its sha256; {_REMEDY}."
+    if broken or not whole:
+        message = f"The model bundle {name} is damaged: {(broken or [_CARD])[0]} does not match its sha256; {_REMEDY}."
         raise BundleError(message)
-    return Bundle(directory, declared, normalisation, calibration, provenance)
+    exported = directory / EXPORTED if exported_sha256 else None
+    return Bundle(directory, declared, normalisation, calibration, provenance, exported)
 
 
 def save(
@@ -126,7 +132,9 @@ def save(
     calibration: Calibration,
     provenance: dict[str, Any],
 ) -> Bundle:
-    """Write `bundle.json` beside a `model.keras` that stands in `directory` already, and load the result.
+    """Write `bundle.json` beside the `model.keras` that stands in `directory` already, and load the result.
+
+    A `model.tflite` that stands there, too, is taken into the bundle.
 
     Args:
         directory: The bundle.
@@ -134,10 +142,12 @@ def save(
         calibration: What makes probabilities and decisions of its logits.
         provenance: JSON about the training run.
     """
+    exported = directory / EXPORTED
     card = {
         "format": FORMAT,
         "versions": _versions(),
         "weights_sha256": file_sha256(directory / _WEIGHTS),
+        **({"exported_sha256": file_sha256(exported)} if exported.exists() else {}),
         "normalisation": asdict(normalisation),
         "calibration": asdict(calibration),
         "provenance": provenance,

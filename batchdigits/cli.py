@@ -12,8 +12,8 @@ import typer
 
 from batchdigits import __version__, console, options
 from batchdigits import schedule as scheduling
-from batchdigits.errors import ExitCode, Locked, UsageError
-from batchdigits.options import Config, Model, Quiet, TargetError, Threshold, Verbose
+from batchdigits.errors import ExitCode, Locked
+from batchdigits.options import Config, Model, Quiet, Runtime, TargetError, Threshold, Verbose
 from batchdigits.settings import (
     DecodingSettings,
     EvaluateSettings,
@@ -89,7 +89,9 @@ def predict(
     overwrite: options.Overwrite = False,
     target_error: TargetError = _PREDICT.target_error,
     threshold: Threshold = _PREDICT.threshold,
+    runtime: Runtime = _PREDICT.runtime,
     batch_size: options.BatchSize = _PREDICT.batch_size,
+    threads: options.Threads = _PREDICT.threads,
     workers: options.Workers = _PREDICT.workers,
     max_pixels: options.MaxPixels = _PREDICT.decoding.max_pixels,
     probabilities: options.Probabilities = False,
@@ -127,7 +129,9 @@ def predict(
         overwrite=overwrite,
         target_error=target_error,
         threshold=console.threshold(context),
+        runtime=runtime,
         batch_size=batch_size,
+        threads=threads,
         workers=workers,
         allow_empty=allow_empty,
         progress=sys.stderr.isatty() and not quiet and not log_json,
@@ -196,6 +200,7 @@ def evaluate(
     source: options.Labelled,
     output: options.Evaluation = _EVALUATE.output,
     model: Model = None,
+    runtime: Runtime = _EVALUATE.runtime,
     target_error: TargetError = _EVALUATE.target_error,
     threshold: Threshold = _EVALUATE.threshold,
     config: Config = None,
@@ -205,7 +210,7 @@ def evaluate(
     from batchdigits.training import runs
     from batchdigits.training.evaluation import as_text
 
-    settings = EvaluateSettings(source, output, model, target_error, console.threshold(context))
+    settings = EvaluateSettings(source, output, model, runtime, target_error, console.threshold(context))
     typer.echo(as_text(runs.evaluate(settings)))
     return ExitCode.OK
 
@@ -217,6 +222,7 @@ def explain(
     image: options.Image = None,
     save_input: options.SaveInput = None,
     model: Model = None,
+    runtime: Runtime = _PREDICT.runtime,
     target_error: TargetError = _PREDICT.target_error,
     threshold: Threshold = _PREDICT.threshold,
     config: Config = None,
@@ -225,18 +231,8 @@ def explain(
     """Say what digit is on one image, and how sure that is."""
     from batchdigits import explain as explaining
 
-    if image is None:
-        if not sys.stdin.isatty():
-            message = "No image was named; expected one, as in: batchdigits explain scan.png"
-            raise UsageError(message)
-        typer.echo("Path of the image: ", err=True, nl=False)
-        image = sys.stdin.readline().strip()
-        if not image:
-            message = "No path was given; expected that of an image."
-            raise UsageError(message)
-    explanation = explaining.explain(
-        ExplainSettings(image=image, model=model, target_error=target_error, threshold=console.threshold(context))
-    )
+    image = image or console.asked_for_image()
+    explanation = explaining.explain(ExplainSettings(image, model, runtime, target_error, console.threshold(context)))
     typer.echo(explanation.text())
     if save_input is not None:
         explaining.save_input(explanation, save_input)

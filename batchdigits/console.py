@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import sys
+import threading
 import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ import typer
 from typer.exceptions import TyperException
 
 from batchdigits import monitoring
-from batchdigits.errors import BatchDigitsError, ExitCode, Locked, StorageError, shown
+from batchdigits.errors import BatchDigitsError, ExitCode, Locked, StorageError, UsageError, shown
 from batchdigits.monitoring import Ending, Summary
 from batchdigits.risk import LOOSEST, STRICTEST
 from batchdigits.schedule import Parameter
@@ -41,6 +42,22 @@ def silence_native_code() -> None:
     os.close(nowhere)
 
 
+def asked_for_image() -> str:
+    """Ask the terminal for the path of an image.
+
+    Raises:
+        UsageError: There is no terminal, or nothing was given.
+    """
+    if not sys.stdin.isatty():
+        message = "No image was named; expected one, as in: batchdigits explain scan.png"
+        raise UsageError(message)
+    typer.echo("Path of the image: ", err=True, nl=False)
+    if path := sys.stdin.readline().strip():
+        return path
+    message = "No path was given; expected that of an image."
+    raise UsageError(message)
+
+
 def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
     """Turn what a command returns or raises into the exit code of the process."""
 
@@ -55,9 +72,21 @@ def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
             planned = isinstance(error, BatchDigitsError | KeyboardInterrupt)
             hint = "" if planned or verbose else "; run again with -v for its traceback"
             LOG.error(message + hint, exc_info=verbose and not planned, extra={"exit_code": code})
+        _leave_at_once_if_busy(code)
         raise typer.Exit(code)
 
     return wrapped
+
+
+def _leave_at_once_if_busy(code: ExitCode) -> None:
+    """End the process where a thread is still loading a runtime, for which nobody waits any more.
+
+    Python would wait, for seconds; and an import cannot be stopped.
+    """
+    if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _told(error: BaseException) -> tuple[ExitCode, str]:

@@ -17,6 +17,7 @@ from batchdigits.errors import DecoderDied, Fault, FaultKind
 from batchdigits.images import ImageFile
 from batchdigits.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.stopwatch import Stopwatch
 
 SECONDS = 120.0
 """How long a file may take, and the start of a process; a photo of 100 million pixels takes some two."""
@@ -36,7 +37,11 @@ class _ProcessDiedError(Exception):
 
 
 def one_by_one(
-    files: Iterable[ImageFile], *, decoding: DecodingSettings, normalisation: NormalisationSettings
+    files: Iterable[ImageFile],
+    *,
+    decoding: DecodingSettings,
+    normalisation: NormalisationSettings,
+    watch: Stopwatch,
 ) -> Iterator[Batch]:
     """Read, decode and normalise each file where a crash does no harm.
 
@@ -44,6 +49,7 @@ def one_by_one(
         files: Consumed as they are needed.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
+        watch: Gets the seconds of `decode` and `normalise`.
 
     Yields:
         A batch a file, with a fault where the file ended the process.
@@ -60,7 +66,7 @@ def one_by_one(
                 except _ProcessDiedError as error:
                     yield _fault(file, error, decoding)
                     break  # the rest goes to a new process
-                yield assembled([file], found)
+                yield assembled([file], found, watch)
 
 
 @contextmanager

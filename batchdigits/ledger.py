@@ -139,6 +139,13 @@ class Ledger:
                 execute("DELETE FROM in_hand WHERE path IN (SELECT path FROM found)")
         self._database.__exit__(kind, error, trace)
 
+    @property
+    def knows(self) -> bool:
+        """Tell whether anything was observed before under this run's condition."""
+        select = "SELECT 1 FROM observations WHERE condition = ? LIMIT 1"
+        with self._database.errors():
+            return self._database.execute(select, (self._condition_id,)).fetchone() is not None
+
     def plan(
         self,
         found: Iterable[ImageFile | PassedOver],

@@ -37,6 +37,7 @@ _LIBRARIES = {
     "pillow": "pillow",
     "tensorflow": "tensorflow",
     "keras": "keras",
+    "litert": "ai-edge-litert",
 }
 """The distributions that answers can depend on, by the names that the document gives them."""
 
@@ -85,7 +86,9 @@ class Summary:
     drift: float | None
     """How far the confidences of the new rows are from those of the validation data; None where that cannot be told."""
     seconds: dict[str, float]
-    """Wall-clock time by stage."""
+    """For how long each stage was at work; several are at the same time."""
+    elapsed: float
+    """Wall-clock seconds of the run."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -114,9 +117,10 @@ class Summary:
         parts += [f"{rows[name]} {name}" for name in (*always, *sorted(set(rows) - set(always)))]
         if self.passed_over:
             parts.append(f"{self.passed_over.total()} passed over")
-        stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
-        rate = _rate(self.pending, sum(self.seconds.values())) or 0.0
-        return f"{', '.join(parts)}; {self._trust()}; {rate:,.0f} images/s; seconds: {stages}"
+        stages = ", ".join(f"{name} {seconds / self.elapsed:.0%}" for name, seconds in self.seconds.items())
+        rate = _rate(self.pending, self.elapsed) or 0.0
+        speed = f"{self.elapsed:.1f} seconds, {rate:,.0f} images/s; at work: {stages}"
+        return f"{', '.join(parts)}; {self._trust()}; {speed}"
 
     def _trust(self) -> str:
         """Say what the rows that are `ok` are worth."""
@@ -220,15 +224,20 @@ def document(ending: Ending, settings: PredictSettings) -> dict[str, Any]:
         **(_numbers(ending.summary) if ending.summary else {}),
         "peak_memory_bytes": ending.peak_memory_bytes,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _LIBRARIES},
-        "settings": {"threshold": settings.threshold, "max_pixels": settings.decoding.max_pixels},
+        "settings": {
+            "threshold": settings.threshold,
+            "max_pixels": settings.decoding.max_pixels,
+            "runtime": settings.runtime,
+        },
     }
 
 
 def _numbers(summary: Summary) -> dict[str, Any]:
-    seconds = sum(summary.seconds.values())
+    seconds = summary.elapsed
     stages = {
         name: {
             "seconds": round(spent, 3),
+            "share": round(spent / seconds, 4),
             "images_per_second": _rate(summary.files if name in _STAGES_OF_ALL else summary.pending, spent),
         }
         for name, spent in summary.seconds.items()
@@ -295,7 +304,12 @@ def metrics(ending: Ending, *, task: str) -> bytes:
         gauge(
             "audit", "Pages of the audit sample, those that people answered, and those that were wrong.", audit, "state"
         )
-        gauge("stage_seconds", "Wall-clock time of the last run.", summary.seconds, "stage")
+        gauge(
+            "stage_seconds",
+            "For how long each stage was at work in the last run; several are at the same time.",
+            summary.seconds,
+            "stage",
+        )
     return generate_latest(registry)
 
 

@@ -28,6 +28,10 @@ TargetError = Annotated[
     ),
 ]
 
+Runtime = Annotated[
+    settings.Runtime, typer.Option(help="What carries the model out; litert starts at once, of batchdigits[litert].")
+]
+
 # of predict
 
 Sources = Annotated[
@@ -56,7 +60,11 @@ Settle = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace reports that were made from other sources.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in one prediction.")]
-Workers = Annotated[int, typer.Option(min=1, help="Decoding workers.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads within one prediction.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help=f"Decoding workers; without it, one for each core, at most {settings.MOST_WORKERS}."),
+]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Larger pages, width times height, are not decoded.")]
 Probabilities = Annotated[bool, typer.Option("--probabilities", help="Add the columns p0 to p9 to CSV.")]
 CsvDialect = Annotated[settings.CsvDialect, typer.Option(help="How CSV is spelled.")]

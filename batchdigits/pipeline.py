@@ -3,11 +3,10 @@
 folder -> images -> decoding -> normalisation -> predictor -> ledger -> decisions -> reports
 """
 
-import importlib.metadata
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -18,18 +17,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from batchdigits import bundle, drift, dryrun, publication, rendering, reports, risk
-from batchdigits.batches import FILES_FOR_PROCESSES, Workers, batches
+from batchdigits.batches import FILES_FOR_PROCESSES, Batch, Workers, batches
 from batchdigits.bundle import Bundle
 from batchdigits.database import beside
-from batchdigits.decisions import DIGITS
 from batchdigits.errors import NoImages, StorageError, UsageError, shown
-from batchdigits.images import IMAGE_ENDINGS, discover, standing
+from batchdigits.images import IMAGE_ENDINGS, ImageFile, PassedOver, discover, standing
 from batchdigits.isolation import one_by_one
 from batchdigits.ledger import Condition, Ledger, LostAnswer
 from batchdigits.locking import copied, held
 from batchdigits.monitoring import Summary, Tally
+from batchdigits.overlap import Prediction, predicted
 from batchdigits.plan import Plan, Turn
-from batchdigits.predictor import Predictor
+from batchdigits.predictor import Predictor, version
 from batchdigits.rendering import Terms
 from batchdigits.selection import Selection
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
@@ -38,6 +37,8 @@ from batchdigits.stopping import Stop
 from batchdigits.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
+
+Found = ImageFile | PassedOver
 
 _DRIFTED = (
     "The confidences of the new images are distributed otherwise than those of the model's validation data (population "
@@ -79,9 +80,13 @@ def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None
         if not settings.overwrite:
             publication.check_sources(found, files, settings.sources)
         settling = Settling(settings.settle_seconds)
+        predictor = Predictor(model, batch_size=settings.batch_size, runtime=settings.runtime, threads=settings.threads)
+        prediction = stack.enter_context(Prediction(predictor, watch))
         with watch.stage("list"):
-            plan = _plan(ledger, settling, place, settings)
-        confidences = _observe(ledger, plan, settling, model, settings, watch, stop)
+            # Where nothing is known, every image will be predicted: the runtime starts as soon as there is one.
+            start = None if ledger.knows else prediction.start
+            plan = _plan(ledger, settling, place, settings, on_image=start)
+        confidences = _observe(ledger, plan, settling, model, prediction, settings, watch, stop)
         if standing(settings.sources) != folders:
             raise StorageError(_vanished(settings.sources))
         terms = Terms(
@@ -117,6 +122,7 @@ def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None
             target_error=terms.target_error,
             drift=drifted,
             seconds=watch.seconds,
+            elapsed=watch.elapsed,
         )
 
 
@@ -152,16 +158,24 @@ def _files(settings: PredictSettings) -> list[Path]:
     return [Path(output) for output in settings.outputs if output != reports.STDOUT]
 
 
-def _plan(ledger: Ledger, settling: Settling, place: Path | None, settings: PredictSettings) -> Plan:
-    """Find out what there is to do.
+def _plan(
+    ledger: Ledger,
+    settling: Settling,
+    place: Path | None,
+    settings: PredictSettings,
+    *,
+    on_image: Callable[[], None] | None = None,
+) -> Plan:
+    """Find out what there is to do; `on_image` is called as soon as an image is found, and for each.
 
     Raises:
         NoImages: The sources hold no image, or one of them none any more, and `allow_empty` is off.
     """
     selection = Selection(include=settings.include, exclude=settings.exclude)
     ours = [*_files(settings), *([place] if place else [])]
+    found = discover(settings.sources, outputs=ours, selection=selection)
     plan = ledger.plan(
-        discover(settings.sources, outputs=ours, selection=selection),
+        _announced(found, on_image) if on_image else found,
         young_ns=settling.young_ns,
         force=settings.force,
         retry_failed=settings.retry_failed,
@@ -172,6 +186,13 @@ def _plan(ledger: Ledger, settling: Settling, place: Path | None, settings: Pred
         if emptied := [source for source in settings.sources if plan.has_lost(os.path.abspath(source))]:  # noqa: PTH100
             raise NoImages(_no_images(tuple(emptied), Counter()))
     return plan
+
+
+def _announced(found: Iterable[Found], on_image: Callable[[], None]) -> Iterator[Found]:
+    for item in found:
+        if isinstance(item, ImageFile):
+            on_image()
+        yield item
 
 
 def _ledger_path(settings: PredictSettings) -> Path | None:
@@ -199,11 +220,11 @@ def _ledger_path(settings: PredictSettings) -> Path | None:
 def _condition(model: Bundle, settings: PredictSettings) -> Condition:
     """Name all that what is observed depends on, beside the files."""
     limits = settings.decoding
+    threads = f"{settings.threads} threads, " if settings.threads > 1 else ""
     return Condition(
         model.id,
         f"decoding {DecodingSettings.VERSION}, normalisation {NormalisationSettings.VERSION}, "
-        f"tensorflow {importlib.metadata.version('tensorflow')}, "
-        f"at most {limits.max_pixels} pixels and {limits.max_bytes} bytes",
+        f"{version(settings.runtime)}, {threads}at most {limits.max_pixels} pixels and {limits.max_bytes} bytes",
     )
 
 
@@ -212,6 +233,7 @@ def _observe(
     plan: Plan,
     settling: Settling,
     model: Bundle,
+    prediction: Prediction,
     settings: PredictSettings,
     watch: Stopwatch,
     stop: Stop,
@@ -233,29 +255,26 @@ def _observe(
             size=settings.batch_size,
             decoding=decoding,
             normalisation=normalisation,
-            first=one_by_one(alone, decoding=decoding, normalisation=normalisation),
+            watch=watch,
+            first=one_by_one(alone, decoding=decoding, normalisation=normalisation, watch=watch),
         )
-        predictor: Predictor | None = None  # where all bytes are known, none is needed
         bar = stack.enter_context(tqdm(total=files, unit="image", disable=not settings.progress))
-        for whole in watch.each("read", ready):
-            with stop.patiently():
-                batch = settling.still(whole, plan.defer)
-                fresh = ledger.fresh(batch)
-                if fresh.any() and predictor is None:
-                    with watch.stage("load model"):
-                        predictor = stack.enter_context(Predictor(model, batch_size=settings.batch_size))
-                logits = np.zeros((0, DIGITS), np.float32)
-                if predictor and fresh.any():
-                    with watch.stage("predict"):
-                        logits = predictor(batch.pixels[fresh])
-                with watch.stage("record"):
-                    decided = rendering.decided(logits, batch.ink[fresh], model, threshold=strictest)
-                    confidences += drift.histogram(decided.confidence)
-                    thumbnails = rendering.thumbnails_of(batch, fresh, decided, audit=audit)
-                    _tell(ledger.record(batch, fresh, logits, thumbnails))
+
+        def judge(whole: Batch) -> tuple[Batch, NDArray[np.bool_]]:
+            batch = settling.still(whole, plan.defer)
             firsts = sum(page.number == 1 for page in (*whole.pages, *(page for page, _ in whole.faults)))
             bar.update(firsts + len(whole.unchanged))
-        watch.part("settle", settling.waited, of="read")
+            return batch, ledger.fresh(batch)
+
+        stack.enter_context(stop.patiently())
+        for batch, fresh, logits in predicted(ready, prediction, judge=judge, stop=stop):
+            with watch.stage("record"):
+                decided = rendering.decided(logits, batch.ink[fresh], model, threshold=strictest)
+                confidences += drift.histogram(decided.confidence)
+                thumbnails = rendering.thumbnails_of(batch, fresh, decided, audit=audit)
+                _tell(ledger.record(batch, fresh, logits, thumbnails))
+        if settling.waited:
+            watch.add("settle", settling.waited)
     ledger.forget()
     return confidences
 

@@ -29,6 +29,15 @@ class IfLocked(StrEnum):
     """End with exit code 0."""
 
 
+class Runtime(StrEnum):
+    """What carries a model out."""
+
+    KERAS = "keras"
+    """TensorFlow: starts in seconds, and reads every bundle."""
+    LITERT = "litert"
+    """LiteRT, of the extra `batchdigits[litert]`: starts in a tenth of a second, and reads what training exported."""
+
+
 class Arch(StrEnum):
     """The architectures that the training job knows."""
 
@@ -97,6 +106,10 @@ class ReportSettings:
     """The spelling of CSV."""
 
 
+MOST_WORKERS = 16
+"""Decoding workers where nobody says how many: so many keep one prediction busy, whatever the machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class PredictSettings:
     """One run of the main job."""
@@ -129,10 +142,14 @@ class PredictSettings:
     """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep."""
     threshold: float | None = None
     """Confidence, 0 to 1, below which a digit goes to review; None takes the one that keeps the target."""
+    runtime: Runtime = Runtime.KERAS
+    """What carries the model out."""
     batch_size: int = 512
     """Images in one prediction; the shape of the compiled function."""
-    workers: int = 2
-    """Decoding workers."""
+    threads: int = 1
+    """Threads within one prediction; their number may change the last bits of its sums."""
+    workers: int | None = None
+    """Decoding workers; None has one for each core that this process may use, and at most `MOST_WORKERS`."""
     allow_empty: bool = False
     """No image found: write an empty report instead of exit 4."""
     progress: bool = False
@@ -198,6 +215,8 @@ class EvaluateSettings:
     """The folder for metrics and pictures."""
     model: Path | None = None
     """A bundle directory; None is the one in the package."""
+    runtime: Runtime = Runtime.KERAS
+    """What carries the model out."""
     target_error: float = 0.005
     """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep."""
     threshold: float | None = None
@@ -212,6 +231,8 @@ class ExplainSettings:
     """The file."""
     model: Path | None = None
     """A bundle directory; None is the one in the package."""
+    runtime: Runtime = Runtime.KERAS
+    """What carries the model out."""
     target_error: float = 0.005
     """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep."""
     threshold: float | None = None

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in, the end of a run out: after the batch in hand at the first, at once at the second."""
+"""SIGINT and SIGTERM in, the end of a run out: after the batches in hand at the first, at once at the second."""
 
 import signal
 from collections.abc import Iterator
@@ -48,6 +48,24 @@ class Stop:
             yield
         finally:
             self._patient = False
+        self._raise()
+
+    @contextmanager
+    def readily(self) -> Iterator[None]:
+        """Let a first signal end the block, which stands in a patient one, where it is; one that waited, before it.
+
+        Raises:
+            Interrupted: There was a SIGINT.
+            Terminated: There was a SIGTERM.
+        """
+        self._patient, patient = False, self._patient
+        try:
+            self._raise()
+            yield
+        finally:
+            self._patient = patient
+
+    def _raise(self) -> None:
         if self._asked:
             raise self._asked
 

@@ -12,7 +12,7 @@ from batchdigits.bundle import Bundle, Calibration
 from batchdigits.normalisation import InkImages
 from batchdigits.predictor import Logits
 from batchdigits.risk import Risk
-from batchdigits.settings import NormalisationSettings
+from batchdigits.settings import NormalisationSettings, Runtime
 
 RISKS = (Risk(0.99, passed=3500, wrong=0), Risk(0.9, passed=5000, wrong=15), Risk(0.1, passed=6000, wrong=60))
 """A target error of 0.1% leads to a threshold of 0.99, one of 0.5% to 0.9."""
@@ -34,7 +34,7 @@ def logits_of(pixels: InkImages) -> Logits:
 class StandIn:
     """A predictor without a model, put in the place of `pipeline.Predictor` or `explain.Predictor`."""
 
-    def __init__(self, bundle: Bundle, *, batch_size: int) -> None:
+    def __init__(self, bundle: Bundle, *, batch_size: int, runtime: Runtime = Runtime.KERAS, threads: int = 1) -> None:
         self._batch_size = batch_size
 
     def __enter__(self) -> Self:

@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "selection",
         "settling",
         "isolation",
+        "overlap",
         "publication",
         "dryrun",
     },
@@ -62,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "drift",
         "answered",
     },
-    "batches": {"images", "decoding", "normalisation", "thumbnails"},
+    "batches": {"images", "decoding", "normalisation", "stopwatch", "thumbnails"},
     "thumbnails": {"normalisation"},  # what it calls a grey page
     "predictor": {"bundle", "normalisation"},
     "observations": {"database", "answers"},
@@ -75,7 +76,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "publication": {"ledger", "database", "corrections"},
     "dryrun": {"plan", "reports"},
     "settling": {"images", "batches"},
-    "isolation": {"images", "batches", "decoding", "normalisation"},
+    "isolation": {"images", "batches", "decoding", "normalisation", "stopwatch"},
+    "overlap": {"batches", "normalisation", "stopping", "stopwatch"},
     "selection": set(),
     "locking": set(),
     "stopping": set(),
@@ -103,6 +105,7 @@ LEAVES_IMPORT = {"files": {"errors"}, "settings": {"errors"}, "errors": set()}
 ONLY_IN = {
     "tensorflow": {"predictor", "training"},
     "keras": {"predictor", "training"},
+    "ai_edge_litert": {"predictor"},
     "typer": {"cli", "console", "options"},
     "prometheus_client": {"monitoring"},
     "click": set(),
@@ -118,7 +121,7 @@ ONLY_IN = {
     "tqdm": {"pipeline", "training"},
 }
 NEVER_AT_THE_TOP = {
-    *("tensorflow", "keras", "pandas", "pyarrow", "seaborn", "matplotlib", "prometheus_client"),
+    *("tensorflow", "keras", "ai_edge_litert", "pandas", "pyarrow", "seaborn", "matplotlib", "prometheus_client"),
     *("xlsxwriter", "openpyxl"),
 }
 MOST_LINES = 250  # of code: docstrings, comments and blank lines are free

@@ -420,7 +420,9 @@ def test_ctrl_c_is_130_with_one_sentence_and_leaves_the_old_report(
 ) -> None:
     interrupting = stand_in_for_tensorflow(
         tmp_path / "modules",
-        "import os, signal, time",
+        "import os, signal, sqlite3, time",
+        f"known = sqlite3.connect({str(report) + '.ledger'!r})",
+        "while not known.execute('SELECT 1 FROM in_hand').fetchone(): time.sleep(0.05)  # until files are being read",
         "os.write(2, b'what TensorFlow writes while it is loaded\\n')",
         f"os.kill(os.getpid(), {int(signal.SIGINT)})",  # lets the batch in hand be finished
         f"os.kill(os.getpid(), {int(signal.SIGINT)})",  # does not

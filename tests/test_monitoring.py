@@ -5,7 +5,6 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,7 +45,8 @@ def summary(**changes: Any) -> Summary:
         "threshold": 0.86,
         "target_error": 0.005,
         "drift": None,
-        "seconds": {"list": 0.5, "read": 1.0},
+        "seconds": {"list": 0.5, "decode": 1.0},
+        "elapsed": 1.25,
     }
     rows = changes.pop("rows", Counter(ok=2, review=1))
     audited = changes.pop("audited", 0)
@@ -58,90 +58,60 @@ def summary(**changes: Any) -> Summary:
 def test_the_seconds_of_a_stage_are_added_up(clock: list[float]) -> None:
     watch = Stopwatch()
     for seconds in (1.5, 2.0):
-        with watch.stage("read"):
+        with watch.stage("decode"):
             clock[0] += seconds
         clock[0] += 50  # nobody's
-    assert watch.seconds == {"read": 3.5}
+    assert watch.seconds == {"decode": 3.5}
 
 
-def test_stages_stand_in_the_order_in_which_they_first_ran(clock: list[float]) -> None:
+def test_stages_stand_in_the_order_in_which_an_image_passes_through_whichever_ran_first(clock: list[float]) -> None:
     watch = Stopwatch()
-    for name in ("list", "read", "predict", "read"):
+    for name in ("predict", "decode", "list", "decode"):
         with watch.stage(name):
             clock[0] += 1
-    assert list(watch.seconds.items()) == [("list", 1.0), ("read", 2.0), ("predict", 1.0)]
+    assert list(watch.seconds.items()) == [("list", 1.0), ("decode", 2.0), ("predict", 1.0)]
 
 
 def test_a_stage_that_fails_is_counted_too(clock: list[float]) -> None:
     watch = Stopwatch()
 
-    @watch.stage("read")
+    @watch.stage("decode")
     def fail() -> None:
         clock[0] += 2
         raise ArithmeticError
 
     with pytest.raises(ArithmeticError):
         fail()
-    assert watch.seconds == {"read": 2.0}
+    assert watch.seconds == {"decode": 2.0}
 
 
-def test_a_part_of_a_stage_can_be_counted_by_itself(clock: list[float]) -> None:
+def test_time_that_was_measured_elsewhere_is_added_to_its_stage(clock: list[float]) -> None:
     watch = Stopwatch()
-    with watch.stage("read"):
+    with watch.stage("decode"):
         clock[0] += 3
-    watch.part("settle", 2.0, of="read")
-    watch.part("nothing", 0.0, of="read")
-    assert watch.seconds == {"read": 1.0, "settle": 2.0}
+    watch.add("decode", 2.0)
+    watch.add("normalise", 0.5)
+    assert watch.seconds == {"decode": 5.0, "normalise": 0.5}
+
+
+def test_the_run_has_taken_what_the_clock_says_whatever_its_stages_did(clock: list[float]) -> None:
+    watch = Stopwatch()
+    watch.add("decode", 100.0)
+    clock[0] += 7
+    assert watch.elapsed == 7
 
 
 def test_two_watches_do_not_share_their_seconds() -> None:
     first, second = Stopwatch(), Stopwatch()
-    with first.stage("read"):
+    with first.stage("decode"):
         pass
     assert second.seconds == {}
-
-
-def test_items_pass_and_only_the_wait_for_them_is_counted(clock: list[float]) -> None:
-    def slow() -> Iterator[int]:
-        for item in range(3):
-            clock[0] += 1
-            yield item
-        clock[0] += 0.5  # the end has to be waited for too
-
-    watch = Stopwatch()
-    found = []
-    for item in watch.each("read", slow()):
-        found.append(item)
-        with watch.stage("predict"):
-            clock[0] += 10
-    assert found == [0, 1, 2]
-    assert watch.seconds == {"read": 3.5, "predict": 30.0}
-
-
-def test_items_are_taken_one_by_one_as_they_are_asked_for(clock: list[float]) -> None:
-    source = iter(range(10))
-    passed = Stopwatch().each("read", source)
-    assert next(passed) == 0
-    assert next(source) == 1
-
-
-def test_an_exception_of_the_items_reaches_who_asked(clock: list[float]) -> None:
-    def failing() -> Iterator[int]:
-        yield 1
-        clock[0] += 1
-        message = "gone"
-        raise ArithmeticError(message)
-
-    watch = Stopwatch()
-    with pytest.raises(ArithmeticError, match="gone"):
-        list(watch.each("read", failing()))
-    assert watch.seconds == {"read": 1.0}
 
 
 def test_the_line_says_what_was_found_how_it_was_read_and_how_long_it_took() -> None:
     assert summary().line() == (
         "3 images found, 2 ok, 1 review, 0 blank, 0 unreadable; target error 0.50% (proven for scans like the "
-        "validation data); 2 images/s; seconds: list 0.5, read 1.0"
+        "validation data); 1.2 seconds, 2 images/s; at work: list 40%, decode 80%"
     )
 
 
@@ -185,9 +155,9 @@ def test_the_line_counts_what_was_passed_over() -> None:
 
 
 def test_the_line_counts_what_was_new_where_not_all_was() -> None:
-    line = summary(files=10, pending=4, rows=Counter(ok=10), seconds={"list": 2.0}).line()
+    line = summary(files=10, pending=4, rows=Counter(ok=10), elapsed=2.0).line()
     assert line.startswith("10 images found, 4 of them new or changed, 10 ok,")
-    assert "; 2 images/s;" in line
+    assert " 2 images/s;" in line
 
 
 def test_the_line_counts_what_was_left_to_the_next_run_where_there_is_any() -> None:
@@ -196,12 +166,12 @@ def test_the_line_counts_what_was_left_to_the_next_run_where_there_is_any() -> N
 
 
 def test_the_rate_is_that_of_the_whole_run_with_its_thousands_parted() -> None:
-    assert "; 12,346 images/s;" in summary(files=12_346, rows=Counter(ok=12_346), seconds={"a": 0.25, "b": 0.75}).line()
+    line = summary(files=12_346, rows=Counter(ok=12_346), seconds={"a": 0.75, "b": 0.75}, elapsed=1.0).line()
+    assert "; 1.0 seconds, 12,346 images/s; at work: a 75%, b 75%" in line
 
 
-@pytest.mark.parametrize("seconds", [{}, {"list": 0.0}])
-def test_a_run_without_images_or_seconds_has_a_line_too(seconds: dict[str, float]) -> None:
-    line = summary(files=0, rows=Counter(), seconds=seconds).line()
+def test_a_run_without_images_has_a_line_too() -> None:
+    line = summary(files=0, rows=Counter()).line()
     assert line.startswith("0 images found, 0 ok,")
     assert "0 images/s" in line
     assert "\n" not in line
@@ -250,7 +220,7 @@ def test_the_document_says_when_under_which_settings_and_with_what() -> None:
     said = document(summary())
     assert said["schema"] == 1
     assert (said["started"], said["ended"]) == ("2026-03-01T02:15:00+00:00", "2026-03-01T02:16:30+00:00")
-    assert said["settings"] == {"threshold": 0.8, "max_pixels": 1000}
+    assert said["settings"] == {"threshold": 0.8, "max_pixels": 1000, "runtime": "keras"}
     assert (said["threshold"], said["target_error"], said["drift"]) == (0.86, 0.005, None)
     assert said["audit"] == {"sample": 0, "answered": 0, "wrong": 0}
     assert said["peak_memory_bytes"] == 2**30
@@ -266,16 +236,22 @@ def test_a_library_that_is_installed_under_another_name_has_no_version(monkeypat
 
 
 def test_a_rate_counts_the_images_that_passed_through_its_stage() -> None:
-    seconds = {"list": 0.5, "read": 2.0, "load model": 0.0, "report": 1.5}
-    said = document(summary(files=100, pending=10, seconds=seconds))
+    seconds = {"list": 0.5, "decode": 2.0, "load model": 0.0, "report": 1.5}
+    said = document(summary(files=100, pending=10, seconds=seconds, elapsed=2.5))
     assert {name: stage["images_per_second"] for name, stage in said["stages"].items()} == {
         "list": 200.0,
-        "read": 5.0,
+        "decode": 5.0,
         "load model": None,
         "report": 66.667,
     }
     assert {name: stage["seconds"] for name, stage in said["stages"].items()} == seconds
-    assert (said["seconds"], said["images_per_second"]) == (4.0, 2.5)
+    assert {name: stage["share"] for name, stage in said["stages"].items()} == {
+        "list": 0.2,
+        "decode": 0.8,
+        "load model": 0.0,
+        "report": 0.6,
+    }
+    assert (said["seconds"], said["images_per_second"]) == (2.5, 4.0)
 
 
 def test_without_a_page_that_has_a_digit_there_is_no_share_to_review() -> None:
@@ -326,7 +302,7 @@ def test_metrics_are_the_numbers_of_the_run() -> None:
     assert [read["digits", str(digit)] for digit in range(10)] == [1, 0, 0, 0, 0, 0, 0, 2, 0, 0]
     assert read["new_faults", ""] == 2
     assert read["review_ratio", ""] == 0.25
-    assert read["stage_seconds", "read"] == 1.0
+    assert read["stage_seconds", "decode"] == 1.0
     assert read["peak_memory_bytes", ""] == 2**30
     [info] = [labels for name, labels in read if name == "info"]
     assert set(info.split(",")) == {"a" * 64, importlib.metadata.version("batchdigits")}

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits import answers, batches, bundle, drift, pipeline, risk, settling
+from batchdigits.batches import Batch
 from batchdigits.bundle import Bundle, Calibration
 from batchdigits.corrections import correct
 from batchdigits.database import Database
@@ -201,7 +203,8 @@ def test_the_summary_counts_what_the_report_holds(mixed: Path, model: Bundle) ->
     assert dict(summary.tally.rows) == {status: statuses.count(status) for status in statuses}
     assert summary.faulty == sum(status in list(FaultKind) for status in statuses) == 5
     assert summary.passed_over == {"not an image": 1, "hidden or system file": 2}
-    assert list(summary.seconds) == ["list", "read", "load model", "predict", "record", "report"]
+    assert list(summary.seconds) == ["list", "decode", "normalise", "load model", "predict", "record", "report"]
+    assert 0 < max(summary.seconds["list"], summary.seconds["record"]) < summary.elapsed
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -412,8 +415,8 @@ def test_a_report_in_the_scanned_folder_is_no_input_and_the_second_run_says_the_
 class _FailsMidway(StandIn):
     """Predicts two batches and then no more."""
 
-    def __init__(self, bundle: Bundle, *, batch_size: int) -> None:
-        super().__init__(bundle, batch_size=batch_size)
+    def __init__(self, bundle: Bundle, **options: Any) -> None:
+        super().__init__(bundle, **options)
         self._left = 2
 
     def __call__(self, pixels: InkImages) -> Logits:
@@ -475,7 +478,7 @@ def test_a_failed_run_leaves_no_worker_behind(mixed: Path, model: Bundle, monkey
 def test_what_is_wrong_with_the_command_is_said_before_any_work(
     mixed: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "Predictor", _interrupted)
+    monkeypatch.setattr(pipeline.Prediction, "start", _interrupted)
     monkeypatch.setattr(batches, "observe", _interrupted)
     with pytest.raises(UsageError, match="ending"):
         run(model, mixed, outputs=(tmp_path / "report.doc",))
@@ -506,10 +509,17 @@ def test_no_progress_is_shown_unless_it_is_asked_for(
 # ---- from run to run -----------------------------------------------------------------------------------------------
 
 
-class _Refuses(StandIn):
-    def __init__(self, *args: Any, **options: Any) -> None:
-        message = "nothing is new, so no predictor is needed"
+@contextmanager
+def no_model() -> Iterator[None]:
+    """See to it that no model begins to be loaded."""
+
+    def refuse(_: object) -> None:
+        message = "nothing is new, so no model is needed"
         raise AssertionError(message)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.Prediction, "start", refuse)
+        yield
 
 
 @pytest.fixture
@@ -524,8 +534,8 @@ def test_nothing_new_needs_no_predictor_and_leaves_the_reports_untouched(
     reports = (tmp_path / "a.csv", tmp_path / "a.parquet")
     first = run(model, growing, outputs=reports)
     before = [report.stat() for report in reports]
-    monkeypatch.setattr(pipeline, "Predictor", _Refuses)
-    again = run(model, growing, outputs=reports)
+    with no_model():
+        again = run(model, growing, outputs=reports)
     assert [report.stat() for report in reports] == before
     assert (first.pending, again.pending, again.faulty) == (len(PAGES), 0, 0)
     assert again.tally.rows == first.tally.rows
@@ -536,9 +546,8 @@ def test_a_new_threshold_renders_the_report_anew_without_predicting(
 ) -> None:
     report = tmp_path / "report.csv"
     run(model, growing, outputs=(report,))
-    monkeypatch.setattr(pipeline, "Predictor", _Refuses)
-    run(model, growing, outputs=(report,), threshold=1.0)
-    monkeypatch.setattr(pipeline, "Predictor", StandIn)
+    with no_model():
+        run(model, growing, outputs=(report,), threshold=1.0)
     assert report.read_bytes() == predicted(model, growing, threshold=1.0)
 
 
@@ -548,10 +557,9 @@ def test_a_new_target_error_renders_the_report_anew_without_predicting(
     report = tmp_path / "report.csv"
     first = run(surer, growing, outputs=(report,))
     assert (first.threshold, first.target_error) == (0.9, 0.005)
-    monkeypatch.setattr(pipeline, "Predictor", _Refuses)
-    stricter = run(surer, growing, outputs=(report,), target_error=0.001)
+    with no_model():
+        stricter = run(surer, growing, outputs=(report,), target_error=0.001)
     assert (stricter.threshold, stricter.target_error) == (0.99, 0.001)
-    monkeypatch.setattr(pipeline, "Predictor", StandIn)
     assert report.read_bytes() == predicted(surer, growing, threshold=0.99) != predicted(surer, growing)
     assert run(surer, growing, threshold=0.5).target_error is None
 
@@ -974,8 +982,8 @@ def test_an_answer_is_final_and_is_shown_without_predicting(
     assert {row["corrected"] for row in before.values()} == {""}
     assert all(row["final"] == (row["digit"] if row["status"] == "ok" else "") for row in before.values())
     answer(reports[0], B="9", a="x", pages="4", blank="x", truncated="0", photo="x")
-    monkeypatch.setattr(pipeline, "Predictor", _Refuses)
-    run(model, growing, outputs=reports, threshold=0.0)
+    with no_model():
+        run(model, growing, outputs=reports, threshold=0.0)
     after = by_page(reports[0].read_bytes())
     changed = {key: (row["corrected"], row["final"]) for key, row in after.items() if row["corrected"]}
     assert changed == {
@@ -1126,12 +1134,20 @@ def test_the_ledger_beside_a_link_to_a_report_is_heeded_too(growing: Path, model
 def test_a_signal_while_the_model_is_loaded_lets_the_batch_in_hand_be_finished(
     growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    judged, fresh = threading.Event(), pipeline.Ledger.fresh
+
     class Slow(StandIn):
         def __enter__(self) -> "Slow":
+            assert judged.wait(10)
             os.kill(os.getpid(), signal.SIGTERM)
             return self
 
+    def and_tell(self: pipeline.Ledger, batch: Batch) -> Any:  # noqa: ANN401
+        judged.set()
+        return fresh(self, batch)
+
     monkeypatch.setattr(pipeline, "Predictor", Slow)
+    monkeypatch.setattr(pipeline.Ledger, "fresh", and_tell)
     with Stop() as stop, pytest.raises(Terminated):
         run(model, growing, outputs=(tmp_path / "report.csv",), batch_size=7, stop=stop)
     monkeypatch.setattr(pipeline, "Predictor", StandIn)

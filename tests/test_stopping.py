@@ -59,3 +59,48 @@ def test_the_signals_are_given_back() -> None:
     with Stop():
         assert [signal.getsignal(number) for number, _, _ in CASES] != before
     assert [signal.getsignal(number) for number, _, _ in CASES] == before
+
+
+def work_on(stop: Stop, done: list[str], *, before: int = 0, within: int = 0, after: int = 0) -> None:
+    """Go through a ready block within a patient one, with signals in between; note what is reached."""
+
+    def take(number: int) -> None:
+        if number:
+            os.kill(os.getpid(), number)
+
+    with stop.patiently():
+        take(before)
+        try:
+            with stop.readily():
+                take(within)
+                done.append("the next batch")
+        except BatchDigitsError as error:
+            done.append(type(error).__name__)
+        take(after)
+        done.append("what was begun")
+    done.append("all")
+
+
+@pytest.mark.parametrize(("number", "error", "code"), CASES)
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_a_signal_ends_a_ready_block_and_not_the_patient_one_around_it(
+    number: int, error: type[BatchDigitsError], code: ExitCode, when: str
+) -> None:
+    done: list[str] = []
+    with Stop() as stop, pytest.raises(error):
+        work_on(stop, done, **{when: number})
+    assert done == [error.__name__, "what was begun"]
+
+
+def test_after_a_ready_block_signals_wait_again() -> None:
+    done: list[str] = []
+    with Stop() as stop, pytest.raises(Terminated):
+        work_on(stop, done, after=signal.SIGTERM)
+    assert done == ["the next batch", "what was begun"]
+
+
+def test_without_a_signal_both_blocks_come_to_their_end() -> None:
+    done: list[str] = []
+    with Stop() as stop:
+        work_on(stop, done)
+    assert done == ["the next batch", "what was begun", "all"]

@@ -20,8 +20,8 @@ from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.files import atomic_write
 from batchdigits.normalisation import GreyImage, InkImages, normalise
 from batchdigits.predictor import Predictor
-from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, TrainSettings
-from batchdigits.training import datasets, pictures, shipped, trust, tuning
+from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, Runtime, TrainSettings
+from batchdigits.training import datasets, exporting, pictures, shipped, trust, tuning
 from batchdigits.training.augmentation import vary
 from batchdigits.training.calibration import calibrate
 from batchdigits.training.datasets import Labelled
@@ -38,15 +38,16 @@ _BLANKS = 4000  # pages without a digit that training sees an epoch
 _LEAST_IMAGES = 3000  # of each set of the package; a smaller one is repeated, so that its handwriting has weight
 _COLUMNS = 12  # of the picture of simulated scans
 _GATE = 0.8  # by tests/benchmarks/accuracy.py: so few true digits are refused that more would gain no blank page
+_GOLDEN = 2048  # images of the validation part that both runtimes have to read alike
 _LIBRARIES = ("tensorflow", "keras", "numpy", "opencv-python-headless", "pillow")
 
 
 def train(settings: TrainSettings) -> Bundle:
     """Train a model and write its bundle.
 
-    `settings.output` receives `model.keras` and `bundle.json`; beside them `samples.png`, `simulated.png`,
-    `history.jsonl`, `learning_curves.png`, `metrics.json`, `confusion.csv`, `confusion.png`, `reliability.png`,
-    `risk_coverage.png`, and `checkpoints/` for `--resume`.
+    `settings.output` receives `model.keras`, `model.tflite` and `bundle.json`; beside them `samples.png`,
+    `simulated.png`, `history.jsonl`, `learning_curves.png`, `metrics.json`, `confusion.csv`, `confusion.png`,
+    `reliability.png`, `risk_coverage.png`, and `checkpoints/` for `--resume`.
 
     Raises:
         UsageError: The data have wrong labels, or too few images.
@@ -78,10 +79,12 @@ def train(settings: TrainSettings) -> Bundle:
     model = fit(pixels, labels, validation.pixels, validation.labels, settings)
     kept = tuning.blend(model, load_model(base), validation) if base else 1.0
     model.save(output / "model.keras")
+    exporting.export(model, output)
     gate = 1.0 if settings.arch is Arch.DENSE else _GATE
     raw = bundle.save(output, normalisation=normalisation, calibration=Calibration(1.0, gate), provenance={})
     calibration = calibrate(raw, datasets.join([validation, held]), seed=settings.seed)
     made = bundle.save(output, normalisation=normalisation, calibration=calibration, provenance={})
+    exporting.check(made, validation.pixels[:_GOLDEN])
 
     parts = {"validation": validation, **({"held_out": held} if len(held) else {})}
     threshold = _threshold(made, EvaluateSettings(source=""))
@@ -138,7 +141,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     output = _folder(settings.output)
     model = bundle.load(settings.model)
     data = datasets.read(settings.source, model.normalisation, part="test")
-    score = _score(data, model, _threshold(model, settings))
+    score = _score(data, model, _threshold(model, settings), settings.runtime)
     result, said = score.result, score.said
     _write(output / "metrics.json", json.dumps(as_json(result), indent=2) + "\n")
     _pictures(output, score)
@@ -174,9 +177,9 @@ class _Score:
     """bool[M]."""
 
 
-def _score(data: Labelled, model: Bundle, threshold: float | None) -> _Score:
+def _score(data: Labelled, model: Bundle, threshold: float | None, runtime: Runtime = Runtime.KERAS) -> _Score:
     """Predict labelled images, and compare."""
-    with Predictor(model, batch_size=_BATCH) as predictor:
+    with Predictor(model, batch_size=_BATCH, runtime=runtime) as predictor:
         logits = predictor(data.pixels)
     terms = model.calibration
     decided = decide(logits, data.ink, threshold=0.0, temperature=terms.temperature, gate=terms.gate)

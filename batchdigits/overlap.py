@@ -1,0 +1,144 @@
+"""Batches in; the same with their logits, in order, out: predicted in a thread while others are decoded and recorded.
+
+The model is loaded there, too, so that its runtime starts while the folder is listed and decoded.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchdigits.batches import Batch
+from batchdigits.errors import BatchDigitsError
+from batchdigits.normalisation import InkImages
+from batchdigits.stopping import Stop
+from batchdigits.stopwatch import Stopwatch
+
+_Logits = NDArray[np.float32]  # [N, K]
+_Function = Callable[[InkImages], _Logits]
+
+_MOST_BATCHES = 3  # that wait for their logits, once the model is loaded: it never stands still for want of one
+_MOST_BYTES = 64 * 2**20  # that wait until it is
+
+
+class Predicted(NamedTuple):
+    """A batch and what the model says of it."""
+
+    batch: Batch
+    """N pages, and faults."""
+    fresh: NDArray[np.bool_]
+    """bool[N], the pages that were predicted."""
+    logits: _Logits
+    """float32[M, K], in the order of the M fresh pages; [0, 10] where there is none."""
+
+
+class Prediction:
+    """A model at work in a thread of its own: a context manager."""
+
+    def __init__(self, predictor: AbstractContextManager[_Function], watch: Stopwatch) -> None:
+        """Name the predictor; nothing is loaded before it is needed.
+
+        Args:
+            predictor: Entered in the thread, once.
+            watch: Gets the seconds of `load model` and of `predict`.
+        """
+        self._predictor = predictor
+        self._watch = watch
+        self._loading: Future[_Function] | None = None
+        self._entered = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Start the thread."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drop what the thread has not begun, and let the model go; one that is still being loaded is left alone."""
+        self._thread.shutdown(wait=self.is_loaded, cancel_futures=True)
+        if self.is_loaded:
+            self._entered.close()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Tell whether the model can be asked without waiting for its runtime."""
+        return self._loading is not None and self._loading.done()
+
+    def start(self) -> None:
+        """Begin to load the model, unless that was begun before."""
+        if self._loading is None:
+            self._loading = self._thread.submit(self._load)
+
+    def ask(self, pixels: InkImages) -> "Future[_Logits]":
+        """Have pixels predicted: uint8[N, 28, 28] to float32[N, K]; what loading raises, the result raises."""
+        self.start()
+        return self._thread.submit(self._predict, pixels)
+
+    def _load(self) -> _Function:
+        with self._watch.stage("load model"):
+            return self._entered.enter_context(self._predictor)
+
+    def _predict(self, pixels: InkImages) -> _Logits:
+        assert self._loading is not None, "`ask` has begun to load the model"
+        predictor = self._loading.result()  # at once: the thread does one thing after the other
+        with self._watch.stage("predict"):
+            return predictor(pixels)
+
+
+def predicted(
+    batches: Iterable[Batch],
+    prediction: Prediction,
+    *,
+    judge: Callable[[Batch], tuple[Batch, NDArray[np.bool_]]],
+    stop: Stop,
+) -> Iterator[Predicted]:
+    """Predict what is fresh of each batch, a few batches ahead of who takes them.
+
+    Args:
+        batches: As they are decoded.
+        prediction: The model.
+        judge: Tells of a batch what is to be recorded of it, and which pages of that are fresh.
+        stop: Signals end the waiting for the decoders, and nothing else here.
+
+    Yields:
+        The batches in their order. Where the decoders, or a signal, end the run, those that were begun come first.
+
+    Raises:
+        BatchDigitsError: What ended it.
+    """
+    ahead: deque[tuple[Batch, NDArray[np.bool_], Future[_Logits] | None]] = deque()
+    end: BatchDigitsError | None = None
+
+    def is_full() -> bool:
+        if prediction.is_loaded:
+            return len(ahead) > _MOST_BATCHES
+        return sum(batch.nbytes for batch, *_ in ahead) > _MOST_BYTES
+
+    def first() -> Predicted:
+        batch, fresh, future = ahead.popleft()
+        return Predicted(batch, fresh, future.result() if future else np.zeros((0, 10), np.float32))
+
+    source = iter(batches)
+    while True:
+        try:
+            with stop.readily():
+                whole = next(source, None)
+        except BatchDigitsError as error:
+            end = error
+            break
+        if whole is None:
+            break
+        batch, fresh = judge(whole)
+        ahead.append((batch, fresh, prediction.ask(batch.pixels[fresh]) if fresh.any() else None))
+        while ahead and (is_full() or (future := ahead[0][2]) is None or future.done()):
+            yield first()
+    while ahead:
+        yield first()
+    if end:
+        raise end
