@@ -141,7 +141,7 @@ def _open_litert(bundle: Bundle, batch_size: int, threads: int) -> _Function:
         interpreter = Interpreter(str(bundle.exported), num_threads=threads)
         ((at, shape),) = [(put["index"], put["shape"]) for put in interpreter.get_input_details()]
         ((out, outputs),) = [(put["index"], put["shape"]) for put in interpreter.get_output_details()]
-        _check_shapes(bundle, tuple(shape[1:]), tuple(outputs[1:]))
+        _check_shapes(bundle, tuple(shape[1:].tolist()), tuple(outputs[1:].tolist()))
         interpreter.resize_tensor_input(at, (batch_size, SIDE, SIDE))
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:

@@ -50,10 +50,14 @@ class StandIn:
         return logits_of(pixels)
 
 
-def bundle_in(directory: Path, *, temperature: float = 1.0, weights: bytes = b"no model") -> Bundle:
+def bundle_in(
+    directory: Path, *, temperature: float = 1.0, weights: bytes = b"no model", exported: bytes | None = None
+) -> Bundle:
     """Make a bundle that loads, whose weights only a stand-in predictor can use."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "model.keras").write_bytes(weights)
+    if exported is not None:
+        (directory / "model.tflite").write_bytes(exported)
     provenance = {"data": {"mnist": "ab" * 32}, "seed": 1998, "metrics": {"accuracy": 0.99}, "note": "made — here"}
     calibration = Calibration(temperature, gate=1.0, risks=RISKS)
     return bundle.save(directory, normalisation=NormalisationSettings(), calibration=calibration, provenance=provenance)

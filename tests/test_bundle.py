@@ -364,3 +364,33 @@ def test_a_name_with_a_newline_is_shown_escaped(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"no\\x0asuch") as caught:
         load(tmp_path / "no\nsuch")
     assert "\n" not in str(caught.value)
+
+
+# ---- the model of the fast runtime -----------------------------------------------------------------------------
+
+
+def test_a_model_for_the_fast_runtime_belongs_to_the_bundle_where_there_is_one(made: Bundle, tmp_path: Path) -> None:
+    both = bundle_in(tmp_path / "both", weights=WEIGHTS, exported=b"fast")
+    assert made.exported is None
+    assert both.exported == both.directory / "model.tflite"
+    assert both.id != made.id
+    assert load(both.directory) == both
+    assert bundle_in(tmp_path / "other", weights=WEIGHTS, exported=b"last").id != both.id
+
+
+@pytest.mark.parametrize("content", [b"fasT", b"", b"faster", None])
+def test_a_damaged_model_of_the_fast_runtime_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    both = bundle_in(tmp_path / "both", exported=b"fast")
+    (both.directory / "model.tflite").unlink()
+    if content is not None:
+        (both.directory / "model.tflite").write_bytes(content)
+    assert "model.tflite" in refusal(both)
+
+
+def test_a_file_that_the_card_does_not_name_is_no_part_of_the_bundle(made: Bundle) -> None:
+    (made.directory / "model.tflite").write_bytes(b"slipped in")
+    assert load(made.directory) == made
+
+
+def test_the_bundle_of_the_package_has_a_model_for_the_fast_runtime() -> None:
+    assert load().exported == PACKAGED / "model.tflite"

@@ -1,28 +1,39 @@
-"""The predictor: TensorFlow and the model of the package. All that needs TensorFlow stands here, to load it once."""
+"""The predictor: both runtimes and the model of the package. What needs TensorFlow stands here, to load it once."""
 
+import importlib.metadata
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from batchdigits import bundle
 from batchdigits.bundle import Bundle, Calibration
-from batchdigits.errors import BundleError
-from batchdigits.predictor import Predictor, start_tensorflow
-from batchdigits.settings import Arch, NormalisationSettings
+from batchdigits.decisions import softmax
+from batchdigits.errors import BundleError, UsageError
+from batchdigits.predictor import _DISTRIBUTIONS, Predictor, start_tensorflow, version
+from batchdigits.settings import Arch, NormalisationSettings, Runtime
+from batchdigits.training import exporting
 from batchdigits.training.architectures import OUTPUTS
+from batchdigits.training.fitting import load_model
 from tests.digits import digits
 from tests.standins import bundle_in
 
 BATCH = 256
 
 
+@pytest.fixture(scope="module", params=list(Runtime))
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    return Runtime(request.param)
+
+
 @pytest.fixture(scope="module")
-def predictor() -> Iterator[Predictor]:
-    with Predictor(bundle.load(), batch_size=BATCH) as predictor:
+def predictor(runtime: Runtime) -> Iterator[Predictor]:
+    with Predictor(bundle.load(), batch_size=BATCH, runtime=runtime) as predictor:
         yield predictor
 
 
@@ -52,6 +63,16 @@ def with_model(directory: Path, build: Any) -> Bundle:  # noqa: ANN401
     )
 
 
+def exported(made: Bundle) -> Bundle:
+    """Export a bundle's model for the fast runtime."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exporting.export(load_model(made), made.directory)
+    return bundle.save(
+        made.directory, normalisation=made.normalisation, calibration=made.calibration, provenance=made.provenance
+    )
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 255, 256, 257, 511, 512, 513, 600])
 def test_any_number_of_images_gives_a_row_each(
     predictor: Predictor, pixels: np.ndarray, logits: np.ndarray, count: int
@@ -75,16 +96,16 @@ def test_a_row_does_not_depend_on_its_neighbours(predictor: Predictor, pixels: n
     np.testing.assert_array_equal(predictor(pixels[order]), logits[order])
 
 
-def test_a_second_predictor_gives_the_same_bits(pixels: np.ndarray, logits: np.ndarray) -> None:
-    with Predictor(bundle.load(), batch_size=BATCH) as again:
+def test_a_second_predictor_gives_the_same_bits(runtime: Runtime, pixels: np.ndarray, logits: np.ndarray) -> None:
+    with Predictor(bundle.load(), batch_size=BATCH, runtime=runtime) as again:
         assert again(pixels).tobytes() == logits.tobytes()
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_another_batch_size_gives_nearly_the_same_logits(
-    pixels: np.ndarray, logits: np.ndarray, batch_size: int
+    runtime: Runtime, pixels: np.ndarray, logits: np.ndarray, batch_size: int
 ) -> None:
-    with Predictor(bundle.load(), batch_size=batch_size) as small:
+    with Predictor(bundle.load(), batch_size=batch_size, runtime=runtime) as small:
         np.testing.assert_allclose(small(pixels[:20]), logits[:20], rtol=1e-4, atol=1e-3)
 
 
@@ -106,11 +127,77 @@ def test_most_digits_are_read_right(logits: np.ndarray) -> None:
     assert (logits[:300].argmax(1) == labels[rows]).mean() > 0.9
 
 
-def test_the_threads_of_tensorflow_do_not_hang_on_the_machine(predictor: Predictor) -> None:
-    import tensorflow
+def test_more_threads_give_nearly_the_same_logits(runtime: Runtime, pixels: np.ndarray, logits: np.ndarray) -> None:
+    with Predictor(bundle.load(), batch_size=BATCH, runtime=runtime, threads=2) as wide:
+        np.testing.assert_allclose(wide(pixels[:20]), logits[:20], rtol=1e-4, atol=1e-3)
+
+
+def test_both_runtimes_give_the_same_digit_and_probabilities_within_a_ten_thousandth(pixels: np.ndarray) -> None:
+    found = []
+    for runtime in Runtime:
+        with Predictor(bundle.load(), batch_size=BATCH, runtime=runtime) as predictor:
+            found.append(softmax(predictor(pixels), bundle.load().calibration.temperature))
+    np.testing.assert_array_equal(found[0].argmax(1), found[1].argmax(1))
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-4)
+
+
+def test_the_threads_of_tensorflow_do_not_hang_on_the_machine() -> None:
+    tensorflow = start_tensorflow()
 
     assert tensorflow.config.threading.get_intra_op_parallelism_threads() == 1
     assert tensorflow.config.threading.get_inter_op_parallelism_threads() == 1
+
+
+def test_a_gpu_that_tensorflow_sees_gets_memory_as_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensorflow = start_tensorflow()
+    grown = []
+    monkeypatch.setattr(tensorflow.config, "list_physical_devices", lambda kind: [f"{kind}:0", f"{kind}:1"])
+    monkeypatch.setattr(
+        tensorflow.config.experimental, "set_memory_growth", lambda gpu, growth: grown.append((gpu, growth))
+    )
+    monkeypatch.setattr(tensorflow.config, "threading", mock.Mock())  # it runs already, and would refuse
+    start_tensorflow()
+    assert grown == [("GPU:0", True), ("GPU:1", True)]
+
+
+@pytest.mark.parametrize("exported", [b"", b"no model", b"\x1c\0\0\0TFL3" + bytes(200)])
+def test_a_file_that_is_no_model_of_the_fast_runtime_is_refused(tmp_path: Path, exported: bytes) -> None:
+    broken = bundle_in(tmp_path / "bundle", exported=exported)
+    with pytest.raises(BundleError, match="LiteRT cannot open") as caught:
+        Predictor(broken, batch_size=2, runtime=Runtime.LITERT).__enter__()
+    assert str(broken.directory) in str(caught.value)
+
+
+def test_a_bundle_without_a_model_for_the_fast_runtime_says_what_to_do(tmp_path: Path) -> None:
+    made = bundle_in(tmp_path / "bundle")
+    with pytest.raises(BundleError, match="holds no model for litert; train it anew, or use --runtime keras"):
+        Predictor(made, batch_size=2, runtime=Runtime.LITERT).__enter__()
+
+
+def test_a_model_of_the_fast_runtime_that_does_not_fit_the_digits_is_refused(tmp_path: Path) -> None:
+    def build(keras: Any) -> Any:  # noqa: ANN401
+        layers = keras.layers
+        return keras.Sequential([layers.Input((28, 28), dtype="uint8"), layers.Flatten(), layers.Dense(9)])
+
+    with pytest.raises(BundleError, match=r"gives \(9,\) for an image"):
+        Predictor(exported(with_model(tmp_path / "bundle", build)), batch_size=2, runtime=Runtime.LITERT).__enter__()
+
+
+def test_a_runtime_that_is_not_installed_says_which_extra_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    remedy = r"install batchdigits\[litert\], or use --runtime keras"
+    with pytest.raises(UsageError, match=remedy):
+        Predictor(bundle.load(), batch_size=2, runtime=Runtime.LITERT).__enter__()
+    monkeypatch.setitem(_DISTRIBUTIONS, Runtime.LITERT, "ai-edge-litert-of-another-name")
+    with pytest.raises(UsageError, match=remedy):
+        version(Runtime.LITERT)
+
+
+@pytest.mark.parametrize("runtime", list(Runtime))
+def test_the_version_of_a_runtime_names_its_package(runtime: Runtime) -> None:
+    name, number = version(runtime).split(" ")
+    assert name == {Runtime.KERAS: "tensorflow", Runtime.LITERT: "ai-edge-litert"}[runtime]
+    assert number == importlib.metadata.version(name)
 
 
 @pytest.mark.parametrize("weights", [b"", b"no model", b"PK\x03\x04 no archive"])
