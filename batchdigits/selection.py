@@ -4,10 +4,12 @@ Source: https://git-scm.com/docs/gitignore#_pattern_format
 """
 
 from collections.abc import Sequence
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING
 
 from batchdigits.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 
 class Selection:
@@ -36,7 +38,9 @@ class Selection:
         return not (self._exclude and self._exclude.match_file(f"{name}/"))
 
 
-def _compiled(option: str, patterns: Sequence[str]) -> GitIgnoreSpec:
+def _compiled(option: str, patterns: Sequence[str]) -> "GitIgnoreSpec":
+    from pathspec import GitIgnoreSpec  # here, for few runs have patterns
+
     try:
         return GitIgnoreSpec.from_lines(patterns)
     except ValueError as error:

@@ -149,6 +149,35 @@ def test_an_error_does_not_wait_for_tensorflow(tmp_path: Path, empty: Path) -> N
         assert imported(result) & {"tensorflow", "keras"} == set()
 
 
+BUDGET = {
+    *("typer", "annotated_doc", "pydantic", "pydantic_core", "annotated_types", "typing_extensions"),  # Typer's own
+    *("typing_inspection", "shellingham"),
+    *("numpy", "cv2", "PIL", "tqdm", "filelock"),
+}
+"""Third-party modules that a run may import, whatever it does."""
+OF_RUNTIME = {"ai_edge_litert", "ai_edge_litert_sdk_intel"}  # the second is looked for, and is not there
+
+
+@pytest.mark.parametrize(
+    ("report", "more"),
+    [
+        ("report.csv", set()),
+        ("report.html", set()),
+        ("report.xlsx", {"xlsxwriter"}),
+        ("report.parquet", {"pyarrow", "cloudpickle", "dateutil"}),
+    ],
+)
+def test_a_run_imports_what_it_uses_and_nothing_else(tmp_path: Path, digits: Path, report: str, more: set[str]) -> None:
+    arguments = ["predict", digits, "-o", tmp_path / report, "--runtime", "litert", "-v"]
+    for budget in (BUDGET | more | OF_RUNTIME, BUDGET | more):  # the second time nothing is new
+        result = batchdigits(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
+        assert result.code == 0
+        found = {name for name in imported(result) if name.isidentifier() and not name.startswith("_")}
+        ours = {"batchdigits", "sitecustomize", "org", "envwrap"}  # the last two are what pickle and tqdm look for
+        assert found - sys.stdlib_module_names - ours <= budget
+        assert found >= BUDGET
+
+
 def test_an_empty_folder_makes_an_empty_report_where_that_is_allowed(empty: Path, report: Path) -> None:
     report.unlink()
     result = batchdigits("predict", empty, "-o", report, "--allow-empty")

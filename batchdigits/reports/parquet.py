@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchdigits.decisions import DIGITS, Status
 from batchdigits.errors import StorageError, UsageError, shown
@@ -158,24 +159,55 @@ def _type(kind: Kind) -> pa.DataType:
 
 
 def _array(column: Column, values: Any) -> pa.Array:
-    """Turn one column of `Rows` into an Arrow array, empty cells as nulls."""
+    """Turn one column of `Rows` into an Arrow array, empty cells as nulls.
+
+    It is made of buffers, for `pyarrow.array` would import pandas, which takes longer than most reports.
+    """
     import pyarrow as pa
 
     kind = _type(column.kind)
     match column.kind:
         case Kind.TEXT:
-            return pa.array([text or None for text in values], type=kind)
+            return _texts(values)
         case Kind.STATUS:
             # Always all the words, in their order: every chunk has the same dictionary.
-            indices = pa.array([_STATUSES.index(status) for status in values], type=pa.int8())
-            return pa.DictionaryArray.from_arrays(indices, pa.array(_STATUSES))
+            indices = np.array([_STATUSES.index(status) for status in values], np.int8)
+            return pa.DictionaryArray.from_arrays(_numbers(pa.int8(), indices), _texts(_STATUSES))
         case Kind.COUNT:
             counts = np.asarray(values, dtype=np.int32)
-            return pa.array(counts, type=kind, mask=counts == 0)
+            return _numbers(kind, counts, counts == 0)
         case Kind.DIGIT:
-            return pa.array(values, type=kind, mask=values < 0)
+            return _numbers(kind, np.asarray(values, np.int8), values < 0)
         case Kind.FRACTION:
-            return pa.array(values, type=kind, mask=np.isnan(values))
+            return _numbers(kind, np.asarray(values, np.float64), np.isnan(values))
         case Kind.PROBABILITIES:
-            empty = np.isnan(values).any(axis=1)
-            return pa.FixedSizeListArray.from_arrays(values.ravel(), type=kind, mask=pa.array(empty))
+            cells = _numbers(kind.value_type, np.asarray(values, np.float32).ravel())
+            validity = _validity(np.isnan(values).any(axis=1))
+            return pa.Array.from_buffers(kind, len(values), [validity], children=[cells])
+
+
+def _numbers(kind: pa.DataType, values: NDArray[Any], empty: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Make an array of numbers that lie in memory as Arrow has them."""
+    import pyarrow as pa
+
+    return pa.Array.from_buffers(kind, len(values), [_validity(empty), pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def _texts(values: Sequence[str]) -> pa.Array:
+    """Make an array of texts, empty ones as nulls."""
+    import pyarrow as pa
+
+    cells = [text.encode() for text in values]
+    lengths = np.fromiter(map(len, cells), np.int32, len(cells))
+    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
+    buffers = [_validity(lengths == 0), pa.py_buffer(offsets), pa.py_buffer(b"".join(cells))]
+    return pa.Array.from_buffers(pa.string(), len(cells), buffers)
+
+
+def _validity(empty: NDArray[np.bool_] | None) -> pa.Buffer | None:
+    """Make the bitmap that marks nulls; None where there are none."""
+    import pyarrow as pa
+
+    if empty is None or not empty.any():
+        return None
+    return pa.py_buffer(np.packbits(~empty, bitorder="little"))
