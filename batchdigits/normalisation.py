@@ -19,7 +19,7 @@ from batchdigits.borders import cover_borders, turn_bars
 from batchdigits.lines import remove_lines
 from batchdigits.polarity import Signs, find_polarity, slopes_of_light, weigh_polarity, without_slopes
 from batchdigits.settings import NormalisationSettings
-from batchdigits.strips import Boxes, Components, Rows, Strip, components, edges, morph, most, odd, repeat_edges, total
+from batchdigits.strips import Boxes, Components, Rows, Strip, components, edges, morph, most, odd, repeat_edges, spread, total
 
 GreyImage = NDArray[np.uint8]  # [H, W]
 InkImages = NDArray[np.uint8]  # [N, 28, 28], bright ink on 0
@@ -100,12 +100,14 @@ def _strip(pages: Sequence[GreyImage], side: int) -> tuple[Strip, Rows]:
     Returns:
         uint8[side, N, side], and intp[N, 2], the height and width that each page takes.
     """
-    fitted = [_fit(page, side) for page in pages]
-    extents = np.array([page.shape for page in fitted], np.intp)
+    fitted = [page if max(page.shape) <= side else _fit(page, side) for page in pages]
+    shapes = [page.shape for page in fitted]
+    extents = np.array(shapes, np.intp)
     strip = np.empty((side, len(pages), side), np.uint8)
-    for height, width in {page.shape for page in fitted}:
+    for height, width in set(shapes):
         same = np.flatnonzero((extents == (height, width)).all(1))
-        strip[:height, same, :width] = np.stack([fitted[row] for row in same], axis=1)
+        stack = np.concatenate([fitted[row] for row in same.tolist()]).reshape(-1, height, width)
+        strip[:height, same, :width] = stack.transpose(1, 0, 2)
         repeat_edges(strip, same, height, width)
     return strip, extents
 
@@ -173,8 +175,6 @@ def _find_ink(
         settings: The numbers of the steps.
     """
     side = len(strip)
-    at = np.arange(side)
-    inside = (at < extents[:, :1]).T[:, :, None] & (at < extents[:, 1:])  # [side, N, side]
     if not polarity.all():  # what is read again was cut out from between the borders
         strip = cover_borders(turn_bars(strip, extents, settings), extents, settings)
     level, even = _border(strip, extents, settings)
@@ -188,19 +188,27 @@ def _find_ink(
     if len(uneven):
         some = strip[:, uneven], extents[uneven], photo[uneven], known[uneven]  # copies
         ink[:, uneven], polarity[uneven] = _find_ink_on_uneven_paper(*some)
-    ink *= inside
+    _clear_beyond(ink, extents)
     remove_lines(ink, extents, settings)
     return _choose(ink, extents, photo, polarity, settings)
+
+
+def _clear_beyond(ink: Strip, extents: Rows) -> None:
+    """Take the ink beyond the pages, where canvases repeat their edges, out of uint8[side, N, side], in place."""
+    side = len(ink)
+    if extents.min() < side:
+        at = np.arange(side)
+        ink *= (at < extents[:, :1]).T[:, :, None] & (at < extents[:, 1:])  # [side, N, side]
 
 
 def _border(
     strip: Strip, extents: Rows, settings: NormalisationSettings
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Find the median level of each page's border, uint8[N], and tell whether that is even paper, bool[N]."""
-    border = np.sort(edges(strip.transpose(1, 0, 2), extents), axis=1).astype(np.int16)
+    border = np.sort(edges(strip.transpose(1, 0, 2), extents), axis=1)  # uint8[N, 4 × side]
     median = border[:, border.shape[1] // 2]
-    near = np.abs(border - median[:, None]) <= settings.flat_tolerance
-    return median.astype(np.uint8), near.mean(1) > settings.flat_share
+    near = np.abs(border.astype(np.int16) - median[:, None]) <= settings.flat_tolerance
+    return median, near.mean(1) > settings.flat_share
 
 
 def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:
@@ -216,10 +224,13 @@ def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:
 
 def _find_ink_on_even_paper(strip: Strip, level: NDArray[np.uint8], polarity: Signs) -> Strip:
     """Take as ink what is darker than the paper, once ink that is light on dark is turned, as a share of it."""
+    side = len(strip)
     turn = np.where(polarity > 0, np.uint8(0), np.uint8(255))
     paper = level ^ turn
-    depth = paper[:, None] - np.minimum(strip ^ turn[:, None], paper[:, None])
-    return np.asarray((depth * (np.float32(255) / np.maximum(paper, 1))[:, None]).astype(np.uint8))
+    scale = spread(np.float32(255) / np.maximum(paper, 1), side)
+    turn, paper = spread(turn, side), spread(paper, side)
+    depth = paper - np.minimum(strip ^ turn, paper)
+    return np.asarray((depth * scale).astype(np.uint8))
 
 
 def _find_ink_on_uneven_paper(
@@ -268,12 +279,12 @@ def _choose(
     """Keep the components that make the digit, with their soft edges."""
     side, count, _ = ink.shape
     peak = most(ink).astype(np.float32)
-    faint = np.minimum(ink, (settings.ink_level * peak)[:, None].astype(np.uint8))
+    faint = np.minimum(ink, spread((settings.ink_level * peak).astype(np.uint8), side))
     noise = settings.noise_factor * total(faint) / extents.prod(1)
     level = np.maximum(settings.ink_level * peak, np.minimum(noise, 0.5 * peak))
     level = np.where(peak >= 255 * settings.least_contrast, np.maximum(level, 1), 255)
 
-    inked = ink >= level[:, None].astype(np.uint8)
+    inked = ink >= spread(level.astype(np.uint8), side)
     found = components(inked)
     part, other, edge = _is_part(found, extents, photo, settings)
     mask = inked.astype(np.uint8)
@@ -352,8 +363,8 @@ def _frame(found: _Found, settings: NormalisationSettings) -> InkImages:
     across = _resampling(low[:, 0], start[:, 0], step, side)
     down = _resampling(low[:, 1], start[:, 1], step, side)
     framed = down @ ink @ across.transpose(0, 2, 1)
-    peak = np.maximum(framed.max(1).max(1), 1e-6)[:, None, None]
-    return np.asarray(np.rint(framed * (255 / peak)), np.uint8)
+    framed *= (255 / np.maximum(framed.reshape(len(framed), -1).max(1), 1e-6))[:, None, None]
+    return np.asarray(np.rint(framed, out=framed), np.uint8)
 
 
 def _resampling(low: Floats, start: Floats, step: Floats, side: int) -> Floats:
