@@ -374,9 +374,12 @@ def _resampling(low: Floats, start: Floats, step: Floats, side: int) -> Floats:
     areas, enlarging interpolates linearly, and a step of 1 copies. A weight is the length that both have in common;
     the weights of a pixel sum to its width, not to one.
     """
-    reach = np.maximum(step, 1)[:, None, None] / 2 + np.float32(0.5)
+    reach = np.maximum(step, 1)[:, None] / 2 + np.float32(0.5)
     middle = low[:, None] + (np.arange(SIDE, dtype=np.float32) + 0.5 - start[:, None]) * step[:, None]  # [N, 28]
-    weights = np.asarray(middle[:, :, None] - (np.arange(side, dtype=np.float32) + 0.5), np.float32)
-    np.abs(weights, out=weights)
-    np.subtract(reach, weights, out=weights)
-    return weights.clip(0, 1, out=weights)
+    weights = np.empty((len(low), SIDE, side), np.float32)
+    np.subtract(middle[:, :, None], np.arange(side) + 0.5, out=weights, casting="same_kind")
+    rows = weights.reshape(len(low), -1)  # the same, in longer rows
+    np.abs(rows, out=rows)
+    np.subtract(reach, rows, out=rows)
+    np.clip(rows, 0, 1, out=rows)
+    return weights
