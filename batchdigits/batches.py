@@ -23,12 +23,12 @@ from typing import NamedTuple, Self
 import cv2
 import numpy as np
 
+from batchdigits import thumbnails
 from batchdigits.decoding import Page, decode, read
 from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, Interrupted, Terminated, shown
 from batchdigits.images import ImageFile
-from batchdigits.normalisation import GreyImage, InkImages, InkMeasures, normalise
+from batchdigits.normalisation import GreyImage, InkImages, InkMeasures, halved, normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
-from batchdigits.thumbnails import reduced
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Batch:
     unchanged: list[ImageFile]
     """Files whose bytes are those that are known of them."""
     pictures: list[GreyImage]
-    """`pictures[i]` is `pages[i]`, reduced for people."""
+    """`pictures[i]` is `pages[i]`, halved until it is nearly as small as a thumbnail."""
 
     def files(self) -> Iterator[ImageFile]:
         """Give the files of its pages, faults and unchanged files; one of several pages several times."""
@@ -322,7 +322,8 @@ def observe(files: list[Asked], decoding: DecodingSettings, normalisation: Norma
                 greys.append(page.grey)
             else:
                 faults.append((seen, page))
-    return Observed(pages, *normalise(greys, normalisation), faults, unchanged, [reduced(grey) for grey in greys])
+    pictures = [halved(grey, thumbnails.SIDE) for grey in greys]
+    return Observed(pages, *normalise(greys, normalisation, smaller=pictures), faults, unchanged, pictures)
 
 
 def assembled(files: list[ImageFile], found: Observed) -> Batch:

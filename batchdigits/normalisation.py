@@ -19,7 +19,20 @@ from batchdigits.borders import cover_borders, turn_bars
 from batchdigits.lines import remove_lines
 from batchdigits.polarity import Signs, find_polarity, slopes_of_light, weigh_polarity, without_slopes
 from batchdigits.settings import NormalisationSettings
-from batchdigits.strips import Boxes, Components, Rows, Strip, components, edges, morph, most, odd, repeat_edges, spread, total
+from batchdigits.strips import (
+    Boxes,
+    Components,
+    Rows,
+    Strip,
+    components,
+    edges,
+    morph,
+    most,
+    odd,
+    repeat_edges,
+    spread,
+    total,
+)
 
 GreyImage = NDArray[np.uint8]  # [H, W]
 InkImages = NDArray[np.uint8]  # [N, 28, 28], bright ink on 0
@@ -48,12 +61,18 @@ class Normalised(NamedTuple):
     ink: InkMeasures
 
 
-def normalise(pages: Sequence[GreyImage], settings: NormalisationSettings = DEFAULTS) -> Normalised:
+def normalise(
+    pages: Sequence[GreyImage],
+    settings: NormalisationSettings = DEFAULTS,
+    *,
+    smaller: Sequence[GreyImage] | None = None,
+) -> Normalised:
     """Bring pages of any size, polarity and lighting to the pixel contract.
 
     Args:
         pages: Grey pages, uint8[H, W], H and W at least 1.
         settings: The numbers of the steps.
+        smaller: The same pages, where the caller has them `halved` to a side that is no less than the largest canvas.
 
     Returns:
         uint8[N, 28, 28], bright ink on 0, the digit's longer side 20 px, its centre of mass in the middle; and
@@ -62,11 +81,13 @@ def normalise(pages: Sequence[GreyImage], settings: NormalisationSettings = DEFA
     Source: 20×20 box and centre of mass: LeCun, Bottou, Bengio, Haffner, «Gradient-based learning applied to
     document recognition», Proceedings of the IEEE 86(11), 1998, section III.A.
     """
-    return _normalise(pages, np.zeros(len(pages), np.int8), settings)
+    return _normalise(pages, smaller or pages, np.zeros(len(pages), np.int8), settings)
 
 
-def _normalise(pages: Sequence[GreyImage], polarity: Signs, settings: NormalisationSettings) -> Normalised:
-    """Normalise pages of which some have a polarity that is known already."""
+def _normalise(
+    pages: Sequence[GreyImage], smaller: Sequence[GreyImage], polarity: Signs, settings: NormalisationSettings
+) -> Normalised:
+    """Normalise pages, looked at first as they are in `smaller`; some have a polarity that is known already."""
     pixels = np.zeros((len(pages), SIDE, SIDE), np.uint8)
     ink = np.zeros((len(pages), len(INK_MEASURES)), np.float32)
     longer = np.array([max(page.shape) for page in pages], np.intp)
@@ -76,7 +97,7 @@ def _normalise(pages: Sequence[GreyImage], polarity: Signs, settings: Normalisat
     seen_polarity: list[int] = []
     for number in np.unique(canvas):
         rows = np.flatnonzero(canvas == number)
-        strip, extents = _strip([pages[row] for row in rows.tolist()], CANVAS_SIDES[number])
+        strip, extents = _strip([smaller[row] for row in rows.tolist()], CANVAS_SIDES[number])
         found = _find_ink(strip, extents, longer[rows] > settings.cut_side, polarity[rows], settings)
         pixels[rows] = _frame(found, settings)
         ink[rows] = found.measures
@@ -85,7 +106,7 @@ def _normalise(pages: Sequence[GreyImage], polarity: Signs, settings: Normalisat
             seen_polarity.append(found.polarity[at])
             crops.append(_crop(pages[rows[at]], found.boxes[at] * longer[rows[at]] / CANVAS_SIDES[number]))
     if far:
-        near = _normalise(crops, np.array(seen_polarity, np.int8), settings)
+        near = _normalise(crops, crops, np.array(seen_polarity, np.int8), settings)
         seen = near.ink[:, 0] > 0  # what looked like ink from afar may be none from near
         pixels[np.array(far)[seen]] = near.pixels[seen]
     return Normalised(pixels, ink)
@@ -174,7 +195,6 @@ def _find_ink(
         polarity: int8[N], 1 dark ink, -1 light ink, 0 where it is to be found.
         settings: The numbers of the steps.
     """
-    side = len(strip)
     if not polarity.all():  # what is read again was cut out from between the borders
         strip = cover_borders(turn_bars(strip, extents, settings), extents, settings)
     level, even = _border(strip, extents, settings)
