@@ -81,16 +81,17 @@ def cover_borders(strip: Strip, extents: Rows, settings: NormalisationSettings) 
     band = max(1, round(settings.line_thickness * side))
     every, near = np.arange(count)[:, None], np.arange(band + 2)
     bottom, right = (extents[:, axis, None] - 1 - near for axis in (0, 1))  # [N, band + 2]
-    lines = np.stack(  # in the order in which rot90 makes them the top: [4, N, band + 2, side]
+    lines = np.stack(  # in the order in which rot90 makes them the top: [side, 4, N, band + 2]
         [
-            strip[: band + 2].transpose(1, 0, 2),
-            strip[:, every, right].transpose(1, 2, 0),
-            strip[bottom, every],
-            strip[:, :, : band + 2].transpose(1, 2, 0),
-        ]
+            strip[: band + 2].transpose(2, 1, 0),
+            strip[:, every, right],
+            strip[bottom, every].transpose(2, 0, 1),
+            strip[:, :, : band + 2],
+        ],
+        axis=1,
     )
-    level = lines.sum(3, dtype=np.uint32) / np.float32(side)
-    one_level = lines.max(3) - lines.min(3) <= settings.border_step
+    level = lines.sum(0, dtype=np.uint32) / np.float32(side)
+    one_level = lines.max(0) - lines.min(0) <= settings.border_step
     steps = np.abs(level[:, :, :-2] - level[:, :, 2:]) > 0.7 * settings.border_step  # the next line may be half border
     border = one_level[:, :, :-2] & steps  # [4, N, band]
     maybe = (border.any(2).sum(0) >= _SIDES) & (extents.min(1) >= _LEAST_SIDE)
@@ -99,11 +100,11 @@ def cover_borders(strip: Strip, extents: Rows, settings: NormalisationSettings) 
     for page in np.flatnonzero(maybe).tolist():
         height, width = extents[page].tolist()
         shown = strip[:height, page, :width]
-        paper = np.sort(shown, axis=None)[shown.size // 2]  # most of a page is paper
+        paper = np.partition(shown, shown.size // 2, axis=None)[shown.size // 2]  # most of a page is paper
         unlike = np.abs(level[:, page, :-2] - paper) > settings.border_step
-        behind = [np.flatnonzero(lines)[-1] + 2 if lines.any() else 0 for lines in border[:, page] & unlike]
+        behind = np.where(border[:, page] & unlike, near[2:], 0).max(1)  # two rows on from the last of a border
         if np.count_nonzero(behind) >= _SIDES:
-            for turn, row in enumerate(behind):
+            for turn, row in enumerate(behind.tolist()):
                 top = np.rot90(shown, turn)  # a view, so what is covered stays so
                 top[:row] = top[row]
             repeat_edges(strip, page, height, width)

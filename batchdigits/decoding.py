@@ -100,9 +100,8 @@ def read(file_path: str, size_bytes: int, settings: DecodingSettings) -> bytes |
     Returns:
         The bytes; or a fault: too large, or why it cannot be read.
     """
-    too_large = Fault(FaultKind.TOO_LARGE, f"the file is larger than the limit of {settings.max_bytes:,} bytes")
     if size_bytes > settings.max_bytes:
-        return too_large
+        return _too_large(settings)
     try:
         descriptor = os.open(file_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -123,9 +122,11 @@ def read(file_path: str, size_bytes: int, settings: DecodingSettings) -> bytes |
         return Fault(FaultKind.UNREADABLE, f"cannot be read: {_reason(file_path, error)}")
     finally:
         os.close(descriptor)
-    if len(data) > settings.max_bytes:
-        return too_large
-    return data
+    return _too_large(settings) if len(data) > settings.max_bytes else data
+
+
+def _too_large(settings: DecodingSettings) -> Fault:
+    return Fault(FaultKind.TOO_LARGE, f"the file is larger than the limit of {settings.max_bytes:,} bytes")
 
 
 def _reason(file_path: str, error: OSError) -> str:

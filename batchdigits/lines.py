@@ -38,9 +38,9 @@ def _may_have_lines(ink: Strip, extents: Rows) -> NDArray[np.bool_]:
     maybe = extents.min(1) >= _LEAST_SIDE
     for samples in (2, 8):
         rows = np.flatnonzero(maybe)
-        columns = (extents[rows, 1, None] - 1) * np.arange(samples) // (samples - 1)  # [R, samples]
-        seen = ink[:, rows[:, None], columns]  # [side, R, samples]
-        near = np.maximum(seen[:-1], seen[1:]).min(2)  # [side - 1, R]; a line may be tilted by a pixel
+        columns = (extents[rows, 1] - 1) * np.arange(samples)[:, None] // (samples - 1)  # [samples, R]
+        seen = ink[:, rows, columns]  # [side, samples, R]
+        near = np.maximum(seen[:-1], seen[1:]).min(1)  # [side - 1, R]; a line may be tilted by a pixel
         maybe[rows] = (near >= _FAINTEST).any(0)
     return np.asarray(maybe, np.bool_)
 

@@ -19,7 +19,20 @@ from batchdigits.borders import cover_borders, turn_bars
 from batchdigits.lines import remove_lines
 from batchdigits.polarity import Signs, find_polarity, slopes_of_light, weigh_polarity, without_slopes
 from batchdigits.settings import NormalisationSettings
-from batchdigits.strips import Boxes, Components, Rows, Strip, components, edges, morph, most, odd, repeat_edges, total
+from batchdigits.strips import (
+    Boxes,
+    Components,
+    Rows,
+    Strip,
+    components,
+    edges,
+    morph,
+    most,
+    odd,
+    repeat_edges,
+    spread,
+    total,
+)
 
 GreyImage = NDArray[np.uint8]  # [H, W]
 InkImages = NDArray[np.uint8]  # [N, 28, 28], bright ink on 0
@@ -48,12 +61,18 @@ class Normalised(NamedTuple):
     ink: InkMeasures
 
 
-def normalise(pages: Sequence[GreyImage], settings: NormalisationSettings = DEFAULTS) -> Normalised:
+def normalise(
+    pages: Sequence[GreyImage],
+    settings: NormalisationSettings = DEFAULTS,
+    *,
+    smaller: Sequence[GreyImage] | None = None,
+) -> Normalised:
     """Bring pages of any size, polarity and lighting to the pixel contract.
 
     Args:
         pages: Grey pages, uint8[H, W], H and W at least 1.
         settings: The numbers of the steps.
+        smaller: The same pages, where the caller has them `halved` to a side that is no less than the largest canvas.
 
     Returns:
         uint8[N, 28, 28], bright ink on 0, the digit's longer side 20 px, its centre of mass in the middle; and
@@ -62,11 +81,13 @@ def normalise(pages: Sequence[GreyImage], settings: NormalisationSettings = DEFA
     Source: 20×20 box and centre of mass: LeCun, Bottou, Bengio, Haffner, «Gradient-based learning applied to
     document recognition», Proceedings of the IEEE 86(11), 1998, section III.A.
     """
-    return _normalise(pages, np.zeros(len(pages), np.int8), settings)
+    return _normalise(pages, smaller or pages, np.zeros(len(pages), np.int8), settings)
 
 
-def _normalise(pages: Sequence[GreyImage], polarity: Signs, settings: NormalisationSettings) -> Normalised:
-    """Normalise pages of which some have a polarity that is known already."""
+def _normalise(
+    pages: Sequence[GreyImage], smaller: Sequence[GreyImage], polarity: Signs, settings: NormalisationSettings
+) -> Normalised:
+    """Normalise pages, looked at first as they are in `smaller`; some have a polarity that is known already."""
     pixels = np.zeros((len(pages), SIDE, SIDE), np.uint8)
     ink = np.zeros((len(pages), len(INK_MEASURES)), np.float32)
     longer = np.array([max(page.shape) for page in pages], np.intp)
@@ -76,7 +97,7 @@ def _normalise(pages: Sequence[GreyImage], polarity: Signs, settings: Normalisat
     seen_polarity: list[int] = []
     for number in np.unique(canvas):
         rows = np.flatnonzero(canvas == number)
-        strip, extents = _strip([pages[row] for row in rows.tolist()], CANVAS_SIDES[number])
+        strip, extents = _strip([smaller[row] for row in rows.tolist()], CANVAS_SIDES[number])
         found = _find_ink(strip, extents, longer[rows] > settings.cut_side, polarity[rows], settings)
         pixels[rows] = _frame(found, settings)
         ink[rows] = found.measures
@@ -85,7 +106,7 @@ def _normalise(pages: Sequence[GreyImage], polarity: Signs, settings: Normalisat
             seen_polarity.append(found.polarity[at])
             crops.append(_crop(pages[rows[at]], found.boxes[at] * longer[rows[at]] / CANVAS_SIDES[number]))
     if far:
-        near = _normalise(crops, np.array(seen_polarity, np.int8), settings)
+        near = _normalise(crops, crops, np.array(seen_polarity, np.int8), settings)
         seen = near.ink[:, 0] > 0  # what looked like ink from afar may be none from near
         pixels[np.array(far)[seen]] = near.pixels[seen]
     return Normalised(pixels, ink)
@@ -100,12 +121,14 @@ def _strip(pages: Sequence[GreyImage], side: int) -> tuple[Strip, Rows]:
     Returns:
         uint8[side, N, side], and intp[N, 2], the height and width that each page takes.
     """
-    fitted = [_fit(page, side) for page in pages]
-    extents = np.array([page.shape for page in fitted], np.intp)
+    fitted = [page if max(page.shape) <= side else _fit(page, side) for page in pages]
+    shapes = [page.shape for page in fitted]
+    extents = np.array(shapes, np.intp)
     strip = np.empty((side, len(pages), side), np.uint8)
-    for height, width in {page.shape for page in fitted}:
+    for height, width in set(shapes):
         same = np.flatnonzero((extents == (height, width)).all(1))
-        strip[:height, same, :width] = np.stack([fitted[row] for row in same], axis=1)
+        stack = np.concatenate([fitted[row] for row in same.tolist()]).reshape(-1, height, width)
+        strip[:height, same, :width] = stack.transpose(1, 0, 2)
         repeat_edges(strip, same, height, width)
     return strip, extents
 
@@ -172,9 +195,6 @@ def _find_ink(
         polarity: int8[N], 1 dark ink, -1 light ink, 0 where it is to be found.
         settings: The numbers of the steps.
     """
-    side = len(strip)
-    at = np.arange(side)
-    inside = (at < extents[:, :1]).T[:, :, None] & (at < extents[:, 1:])  # [side, N, side]
     if not polarity.all():  # what is read again was cut out from between the borders
         strip = cover_borders(turn_bars(strip, extents, settings), extents, settings)
     level, even = _border(strip, extents, settings)
@@ -188,19 +208,27 @@ def _find_ink(
     if len(uneven):
         some = strip[:, uneven], extents[uneven], photo[uneven], known[uneven]  # copies
         ink[:, uneven], polarity[uneven] = _find_ink_on_uneven_paper(*some)
-    ink *= inside
+    _clear_beyond(ink, extents)
     remove_lines(ink, extents, settings)
     return _choose(ink, extents, photo, polarity, settings)
+
+
+def _clear_beyond(ink: Strip, extents: Rows) -> None:
+    """Take the ink beyond the pages, where canvases repeat their edges, out of uint8[side, N, side], in place."""
+    side = len(ink)
+    if extents.min() < side:
+        at = np.arange(side)
+        ink *= (at < extents[:, :1]).T[:, :, None] & (at < extents[:, 1:])  # [side, N, side]
 
 
 def _border(
     strip: Strip, extents: Rows, settings: NormalisationSettings
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Find the median level of each page's border, uint8[N], and tell whether that is even paper, bool[N]."""
-    border = np.sort(edges(strip.transpose(1, 0, 2), extents), axis=1).astype(np.int16)
+    border = np.sort(edges(strip.transpose(1, 0, 2), extents), axis=1)  # uint8[N, 4 × side]
     median = border[:, border.shape[1] // 2]
-    near = np.abs(border - median[:, None]) <= settings.flat_tolerance
-    return median.astype(np.uint8), near.mean(1) > settings.flat_share
+    near = np.abs(border.astype(np.int16) - median[:, None]) <= settings.flat_tolerance
+    return median, near.mean(1) > settings.flat_share
 
 
 def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:
@@ -216,10 +244,13 @@ def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:
 
 def _find_ink_on_even_paper(strip: Strip, level: NDArray[np.uint8], polarity: Signs) -> Strip:
     """Take as ink what is darker than the paper, once ink that is light on dark is turned, as a share of it."""
+    side = len(strip)
     turn = np.where(polarity > 0, np.uint8(0), np.uint8(255))
     paper = level ^ turn
-    depth = paper[:, None] - np.minimum(strip ^ turn[:, None], paper[:, None])
-    return np.asarray((depth * (np.float32(255) / np.maximum(paper, 1))[:, None]).astype(np.uint8))
+    scale = spread(np.float32(255) / np.maximum(paper, 1), side)
+    turn, paper = spread(turn, side), spread(paper, side)
+    depth = paper - np.minimum(strip ^ turn, paper)
+    return np.asarray((depth * scale).astype(np.uint8))
 
 
 def _find_ink_on_uneven_paper(
@@ -268,12 +299,12 @@ def _choose(
     """Keep the components that make the digit, with their soft edges."""
     side, count, _ = ink.shape
     peak = most(ink).astype(np.float32)
-    faint = np.minimum(ink, (settings.ink_level * peak)[:, None].astype(np.uint8))
+    faint = np.minimum(ink, spread((settings.ink_level * peak).astype(np.uint8), side))
     noise = settings.noise_factor * total(faint) / extents.prod(1)
     level = np.maximum(settings.ink_level * peak, np.minimum(noise, 0.5 * peak))
     level = np.where(peak >= 255 * settings.least_contrast, np.maximum(level, 1), 255)
 
-    inked = ink >= level[:, None].astype(np.uint8)
+    inked = ink >= spread(level.astype(np.uint8), side)
     found = components(inked)
     part, other, edge = _is_part(found, extents, photo, settings)
     mask = inked.astype(np.uint8)
@@ -352,8 +383,8 @@ def _frame(found: _Found, settings: NormalisationSettings) -> InkImages:
     across = _resampling(low[:, 0], start[:, 0], step, side)
     down = _resampling(low[:, 1], start[:, 1], step, side)
     framed = down @ ink @ across.transpose(0, 2, 1)
-    peak = np.maximum(framed.max(1).max(1), 1e-6)[:, None, None]
-    return np.asarray(np.rint(framed * (255 / peak)), np.uint8)
+    framed *= (255 / np.maximum(framed.reshape(len(framed), -1).max(1), 1e-6))[:, None, None]
+    return np.asarray(np.rint(framed, out=framed), np.uint8)
 
 
 def _resampling(low: Floats, start: Floats, step: Floats, side: int) -> Floats:
@@ -363,9 +394,12 @@ def _resampling(low: Floats, start: Floats, step: Floats, side: int) -> Floats:
     areas, enlarging interpolates linearly, and a step of 1 copies. A weight is the length that both have in common;
     the weights of a pixel sum to its width, not to one.
     """
-    reach = np.maximum(step, 1)[:, None, None] / 2 + np.float32(0.5)
+    reach = np.maximum(step, 1)[:, None] / 2 + np.float32(0.5)
     middle = low[:, None] + (np.arange(SIDE, dtype=np.float32) + 0.5 - start[:, None]) * step[:, None]  # [N, 28]
-    weights = np.asarray(middle[:, :, None] - (np.arange(side, dtype=np.float32) + 0.5), np.float32)
-    np.abs(weights, out=weights)
-    np.subtract(reach, weights, out=weights)
-    return weights.clip(0, 1, out=weights)
+    weights = np.empty((len(low), SIDE, side), np.float32)
+    np.subtract(middle[:, :, None], np.arange(side) + 0.5, out=weights, casting="same_kind")
+    rows = weights.reshape(len(low), -1)  # the same, in longer rows
+    np.abs(rows, out=rows)
+    np.subtract(reach, rows, out=rows)
+    np.clip(rows, 0, 1, out=rows)
+    return weights

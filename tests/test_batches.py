@@ -2,6 +2,7 @@
 
 import hashlib
 import multiprocessing
+import resource
 import shutil
 import signal
 import subprocess
@@ -145,6 +146,23 @@ def test_rows_out_are_pages_in_whatever_the_sizes(
         patch.setattr(module, "_CHUNK_FILES", chunk)
         found = list(batches_of((one.file for one in files), size=size, workers=workers))
     assert_whole(files, found, size)
+
+
+def test_a_worker_process_keeps_the_memory_that_a_step_freed_for_the_next_one() -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("glibc alone is told")
+    with multiprocessing.get_context("spawn").Pool(1, module.prepare_process) as pool:
+        assert pool.apply(page_faults_of_steps) < 100
+
+
+def page_faults_of_steps() -> int:
+    """Fill a few arrays, as a step of the normalisation does, again and again: page faults of a later step."""
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        some = [np.ones(2**20, np.uint8) for _ in range(8)]
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        del some
+    return faults
 
 
 def test_no_two_pages_of_these_tests_look_alike_to_the_model(known: list[Known]) -> None:

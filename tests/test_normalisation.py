@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from batchdigits.normalisation import INK_MEASURES, SIDE, normalise
+from batchdigits.normalisation import INK_MEASURES, SIDE, halved, normalise
 from batchdigits.settings import NormalisationSettings
 from tests.digits import INK, PAPER, Grey, digits, enlarged, on_page, one_of_each, shaded
 
@@ -99,6 +99,15 @@ def test_a_batch_is_its_pages_one_by_one_bit_for_bit(batch: list[Grey]) -> None:
     for row, single in enumerate(singles):
         np.testing.assert_array_equal(whole.pixels[row], single.pixels[0])
         np.testing.assert_array_equal(whole.ink[row], single.ink[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(pages, max_size=12))
+@example([stroke(300, 500, 40), stroke(191, 400, 100), noise(1, 900, 3)])
+def test_pages_that_come_with_halves_of_them_are_the_same_bit_for_bit(batch: list[Grey]) -> None:
+    alone, helped = normalise(batch), normalise(batch, smaller=[halved(page, 96) for page in batch])
+    np.testing.assert_array_equal(alone.pixels, helped.pixels)
+    np.testing.assert_array_equal(alone.ink, helped.ink)
 
 
 def test_a_digit_does_not_depend_on_its_neighbours_nor_on_its_place_among_them() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from batchdigits.strips import components, halved, morph
+from batchdigits.strips import components, halved, morph, spread
 
 
 def strip(*, side: int = 16, count: int = 9, seed: int = 1) -> NDArray[np.uint8]:
@@ -39,6 +39,23 @@ def test_a_component_belongs_to_one_canvas_and_has_its_box_and_area() -> None:
     assert found.box[1:].tolist() == [[5, 2, 8, 4], [0, 2, 2, 4], [3, 5, 5, 7]]
     assert found.area[1:].tolist() == [6, 4, 2]
     assert ((found.labels > 0) == inked).all()
+
+
+@pytest.mark.parametrize("count", [9, 700])  # of few canvases labels are short; of many they would not fit
+def test_a_canvas_of_dots_in_a_long_strip_has_the_components_that_it_has_alone(count: int) -> None:
+    inked = np.zeros((28, count, 28), np.bool_)
+    inked[::2, :, ::2] = True
+    found = components(inked)
+    assert found.labels.max() == 14 * 14 * count
+    assert (np.bincount(found.owner[1:]) == 14 * 14).all()
+    assert (found.owner[found.labels[::2, :, ::2]] == np.arange(count)[:, None]).all()
+    assert (found.area[1:] == 1).all()
+
+
+def test_what_is_spread_has_the_value_of_each_canvas_in_all_its_columns() -> None:
+    values = np.array([3, 1, 2], np.uint8)
+    assert spread(values, 4).tolist() == [[3] * 4, [1] * 4, [2] * 4]
+    assert spread(values, 4).dtype == np.uint8
 
 
 def test_a_component_is_at_the_edge_of_its_page_and_not_of_its_canvas() -> None:

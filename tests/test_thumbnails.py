@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchdigits.normalisation import halved
 from batchdigits.thumbnails import MOST_BYTES, SIDE, png, reduced
 from tests.digits import digits
 
@@ -22,6 +23,14 @@ def test_a_picture_of_any_page_is_small_in_both_senses_and_has_its_shape(height:
     shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert shown.ndim == 2
     assert shown.shape[0] / small.shape[0] == pytest.approx(shown.shape[1] / small.shape[1], abs=1 / min(shown.shape))
+
+
+@pytest.mark.parametrize("size", [(28, 28), (96, 191), (192, 97), (600, 450)])
+def test_a_page_that_was_halved_before_has_the_same_bytes(size: tuple[int, int]) -> None:
+    page = cv2.resize(digits(60)[4], size, interpolation=cv2.INTER_CUBIC)
+    small = halved(page, SIDE)
+    assert max(small.shape) < 2 * SIDE
+    assert png(page) == png(small) == png(reduced(page))
 
 
 def test_a_picture_of_a_small_page_is_the_page_in_16_levels() -> None:
