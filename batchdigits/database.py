@@ -102,7 +102,20 @@ CREATE TABLE thumbnails (           -- of pages that people may want to look at
 );
 """
 
-_MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY, _THUMBNAILS)
+_KNOWN = """
+DROP INDEX observed;
+CREATE TABLE known (                -- where to find what was observed of some bytes; a run sorts in all at once
+    key TEXT NOT NULL,              -- the beginning of their sha256
+    observation INTEGER NOT NULL,   -- may be stale, or of bytes that only begin so
+    PRIMARY KEY (key, observation)
+) WITHOUT ROWID;
+CREATE TABLE sorted_in (            -- one row
+    upto INTEGER NOT NULL           -- the last observation that is among what is known
+);
+INSERT INTO sorted_in VALUES (0);
+"""
+
+_MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY, _THUMBNAILS, _KNOWN)
 """What leads from each version to the next, from 0, which is empty."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)
@@ -132,9 +145,17 @@ CREATE INDEX turns ON pending (turn, position);
 CREATE TEMP TABLE deferred (        -- what of it was left to the next run
     path BLOB PRIMARY KEY
 ) WITHOUT ROWID;
-CREATE TEMP TABLE waiting (         -- what was read, and the observation that it waits for
+CREATE TEMP TABLE waiting (         -- files of which some pages were read, and the observation that they wait for
     path BLOB PRIMARY KEY,
-    observation INTEGER NOT NULL
+    size_bytes INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    observation INTEGER NOT NULL,
+    sha256 TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TEMP TABLE lately (          -- what this run observed, as in `known`
+    key TEXT NOT NULL,
+    observation INTEGER NOT NULL,
+    PRIMARY KEY (key, observation)
 ) WITHOUT ROWID;
 """
 
@@ -157,7 +178,6 @@ class Database:
             self._connection = sqlite3.connect(self._path or "", isolation_level=None)
             self.execute = self._connection.execute
             self.executemany = self._connection.executemany
-            self._connection.create_function("check_sum", -1, check_sum, deterministic=True)
             try:
                 self._prepare()
             except BaseException:
@@ -208,6 +228,7 @@ class Database:
                 raise self.damaged()
             message = f"{self._name} is a database, but no ledger; name another with --ledger."
             raise StorageError(message)
+        self.execute("PRAGMA temp.journal_mode = MEMORY")  # what is random in them would be written twice
         with self.transaction():
             if version < SCHEMA_VERSION:
                 _migrate(self.execute, version)

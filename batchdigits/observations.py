@@ -1,13 +1,15 @@
 """A ledger's database in; what was observed, in the order of rows, out, every row checked against its sum."""
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits import answers
-from batchdigits.database import Database, check_sum
+from batchdigits.database import Database
 from batchdigits.errors import Fault, FaultKind
 
 CHUNK = 8192
@@ -17,7 +19,7 @@ FLOAT32 = np.dtype("<f4")
 
 _ROWS = """
 SELECT
-    name, pages.page, observations.sha256, width, height, logits, ink, fault, detail, bundle, coalesce(answer, ''),
+    bundle, observations.sha256, pages.page, width, height, logits, ink, fault, detail, name, coalesce(answer, ''),
     {png}, pages.sum, files.sum, found.path
 FROM found
 JOIN files ON files.path = found.path
@@ -89,20 +91,20 @@ def read(database: Database, chunk: int = CHUNK, *, thumbnails: bool = False) ->
         cursor = database.execute(_ROWS_WITH_THUMBNAILS if thumbnails else _ROWS_ALONE)
         while rows := cursor.fetchmany(chunk):
             missing -= len(rows)
-            for _, number, sha256, *seen, bundle, _, _, page_sum, file_sum, path in rows:
-                files -= number == 1
-                whole_sum = check_sum(bundle, sha256, number, *seen)
-                if page_sum != whole_sum or file_sum != check_sum(path, sha256):
-                    raise database.damaged()
-            names, pages, sha256s, widths, heights, logits, ink, kinds, details, models, corrected, pictures = map(
-                list, zip(*(row[:12] for row in rows), strict=True)
-            )
+            columns = [list(column) for column in zip(*rows, strict=True)]
+            models, sha256, pages, widths, heights, logits, ink, kinds, details, names, corrected, pictures = columns[
+                :12
+            ]
+            page_sums, file_sums, paths = columns[12:]
+            files -= pages.count(1)
+            if page_sums != [page_sum(row[:9]) for row in rows] or file_sums != list(map(file_sum, paths, sha256)):
+                raise database.damaged()
             faults = [
                 None if kind is None else Fault(FaultKind(kind), text)
                 for kind, text in zip(kinds, details, strict=True)
             ]
             matrices = _matrix(logits), _matrix(ink)
-            yield Observations(names, pages, sha256s, widths, heights, faults, models, corrected, pictures, *matrices)
+            yield Observations(names, pages, sha256, widths, heights, faults, models, corrected, pictures, *matrices)
         if files or missing:
             raise database.damaged()
 
@@ -112,3 +114,19 @@ def _matrix(blobs: list[bytes | None]) -> NDArray[np.float32]:
     present = [blob for blob in blobs if blob is not None]
     width = len(present[0]) // FLOAT32.itemsize if present else 10
     return np.frombuffer(b"".join(present), FLOAT32).reshape(len(present), width)
+
+
+def page_sum(values: tuple[Any, ...]) -> int:
+    """Compute the check sum of a page, as `database.check_sum` does, in half its time.
+
+    Args:
+        values: The bundle's id, the sha256, and the page's number, width, height, logits, ink, fault and detail.
+    """
+    if type(values[5]) is bytes and type(values[6]) is bytes:
+        return zlib.crc32(b"%a\0%a\0%a\0%a\0%a\0%b\0%b\0%a\0%a" % values)
+    return zlib.crc32(b"%a\0%a\0%a\0%a\0%a\0%a\0%a\0%a\0%a" % values)
+
+
+def file_sum(path: bytes, sha256: str) -> int:
+    """Compute the check sum of a file, as `database.check_sum` does, in a third of its time."""
+    return zlib.crc32(b"%b\0%a" % (path, sha256))

@@ -67,7 +67,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "thumbnails": {"normalisation"},  # what it calls a grey page
     "predictor": {"bundle", "normalisation"},
     "observations": {"database", "answers"},
-    "ledger": {"database", "plan", "observations", "images", "batches"},  # of batches, the records of a batch
+    "ledger": {"database", "plan", "observations", "recording", "images", "batches"},
+    "recording": {"database", "plan", "observations", "images", "batches"},  # of batches, the records of a batch
     "plan": {"database", "images"},
     "answers": {"database"},
     "answered": {"database"},

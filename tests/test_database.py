@@ -12,7 +12,7 @@ from batchdigits import database as module
 from batchdigits.database import SCHEMA_VERSION, Database
 from batchdigits.errors import StorageError
 from tests.disks import disk_of, names
-from tests.test_ledger import a_run, image, ledger_at, seen_in
+from tests.test_ledger import a_run, batch_of, image, ledger_at, record, seen, seen_in
 
 
 @pytest.fixture
@@ -65,6 +65,9 @@ def test_an_older_ledger_is_led_to_this_version_and_keeps_what_it_knows(path: Pa
     made_by_version(version, path)
     files = [image("a.png"), image("b.png")]
     assert a_run(path, files) == (0, 0)
+    with ledger_at(path) as ledger:  # bytes are found under other names
+        ledger.plan([image("c.png")])
+        assert record(ledger, batch_of([seen(image("c.png"), sha256=seen(files[0]).sha256)])) == 0
     a_run(path.with_name("new"), files)
     assert schema(path) == schema(path.with_name("new"))
     with closing(sqlite3.connect(path)) as database:
