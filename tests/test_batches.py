@@ -26,6 +26,7 @@ from batchdigits.errors import BatchDigitsError, Fault, FaultKind, Interrupted, 
 from batchdigits.images import ImageFile, discover
 from batchdigits.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.stopwatch import Stopwatch
 from tests.digits import Grey, digits, on_page, write_png, write_tiff
 from tests.standins import decoding_threads
 
@@ -421,6 +422,7 @@ UNGUARDED = """
 from batchdigits.batches import Workers, batches
 from batchdigits.images import discover
 from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.stopwatch import Stopwatch
 
 with Workers(1, processes=True) as workers:
     files = list(discover(["a.png"], outputs=[]))
@@ -474,3 +476,30 @@ def test_a_run_that_is_asked_to_end_gets_what_is_finished_as_a_short_batch(
         found.extend(batches_of(asked_to_end(), size=1000))
     assert [page.file for page in found[0].pages] == files[:16]
     assert len(found) == 1
+
+
+def test_the_seconds_of_the_workers_are_counted(tmp_path: Path) -> None:
+    watch = Stopwatch()
+    write_png(tmp_path / "7.png", digits()[0])
+    with Workers(1, processes=False) as workers:
+        list(
+            batches(
+                [image_file(tmp_path / "7.png")],
+                workers,
+                size=4,
+                decoding=DecodingSettings(),
+                normalisation=NormalisationSettings(),
+                watch=watch,
+            )
+        )
+    assert list(watch.seconds) == ["decode", "normalise"]
+    assert all(seconds > 0 for seconds in watch.seconds.values())
+
+
+@pytest.mark.parametrize(("cores", "count"), [(1, 1), (2, 2), (64, 16)])
+def test_there_is_a_worker_for_each_core_that_may_be_used_up_to_a_limit(
+    cores: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda process: set(range(cores)))
+    assert Workers(None, processes=False).count == count
+    assert Workers(3, processes=False).count == 3

@@ -76,7 +76,9 @@ def test_every_dependency_that_is_installed_has_a_pinned_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = [*project["dependencies"], *(name for extra in project["optional-dependencies"].values() for name in extra)]
     pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    assert {re.split(r"[<>=!~\[]", name)[0].lower() for name in named} <= pinned | {"batchdigits"}  # an extra of its own
+    assert {re.split(r"[<>=!~\[]", name)[0].lower() for name in named} <= pinned | {
+        "batchdigits"
+    }  # an extra of its own
 
 
 def test_the_constraints_are_names_and_versions_only() -> None:

@@ -19,9 +19,10 @@ from batchdigits.errors import DecoderDied, FaultKind
 from batchdigits.images import ImageFile, discover
 from batchdigits.isolation import one_by_one
 from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.stopwatch import Stopwatch
 from tests.digits import digits, write_png, write_tiff
 
-SETTINGS = {"decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
+SETTINGS = {"watch": Stopwatch(), "decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
 
 
 def misbehave(files: list[batches.Asked], *settings: object) -> batches.Observed:
