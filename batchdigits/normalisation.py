@@ -195,11 +195,12 @@ def _find_ink(
         polarity: int8[N], 1 dark ink, -1 light ink, 0 where it is to be found.
         settings: The numbers of the steps.
     """
+    side = len(strip)
     if not polarity.all():  # what is read again was cut out from between the borders
         strip = cover_borders(turn_bars(strip, extents, settings), extents, settings)
     level, even = _border(strip, extents, settings)
     lit = np.flatnonzero(even & photo)  # only a drawing, or a scan of saturated white, has no light that falls off
-    even[lit] = (strip[:, lit] == level[lit, None]).mean((0, 2)) > 0.5
+    even[lit] = total(strip[:, lit] == spread(level[lit], side)) > 0.5 * side**2
     uneven = np.flatnonzero(~even)
     uneven = uneven[~_has_two_levels(strip[:, uneven])]
     known, polarity = polarity, np.where(polarity == 0, find_polarity(strip, level), polarity)
@@ -283,7 +284,7 @@ def _find_ink_on_uneven_paper(
 
 def _darker_than_paper(strip: Strip) -> Strip:
     """Take as ink what is darker than the paper around it, as a share of that: uint8[side, N, side]."""
-    paper = morph(strip, odd(_PAPER_SCALE * len(strip)), cv2.MORPH_CLOSE)
+    paper = np.ascontiguousarray(morph(strip, odd(_PAPER_SCALE * len(strip)), cv2.MORPH_CLOSE))
     return np.asarray(cv2.divide(paper - strip, paper, scale=255), np.uint8)  # 0 where the paper is black
 
 

@@ -17,8 +17,8 @@ Boxes = NDArray[np.float32]  # [C, 4]: left, top, right, bottom in canvas pixels
 class Components(NamedTuple):
     """The connected components of a whole strip; component 0 is what belongs to none."""
 
-    labels: NDArray[Any]
-    """uint16 or int32[side, N, side], the component of each pixel."""
+    labels: NDArray[np.int32]
+    """[side, N, side], the component of each pixel."""
     owner: Rows
     """[C], the canvas."""
     box: Boxes
@@ -91,10 +91,9 @@ def components(inked: NDArray[np.bool_]) -> Components:
     side, count, _ = inked.shape
     wide = np.zeros((side, count, side + 1), np.uint8)  # an empty column parts the canvases
     wide[:, :, :side] = inked
-    squares = ((side + 1) // 2) * ((count * (side + 1) + 1) // 2)  # of 2 × 2, each with at most one component's pixels
-    of_labels = cv2.CV_16U if squares < 2**16 else cv2.CV_32S  # half the memory is half the time
-    found = cv2.connectedComponentsWithStats(wide.reshape(side, -1), connectivity=8, ltype=of_labels)
-    labels, stats = found[1].reshape(wide.shape)[:, :, :side], np.asarray(found[2])
+    # OpenCV's default numbers them alike, but takes up to three times as long to measure them.
+    found = cv2.connectedComponentsWithStatsWithAlgorithm(wide.reshape(side, -1), 8, cv2.CV_32S, cv2.CCL_GRANA)
+    labels, stats = np.asarray(found[1], np.int32).reshape(wide.shape)[:, :, :side], np.asarray(found[2])
     left, top = stats[:, cv2.CC_STAT_LEFT] % (side + 1), stats[:, cv2.CC_STAT_TOP]
     right, bottom = left + stats[:, cv2.CC_STAT_WIDTH], top + stats[:, cv2.CC_STAT_HEIGHT]
     owner = (stats[:, cv2.CC_STAT_LEFT] // (side + 1)).astype(np.intp)
@@ -102,7 +101,7 @@ def components(inked: NDArray[np.bool_]) -> Components:
     return Components(labels, owner, box, stats[:, cv2.CC_STAT_AREA].astype(np.float32))
 
 
-def total(strip: Strip) -> NDArray[np.uint64]:
+def total(strip: Strip | NDArray[np.bool_]) -> NDArray[np.uint64]:
     """Sum each canvas, one axis at a time, which numpy does ten times as fast as both at once: uint64[N]."""
     return np.asarray(strip.sum(0, dtype=np.uint32).sum(1), np.uint64)
 
