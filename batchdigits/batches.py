@@ -4,14 +4,9 @@ The only pool of decoding workers and the only queue. Workers take files in chun
 a chunk as one stack. What waits to be predicted is bounded, so a fast disk does not fill the memory.
 """
 
-import ctypes
-import hashlib
 import logging
 import multiprocessing
 import os
-import signal
-import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -25,11 +20,10 @@ from typing import NamedTuple, Self
 import cv2
 import numpy as np
 
-from batchdigits import thumbnails
-from batchdigits.decoding import Page, decode, read
 from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, Interrupted, Terminated, shown
 from batchdigits.images import ImageFile
-from batchdigits.normalisation import GreyImage, InkImages, InkMeasures, halved, normalise
+from batchdigits.normalisation import GreyImage, InkImages, InkMeasures, normalise
+from batchdigits.observing import Observed, Seen, asked, observe, prepare_process
 from batchdigits.settings import MOST_WORKERS, DecodingSettings, NormalisationSettings
 from batchdigits.stopwatch import Stopwatch
 
@@ -40,7 +34,6 @@ FILES_FOR_PROCESSES = 10_000
 start of processes competes with TensorFlow's: on two cores some 15,000 files make up for it, on more cores fewer."""
 
 _CHUNK_FILES = 256  # one future per small file is slower than no workers
-_MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 64 * 2**20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: the most that glibc comes to
 _CHUNK_BYTES = 2 * 2**20  # a chunk of scans stays small enough to be held decoded, a few times over
 
 
@@ -164,32 +157,6 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def prepare_process() -> None:
-    """Prepare a process that decodes: the parent alone takes signals, and its end, whatever it was, is its own too."""
-    cv2.setNumThreads(1)
-    _keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        assert parent is not None, "only a child process is prepared"
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep what a chunk of pages took for the next one, where it is the C library.
-
-    By default it gives the arrays of each step back to the system, which then clears new pages for the next step: that
-    took a sixth of the time of small files.
-    """
-    with suppress(AttributeError, OSError):  # another C library
-        for option, size_bytes in _MALLOC_OPTIONS.items():
-            ctypes.CDLL(None).mallopt(option, size_bytes)
-
-
 def batches(
     files: Iterable[ImageFile],
     workers: Workers,
@@ -293,82 +260,12 @@ def _prepared(
         raise DecoderDied(message) from error
 
 
-class _Seen(NamedTuple):
-    """A `SeenPage` as it travels between processes, its file by the place in the chunk."""
-
-    at: int
-    number: int
-    width: int | None
-    height: int | None
-    sha256: str
-    of: int
-
-
-class Observed(NamedTuple):
-    """What a worker found in a chunk."""
-
-    pages: list[_Seen]
-    pixels: InkImages
-    ink: InkMeasures
-    faults: list[tuple[_Seen, Fault]]
-    unchanged: list[int]
-    pictures: list[GreyImage]
-    decode_seconds: float
-    normalise_seconds: float
-
-
-Asked = tuple[str, int, str, str]
-"""Of a file, what a worker has to know: its path, size, ending and known sha256."""
-
-
-def asked(file: ImageFile) -> Asked:
-    """Ask for a file to be observed."""
-    return file.path, file.size_bytes, file.ending, file.known_sha256
-
-
-def observe(files: list[Asked], decoding: DecodingSettings, normalisation: NormalisationSettings) -> Observed:
-    """Read, decode and normalise a few files as one stack: what a worker does.
-
-    Args:
-        files: What `asked` makes of each.
-        decoding: Limits of decoding.
-        normalisation: What the model was trained behind.
-    """
-    pages: list[_Seen] = []
-    greys = []
-    faults: list[tuple[_Seen, Fault]] = []
-    unchanged: list[int] = []
-    started = time.perf_counter()
-    for at, (path, size_bytes, ending, known_sha256) in enumerate(files):
-        data = read(path, size_bytes, decoding)
-        if isinstance(data, Fault):
-            faults.append((_Seen(at, 1, data.width, data.height, "", of=1), data))
-            continue
-        sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 == known_sha256:
-            unchanged.append(at)
-            continue
-        decoded = decode(data, decoding, ending)
-        for number, page in enumerate(decoded, 1):
-            seen = _Seen(at, number, page.width, page.height, sha256, of=len(decoded))
-            if isinstance(page, Page):
-                pages.append(seen)
-                greys.append(page.grey)
-            else:
-                faults.append((seen, page))
-    decoded_at = time.perf_counter()
-    pictures = [halved(grey, thumbnails.SIDE) for grey in greys]
-    pixels, ink = normalise(greys, normalisation, smaller=pictures)
-    seconds = decoded_at - started, time.perf_counter() - decoded_at
-    return Observed(pages, pixels, ink, faults, unchanged, pictures, *seconds)
-
-
 def assembled(files: list[ImageFile], found: Observed, watch: Stopwatch) -> Batch:
     """Give what a worker found its files back, and note its seconds."""
     watch.add("decode", found.decode_seconds)
     watch.add("normalise", found.normalise_seconds)
 
-    def page(seen: _Seen) -> SeenPage:
+    def page(seen: Seen) -> SeenPage:
         return SeenPage(files[seen.at], *seen[1:])
 
     faults = [(page(seen), fault) for seen, fault in found.faults]

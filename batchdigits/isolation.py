@@ -11,11 +11,12 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from multiprocessing.connection import Connection
 
-from batchdigits.batches import Asked, Batch, Observed, SeenPage, asked, assembled, observe, prepare_process
+from batchdigits.batches import Batch, SeenPage, assembled
 from batchdigits.decoding import read
 from batchdigits.errors import DecoderDied, Fault, FaultKind
 from batchdigits.images import ImageFile
 from batchdigits.normalisation import normalise
+from batchdigits.observing import Asked, Observed, asked, observe, prepare_process
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.stopwatch import Stopwatch
 

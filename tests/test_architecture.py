@@ -63,7 +63,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "drift",
         "answered",
     },
-    "batches": {"images", "decoding", "normalisation", "stopwatch", "thumbnails"},
+    "batches": {"images", "normalisation", "observing", "stopwatch"},
+    "observing": {"images", "decoding", "normalisation", "thumbnails"},
     "thumbnails": {"normalisation"},  # what it calls a grey page
     "predictor": {"bundle", "normalisation"},
     "observations": {"database", "answers"},
@@ -77,7 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "publication": {"ledger", "database", "corrections"},
     "dryrun": {"plan", "reports"},
     "settling": {"images", "batches"},
-    "isolation": {"images", "batches", "decoding", "normalisation", "stopwatch"},
+    "isolation": {"observing", "images", "batches", "decoding", "normalisation", "stopwatch"},
     "overlap": {"batches", "normalisation", "stopping", "stopwatch"},
     "selection": set(),
     "locking": set(),

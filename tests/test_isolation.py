@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batchdigits import batches, isolation
+from batchdigits import isolation, observing
 from batchdigits.batches import Batch, Workers
 from batchdigits.batches import batches as batches_of
 from batchdigits.errors import DecoderDied, FaultKind
@@ -25,7 +25,7 @@ from tests.digits import digits, write_png, write_tiff
 SETTINGS = {"watch": Stopwatch(), "decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
 
 
-def misbehave(files: list[batches.Asked], *settings: object) -> batches.Observed:
+def misbehave(files: list[observing.Asked], *settings: object) -> observing.Observed:
     """What a child runs in the place of `observe`: some names end it."""
     name = Path(files[0][0]).name
     if name.startswith("crash"):
@@ -38,7 +38,7 @@ def misbehave(files: list[batches.Asked], *settings: object) -> batches.Observed
         time.sleep(1000)
     if name.startswith("raise"):
         raise MemoryError
-    return batches.observe(files, *settings)  # type: ignore[arg-type]
+    return observing.observe(files, *settings)  # type: ignore[arg-type]
 
 
 def answer(*arguments: object) -> None:

@@ -1,0 +1,118 @@
+"""Files in; what is on their pages, as a few stacks of arrays, out: what a decoding worker does."""
+
+import ctypes
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from typing import NamedTuple
+
+import cv2
+
+from batchdigits import thumbnails
+from batchdigits.decoding import Page, decode, read
+from batchdigits.errors import Fault
+from batchdigits.images import ImageFile
+from batchdigits.normalisation import GreyImage, InkImages, InkMeasures, halved, normalise
+from batchdigits.settings import DecodingSettings, NormalisationSettings
+
+_MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 64 * 2**20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: what glibc comes to at most
+
+
+def prepare_process() -> None:
+    """Prepare a process that decodes: the parent alone takes signals, and its end, whatever it was, is its own too."""
+    cv2.setNumThreads(1)
+    _keep_freed_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        assert parent is not None, "only a child process is prepared"
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what a chunk of pages took for the next one, where it is the C library.
+
+    By default it gives the arrays of each step back to the system, which then clears new pages for the next step: that
+    took a sixth of the time of small files.
+    """
+    with suppress(AttributeError, OSError):  # another C library
+        for option, size_bytes in _MALLOC_OPTIONS.items():
+            ctypes.CDLL(None).mallopt(option, size_bytes)
+
+
+class Seen(NamedTuple):
+    """A `SeenPage` as it travels between processes, its file by the place in the chunk."""
+
+    at: int
+    number: int
+    width: int | None
+    height: int | None
+    sha256: str
+    of: int
+
+
+class Observed(NamedTuple):
+    """What a worker found in a chunk."""
+
+    pages: list[Seen]
+    pixels: InkImages
+    ink: InkMeasures
+    faults: list[tuple[Seen, Fault]]
+    unchanged: list[int]
+    pictures: list[GreyImage]
+    decode_seconds: float
+    normalise_seconds: float
+
+
+Asked = tuple[str, int, str, str]
+"""Of a file, what a worker has to know: its path, size, ending and known sha256."""
+
+
+def asked(file: ImageFile) -> Asked:
+    """Ask for a file to be observed."""
+    return file.path, file.size_bytes, file.ending, file.known_sha256
+
+
+def observe(files: list[Asked], decoding: DecodingSettings, normalisation: NormalisationSettings) -> Observed:
+    """Read, decode and normalise a few files as one stack: what a worker does.
+
+    Args:
+        files: What `asked` makes of each.
+        decoding: Limits of decoding.
+        normalisation: What the model was trained behind.
+    """
+    pages: list[Seen] = []
+    greys = []
+    faults: list[tuple[Seen, Fault]] = []
+    unchanged: list[int] = []
+    started = time.perf_counter()
+    for at, (path, size_bytes, ending, known_sha256) in enumerate(files):
+        data = read(path, size_bytes, decoding)
+        if isinstance(data, Fault):
+            faults.append((Seen(at, 1, data.width, data.height, "", of=1), data))
+            continue
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 == known_sha256:
+            unchanged.append(at)
+            continue
+        decoded = decode(data, decoding, ending)
+        for number, page in enumerate(decoded, 1):
+            seen = Seen(at, number, page.width, page.height, sha256, of=len(decoded))
+            if isinstance(page, Page):
+                pages.append(seen)
+                greys.append(page.grey)
+            else:
+                faults.append((seen, page))
+    decoded_at = time.perf_counter()
+    pictures = [halved(grey, thumbnails.SIDE) for grey in greys]
+    pixels, ink = normalise(greys, normalisation, smaller=pictures)
+    seconds = decoded_at - started, time.perf_counter() - decoded_at
+    return Observed(pages, pixels, ink, faults, unchanged, pictures, *seconds)
