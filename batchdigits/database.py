@@ -141,7 +141,6 @@ CREATE TEMP TABLE pending (         -- what has to be read, in the order of turn
     why TEXT NOT NULL,              -- a Why
     turn INTEGER NOT NULL           -- a Turn
 );
-CREATE INDEX turns ON pending (turn, position);
 CREATE TEMP TABLE deferred (        -- what of it was left to the next run
     path BLOB PRIMARY KEY
 ) WITHOUT ROWID;

@@ -164,7 +164,8 @@ def sampled(sha256: Sequence[str], share: float) -> NDArray[np.bool_]:
     Returns:
         bool[N].
     """
-    return np.array([bool(text) and int(text[:_LOT], 16) < share * 16**_LOT for text in sha256], np.bool_)
+    below = share * 16**_LOT
+    return np.array([text != "" and int(text[:_LOT], 16) < below for text in sha256], np.bool_)
 
 
 HELD = 0.25

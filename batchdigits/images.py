@@ -88,7 +88,8 @@ def discover(
             prefix = "" if len(sources) == 1 else _prefix(source)
             yield from _folder(_absolute(source), prefix, _Top.of(source), rules)
         else:
-            yield _image(_absolute(source), printable(source), status, rules, given=True)
+            path = _absolute(source)
+            yield _image(path, printable(source), _ending(path), status, rules, given=True)
 
 
 def standing(sources: Sequence[str]) -> list[tuple[int, int] | None]:
@@ -277,9 +278,10 @@ def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: _Rule
     """Judge an entry that is not a folder to walk; nothing is opened but a file that is also an output."""
     if _HIDDEN.fullmatch(entry.name):
         return PassedOver(path, "hidden or system file")
+    ending = _ending(path)
     if entry.is_symlink():
-        return _link(path, name, top, rules)
-    if reason := _no_candidate(path, top, rules):
+        return _link(path, name, ending, top, rules)
+    if reason := _no_candidate(path, ending, top, rules):
         return PassedOver(path, reason)
     status: os.stat_result | None
     try:
@@ -290,30 +292,30 @@ def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: _Rule
         status = None  # gets a row, which will say why it cannot be read
     if status is not None and not stat.S_ISREG(status.st_mode):
         return PassedOver(path, "not a regular file")
-    return _image(path, name, status, rules, given=False)
+    return _image(path, name, ending, status, rules, given=False)
 
 
-def _no_candidate(path: str, top: _Top, rules: _Rules) -> str:
+def _no_candidate(path: str, ending: str, top: _Top, rules: _Rules) -> str:
     """Say why a file is passed over by its name alone; empty where it is not."""
     if path in rules.outputs:
         return ""  # it is judged by what it holds
-    if _ending(path) not in _FOUND_ENDINGS:
+    if ending not in _FOUND_ENDINGS:
         return "not an image"
     return "" if rules.selection.takes(top.relative(path)) else "left out by --include or --exclude"
 
 
-def _link(path: str, name: str, top: _Top, rules: _Rules) -> ImageFile | PassedOver:
+def _link(path: str, name: str, ending: str, top: _Top, rules: _Rules) -> ImageFile | PassedOver:
     """Judge a symbolic link; one that leads nowhere gets a row, if its own name is an image's."""
     status = _status_of(path)
     if status is not None and stat.S_ISDIR(status.st_mode):
         return PassedOver(path, "symbolic link to a folder")
-    if reason := _no_candidate(path, top, rules):
+    if reason := _no_candidate(path, ending, top, rules):
         return PassedOver(path, reason)
     if status is not None and not _is_inside(os.path.realpath(path), top.real):
         return PassedOver(path, "symbolic link out of the source")
     if status is not None and not stat.S_ISREG(status.st_mode):
         return PassedOver(path, "not a regular file")
-    return _image(path, name, status, rules, given=False)
+    return _image(path, name, ending, status, rules, given=False)
 
 
 def _is_inside(real_path: str, real_folder: str) -> bool:
@@ -321,15 +323,14 @@ def _is_inside(real_path: str, real_folder: str) -> bool:
 
 
 def _image(
-    path: str, name: str, status: os.stat_result | None, rules: _Rules, *, given: bool
+    path: str, name: str, ending: str, status: os.stat_result | None, rules: _Rules, *, given: bool
 ) -> ImageFile | PassedOver:
     """Make the record of an image, unless it is an output of this run.
 
     Raises:
         UsageError: it is an output, and an image already stands there.
     """
-    ending = _ending(path)
-    if path in rules.outputs or (status is not None and _identity(status) in rules.identities):
+    if path in rules.outputs or (rules.identities and status is not None and _identity(status) in rules.identities):
         if (given or ending in _FOUND_ENDINGS) and _holds_image(path):
             msg = f"An output would overwrite the input image {shown(path)}; choose another name for -o."
             raise UsageError(msg)

@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from itertools import islice
+from operator import itemgetter
 
 from batchdigits.database import Database
 from batchdigits.errors import FaultKind
 from batchdigits.images import ImageFile, PassedOver
 
-_IN_HAND = 512  # files that are marked as in hand at a time: those of the batches ahead, or little more
+_IN_HAND = 2048  # files that are marked as in hand at a time, in one transaction: it waits for the disk
+_LARGE_IN_HAND = 512  # where these are large, and so take their time when they are read by themselves
+_SMALL_BYTES = 16 * 2**20  # that small ones have together, at most
 _CHUNK = 8192  # records that are held at a time
 
 
@@ -67,6 +70,13 @@ ORDER BY turn, found.name
 """  # SQLite compares text as UTF-8 bytes, which is by code point
 
 
+_FOLLOWING = "FROM pending WHERE turn = ? AND position > ? ORDER BY position LIMIT ?"
+_BLOCK = f"""
+SELECT path, name, size_bytes, mtime_ns, ending, inode, sha256, position
+FROM (SELECT * {_FOLLOWING}) JOIN found USING (path) ORDER BY position
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a run has to do; the files themselves stand in the database."""
@@ -85,16 +95,15 @@ class Plan:
 
         What is recorded meanwhile changes nothing.
         """
-        columns = "path, name, size_bytes, mtime_ns, ending, inode, sha256, position"
-        block = "FROM pending WHERE turn = ? AND position > ? ORDER BY position LIMIT ?"
-        select = f"SELECT {columns} FROM (SELECT * {block}) JOIN found USING (path) ORDER BY position"
-        last = 0
-        while rows := self.database.execute(select, (turn, last, _IN_HAND)).fetchall():
+        (first,) = self.database.execute("SELECT min(position) FROM pending WHERE turn = ?", (turn,)).fetchone()
+        last = (first or 0) - 1  # the positions of a turn follow one another
+        while rows := self.database.execute(_BLOCK, (turn, last, _IN_HAND)).fetchall():
+            if sum(size_bytes for _, _, size_bytes, *_ in rows) > _SMALL_BYTES:
+                rows = rows[:_LARGE_IN_HAND]
             with self.database.transaction() as execute:
-                execute(f"INSERT OR IGNORE INTO in_hand SELECT path {block}", (turn, last, _IN_HAND))
-            for path, *rest, _ in rows:
+                execute(f"INSERT OR IGNORE INTO in_hand SELECT path {_FOLLOWING}", (turn, last, len(rows)))
+            for path, *rest, last in rows:  # noqa: B007  the last one is where the next block begins
                 yield ImageFile(path.decode(errors="surrogateescape"), *rest)
-            last = rows[-1][-1]
 
     def todo(self) -> Iterator[tuple[str, Turn | None, str]]:
         """Give all that is pending, and after it all that was passed over, in the order of paths.
@@ -181,6 +190,7 @@ def _take_in(database: Database, found: Iterable[ImageFile | PassedOver]) -> Non
     found = iter(found)
     while chunk := list(islice(found, _CHUNK)):
         images = [(encoded(file.path), *file[1:-1]) for file in chunk if isinstance(file, ImageFile)]
+        images.sort(key=itemgetter(0))  # in the order of the table, which is quicker
         database.executemany(image, images)
         others = [(encoded(item.path), item.reason) for item in chunk if isinstance(item, PassedOver)]
         database.executemany(other, others)

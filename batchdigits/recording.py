@@ -182,8 +182,9 @@ def _take_in(database: Database, files: Sequence[_File], ids: Mapping[str, int])
     whole = [row for row, (_, _, pages) in zip(rows, files, strict=True) if pages <= 1] + finished
     lost = _lost(database, whole)
     _put(database, _TAKE_IN, [(path, *row, file_sum(path, sha256)) for path, *row, sha256 in whole])
-    paths = [row[:1] for row in whole]
-    database.executemany("DELETE FROM in_hand WHERE path = ?", paths)
+    paths = iter([path for path, *_ in whole])
+    while some := list(islice(paths, _SOME)):
+        database.execute(f"DELETE FROM in_hand WHERE path IN ({_places(some)})", some)
     database.executemany("DELETE FROM waiting WHERE path = ?", [row[:1] for row in finished])
     return lost
 

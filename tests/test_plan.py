@@ -51,7 +51,7 @@ def test_young_files_come_last_and_each_file_has_one_turn() -> None:
 
 
 def test_more_files_than_are_marked_at_a_time_all_have_their_turn(path: Path) -> None:
-    files = [image(f"{number:05}.png") for number in range(1300)]
+    files = [image(f"{number:05}.png") for number in range(5000)]
     with ledger_at(path) as ledger:
         assert pending(ledger.plan(files)) == files
 
@@ -61,9 +61,19 @@ def test_more_files_than_are_marked_at_a_time_all_have_their_turn(path: Path) ->
 def test_what_was_in_hand_when_a_run_died_is_read_by_itself_by_the_next(
     path: Path, error: type[BaseException], done: int
 ) -> None:
-    names = [f"{number:03}.png" for number in range(600)]
+    names = [f"{number:04}.png" for number in range(2100)]
     die(path, *names, done=done, error=error)
-    assert alone(path, *names) == names[done:512]  # neither what was done nor what nobody had taken
+    assert alone(path, *names) == names[done:2048]  # neither what was done nor what nobody had taken
+
+
+def test_fewer_files_are_in_hand_where_they_are_large(path: Path) -> None:
+    files = [image(f"{number:04}.png", size_bytes=40_000) for number in range(600)]
+    with ledger_at(path) as ledger:
+        taken = ledger.plan(files).in_turn(Turn.SETTLED)
+        first = next(taken)
+        assert ledger._database.execute("SELECT count(*) FROM in_hand").fetchone() == (512,)
+        assert [first, *taken] == files
+        assert ledger._database.execute("SELECT count(*) FROM in_hand").fetchone() == (600,)
 
 
 @pytest.mark.parametrize("error", [NoImages, StorageError])

@@ -95,6 +95,14 @@ def test_what_takes_the_number_of_something_forgotten_is_found_too(path: Path) -
     assert predicted_again(path, seen(new).sha256, seen(half).sha256) == 1
 
 
+def test_a_run_that_observes_nothing_writes_nothing(path: Path) -> None:
+    files = [image("a.png"), image("b.png")]
+    a_run(path, files)
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    assert a_run(path, files) == (0, 0)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
 def test_bytes_whose_sums_only_begin_alike_are_not_taken_for_the_same(path: Path) -> None:
     sums = ["ab" * 16 + end * 16 for end in ("01", "02", "03")]
     files = [image(f"{number}.png") for number in range(3)]
