@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.benchmarks.rounds import Contestant, Line, Lines, timed
 
-FLOOR = "only read and decoded: "
+FLOOR = "read and decode only, "
 """How the names of its ways begin."""
 CORES = len(os.sched_getaffinity(0))
 """Threads, or processes, that go through the files."""
@@ -64,5 +64,5 @@ def read_and_decode(files: Sequence[str], *, buffered: bool) -> None:
 
 def quickest(lines: Lines) -> tuple[str, Line]:
     """Find the way that was the quickest, and its line."""
-    ways = {name.removeprefix(FLOOR): line for name, line in lines.items() if name.startswith(FLOOR)}
+    ways = {name: line for name, line in lines.items() if name.startswith(FLOOR)}
     return min(ways.items(), key=lambda way: way[1].median)

@@ -3,7 +3,8 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from tqdm import tqdm
 
@@ -72,6 +73,16 @@ class Line:
 
 Lines = dict[str, Line]
 """Lines by the name of the contestant; those of one part were measured in turn."""
+
+
+def plain(lines: Lines) -> dict[str, Any]:
+    """Turn lines into what JSON can hold."""
+    return {name: asdict(line) for name, line in lines.items()}
+
+
+def lines_of(data: dict[str, Any]) -> Lines:
+    """Turn them back."""
+    return {name: Line(line["images"], [Pass(**one) for one in line["passes"]]) for name, line in data.items()}
 
 
 def in_turn(contestants: Mapping[str, Contestant], rounds: int, *, title: str, warm_up: bool = True) -> Lines:

@@ -25,7 +25,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -39,7 +38,7 @@ from tests.benchmarks import parts, tables
 from tests.benchmarks.parts import SIZES, Bench
 from tests.benchmarks.program import RUNTIMES
 from tests.benchmarks.reliability import program_id
-from tests.benchmarks.rounds import Line, Lines, Pass
+from tests.benchmarks.rounds import Lines, lines_of, plain
 from tests.benchmarks.scans import KINDS
 from tests.commands import CHECKOUT
 
@@ -115,16 +114,6 @@ def measured_before(key: dict[str, Any], state: Path) -> Lines | None:
     """Find a part that has ended before; None where it has not."""
     ended = map(json.loads, state.read_text().splitlines()) if state.exists() else ()
     return next((lines_of(part["lines"]) for part in ended if key.items() <= part.items()), None)
-
-
-def plain(lines: Lines) -> dict[str, Any]:
-    """Turn lines into what JSON can hold."""
-    return {name: asdict(line) for name, line in lines.items()}
-
-
-def lines_of(data: dict[str, Any]) -> Lines:
-    """Turn them back."""
-    return {name: Line(line["images"], [Pass(**one) for one in line["passes"]]) for name, line in data.items()}
 
 
 def origin(runtimes: tuple[str, ...]) -> str:

@@ -108,7 +108,7 @@ def of_kind(kind: Kind, lines: Lines) -> Iterator[Row]:
     """Set the program and its peers against the floor."""
     of = f"{kind.files:,} × {kind.name}"
     way, quickest = floor.quickest(lines)
-    yield Row(of, f"floor: {floor.FLOOR}{way}", spelled(quickest.rates, "/s"), "1")
+    yield Row(of, f"the floor: {way}", spelled(quickest.rates, "/s"), "1")
     for name, line in lines.items():
         if name.startswith(floor.FLOOR):
             continue
