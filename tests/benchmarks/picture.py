@@ -61,9 +61,11 @@ def draw(measured: Mapping[str, Lines], path: Path) -> None:
         grown(below, sizes, lambda line, _: line.tree_mb)
         above.set_title("Growth: distinct images, loading left out")
         above.set_ylabel("µs an image")
-        above.legend(loc="upper right", frameon=False)
+        above.legend(loc="lower left", frameon=False)
         for runtime, limit in PEAK_MB.items():
             below.axhline(limit, color=BARS[runtime][1], linestyle=":", linewidth=1)
+        for axes in (above, below):
+            axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
         below.set_ylabel("peak memory, MB (dotted: limit)")
         below.set_xlabel("images")
 
@@ -79,33 +81,31 @@ def speeds(axes: "Axes", measured: Mapping[str, Lines]) -> None:
         axes.bar(0, 0, color=colour, label=label)  # for the legend, whatever the first group has
         for at, kind in enumerate(kinds):
             bar(axes, at + offset, name, kind, measured[kind.folder])
-    axes.plot([], [], color="black", label="target")
-    axes.set_xticks(range(len(kinds)), [f"{kind.files:,} × {kind.name}" for kind in kinds])
+    axes.plot([], [], color="black", linewidth=2, label="target")
+    axes.set_xticks(range(len(kinds)), [f"{kind.files:,} files\n{kind.name}" for kind in kinds])
     axes.tick_params(axis="x", length=0)
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     low, high = axes.get_ylim()
-    axes.set_ylim(low, high * 12)  # room for the legend
-    axes.set_ylabel("pages per second (logarithmic scale)")
-    axes.set_title("Speed, loading and importing left out; in brackets: × the floor")
+    axes.set_ylim(low, high * 15)  # room for the legend
+    axes.set_ylabel("speed, × the floor (logarithmic scale)")
+    axes.set_title("Pages per second in those of the floor, loading and importing left out")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper right", frameon=False, ncols=2)
+    axes.legend(loc="upper left", frameon=False, ncols=2)
 
 
 def bar(axes: "Axes", x: float, name: str, kind: Kind, lines: Lines) -> None:
-    """Draw one bar with its numbers, and its target; where a peer cannot read such files there is none."""
-    fastest = floor.quickest(lines)[1].rate
-    line = floor.quickest(lines)[1] if name == FLOOR else lines.get(name)
+    """Draw one bar with its number, and its target; where a peer cannot read such files there is none."""
+    fastest = floor.quickest(lines)[1]
+    line = fastest if name == FLOOR else lines.get(name)
     if line is None:
         return
-    axes.bar(x, line.rate, WIDTH * 0.92, color=BARS[name][1])
-    rate = f"{line.rate:,.0f}" if line.rate >= 10 else f"{line.rate:.1f}"
-    share = "" if name == FLOOR else f"\n({line.rate / fastest:.2g})"
-    axes.annotate(
-        rate + share, (x, line.rate), (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=8
-    )
+    share = line.rate / fastest.rate
+    axes.bar(x, share, WIDTH * 0.92, color=BARS[name][1])
+    text = f"{line.rate:,.0f}/s" if name == FLOOR else f"{share:.2g}" if share >= 0.001 else f"{share:.4f}"
+    above = (0, 3)  # points
+    axes.annotate(text, (x, share), above, textcoords="offset points", ha="center", va="bottom", fontsize=8)
     if target := OF_FLOOR.get((kind.folder, name)):
-        ends = x - WIDTH / 2, x + WIDTH / 2
-        axes.plot(ends, [target * fastest] * 2, color="black", linewidth=2)
+        axes.plot([x - WIDTH / 2, x + WIDTH / 2], [target, target], color="black", linewidth=2)
 
 
 def grown(axes: "Axes", sizes: Mapping[int, Lines], figures: Callable[[Line, int], Sequence[float]]) -> None:
@@ -126,7 +126,6 @@ def grown(axes: "Axes", sizes: Mapping[int, Lines], figures: Callable[[Line, int
     axes.set_xticks(list(sizes))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 

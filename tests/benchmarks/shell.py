@@ -71,7 +71,10 @@ class Sampler:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._sample)
         self.tree_mb = 0.0
-        """Peak of the sum over all processes, in 10^6 bytes; what several share counts once (PSS)."""
+        """Peak of all processes together, in 10^6 bytes. Memory of their own counts once where several share it (PSS).
+
+        Of mapped files only those of the process that maps the most count, the others map the same: their PSS would be
+        smaller wherever somebody else on the machine uses TensorFlow, too."""
         self.main_mb = 0.0
         """Peak of the process itself, in 10^6 bytes, with all that it shares."""
 
@@ -91,16 +94,18 @@ class Sampler:
         pause = 0.0
         while not self._ended.wait(pause):
             started = time.thread_time()
-            together = sum(kilobytes(one, "smaps_rollup", "Pss:") for one in in_session(self._process))
-            self.tree_mb = max(self.tree_mb, 1024e-6 * together)
+            processes = in_session(self._process)
+            own = sum(kilobytes(one, "smaps_rollup", "Pss_Anon:", "Pss_Shmem:") for one in processes)
+            files = max((kilobytes(one, "status", "RssFile:") for one in processes), default=0)
+            self.tree_mb = max(self.tree_mb, 1024e-6 * (own + files))
             self.main_mb = max(self.main_mb, 1024e-6 * kilobytes(self._process, "status", "VmHWM:"))
             pause = max(SHORTEST, (time.thread_time() - started) / SHARE)
 
 
-def kilobytes(process: int, file: str, name: str) -> int:
-    """Read a number of KiB from a file of `/proc`; 0 where the process has ended meanwhile."""
+def kilobytes(process: int, file: str, *names: str) -> int:
+    """Add up numbers of KiB from a file of `/proc`; 0 where the process has ended meanwhile."""
     try:
         lines = Path(f"/proc/{process}/{file}").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)
+    return sum(int(line.split()[1]) for line in lines if line.startswith(names))

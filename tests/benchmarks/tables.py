@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from tests.benchmarks import costs, floor, parts, peers
@@ -95,7 +96,9 @@ def spelled(values: Sequence[float], unit: str) -> str:
 
 
 def at_most(ratio: float, limit: float | None, of: str) -> tuple[str, str, bool | None]:
-    """Spell a comparison and its target, and judge it."""
+    """Spell a comparison and its target, and judge it; a ratio of 1 is what the others are compared with."""
+    if ratio == 1:
+        return "1", "", None
     if limit is None:
         return f"{ratio:.2f} × {of}", "", None
     return f"{ratio:.2f} × {of}", f"≤ {limit:g}", ratio <= limit
@@ -137,7 +140,7 @@ def of_core(lines: Lines) -> Iterator[Row]:
         if name.startswith(parts.FORWARD):
             who = name.removeprefix(f"{parts.FORWARD}, ")
             of = f"forward pass, one thread, {BATCH} a batch"
-            yield Row(of, who, spelled(line.rates, "/s"), f"{line.rate / usual.rate:.2f} × convnet")
+            yield Row(of, who, spelled(line.rates, "/s"), *at_most(line.rate / usual.rate, None, "convnet"))
 
 
 def of_shell(lines: Lines) -> Iterator[Row]:
@@ -157,28 +160,31 @@ def of_memory(lines: Lines) -> Iterator[Row]:
     """Judge the peaks over each kind of files."""
     for name, line in lines.items():
         limit = PEAK_MB[name.rpartition(", ")[2]]
-        yield Row("peak memory, all processes", name, *peak(line), f"< {limit:,} MB", median(line.tree_mb) < limit)
+        yield Row("peak memory, all processes", name, peak(line), "", f"< {limit:,} MB", median(line.tree_mb) < limit)
 
 
 def of_growth(sizes: Mapping[int, Lines]) -> Iterator[Row]:
-    """Judge how the cost of an image, and the peak, grow with the number of images."""
+    """Judge how the time of an image, and the peak, grow with the number of images."""
     base = sizes.get(parts.BASE)
     for name in next(iter(sizes.values()), {}):
+        first = name.startswith(parts.FIRST_RUN)
         for size, lines in sizes.items():
-            of, line = f"distinct images: {name}", lines[name]
-            micros = spelled([1e6 * one / size for one in line.seconds], "µs an image")
+            line = lines[name]
+            time = [1e6 * one / size for one in line.seconds] if first else line.seconds
+            measured = f"{spelled(time, 'µs an image' if first else 's')}; {peak(line)}"
+            row = partial(Row, f"distinct images: {name}", f"{size:,}", measured)
             if base is None or size <= parts.BASE:
-                yield Row(of, f"{size:,}", micros)
-                yield Row(of, f"{size:,}: peak", *peak(line))
+                yield row()
                 continue
-            judged = name.startswith(parts.FIRST_RUN)
-            time = line.median / size / (base[name].median / parts.BASE)
-            memory = median(line.tree_mb) / median(base[name].tree_mb)
-            unlike = f"that of {parts.BASE:,}"
-            yield Row(of, f"{size:,}", micros, *at_most(time, MORE_TIME if judged else None, unlike))
-            yield Row(of, f"{size:,}: peak", peak(line)[0], *at_most(memory, MORE_MEMORY, unlike))
+            longer = line.median / size / (base[name].median / parts.BASE)
+            larger = median(line.tree_mb) / median(base[name].tree_mb)
+            compared, target, reached = f"{larger:.2f} × memory", f"≤ {MORE_MEMORY:g}", larger <= MORE_MEMORY
+            if first:
+                compared, target = f"{longer:.2f} × time, {compared}", f"≤ {MORE_TIME:g}, {target}"
+                reached = reached and longer <= MORE_TIME
+            yield row(f"{compared} of {parts.BASE:,}", target, reached)
 
 
-def peak(line: Line) -> tuple[str, str]:
+def peak(line: Line) -> str:
     """Spell the peak of all processes, and that of the first one."""
-    return spelled(line.tree_mb, "MB"), f"main process {median(line.main_mb):,.0f} MB"
+    return f"{spelled(line.tree_mb, 'MB')}, main process {median(line.main_mb):,.0f}"
