@@ -97,8 +97,8 @@ class Sampler:
             processes = in_session(self._process)
             own = sum(kilobytes(one, "smaps_rollup", "Pss_Anon:", "Pss_Shmem:") for one in processes)
             files = max((kilobytes(one, "status", "RssFile:") for one in processes), default=0)
-            self.tree_mb = max(self.tree_mb, 1024e-6 * (own + files))
             self.main_mb = max(self.main_mb, 1024e-6 * kilobytes(self._process, "status", "VmHWM:"))
+            self.tree_mb = max(self.tree_mb, 1024e-6 * (own + files), self.main_mb)  # that one the system keeps
             pause = max(SHORTEST, (time.thread_time() - started) / SHARE)
 
 
