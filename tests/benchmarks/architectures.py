@@ -3,7 +3,7 @@
 Make the whole table in one go: `python tests/benchmarks/architectures.py --epochs 4`. All candidates learn the labels
 of the same images, behind the same simulator, normalisation and optimiser, from the same seed; only their layers
 differ. Accuracy counts as `accuracy.py` counts it, and keeps away from MNIST's test half. Once all are trained, their
-forward passes are measured in turn, round after round, and with them the convnet of `throughput.py`.
+forward passes are measured in turn, round after round, and with them the convnet of `forward.py`.
 
 What later work adds: another network is one more function that gives its layers, and one more line of `CANDIDATES`.
 """
@@ -11,7 +11,6 @@ What later work adds: another network is one more function that gives its layers
 import math
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -27,9 +26,10 @@ from unittest import mock
 import numpy as np
 import typer
 from accuracy import answers, handed_out, validation_part
+from forward import BATCH, CONVNET, convnet_forward, keras_convnet, whole_batches
 from no_digit import SEED
 from numpy.typing import NDArray
-from throughput import BATCH, CONVNET, Contestant, convnet_forward, keras_convnet, measure, timed, whole_batches
+from rounds import Contestant, Line, Lines, Pass, in_turn, timed
 
 from batchdigits import bundle
 from batchdigits.bundle import Bundle, Calibration
@@ -92,16 +92,13 @@ def main(
         predictors = {name: loaded.enter_context(Predictor(model, batch_size=BATCH)) for name, model in models.items()}
         sets = labelled_sets(next(iter(models.values())))
         hits = {name: right(sets, model, predictors[name]) for name, model in models.items()}
-        rates = measure(
-            [
-                *(Contestant(name, FORWARD, partial(forward, predictors[name])) for name in CANDIDATES),
-                Contestant(CONVNET, FORWARD, partial(convnet_forward, FORWARD)),
-            ],
-            repeats,
-        )
+        passes = {name: partial(forward, predictors[name]) for name in CANDIDATES}
+        passes[CONVNET] = lambda: Pass(convnet_forward(FORWARD))
+        contestants = {name: Contestant(FORWARD, run) for name, run in passes.items()}
+        lines = in_turn(contestants, repeats, title="forward passes")
     print(f"Trained alike on {len(data[0]):,} images, varied by the simulator; epochs: {epochs}; no teacher.")
     print(f"Forward pass: {THREADS} threads, {BATCH} images a batch, median (lowest–highest) of {repeats} rounds.\n")
-    print_table(parameters, rates, sets, hits)
+    print_table(parameters, lines, sets, hits)
 
 
 # ---- candidates: `PkSsT` is P filters of S×S at every T-th pixel; batch normalisation follows each one ---------------
@@ -262,8 +259,8 @@ def right(sets: Mapping[str, Digits], model: Bundle, predictor: Predictor) -> di
     return {column: answers(some.pages, model, predictor).digit == some.labels for column, some in sets.items()}
 
 
-def forward(predictor: Predictor) -> float:
-    """Predict normalised images in whole batches: seconds."""
+def forward(predictor: Predictor) -> Pass:
+    """Predict normalised images in whole batches."""
     return timed(lambda: [predictor(pixels) for pixels in whole_batches(FORWARD)])()
 
 
@@ -272,7 +269,7 @@ def forward(predictor: Predictor) -> float:
 
 def print_table(
     parameters: Mapping[str, int],
-    rates: Mapping[str, Sequence[float]],
+    lines: Lines,
     sets: Mapping[str, Digits],
     hits: Mapping[str, Mapping[str, NDArray[np.bool_]]],
 ) -> None:
@@ -280,20 +277,20 @@ def print_table(
 
     Args:
         parameters: How many numbers each candidate has.
-        rates: Images per second of each candidate and of `CONVNET`, one a round.
+        lines: What was measured of each candidate and of `CONVNET`.
         sets: What was read, by column.
         hits: Which pages of each column each candidate read rightly, bool[N].
     """
-    median = {name: statistics.median(of_rounds) for name, of_rounds in rates.items()}
+    usual = lines[CONVNET]
     print(
         f"{'':{WIDTH}}{'parameters':>11}{'images/s':>10}{'':19}{'× convnet':>11}"
         + "".join(f"{name:>12}" for name in sets)
     )
     print(" " * (WIDTH + 51) + "".join(f"{len(some.labels):12,}" for some in sets.values()))
-    for name in sorted(parameters, key=lambda name: -median[name]):
+    for name in sorted(parameters, key=lambda name: lines[name].median):
         shares = "".join(f"{of_set.mean():12.2%}" for of_set in hits[name].values())
-        print(f"{name:{WIDTH}}{parameters[name]:11,}{speed(rates[name])}{median[name] / median[CONVNET]:11.2f}{shares}")
-    print(f"{CONVNET:{WIDTH}}{keras_convnet().count_params():11,}{speed(rates[CONVNET])}{1:11.2f}   untrained")
+        print(f"{name:{WIDTH}}{parameters[name]:11,}{speed(lines[name])}{lines[name].rate / usual.rate:11.2f}{shares}")
+    print(f"{CONVNET:{WIDTH}}{keras_convnet().count_params():11,}{speed(usual)}{1:11.2f}   untrained")
 
     best = max(hits, key=lambda name: hits[name][VALIDATION].sum())
     low, high = wilson_interval(int(hits[best][VALIDATION].sum()), len(hits[best][VALIDATION]))
@@ -305,10 +302,10 @@ def print_table(
     )
 
 
-def speed(of_rounds: Sequence[float]) -> str:
-    """Spell the median of the rounds, and their range."""
-    spread = f"({min(of_rounds):,.0f}–{max(of_rounds):,.0f})"
-    return f"{statistics.median(of_rounds):10,.0f}{spread:>19}"
+def speed(line: Line) -> str:
+    """Spell the images per second of the rounds: their median, and their range."""
+    spread = f"({min(line.rates):,.0f}–{max(line.rates):,.0f})"
+    return f"{line.rate:10,.0f}{spread:>19}"
 
 
 if __name__ == "__main__":

@@ -93,12 +93,17 @@ def finished(process: "subprocess.Popen[str]") -> Result:
 def survivors(process: "subprocess.Popen[str]", seconds: float = 10) -> list[int]:
     """List the processes of a command that live on after it has ended, and will not go within some seconds."""
     for _ in range(round(seconds / 0.05)):
-        all_ = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-        left = [one for one in all_ if _session(one) == process.pid]
+        left = in_session(process.pid)
         if not left:
             break
         time.sleep(0.05)
     return left
+
+
+def in_session(session: int) -> list[int]:
+    """List the processes of a session, which is named by the id of the one that it began with."""
+    all_ = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208  names are what is needed
+    return [one for one in all_ if _session(one) == session]
 
 
 def _session(process: int) -> int:

@@ -1,0 +1,112 @@
+"""A folder and a runtime in, what this program took out, loading and importing left out: run in a process of its own.
+
+`python -m tests.benchmarks.program FOLDER FIRST REPORT RUNTIME IMAGES FIRST_IMAGES` is such a process for one pass,
+whose memory can be measured.
+"""
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import typer
+
+from batchdigits import pipeline
+from batchdigits.normalisation import InkImages
+from batchdigits.predictor import Logits
+from batchdigits.settings import PredictSettings, Runtime
+from tests.benchmarks.forward import whole_batches
+from tests.benchmarks.rounds import Pass, timed
+
+RUNTIMES = tuple(Runtime)
+"""What the program can predict with; the usual one first."""
+
+_loaded: dict[tuple[str, str], Any] = {}
+_until_stopped = ExitStack()
+
+
+# ---- how the pipeline comes by its model and its workers: nothing else here knows ----------------------------------
+
+
+@contextmanager
+def everything_loaded() -> Iterator[None]:
+    """Let the pipeline load its model and start its workers but once in this process: the first run warms up."""
+    with (
+        mock.patch.object(pipeline, "Predictor", once(pipeline.Predictor)),
+        mock.patch.object(pipeline, "Workers", once(pipeline.Workers)),
+    ):
+        yield
+
+
+def loaded_predictor() -> Callable[[InkImages], Logits]:
+    """Give the model that the runs before have loaded."""
+    (predictor,) = (resource for (name, _), resource in _loaded.items() if name == "Predictor")
+    return predictor
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def once(enter: Callable[..., AbstractContextManager[Any]]) -> Callable[..., AbstractContextManager[Any]]:
+    """Make a class whose context is entered once for each set of its options, and left by `stop`."""
+
+    def entered(*arguments: object, **options: object) -> AbstractContextManager[Any]:
+        key = enter.__name__, repr(sorted(options.items()))
+        if key not in _loaded:
+            _loaded[key] = _until_stopped.enter_context(enter(*arguments, **options))
+        return nullcontext(_loaded[key])
+
+    return entered
+
+
+def stop() -> None:
+    """End the worker processes, for which this process would wait when it ends."""
+    _until_stopped.close()
+    _loaded.clear()
+
+
+def predict(folder: Path, report: Path, runtime: str, images: int) -> Pass:
+    """Run the whole job, listing to report, as if nothing were known.
+
+    Args:
+        folder: The source.
+        report: A CSV file; what there was of it, and of its ledger, goes.
+        runtime: One of `RUNTIMES`.
+        images: How many rows are expected.
+    """
+    forget(report)
+    settings = PredictSettings(sources=(str(folder),), outputs=(str(report),), runtime=Runtime(runtime))
+    with everything_loaded():
+        started = time.perf_counter()
+        summary = pipeline.run(settings, stdout=io.BytesIO())
+        seconds = time.perf_counter() - started
+    if summary.tally.rows.total() != images or summary.faulty:
+        raise AssertionError(f"expected {images} rows without a fault: {summary.line()}")
+    return Pass(seconds)
+
+
+def forward(count: int) -> Pass:
+    """Predict normalised images in whole batches with the model that the runs before have loaded."""
+    predictor = loaded_predictor()
+    return timed(lambda: [predictor(pixels) for pixels in whole_batches(count)])()
+
+
+def forget(report: Path) -> None:
+    """Take a report and its ledger away."""
+    report.parent.mkdir(parents=True, exist_ok=True)
+    for file in (report, Path(f"{report}.ledger")):
+        file.unlink(missing_ok=True)
+
+
+def main(folder: Path, first: Path, report: Path, runtime: str, images: int, first_images: int) -> None:
+    """Warm up on a first folder, go through the other, and print the seconds of that."""
+    predict(first, report, runtime, first_images)
+    print(predict(folder, report, runtime, images).seconds)
+    stop()
+
+
+if __name__ == "__main__":
+    typer.run(main)
