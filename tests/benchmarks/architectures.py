@@ -230,7 +230,7 @@ def trained(
     made = bundle.save(
         settings.output,
         normalisation=NormalisationSettings(),
-        calibration=Calibration(1.0, runs._GATE),
+        calibration=Calibration(1.0, runs._GATE, bundle.load().calibration.risks),  # no digit depends on the threshold
         provenance={"recipe": recipe(settings)},
     )
     print(f"{name}: trained in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
