@@ -13,12 +13,12 @@ import stat
 import struct
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -29,25 +29,26 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from batchdigits import headers
 from batchdigits.errors import Fault, FaultKind, printable
+from batchdigits.samples import DEEP_MODES, GreyImage, grey_of
 from batchdigits.settings import DecodingSettings
 
 MAX_SIDE: Final = 1024
 """Pixels of a page's longer side, at most: a digit needs no more, and memory stays bounded."""
 REDUCED_SIDE: Final = 1000
 """Pixels that the longer side keeps, at least, where a JPEG is decoded at 1/2, 1/4 or 1/8 of its size."""
+HALVED_FROM: Final = 600
+"""Pixels of the longer side from which a JPEG that is not reduced otherwise is decoded at half its size, for the first
+look at it: a half has still more than a cut."""
 
-GreyImage = NDArray[np.uint8]  # [H, W]
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 _PNG_GREY_OR_RGB = (0, 2)  # colour types without palette and alpha
 _PNG_CHUNKS_FOR_PILLOW = frozenset({b"tRNS", b"eXIf", b"acTL"})  # transparency, orientation, animation
 _TIFF_PHOTOMETRIC = 262
-_TIFF_BITS = 258
 _TIFF_TILE_SIDES = (322, 323)
 _MOST_PAGES = 2**16  # of a file; Pillow compares each with all before it, so that these take most of a minute
 _MOST_PAGE_BYTES = 512 * 2**20  # of a file's grey pages, which are held together; 700 scans of A4
-_DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _FIRST_SIDEWAYS = 5  # EXIF orientations from here on swap width and height
 _TURNS: dict[int, Callable[[GreyImage], GreyImage]] = {
@@ -74,11 +75,14 @@ class Page(NamedTuple):
     """One page of a file, in grey, upright as its EXIF orientation says."""
 
     grey: GreyImage
-    """[H, W], 0 black to 255 white, alpha over white; reduced where the longer side was over `MAX_SIDE`."""
+    """[H, W], 0 black to 255 white, alpha over white; reduced where the longer side was over `MAX_SIDE`, or there is a
+    `finer` one."""
     width: int
     """Pixels as stored, after EXIF rotation; not of the reduced `grey`."""
     height: int
     """Pixels as stored, after EXIF rotation; not of the reduced `grey`."""
+    finer: Callable[[], GreyImage] | None = None
+    """Decodes the page again and not reduced, for where its digit is small; None where `grey` is as good as it gets."""
 
 
 class _PageError(Exception):
@@ -214,11 +218,19 @@ def _jpeg(data: bytes, settings: DecodingSettings) -> Page:
     _check_size(*((header.height, header.width) if turned else (header.width, header.height)), settings)
     if header.depth == 8 and header.channels in (1, 3):
         longer = max(header.width, header.height)
-        factor = next((factor for factor in (8, 4, 2) if longer >= factor * REDUCED_SIDE), 1)
+        halve = HALVED_FROM <= longer <= MAX_SIDE
+        factor = 2 if halve else next((factor for factor in (8, 4, 2) if longer >= factor * REDUCED_SIDE), 1)
         grey = _opencv(data, _REDUCED_FLAGS[factor])
         if grey is not None:
-            return _page(grey, header.width, header.height, header.orientation)
+            page = _page(grey, header.width, header.height, header.orientation)
+            return page._replace(finer=partial(_finer_jpeg, data, header, page)) if halve else page
     return _with_pillow(JpegImageFile, data, settings)
+
+
+def _finer_jpeg(data: bytes, header: headers.JpegHeader, page: Page) -> GreyImage:
+    """Decode a halved page again, at its full size; it stays as it is where that fails."""
+    grey = _opencv(data, cv2.IMREAD_GRAYSCALE)
+    return page.grey if grey is None else _page(grey, header.width, header.height, header.orientation).grey
 
 
 def _opencv(data: bytes, flags: int) -> GreyImage | None:
@@ -247,7 +259,7 @@ def _with_pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: byte
     image = plugin(io.BytesIO(data))
     _check_size(*image.size, settings)
     image.load()
-    return _page(_grey(image), *image.size, headers.orientation(image.info.get("exif", b"")))
+    return _page(grey_of(image), *image.size, headers.orientation(image.info.get("exif", b"")))
 
 
 def _bmp(data: bytes, settings: DecodingSettings) -> Page:
@@ -291,9 +303,9 @@ def _tiff_page(image: TiffImageFile, settings: DecodingSettings) -> Page:
     tile_width, tile_height = (image.tag_v2.get(side, 1) for side in _TIFF_TILE_SIDES)
     _check_tiles(tile_width, tile_height, settings)
     image.load()  # turns it upright as well
-    grey = _grey(image)
+    grey = grey_of(image)
     # White is zero: Pillow heeds it at 8 bits.
-    if image.mode in _DEEP_MODES and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:
+    if image.mode in DEEP_MODES and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:
         grey = 255 - grey
     return _page(grey, *image.size)
 
@@ -316,41 +328,6 @@ def _next_tiff_page(image: TiffImageFile, page: int, directories: Iterator[int])
         return None
     next(directories)
     return image
-
-
-def _grey(image: Image.Image) -> GreyImage:
-    """Turn a loaded image of any mode into grey [H, W]: alpha over white, deep samples scaled and not clipped."""
-    if image.mode in _DEEP_MODES:
-        return _grey_of_deep(image)
-    if not image.has_transparency_data:
-        return np.asarray(image.convert("L"))
-    image = image if image.mode == "RGBA" else image.convert("RGBA")  # which would copy it
-    darkness = 255 - np.asarray(image.convert("L"))
-    alpha = np.asarray(image.getchannel("A"))
-    return 255 - np.asarray(cv2.multiply(darkness, alpha, scale=1 / 255), np.uint8)
-
-
-def _grey_of_deep(image: Image.Image) -> GreyImage:
-    """Scale samples of 16 or 32 bits or floats to 8 bits.
-
-    Of 16-bit samples the whole range counts. Others do not tell their range: it is 0 to the first of 1 (floats
-    only), 255 and 65535 that none exceeds, or else their own.
-    """
-    if image.mode.startswith("I;16"):
-        bits = image.tag_v2[_TIFF_BITS][0] if isinstance(image, TiffImageFile) else 16
-        words = np.asarray(image).astype(np.uint16)  # [H, W]
-        grey = np.asarray(cv2.convertScaleAbs(words, alpha=255 / (2**bits - 1)), np.uint8)
-        grey[words == image.info.get("transparency", -1)] = 255
-        return grey
-    samples = np.asarray(image).astype(np.float64)  # [H, W]
-    samples[~np.isfinite(samples)] = 0
-    lowest, highest = min(0.0, float(samples.min())), max(0.0, float(samples.max()))
-    ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-    if lowest == 0:
-        highest = next((top for top in ranges if highest <= top), highest)
-    samples -= lowest  # in place: a copy of the largest page takes 800 MB
-    samples /= highest - lowest
-    return np.asarray(cv2.convertScaleAbs(samples, alpha=255), np.uint8)
 
 
 def _silence_pillow() -> None:

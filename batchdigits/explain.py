@@ -79,7 +79,7 @@ def explain(settings: ExplainSettings) -> Explanation:
     if not isinstance(page, Page):
         nothing = np.full(10, np.nan, np.float32)
         return Explanation(page.kind, NO_DIGIT, page.detail, nothing, np.zeros((28, 28), np.uint8))
-    seen = normalise([page.grey], model.normalisation)
+    seen = normalise([page.grey], model.normalisation, finer=[page.finer])
     with Predictor(model, batch_size=_MAIN_JOB.batch_size, runtime=settings.runtime) as predictor:
         logits = predictor(seen.pixels)
     terms = model.calibration

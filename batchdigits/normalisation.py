@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.borders import cover_borders, turn_bars
+from batchdigits.canvases import CANVAS_SIDES, Finer, crop, strip_of
 from batchdigits.lines import remove_lines
 from batchdigits.polarity import Signs, find_polarity, slopes_of_light, weigh_polarity, without_slopes
 from batchdigits.settings import NormalisationSettings
@@ -29,7 +30,6 @@ from batchdigits.strips import (
     morph,
     most,
     odd,
-    repeat_edges,
     spread,
     total,
 )
@@ -48,9 +48,6 @@ largest thing that was left out, as a share of the digit's ink, 0 or more: anoth
 touches the page's edge, do not count); how much of the paper's light the darkest ink takes, 0 to 1; and whether the
 digit touches the page's edge, 1 or 0."""
 
-CANVAS_SIDES = (16, 28, 32, 48, 64)
-"""Pixels: a page is placed on the smallest canvas that holds it; a larger page is reduced to the largest."""
-
 DEFAULTS = NormalisationSettings()
 
 
@@ -66,6 +63,7 @@ def normalise(
     settings: NormalisationSettings = DEFAULTS,
     *,
     smaller: Sequence[GreyImage] | None = None,
+    finer: Sequence[Finer | None] = (),
 ) -> Normalised:
     """Bring pages of any size, polarity and lighting to the pixel contract.
 
@@ -73,6 +71,7 @@ def normalise(
         pages: Grey pages, uint8[H, W], H and W at least 1.
         settings: The numbers of the steps.
         smaller: The same pages, where the caller has them `halved` to a side that is no less than the largest canvas.
+        finer: What gives each page with more pixels, for where its digit turns out small; None where nothing does.
 
     Returns:
         uint8[N, 28, 28], bright ink on 0, the digit's longer side 20 px, its centre of mass in the middle; and
@@ -81,11 +80,15 @@ def normalise(
     Source: 20×20 box and centre of mass: LeCun, Bottou, Bengio, Haffner, «Gradient-based learning applied to
     document recognition», Proceedings of the IEEE 86(11), 1998, section III.A.
     """
-    return _normalise(pages, smaller or pages, np.zeros(len(pages), np.int8), settings)
+    return _normalise(pages, smaller or pages, finer or [None] * len(pages), np.zeros(len(pages), np.int8), settings)
 
 
 def _normalise(
-    pages: Sequence[GreyImage], smaller: Sequence[GreyImage], polarity: Signs, settings: NormalisationSettings
+    pages: Sequence[GreyImage],
+    smaller: Sequence[GreyImage],
+    finer: Sequence[Finer | None],
+    polarity: Signs,
+    settings: NormalisationSettings,
 ) -> Normalised:
     """Normalise pages, looked at first as they are in `smaller`; some have a polarity that is known already."""
     pixels = np.zeros((len(pages), SIDE, SIDE), np.uint8)
@@ -97,73 +100,28 @@ def _normalise(
     seen_polarity: list[int] = []
     for number in np.unique(canvas):
         rows = np.flatnonzero(canvas == number)
-        strip, extents = _strip([smaller[row] for row in rows.tolist()], CANVAS_SIDES[number])
+        strip, extents = strip_of([smaller[row] for row in rows.tolist()], CANVAS_SIDES[number])
         found = _find_ink(strip, extents, longer[rows] > settings.cut_side, polarity[rows], settings)
         pixels[rows] = _frame(found, settings)
         ink[rows] = found.measures
         for at in _reduced_too_far(found.boxes, longer[rows], CANVAS_SIDES[number], settings):
-            far.append(rows[at])
+            far.append(row := int(rows[at]))
             seen_polarity.append(found.polarity[at])
-            crops.append(_crop(pages[rows[at]], found.boxes[at] * longer[rows[at]] / CANVAS_SIDES[number]))
+            crops.append(crop(pages[row], (found.boxes[at] / CANVAS_SIDES[number]).tolist(), finer[row]))
     if far:
-        near = _normalise(crops, crops, np.array(seen_polarity, np.int8), settings)
+        near = _normalise(crops, crops, [None] * len(crops), np.array(seen_polarity, np.int8), settings)
         seen = near.ink[:, 0] > 0  # what looked like ink from afar may be none from near
         pixels[np.array(far)[seen]] = near.pixels[seen]
     return Normalised(pixels, ink)
 
 
-# ---- canvas ----------------------------------------------------------------------------------------------------
-
-
-def _strip(pages: Sequence[GreyImage], side: int) -> tuple[Strip, Rows]:
-    """Place pages at the top left of canvases side by side; the rest repeats the page's last row and column.
-
-    Returns:
-        uint8[side, N, side], and intp[N, 2], the height and width that each page takes.
-    """
-    fitted = [page if max(page.shape) <= side else _fit(page, side) for page in pages]
-    shapes = [page.shape for page in fitted]
-    extents = np.array(shapes, np.intp)
-    strip = np.empty((side, len(pages), side), np.uint8)
-    for height, width in set(shapes):
-        same = np.flatnonzero((extents == (height, width)).all(1))
-        stack = np.concatenate([fitted[row] for row in same.tolist()]).reshape(-1, height, width)
-        strip[:height, same, :width] = stack.transpose(1, 0, 2)
-        repeat_edges(strip, same, height, width)
-    return strip, extents
-
-
-def _fit(page: GreyImage, side: int) -> GreyImage:
-    """Reduce a page so that its longer side fits: by halves first, the cheapest exact reduction, then linearly."""
-    page = halved(page, side)
-    if (longer := max(page.shape)) <= side:
-        return page
-    height, width = (max(1, round(extent * side / longer)) for extent in page.shape)
-    return np.asarray(cv2.resize(page, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
-
-
-def halved(page: GreyImage, side: int) -> GreyImage:
-    """Halve a page until its longer side is less than twice `side`: the cheapest exact reduction."""
-    while min(page.shape) > 1 and max(page.shape) >= 2 * side:
-        rows, columns = (extent // 2 for extent in page.shape)
-        half = page[: 2 * rows, : 2 * columns]  # an odd row or column is left out
-        page = np.asarray(cv2.resize(half, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
-    return page
+# ---- a second look ---------------------------------------------------------------------------------------------
 
 
 def _reduced_too_far(boxes: Boxes, longer: Rows, side: int, settings: NormalisationSettings) -> Rows:
     """Find the pages that were reduced so far that their digit lost detail: numbers of canvases."""
     digit = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     return np.flatnonzero((longer > 1.5 * side) & (digit > 0) & (digit < settings.zoom_below * side))
-
-
-def _crop(page: GreyImage, box: Floats) -> GreyImage:
-    """Cut a digit's part out of its page, with paper around it."""
-    left, top, right, bottom = box
-    margin = 0.3 * max(right - left, bottom - top)  # so the digit takes more of the crop than zoom_below asks
-    rows = slice(max(0, int(top - margin)), int(bottom + margin) + 1)
-    columns = slice(max(0, int(left - margin)), int(right + margin) + 1)
-    return page[rows, columns]
 
 
 # ---- polarity, paper, ink ------------------------------------------------------------------------------------------

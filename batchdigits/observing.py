@@ -13,10 +13,11 @@ from typing import NamedTuple
 import cv2
 
 from batchdigits import thumbnails
+from batchdigits.canvases import Finer, GreyImage, halved
 from batchdigits.decoding import Page, decode, read
 from batchdigits.errors import Fault
 from batchdigits.images import ImageFile
-from batchdigits.normalisation import GreyImage, InkImages, InkMeasures, halved, normalise
+from batchdigits.normalisation import InkImages, InkMeasures, normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 
 _MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 64 * 2**20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: what glibc comes to at most
@@ -90,7 +91,8 @@ def observe(files: list[Asked], decoding: DecodingSettings, normalisation: Norma
         normalisation: What the model was trained behind.
     """
     pages: list[Seen] = []
-    greys = []
+    greys: list[GreyImage] = []
+    finer: list[Finer | None] = []
     faults: list[tuple[Seen, Fault]] = []
     unchanged: list[int] = []
     started = time.perf_counter()
@@ -109,10 +111,11 @@ def observe(files: list[Asked], decoding: DecodingSettings, normalisation: Norma
             if isinstance(page, Page):
                 pages.append(seen)
                 greys.append(page.grey)
+                finer.append(page.finer)
             else:
                 faults.append((seen, page))
     decoded_at = time.perf_counter()
     pictures = [halved(grey, thumbnails.SIDE) for grey in greys]
-    pixels, ink = normalise(greys, normalisation, smaller=pictures)
+    pixels, ink = normalise(greys, normalisation, smaller=pictures, finer=finer)
     seconds = decoded_at - started, time.perf_counter() - decoded_at
     return Observed(pages, pixels, ink, faults, unchanged, pictures, *seconds)

@@ -50,7 +50,7 @@ class Arch(StrEnum):
 class DecodingSettings:
     """What is too large to decode, and how large a page needs to be."""
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     """Rises when `decoding` gives other pixels for the same bytes."""
 
     max_pixels: int = 100_000_000

@@ -5,7 +5,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from batchdigits.normalisation import GreyImage, halved
+from batchdigits.canvases import GreyImage, halved
 
 SIDE = 96
 """Pixels: the longer side, at most."""

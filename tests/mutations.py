@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from batchdigits.decoding import MAX_SIDE, REDUCED_SIDE, Page, decode
+from batchdigits.decoding import HALVED_FROM, MAX_SIDE, Page, decode
 from batchdigits.errors import Fault
 from batchdigits.headers import SIGNATURE
 from batchdigits.normalisation import INK_MEASURES, SIDE, GreyImage, normalise
@@ -345,7 +345,9 @@ def _keep_page(page: Page, limits: DecodingSettings) -> None:
     assert min(page.grey.shape) >= 1
     stored = page.height, page.width
     assert page.width * page.height <= limits.max_pixels
-    assert page.grey.shape == stored or max(stored) > REDUCED_SIDE, (page.grey.shape, stored)
+    assert page.grey.shape == stored or max(stored) >= HALVED_FROM, (page.grey.shape, stored)
+    if page.finer:
+        assert page.finer().shape == stored
 
 
 def keep_normalisation(greys: list[GreyImage]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -147,6 +148,19 @@ def test_rows_out_are_pages_in_whatever_the_sizes(
         patch.setattr(module, "_CHUNK_FILES", chunk)
         found = list(batches_of((one.file for one in files), size=size, workers=workers))
     assert_whole(files, found, size)
+
+
+def test_a_small_digit_on_a_large_jpeg_is_read_at_full_resolution(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    cv2.imwrite(str(path), on_page(digits(60)[3], 500, 600))
+    (batch,) = batches_of([image_file(path)])
+    (page,) = decode(path.read_bytes(), DECODING)
+    assert isinstance(page, Page)
+    whole, reduced = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), normalise([page.grey]).pixels
+    assert max(page.grey.shape) == 300
+    np.testing.assert_array_equal(batch.pixels, normalise([page.grey], finer=[lambda: np.asarray(whole)]).pixels)
+    assert (batch.pixels != reduced).any()
+    assert (batch.pages[0].width, batch.pages[0].height) == (600, 500)
 
 
 def test_a_worker_process_keeps_the_memory_that_a_step_freed_for_the_next_one() -> None:

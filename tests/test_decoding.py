@@ -9,16 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from batchdigits import decoding
 from batchdigits.decoding import MAX_SIDE, Page, decode, read
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
+from tests.digits import Grey
 
 DATA = Path(__file__).parent / "data"
 LIMITS = DecodingSettings()
@@ -200,7 +202,7 @@ def test_damaged_exif_is_ignored() -> None:
 
 @pytest.mark.parametrize(
     ("side", "expected"),
-    [(900, 900), (1024, 1024), (1500, 1024), (2000, 1000), (2100, 1024), (4000, 1000), (8000, 1000)],
+    [(599, 599), (1025, 1024), (1500, 1024), (2000, 1000), (2100, 1024), (4000, 1000), (8000, 1000)],
 )
 def test_a_large_jpeg_is_reduced_and_keeps_its_stored_size(side: int, expected: int) -> None:
     exif = Image.Exif()
@@ -208,6 +210,45 @@ def test_a_large_jpeg_is_reduced_and_keeps_its_stored_size(side: int, expected: 
     page = page_of(encoded(Image.new("L", (side, 40), 200), "JPEG", exif=exif))
     assert page.grey.shape[0] == expected
     assert (page.width, page.height) == (40, side)
+
+
+@pytest.mark.parametrize(("side", "seen"), [(599, 599), (600, 300), (601, 301), (1024, 512)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_of_middle_size_is_decoded_at_half_of_it_and_in_full_where_asked(
+    side: int, seen: int, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(blurred_noise(40, side)), "JPEG", exif=exif, quality=95)
+    whole = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    page = page_of(data)
+    assert (page.height, page.width) == whole.shape
+    assert max(page.grey.shape) == seen
+    if seen == side:
+        assert page.finer is None
+        return
+    assert page.finer is not None
+    finer = page.finer()
+    assert finer.flags.c_contiguous
+    assert np.abs(finer.astype(int) - whole).max() <= 2
+    half = cv2.resize(whole, page.grey.shape[::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(page.grey.astype(int) - half).mean() < 4
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_that_is_decoded_at_half_its_size_is_a_fault_wherever_it_is_cut_short(
+    options: dict[str, Any], silent_codecs: None
+) -> None:
+    data = encoded(Image.fromarray(blurred_noise(40, 640)), "JPEG", **options)
+    for length in [*range(0, len(data), 97), *range(len(data) - 8, len(data))]:
+        (entry,) = decode(data[:length], LIMITS)
+        assert isinstance(entry, Fault), length
+        assert entry.kind is FaultKind.UNREADABLE
+
+
+def blurred_noise(height: int, width: int) -> Grey:
+    noise = np.random.default_rng(1).integers(0, 256, (height, width), np.uint8)
+    return np.asarray(cv2.GaussianBlur(noise, (0, 0), 3), np.uint8)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF", "WEBP"])

@@ -6,13 +6,15 @@ better normalisation may raise them.
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from batchdigits.normalisation import INK_MEASURES, SIDE, halved, normalise
+from batchdigits.canvases import halved
+from batchdigits.normalisation import INK_MEASURES, SIDE, normalise
 from batchdigits.settings import NormalisationSettings
 from tests.digits import INK, PAPER, Grey, digits, enlarged, on_page, one_of_each, shaded
 
@@ -108,6 +110,26 @@ def test_pages_that_come_with_halves_of_them_are_the_same_bit_for_bit(batch: lis
     alone, helped = normalise(batch), normalise(batch, smaller=[halved(page, 96) for page in batch])
     np.testing.assert_array_equal(alone.pixels, helped.pixels)
     np.testing.assert_array_equal(alone.ink, helped.ink)
+
+
+@pytest.mark.parametrize("side", [28, 70, 200])
+def test_a_digit_that_is_small_on_a_reduced_page_is_read_from_the_finer_one(side: int) -> None:
+    digit = cv2.resize(digits(60)[3], (side, side), interpolation=cv2.INTER_CUBIC)
+    page = on_page(digit, 500, 600)
+    asked: list[int] = []
+
+    def finer() -> Grey:
+        asked.append(1)
+        return page
+
+    reduced = halved(page, 300)
+    seen = normalise([reduced], finer=[finer])
+    small = side < 100
+    assert len(asked) == small  # the larger one's part of the reduced page fills a canvas
+    np.testing.assert_array_equal(seen.pixels, normalise([page if small else reduced]).pixels)
+    np.testing.assert_array_equal(seen.ink, normalise([page]).ink)
+    if small:
+        assert (seen.pixels != normalise([reduced]).pixels).any()
 
 
 def test_a_digit_does_not_depend_on_its_neighbours_nor_on_its_place_among_them() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchdigits.normalisation import halved
+from batchdigits.canvases import halved
 from batchdigits.thumbnails import MOST_BYTES, SIDE, png, reduced
 from tests.digits import digits
 
