@@ -15,7 +15,7 @@ ON CONFLICT DO UPDATE SET answer = excluded.answer, time = excluded.time, source
 WHERE answer != excluded.answer
 """
 
-# What stands on the right of EXCEPT looks at each observation once: none but the newest of some bytes has an index.
+# What stands on the right of EXCEPT looks at each observation once: `known` holds no whole sha256.
 _UNKNOWN = """
 SELECT sha256, page FROM given
 EXCEPT SELECT sha256, given.page

@@ -95,8 +95,7 @@ class Plan:
 
         What is recorded meanwhile changes nothing.
         """
-        (first,) = self.database.execute("SELECT min(position) FROM pending WHERE turn = ?", (turn,)).fetchone()
-        last = (first or 0) - 1  # the positions of a turn follow one another
+        last = 0
         while rows := self.database.execute(_BLOCK, (turn, last, _IN_HAND)).fetchall():
             if sum(size_bytes for _, _, size_bytes, *_ in rows) > _SMALL_BYTES:
                 rows = rows[:_LARGE_IN_HAND]

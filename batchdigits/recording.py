@@ -21,13 +21,13 @@ from batchdigits.observations import FLOAT32, file_sum, page_sum
 from batchdigits.plan import encoded
 
 _SOME = 499  # values that a statement is asked with at a time, twice; every SQLite takes 999
-_KEY = 10  # characters of a sha256; two images of ten million share them by chance
+_KEY = 10  # characters of a sha256; of a million images, hardly two share them by chance
 
 # What has only the beginning of its sha256 in common with what is asked for comes, too.
 _OF_BYTES = """
 FROM (
     SELECT observation FROM known WHERE key IN ({0}) UNION ALL SELECT observation FROM lately WHERE key IN ({0})
-) AS found CROSS JOIN observations ON id = found.observation
+) AS alike CROSS JOIN observations ON id = alike.observation
 """
 OBSERVATIONS_OF_BYTES = f"""
 SELECT sha256, ending, id, pages, (SELECT count(*) FROM pages WHERE pages.observation = id)

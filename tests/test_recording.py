@@ -1,5 +1,7 @@
 """Recording: what is known of bytes is found, whichever batch or run saw them, and nothing is recorded twice."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -89,10 +91,22 @@ def test_what_takes_the_number_of_something_forgotten_is_found_too(path: Path) -
     with ledger_at(path) as ledger:
         ledger.plan([kept, half])
         record(ledger, batch_of([seen(kept), seen(half, 1, of=2)]))
+    with ledger_at(path) as ledger:
+        ledger.plan([kept])
         ledger.forget()  # the second of two observations
         assert [*ledger._database.execute("SELECT max(id) FROM observations")] == [(1,)]
     a_run(path, [kept, new])
     assert predicted_again(path, seen(new).sha256, seen(half).sha256) == 1
+
+
+def test_what_is_known_is_sorted_in_at_the_end_of_a_run_and_goes_with_what_is_forgotten(path: Path) -> None:
+    a_run(path, [image("a.png"), image("b.png")])
+    a_run(path, [image("a.png"), image("b.png", mtime_ns=8)])
+    a_run(path, [image("a.png"), image("b.png", mtime_ns=9), image("c.png")])
+    expected = [(seen(file).sha256[:10],) for file in (image("a.png"), image("b.png", mtime_ns=9), image("c.png"))]
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT key FROM known").fetchall() == sorted(expected)
+        assert database.execute("SELECT upto = (SELECT max(id) FROM observations) FROM sorted_in").fetchall() == [(1,)]
 
 
 def test_a_run_that_observes_nothing_writes_nothing(path: Path) -> None:
@@ -122,6 +136,7 @@ def test_bytes_that_crash_a_decoder_under_one_name_of_a_batch_have_a_row_under_e
     with ledger_at(path) as ledger:
         ledger.plan([first, second])
         record(ledger, batch_of([seen(first, number, sha256="12" * 32, of=2) for number in (1, 2)], [fault]))
+        assert [*ledger._database.execute("SELECT pages FROM observations WHERE NOT stale")] == [(1,)]
         ledger.forget()
         assert rows_of(ledger) == [("a.tif", 1), ("a.tif", 2), ("b.tif", 1)]
         assert whole(ledger).faults == [None, None, fault[1]]
