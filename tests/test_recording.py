@@ -76,6 +76,7 @@ def test_a_batch_leaves_out_files_that_were_deferred_after_it_was_asked_about(pa
         assert ledger.record(batch, fresh, logits_like(4)) == []
         assert rows_of(ledger) == [("a.png", 1), ("b.png", 1)]
         assert whole(ledger).sha256 == [seen(old).sha256, seen(other).sha256]
+        assert [*ledger._database.execute("SELECT path FROM waiting")] == []
     with ledger_at(path) as ledger:
         assert ledger.plan([changed, other, new, long]).pending == {Why.CHANGED: 1, Why.NEW: 2}
 
