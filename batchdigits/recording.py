@@ -37,10 +37,7 @@ PAGES_OF_BYTES = f"""
 SELECT sha256, ending, page {_OF_BYTES} CROSS JOIN pages ON pages.observation = id WHERE condition = ? AND NOT stale
 """
 
-_PLANNED = "EXISTS (SELECT 1 FROM found WHERE path = ?1) AND NOT EXISTS (SELECT 1 FROM deferred WHERE path = ?1)"
-_WAIT = f"INSERT OR REPLACE INTO waiting SELECT ?1, ?2, ?3, ?4, ?5 WHERE {_PLANNED}"
-_TAKE_IN = f"INSERT OR REPLACE INTO files SELECT ?1, ?2, ?3, ?4, ?5 WHERE {_PLANNED}"
-_NEVER_PLANNED = "SELECT 1 WHERE ?1 NOT IN (SELECT path FROM found) AND ?1 NOT IN (SELECT path FROM deferred)"
+_PLANNED = "SELECT ?1 IN (SELECT path FROM found), ?1 IN (SELECT path FROM deferred)"
 _WHOLE = """
 SELECT path, size_bytes, mtime_ns, waiting.observation, waiting.sha256
 FROM waiting JOIN observations ON id = observation
@@ -177,29 +174,43 @@ def _take_in(database: Database, files: Sequence[_File], ids: Mapping[str, int])
         (encoded(file.path), file.size_bytes, file.mtime_ns, ids[file.path], sha256) for file, sha256, _ in files
     ]
     # A file of one page has it now, and an unchanged one had all before.
-    _put(database, _WAIT, [row for row, (_, _, pages) in zip(rows, files, strict=True) if pages > 1])
+    waiting = _planned(database, [row for row, (_, _, pages) in zip(rows, files, strict=True) if pages > 1])
+    database.executemany("INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?)", waiting)
     finished: list[_Now] = database.execute(_WHOLE).fetchall()
-    whole = [row for row, (_, _, pages) in zip(rows, files, strict=True) if pages <= 1] + finished
-    lost = _lost(database, whole)
-    _put(database, _TAKE_IN, [(path, *row, file_sum(path, sha256)) for path, *row, sha256 in whole])
-    paths = iter([path for path, *_ in whole])
-    while some := list(islice(paths, _SOME)):
-        database.execute(f"DELETE FROM in_hand WHERE path IN ({_places(some)})", some)
     database.executemany("DELETE FROM waiting WHERE path = ?", [row[:1] for row in finished])
+    whole = [row for row, (_, _, pages) in zip(rows, files, strict=True) if pages <= 1] + finished
+    if _done(database, whole) < len(whole):  # what was in hand was found, and not deferred
+        whole = _planned(database, whole)
+    lost = _lost(database, whole)
+    taken = [(path, *row, file_sum(path, sha256)) for path, *row, sha256 in whole]
+    database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", taken)
     return lost
 
 
-def _put(database: Database, insert: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows, each of a file that was found, and pass over those that were deferred meanwhile.
+def _done(database: Database, rows: Sequence[_Now]) -> int:
+    """Take files out of hand; return how many of them were in it."""
+    paths = iter([path for path, *_ in rows])
+    count = 0
+    while some := list(islice(paths, _SOME)):
+        count += database.execute(f"DELETE FROM in_hand WHERE path IN ({_places(some)})", some).rowcount
+    return count
+
+
+def _planned(database: Database, rows: Iterable[_Now]) -> list[_Now]:
+    """Leave out files that were deferred meanwhile.
 
     Raises:
         StorageError: One was never found.
     """
-    if database.executemany(insert, rows).rowcount != len(rows) and any(
-        database.execute(_NEVER_PLANNED, row[:1]).fetchone() for row in rows
-    ):
-        message = "A page was observed whose file was never planned; its row would be lost."
-        raise StorageError(message)
+    planned = []
+    for row in rows:
+        is_found, is_deferred = database.execute(_PLANNED, row[:1]).fetchone()
+        if not is_found and not is_deferred:
+            message = "A page was observed whose file was never planned; its row would be lost."
+            raise StorageError(message)
+        if not is_deferred:
+            planned.append(row)
+    return planned
 
 
 def _lost(database: Database, whole: Sequence[_Now]) -> list[LostAnswer]:

@@ -65,15 +65,18 @@ def test_batches_that_are_asked_about_before_others_are_recorded_lose_nothing(pa
 def test_a_batch_leaves_out_files_that_were_deferred_after_it_was_asked_about(path: Path) -> None:
     old, other = image("a.png", mtime_ns=1), image("b.png")
     a_run(path, [old])
+    answer(path, {key(old): "7"})
     changed, new, long = image("a.png", mtime_ns=2), image("c.png"), image("d.tif", ending=".tif")
     batch = batch_of([seen(other), seen(changed), seen(new), seen(long, 1, of=2)])
     with ledger_at(path) as ledger:
         plan = ledger.plan([changed, other, new, long])
+        assert len(pending(plan)) == 4
         fresh = ledger.fresh(batch)
         plan.defer([changed, new, long])
-        ledger.record(batch, fresh, logits_like(4))
+        assert ledger.record(batch, fresh, logits_like(4)) == []
         assert rows_of(ledger) == [("a.png", 1), ("b.png", 1)]
         assert whole(ledger).sha256 == [seen(old).sha256, seen(other).sha256]
+        assert [*ledger._database.execute("SELECT path FROM waiting")] == []
     with ledger_at(path) as ledger:
         assert ledger.plan([changed, other, new, long]).pending == {Why.CHANGED: 1, Why.NEW: 2}
 
