@@ -12,7 +12,7 @@ import signal
 import time
 from pathlib import Path
 
-from batchdigits import batches, cli, pipeline
+from batchdigits import cli, observing, pipeline
 from batchdigits.decoding import Page, decode
 from batchdigits.errors import Fault
 from batchdigits.settings import DecodingSettings
@@ -30,7 +30,7 @@ def misbehave_and_decode(data: bytes, settings: DecodingSettings, ending: str = 
 
 
 pipeline.Predictor = StandIn
-batches.decode = misbehave_and_decode
+observing.decode = misbehave_and_decode
 
 if __name__ == "__main__":
     cli.main()
