@@ -29,9 +29,8 @@ from batchdigits.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
-FILES_FOR_PROCESSES = 10_000
-"""Files from which workers are processes. Small files keep Python's lock busy, so threads wait for each other; but the
-start of processes competes with TensorFlow's: on two cores some 15,000 files make up for it, on more cores fewer."""
+_SECONDS_FOR_PROCESSES = 1.0  # of one core's work
+_SECONDS_A_FILE, _SECONDS_A_BYTE = 1e-4, 2.5e-8  # about: a small PNG takes 0.1 ms, a JPEG of 38 kB a whole one
 
 _CHUNK_FILES = 256  # one future per small file is slower than no workers
 _CHUNK_BYTES = 2 * 2**20  # a chunk of scans stays small enough to be held decoded, a few times over
@@ -69,7 +68,7 @@ class Batch:
     unchanged: list[ImageFile]
     """Files whose bytes are those that are known of them."""
     pictures: list[GreyImage]
-    """`pictures[i]` is `pages[i]`, halved until it is nearly as small as a thumbnail."""
+    """`pictures[i]` is `pages[i]`, reduced for people."""
 
     @property
     def nbytes(self) -> int:
@@ -95,6 +94,15 @@ class Batch:
             [file for file in self.unchanged if file.path not in paths],
             [self.pictures[at] for at in kept],
         )
+
+
+def is_work_for_processes(files: int, size_bytes: int) -> bool:
+    """Tell whether files are so much work that decoding workers are better processes than threads.
+
+    Threads wait for each other at Python's lock; but processes take some tenths of a second to start, and compete with
+    TensorFlow's start for the cores.
+    """
+    return files * _SECONDS_A_FILE + size_bytes * _SECONDS_A_BYTE >= _SECONDS_FOR_PROCESSES
 
 
 class Workers:

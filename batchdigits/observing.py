@@ -115,7 +115,8 @@ def observe(files: list[Asked], decoding: DecodingSettings, normalisation: Norma
             else:
                 faults.append((seen, page))
     decoded_at = time.perf_counter()
-    pictures = [halved(grey, thumbnails.SIDE) for grey in greys]
-    pixels, ink = normalise(greys, normalisation, smaller=pictures, finer=finer)
+    smaller = [halved(grey, thumbnails.SIDE) for grey in greys]
+    pixels, ink = normalise(greys, normalisation, smaller=smaller, finer=finer)
+    pictures = [thumbnails.reduced(page) for page in smaller]
     seconds = decoded_at - started, time.perf_counter() - decoded_at
     return Observed(pages, pixels, ink, faults, unchanged, pictures, *seconds)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from batchdigits import bundle, drift, dryrun, publication, rendering, reports, risk
-from batchdigits.batches import FILES_FOR_PROCESSES, Batch, Workers, batches
+from batchdigits.batches import Batch, Workers, batches, is_work_for_processes
 from batchdigits.bundle import Bundle
 from batchdigits.database import beside
 from batchdigits.errors import NoImages, StorageError, UsageError, shown
@@ -246,7 +246,9 @@ def _observe(
     strictest = max(risk.strictest(model.calibration.risks), settings.threshold or 0.0)
     audit = 2 * rendering.audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
     with ExitStack() as stack:
-        workers = stack.enter_context(Workers(settings.workers, processes=files >= FILES_FOR_PROCESSES))
+        workers = stack.enter_context(
+            Workers(settings.workers, processes=is_work_for_processes(files, plan.pending_bytes))
+        )
         decoding, normalisation = settings.decoding, model.normalisation
         alone, young = (settling.settled(plan.in_turn(turn), plan.defer) for turn in (Turn.ALONE, Turn.YOUNG))
         ready = batches(

@@ -85,6 +85,8 @@ class Plan:
     """Image files found, each counted once."""
     pending: Counter[Why]
     """How many of them have to be read, by reason."""
+    pending_bytes: int
+    """The size of these together."""
     passed_over: Counter[str]
     """Everything else, by reason."""
     database: Database
@@ -177,9 +179,12 @@ def plan(
         here = "path IN (SELECT path FROM found) AND path NOT IN (SELECT path FROM pending)"
         execute(f"DELETE FROM in_hand WHERE {here}")
         (files,) = execute("SELECT count(*) FROM found").fetchone()
-        pending = {Why(why): count for why, count in execute("SELECT why, count(*) FROM pending GROUP BY 1")}
+        counts = execute(
+            "SELECT why, count(*), sum(size_bytes) FROM pending JOIN found USING (path) GROUP BY 1"
+        ).fetchall()
         passed_over = dict(execute("SELECT reason, count(*) FROM passed_over GROUP BY 1"))
-    return Plan(files, Counter(pending), Counter(passed_over), database)
+    pending = Counter({Why(why): count for why, count, _ in counts})
+    return Plan(files, pending, sum(size_bytes for *_, size_bytes in counts), Counter(passed_over), database)
 
 
 def _take_in(database: Database, found: Iterable[ImageFile | PassedOver]) -> None:

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits import batches as module
-from batchdigits.batches import Batch, SeenPage, Workers, batches
+from batchdigits.batches import Batch, SeenPage, Workers, batches, is_work_for_processes
 from batchdigits.decoding import Page, decode
 from batchdigits.errors import BatchDigitsError, Fault, FaultKind, Interrupted, Terminated
 from batchdigits.images import ImageFile, discover
@@ -517,3 +517,13 @@ def test_there_is_a_worker_for_each_core_that_may_be_used_up_to_a_limit(
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda process: set(range(cores)))
     assert Workers(None, processes=False).count == count
     assert Workers(3, processes=False).count == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "size_bytes", "processes"),
+    [(0, 0, False), (20, 2000, False), (10_000, 3_000_000, True), (1_000, 38_000_000, True), (100, 3_800_000, False)],
+)
+def test_much_work_is_for_processes_whether_of_many_files_or_of_large_ones(
+    files: int, size_bytes: int, processes: bool
+) -> None:
+    assert is_work_for_processes(files, size_bytes) == processes

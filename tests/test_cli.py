@@ -16,7 +16,6 @@ import cv2
 import pytest
 
 from batchdigits import __version__
-from batchdigits.batches import FILES_FOR_PROCESSES
 from batchdigits.bundle import PACKAGED
 from tests.commands import (
     BATCHDIGITS,
@@ -37,6 +36,9 @@ COMMANDS = ["predict", "train", "evaluate", "explain", "schedule", "correct"]
 HEADER = (
     "path,page,status,digit,confidence,runner_up,runner_up_confidence,corrected,final,detail,width,height,sha256,model"
 )
+
+MANY = 10_000
+"""Small files that worker processes read."""
 
 
 @pytest.fixture
@@ -429,7 +431,7 @@ def stand_in_for_tensorflow(folder: Path, *lines: str) -> dict[str, str]:
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with so many digits that worker processes read them."""
     folder = tmp_path_factory.mktemp("many")
-    for number in range(FILES_FOR_PROCESSES):
+    for number in range(MANY):
         write_png(folder / f"{number}.png", one_of_each()[number % 10])
     return folder
 
@@ -566,7 +568,7 @@ def test_many_files_are_read_by_processes_without_a_word_of_theirs(many: Path) -
     assert (result.code, result.stderr) == (0, "")
     rows = csv.DictReader(io.StringIO(result.stdout))
     said = {int(row["path"].removesuffix(".png")): int(row["digit"]) for row in rows}
-    assert said == {number: number % 10 for number in range(FILES_FOR_PROCESSES)}
+    assert said == {number: number % 10 for number in range(MANY)}
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -239,9 +239,9 @@ def test_a_report_does_not_hang_on_batches_or_workers(
     )
 
 
-@pytest.mark.parametrize(("limit", "processes"), [(1, True), (1000, False)])
-def test_processes_read_many_files_and_threads_few(
-    mixed: Path, model: Bundle, limit: int, processes: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "processes"), [(0.001, True), (1.0, False)])
+def test_processes_do_much_work_and_threads_little(
+    mixed: Path, model: Bundle, limit: float, processes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = predicted(model, mixed)
     made = []
@@ -252,7 +252,7 @@ def test_processes_read_many_files_and_threads_few(
             super().__init__(count, processes=processes)
 
     monkeypatch.setattr(pipeline, "Workers", Noted)
-    monkeypatch.setattr(pipeline, "FILES_FOR_PROCESSES", limit)
+    monkeypatch.setattr(batches, "_SECONDS_FOR_PROCESSES", limit)
     assert predicted(model, mixed, workers=3) == expected
     assert made == [(3, processes)]
 

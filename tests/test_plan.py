@@ -188,3 +188,12 @@ def test_paths_that_are_not_utf_8_are_planned_and_deferred_by_their_bytes(path: 
         plan.defer(files[:1])
         record(ledger, batch_of([seen(files[1])]))
         assert rows_of(ledger) == [(r"\xfe.png", 1)]
+
+
+def test_the_size_of_what_is_pending_is_told() -> None:
+    with ledger_at() as ledger:
+        plan = ledger.plan([image("a.png", size_bytes=700), image("b.png", size_bytes=40)])
+        assert plan.pending_bytes == 740
+        record(ledger, batch_of([seen(image("a.png", size_bytes=700))]))
+    with ledger_at() as ledger:
+        assert ledger.plan([]).pending_bytes == 0

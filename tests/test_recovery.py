@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batchdigits.batches import FILES_FOR_PROCESSES
 from batchdigits.files import file_sha256
 from batchdigits.locking import held
 from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 from tests.digits import digits, write_png
 
 FILES = 600
+
+MANY = 10_000
+"""Small files that worker processes read."""
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +176,7 @@ def rows_of(report: Path) -> dict[str, dict[str, str]]:
 def test_a_file_that_crashes_its_decoder_costs_one_run(folder: Path, report: Path, processes: bool) -> None:
     scans = Path(shutil.copytree(folder, report.with_name("scans")))
     if processes:  # which read many files; threads read few
-        fill(scans, FILES_FOR_PROCESSES)
+        fill(scans, MANY)
     killer = scans / "123.png"
     died = stand_in(scans, report, crash_on=killer)
     assert (died.code, report.exists()) == (1 if processes else -signal.SIGSEGV, False)
