@@ -23,7 +23,7 @@ import numpy as np
 from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, Interrupted, Terminated, shown
 from batchdigits.images import ImageFile
 from batchdigits.normalisation import GreyImage, InkImages, InkMeasures, normalise
-from batchdigits.observing import Observed, Seen, asked, observe, prepare_process
+from batchdigits.observing import Observed, Seen, asked, keep_freed_memory, observe, prepare_process
 from batchdigits.settings import MOST_WORKERS, DecodingSettings, NormalisationSettings
 from batchdigits.stopwatch import Stopwatch
 
@@ -121,6 +121,7 @@ class Workers:
     def __enter__(self) -> Self:
         """Start the pool; processes start at once, since they take a while."""
         cv2.setNumThreads(1)  # the workers are the threads
+        keep_freed_memory()
         self._pool = (self._start_processes() if self._processes else None) or ThreadPoolExecutor(
             self.count, thread_name_prefix="decode"
         )

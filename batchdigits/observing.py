@@ -26,7 +26,7 @@ _MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 64 * 2**20}  # M_MMAP_THRESHOLD, M_TRIM_T
 def prepare_process() -> None:
     """Prepare a process that decodes: the parent alone takes signals, and its end, whatever it was, is its own too."""
     cv2.setNumThreads(1)
-    _keep_freed_memory()
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -38,7 +38,7 @@ def prepare_process() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep what a chunk of pages took for the next one, where it is the C library.
 
     By default it gives the arrays of each step back to the system, which then clears new pages for the next step: that

@@ -163,11 +163,18 @@ def test_a_small_digit_on_a_large_jpeg_is_read_at_full_resolution(tmp_path: Path
     assert (batch.pages[0].width, batch.pages[0].height) == (600, 500)
 
 
-def test_a_worker_process_keeps_the_memory_that_a_step_freed_for_the_next_one() -> None:
+def test_a_worker_keeps_the_memory_that_a_step_freed_for_the_next_one() -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("glibc alone is told")
     with multiprocessing.get_context("spawn").Pool(1, module.prepare_process) as pool:
         assert pool.apply(page_faults_of_steps) < 100
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(page_faults_of_steps_in_a_thread) < 100
+
+
+def page_faults_of_steps_in_a_thread() -> int:
+    with Workers(1, processes=False) as workers:
+        return workers._pool.submit(page_faults_of_steps).result()
 
 
 def page_faults_of_steps() -> int:
