@@ -451,9 +451,12 @@ def test_ctrl_c_is_130_with_one_sentence_and_leaves_the_old_report(
 ) -> None:
     interrupting = stand_in_for_tensorflow(
         tmp_path / "modules",
-        "import os, signal, sqlite3, time",
-        f"known = sqlite3.connect({str(report) + '.ledger'!r})",
-        "while not known.execute('SELECT 1 FROM in_hand').fetchone(): time.sleep(0.05)  # until files are being read",
+        "import contextlib, os, signal, sqlite3, time",
+        "def reading():",
+        f"    with contextlib.closing(sqlite3.connect({str(report) + '.ledger'!r})) as known:",
+        "        return known.execute('SELECT 1 FROM in_hand').fetchone()",
+        "while not reading():",
+        "    time.sleep(0.05)",
         "os.write(2, b'what TensorFlow writes while it is loaded\\n')",
         f"os.kill(os.getpid(), {int(signal.SIGINT)})",  # lets the batch in hand be finished
         f"os.kill(os.getpid(), {int(signal.SIGINT)})",  # does not
@@ -631,12 +634,12 @@ def test_a_terminal_sees_a_bar_and_then_the_summary(on_terminal: Result) -> None
     assert "oneDNN" not in bar
 
 
-def test_the_summary_is_one_line_with_counts_speed_and_seconds_by_stage(on_terminal: Result) -> None:
+def test_the_summary_is_one_line_with_counts_speed_and_the_share_of_each_stage(on_terminal: Result) -> None:
     summary = on_terminal.stderr.rstrip().rpartition("\n")[2]
     assert re.fullmatch(
         r"batchdigits: 4 images found, [012] ok, [012] review, 1 blank, 1 unreadable; "
-        r"target error 0\.50% \(proven for scans like the validation data\); [\d,]+ images/s; "
-        r"seconds: list [\d.]+, read [\d.]+, load model [\d.]+, predict [\d.]+, record [\d.]+, report [\d.]+",
+        r"target error 0\.50% \(proven for scans like the validation data\); [\d.]+ seconds, [\d,]+ images/s; "
+        r"at work: list \d+%, decode \d+%, normalise \d+%, load model \d+%, predict \d+%, record \d+%, report \d+%",
         summary,
     )
 

@@ -52,6 +52,7 @@ SUMMARY = Summary(
     target_error=0.005,
     drift=None,
     seconds={"list": 0.5},
+    elapsed=0.8,
 )
 
 

@@ -58,7 +58,7 @@ def test_the_bundle_loads_and_predicts(made: Bundle) -> None:
 
 def test_everything_that_is_promised_stands_beside_the_bundle(made: Bundle) -> None:
     promised = ["bundle.json", "confusion.csv", "confusion.png", "history.jsonl", "learning_curves.png", "metrics.json"]
-    promised += ["model.keras", "reliability.png", "risk_coverage.png", "samples.png"]
+    promised += ["model.keras", "model.tflite", "reliability.png", "risk_coverage.png", "samples.png"]
     assert [name for name in names(made.directory) if name != "checkpoints"] == promised
     for picture in made.directory.glob("*.png"):
         with Image.open(picture) as image:
