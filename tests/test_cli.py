@@ -459,6 +459,7 @@ def test_ctrl_c_is_130_with_one_sentence_and_leaves_the_old_report(
         "    time.sleep(0.05)",
         "os.write(2, b'what TensorFlow writes while it is loaded\\n')",
         f"os.kill(os.getpid(), {int(signal.SIGINT)})",  # lets the batch in hand be finished
+        "time.sleep(1)",  # or the main thread may see but one of them
         f"os.kill(os.getpid(), {int(signal.SIGINT)})",  # does not
         "time.sleep(60)",
     )

@@ -198,7 +198,7 @@ def test_the_counts_are_those_of_the_report(tmp_path: Path) -> None:
     }
     assert said["new_faults"] == 2
     assert all(row["model"] == said["model"][:12] for row in rows)
-    assert {"list", "read", "load model", "predict", "report"} <= set(said["stages"])
+    assert {"list", "decode", "normalise", "load model", "predict", "report"} <= set(said["stages"])
     assert said["peak_memory_bytes"] > 200_000_000  # TensorFlow was in it
     event = json.loads(first.stderr)
     assert event["level"] == "warning"  # there are faults that nobody knows yet
