@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,10 @@ _MOST_BATCHES = 3  # that wait for their logits, once the model is loaded: it ne
 _MOST_BYTES = 64 * 2**20  # that wait until it is
 
 
-class Predicted(NamedTuple):
+Drawn = TypeVar("Drawn")
+
+
+class Predicted(NamedTuple, Generic[Drawn]):
     """A batch and what the model says of it."""
 
     batch: Batch
@@ -35,6 +38,8 @@ class Predicted(NamedTuple):
     """bool[N], the pages that were predicted."""
     logits: _Logits
     """float32[M, K], in the order of the M fresh pages; [0, 10] where there is none."""
+    drawn: Drawn | None
+    """What is drawn from it; None where no page is fresh."""
 
 
 class Prediction:
@@ -75,20 +80,32 @@ class Prediction:
         if self._loading is None:
             self._loading = self._thread.submit(self._load)
 
-    def ask(self, pixels: InkImages) -> "Future[_Logits]":
-        """Have pixels predicted: uint8[N, 28, 28] to float32[N, K]; what loading raises, the result raises."""
+    def ask(
+        self, batch: Batch, fresh: NDArray[np.bool_], draw: Callable[[Batch, NDArray[np.bool_], _Logits], Drawn]
+    ) -> "Future[Predicted[Drawn]]":
+        """Have the fresh pages of a batch predicted; what loading raises, the result raises.
+
+        Args:
+            batch: N pages.
+            fresh: bool[N], of which one at least.
+            draw: Draws from the batch, its fresh pages and their logits what else is wanted, in the thread, too.
+        """
         self.start()
-        return self._thread.submit(self._predict, pixels)
+        return self._thread.submit(self._predict, batch, fresh, draw)
 
     def _load(self) -> _Function:
         with self._watch.stage("load model"):
             return self._entered.enter_context(self._predictor)
 
-    def _predict(self, pixels: InkImages) -> _Logits:
+    def _predict(
+        self, batch: Batch, fresh: NDArray[np.bool_], draw: Callable[[Batch, NDArray[np.bool_], _Logits], Drawn]
+    ) -> Predicted[Drawn]:
         assert self._loading is not None, "`ask` has begun to load the model"
         predictor = self._loading.result()  # at once: the thread does one thing after the other
         with self._watch.stage("predict"):
-            return predictor(pixels)
+            logits = predictor(batch.pixels[fresh])
+        with self._watch.stage("decide"):
+            return Predicted(batch, fresh, logits, draw(batch, fresh, logits))
 
 
 def predicted(
@@ -96,14 +113,16 @@ def predicted(
     prediction: Prediction,
     *,
     judge: Callable[[Batch], tuple[Batch, NDArray[np.bool_]]],
+    draw: Callable[[Batch, NDArray[np.bool_], _Logits], Drawn],
     stop: Stop,
-) -> Iterator[Predicted]:
+) -> Iterator[Predicted[Drawn]]:
     """Predict what is fresh of each batch, a few batches ahead of who takes them.
 
     Args:
         batches: As they are decoded.
         prediction: The model.
         judge: Tells of a batch what is to be recorded of it, and which pages of that are fresh.
+        draw: Draws from a batch, its fresh pages and their logits what else is wanted.
         stop: Signals end the waiting for the decoders, and nothing else here.
 
     Yields:
@@ -112,7 +131,7 @@ def predicted(
     Raises:
         BatchDigitsError: What ended it.
     """
-    ahead: deque[tuple[Batch, NDArray[np.bool_], Future[_Logits] | None]] = deque()
+    ahead: deque[tuple[Batch, NDArray[np.bool_], Future[Predicted[Drawn]] | None]] = deque()
     end: BatchDigitsError | None = None
 
     def is_full() -> bool:
@@ -120,9 +139,9 @@ def predicted(
             return len(ahead) > _MOST_BATCHES
         return sum(batch.nbytes for batch, *_ in ahead) > _MOST_BYTES
 
-    def first() -> Predicted:
+    def first() -> Predicted[Drawn]:
         batch, fresh, future = ahead.popleft()
-        return Predicted(batch, fresh, future.result() if future else np.zeros((0, 10), np.float32))
+        return future.result() if future else Predicted(batch, fresh, np.zeros((0, 10), np.float32), None)
 
     source = iter(batches)
     while True:
@@ -135,7 +154,7 @@ def predicted(
         if whole is None:
             break
         batch, fresh = judge(whole)
-        ahead.append((batch, fresh, prediction.ask(batch.pixels[fresh]) if fresh.any() else None))
+        ahead.append((batch, fresh, prediction.ask(batch, fresh, draw) if fresh.any() else None))
         while ahead and (is_full() or (future := ahead[0][2]) is None or future.done()):
             yield first()
     while ahead:

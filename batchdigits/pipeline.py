@@ -28,7 +28,7 @@ from batchdigits.locking import copied, held
 from batchdigits.monitoring import Summary, Tally
 from batchdigits.overlap import Prediction, predicted
 from batchdigits.plan import Plan, Turn
-from batchdigits.predictor import Predictor, version
+from batchdigits.predictor import Logits, Predictor, version
 from batchdigits.rendering import Terms
 from batchdigits.selection import Selection
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
@@ -268,12 +268,15 @@ def _observe(
             bar.update(firsts + len(whole.unchanged))
             return batch, ledger.fresh(batch)
 
+        def draw(batch: Batch, fresh: NDArray[np.bool_], logits: Logits) -> tuple[NDArray[np.int64], dict[int, bytes]]:
+            decided = rendering.decided(logits, batch.ink[fresh], model, threshold=strictest)
+            return drift.histogram(decided.confidence), rendering.thumbnails_of(batch, fresh, decided, audit=audit)
+
         stack.enter_context(stop.patiently())
-        for batch, fresh, logits in predicted(ready, prediction, judge=judge, stop=stop):
+        for batch, fresh, logits, drawn in predicted(ready, prediction, judge=judge, draw=draw, stop=stop):
             with watch.stage("record"):
-                decided = rendering.decided(logits, batch.ink[fresh], model, threshold=strictest)
-                confidences += drift.histogram(decided.confidence)
-                thumbnails = rendering.thumbnails_of(batch, fresh, decided, audit=audit)
+                counts, thumbnails = drawn or (0, {})
+                confidences += counts
                 _tell(ledger.record(batch, fresh, logits, thumbnails))
         if settling.waited:
             watch.add("settle", settling.waited)

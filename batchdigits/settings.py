@@ -144,7 +144,7 @@ class PredictSettings:
     """Confidence, 0 to 1, below which a digit goes to review; None takes the one that keeps the target."""
     runtime: Runtime = Runtime.KERAS
     """What carries the model out."""
-    batch_size: int = 512
+    batch_size: int = 1024
     """Images in one prediction; the shape of the compiled function."""
     threads: int = 1
     """Threads within one prediction; their number may change the last bits of its sums."""

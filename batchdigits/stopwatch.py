@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STAGES = ("list", "decode", "normalise", "load model", "predict", "record", "settle", "report")
+STAGES = ("list", "decode", "normalise", "load model", "predict", "decide", "record", "settle", "report")
 """All that a run does, in the order in which an image passes through; `decode` reads files, too."""
 
 

@@ -640,7 +640,8 @@ def test_the_summary_is_one_line_with_counts_speed_and_the_share_of_each_stage(o
     assert re.fullmatch(
         r"batchdigits: 4 images found, [012] ok, [012] review, 1 blank, 1 unreadable; "
         r"target error 0\.50% \(proven for scans like the validation data\); [\d.]+ seconds, [\d,]+ images/s; "
-        r"at work: list \d+%, decode \d+%, normalise \d+%, load model \d+%, predict \d+%, record \d+%, report \d+%",
+        r"at work: list \d+%, decode \d+%, normalise \d+%, load model \d+%, predict \d+%, decide \d+%, record \d+%, "
+        r"report \d+%",
         summary,
     )
 

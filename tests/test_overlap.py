@@ -58,6 +58,11 @@ def all_fresh(whole: Batch) -> tuple[Batch, np.ndarray]:
     return whole, np.ones(len(whole.pages), np.bool_)
 
 
+def count(whole: Batch, fresh: np.ndarray, logits: np.ndarray) -> tuple[str, int, int]:
+    """What these tests draw from a batch."""
+    return whole.pages[0].sha256, int(fresh.sum()), len(logits)
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + LATE
     while not condition():
@@ -72,7 +77,7 @@ def watch() -> Stopwatch:
 
 def found(model: Model, batches: Any, judge: Any = all_fresh, stop: Stop | None = None) -> list[Any]:  # noqa: ANN401
     with Prediction(model, Stopwatch()) as prediction:
-        return list(predicted(batches, prediction, judge=judge, stop=stop or Stop()))
+        return list(predicted(batches, prediction, judge=judge, draw=count, stop=stop or Stop()))
 
 
 def test_every_batch_comes_once_in_order_with_its_own_logits() -> None:
@@ -81,6 +86,7 @@ def test_every_batch_comes_once_in_order_with_its_own_logits() -> None:
     assert [result.batch for result in results] == batches
     for result in results:
         np.testing.assert_array_equal(result.logits, logits_of(result.batch.pixels))
+        assert result.drawn == (result.batch.pages[0].sha256, len(result.batch.pages), len(result.batch.pages))
 
 
 def test_the_model_is_loaded_once_in_a_thread_of_its_own_and_let_go_at_the_end() -> None:
@@ -97,13 +103,14 @@ def test_only_fresh_pages_are_predicted() -> None:
     (result,) = found(model, [batch(1)], judge=lambda whole: (whole, np.array([True, False, False, True])))
     assert model.log == ["loaded", "predicted 2", "closed"]
     np.testing.assert_array_equal(result.logits, logits_of(result.batch.pixels[[0, 3]]))
+    assert result.drawn == ("1", 2, 2)
 
 
 def test_without_a_fresh_page_no_model_is_loaded() -> None:
     model = Model()
     results = found(model, [batch(1), batch(2)], judge=lambda whole: (whole, np.zeros(4, np.bool_)))
     assert model.log == []
-    assert [result.logits.shape for result in results] == [(0, 10)] * 2
+    assert [(result.logits.shape, result.drawn) for result in results] == [((0, 10), None)] * 2
 
 
 def test_what_is_judged_is_what_comes() -> None:
@@ -135,7 +142,7 @@ def test_batches_are_taken_while_the_model_is_loaded_as_long_as_they_fit(monkeyp
 
     model = Model(load=lambda: go.wait(LATE))
     with Prediction(model, Stopwatch()) as prediction:
-        results = predicted(source(), prediction, judge=all_fresh, stop=Stop())
+        results = predicted(source(), prediction, judge=all_fresh, draw=count, stop=Stop())
         first: list[Any] = []
         taker = threading.Thread(target=lambda: first.append(next(results)))
         taker.start()
@@ -161,7 +168,7 @@ def test_a_loaded_model_has_few_batches_waiting_for_it() -> None:
     with Prediction(model, Stopwatch()) as prediction:
         prediction.start()
         wait_until(lambda: prediction.is_loaded)
-        results = predicted(source(), prediction, judge=all_fresh, stop=Stop())
+        results = predicted(source(), prediction, judge=all_fresh, draw=count, stop=Stop())
         go.release()
         next(results)
         assert len(taken) <= overlap._MOST_BATCHES + 2
@@ -182,7 +189,7 @@ def test_recording_goes_on_while_the_next_batch_is_predicted() -> None:
 
     model = Model(before=second_call_meets)
     with Prediction(model, Stopwatch()) as prediction:
-        results = predicted(iter([batch(1), batch(2)]), prediction, judge=all_fresh, stop=Stop())
+        results = predicted(iter([batch(1), batch(2)]), prediction, judge=all_fresh, draw=count, stop=Stop())
         next(results)
         meet.wait()  # here the first batch is recorded
         next(results)
@@ -196,7 +203,7 @@ def test_where_the_decoders_end_the_run_what_was_begun_comes_first() -> None:
         raise BatchDigitsError(message)
 
     with Prediction(Model(load=lambda: time.sleep(0.05)), Stopwatch()) as prediction:
-        results = predicted(source(), prediction, judge=all_fresh, stop=Stop())
+        results = predicted(source(), prediction, judge=all_fresh, draw=count, stop=Stop())
         assert [next(results).batch.pages[0].sha256 for _ in range(2)] == ["1", "2"]
         with pytest.raises(BatchDigitsError, match="a decoder died"):
             next(results)
@@ -215,7 +222,7 @@ def test_after_a_signal_no_batch_is_taken_and_those_that_were_begun_come() -> No
 
     model = Model(load=lambda: time.sleep(0.05))
     with Prediction(model, Stopwatch()) as prediction:
-        results = predicted(source(), prediction, judge=all_fresh, stop=stop)
+        results = predicted(source(), prediction, judge=all_fresh, draw=count, stop=stop)
         assert [next(results).batch.pages[0].sha256 for _ in range(3)] == ["0", "1", "2"]
         with pytest.raises(Terminated):
             next(results)
@@ -236,9 +243,10 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_its_error() -> None:
 def test_the_seconds_of_loading_and_of_predicting_are_counted(watch: Stopwatch) -> None:
     model = Model(load=lambda: time.sleep(0.02), before=lambda: time.sleep(0.01))
     with Prediction(model, watch) as prediction:
-        list(predicted([batch(1), batch(2)], prediction, judge=all_fresh, stop=Stop()))
+        list(predicted([batch(1), batch(2)], prediction, judge=all_fresh, draw=count, stop=Stop()))
     assert watch.seconds["load model"] >= 0.02
     assert watch.seconds["predict"] >= 0.02
+    assert list(watch.seconds) == ["load model", "predict", "decide"]
 
 
 def test_who_leaves_does_not_wait_for_a_model_that_is_still_being_loaded() -> None:

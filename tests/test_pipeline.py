@@ -203,7 +203,16 @@ def test_the_summary_counts_what_the_report_holds(mixed: Path, model: Bundle) ->
     assert dict(summary.tally.rows) == {status: statuses.count(status) for status in statuses}
     assert summary.faulty == sum(status in list(FaultKind) for status in statuses) == 5
     assert summary.passed_over == {"not an image": 1, "hidden or system file": 2}
-    assert list(summary.seconds) == ["list", "decode", "normalise", "load model", "predict", "record", "report"]
+    assert list(summary.seconds) == [
+        "list",
+        "decode",
+        "normalise",
+        "load model",
+        "predict",
+        "decide",
+        "record",
+        "report",
+    ]
     assert 0 < max(summary.seconds["list"], summary.seconds["record"]) < summary.elapsed
 
 
