@@ -37,6 +37,7 @@ app = typer.Typer(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the program; None takes the arguments of the process. Ends in `SystemExit`."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's import would start one a core, beside our own workers
     given = sys.argv[1:] if arguments is None else arguments
     as_json = given[:1] == ["predict"] and "--log-json" in given
     if as_json or not {"-v", "--verbose"} & set(given):

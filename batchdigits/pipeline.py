@@ -6,7 +6,7 @@ folder -> images -> decoding -> normalisation -> predictor -> ledger -> decision
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,7 @@ from batchdigits.batches import Batch, Workers, batches, is_work_for_processes
 from batchdigits.bundle import Bundle
 from batchdigits.database import beside
 from batchdigits.errors import NoImages, StorageError, UsageError, shown
-from batchdigits.images import IMAGE_ENDINGS, ImageFile, PassedOver, discover, standing
+from batchdigits.images import IMAGE_ENDINGS, discover, standing
 from batchdigits.isolation import one_by_one
 from batchdigits.ledger import Condition, Ledger, LostAnswer
 from batchdigits.locking import copied, held
@@ -37,8 +37,6 @@ from batchdigits.stopping import Stop
 from batchdigits.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
-
-Found = ImageFile | PassedOver
 
 _DRIFTED = (
     "The confidences of the new images are distributed otherwise than those of the model's validation data (population "
@@ -83,9 +81,11 @@ def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None
         predictor = Predictor(model, batch_size=settings.batch_size, runtime=settings.runtime, threads=settings.threads)
         prediction = stack.enter_context(Prediction(predictor, watch))
         with watch.stage("list"):
-            # Where nothing is known, every image will be predicted: the runtime starts as soon as there is one.
-            start = None if ledger.knows else prediction.start
-            plan = _plan(ledger, settling, place, settings, on_image=start)
+            plan = _plan(ledger, settling, place, settings)
+        # Where nothing is known, what is pending will be predicted. The runtime does not start sooner: its import holds
+        # Python's lock for so long at a time that a folder takes ten times as long to be listed beside it.
+        if plan.pending and not ledger.knows:
+            prediction.start()
         confidences = _observe(ledger, plan, settling, model, prediction, settings, watch, stop)
         if standing(settings.sources) != folders:
             raise StorageError(_vanished(settings.sources))
@@ -158,24 +158,16 @@ def _files(settings: PredictSettings) -> list[Path]:
     return [Path(output) for output in settings.outputs if output != reports.STDOUT]
 
 
-def _plan(
-    ledger: Ledger,
-    settling: Settling,
-    place: Path | None,
-    settings: PredictSettings,
-    *,
-    on_image: Callable[[], None] | None = None,
-) -> Plan:
-    """Find out what there is to do; `on_image` is called as soon as an image is found, and for each.
+def _plan(ledger: Ledger, settling: Settling, place: Path | None, settings: PredictSettings) -> Plan:
+    """Find out what there is to do.
 
     Raises:
         NoImages: The sources hold no image, or one of them none any more, and `allow_empty` is off.
     """
     selection = Selection(include=settings.include, exclude=settings.exclude)
     ours = [*_files(settings), *([place] if place else [])]
-    found = discover(settings.sources, outputs=ours, selection=selection)
     plan = ledger.plan(
-        _announced(found, on_image) if on_image else found,
+        discover(settings.sources, outputs=ours, selection=selection),
         young_ns=settling.young_ns,
         force=settings.force,
         retry_failed=settings.retry_failed,
@@ -186,13 +178,6 @@ def _plan(
         if emptied := [source for source in settings.sources if plan.has_lost(os.path.abspath(source))]:  # noqa: PTH100
             raise NoImages(_no_images(tuple(emptied), Counter()))
     return plan
-
-
-def _announced(found: Iterable[Found], on_image: Callable[[], None]) -> Iterator[Found]:
-    for item in found:
-        if isinstance(item, ImageFile):
-            on_image()
-        yield item
 
 
 def _ledger_path(settings: PredictSettings) -> Path | None:

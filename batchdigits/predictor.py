@@ -54,7 +54,6 @@ class Predictor:
             UsageError: The runtime is not installed.
         """
         self._function = _OPENERS[self._runtime](self._bundle, self._batch_size, self._threads)
-        self._function(np.zeros((self._batch_size, SIDE, SIDE), np.uint8))  # the first call prepares much
         return self
 
     def __exit__(
@@ -124,7 +123,8 @@ def _open_keras(bundle: Bundle, batch_size: int, threads: int) -> _Function:
     _check_shapes(bundle, model.input_shape[1:], model.output_shape[1:])
     signature = [tensorflow.TensorSpec((batch_size, SIDE, SIDE), tensorflow.uint8)]
     compiled = tensorflow.function(lambda pixels: model(pixels, training=False), signature, autograph=False)
-    return lambda pixels: compiled(pixels).numpy()
+    function = compiled.get_concrete_function()
+    return lambda pixels: function(tensorflow.constant(pixels)).numpy()
 
 
 def _open_litert(bundle: Bundle, batch_size: int, threads: int) -> _Function:
