@@ -23,7 +23,7 @@ def strip_of(pages: Sequence[GreyImage], side: int) -> tuple[Strip, Rows]:
     Returns:
         uint8[side, N, side], and intp[N, 2], the height and width that each page takes.
     """
-    fitted = [page if max(page.shape) <= side else _fit(page, side) for page in pages]
+    fitted = [page if max(page.shape) <= side else fit(page, side) for page in pages]
     shapes = [page.shape for page in fitted]
     extents = np.array(shapes, np.intp)
     strip = np.empty((side, len(pages), side), np.uint8)
@@ -35,7 +35,7 @@ def strip_of(pages: Sequence[GreyImage], side: int) -> tuple[Strip, Rows]:
     return strip, extents
 
 
-def _fit(page: GreyImage, side: int) -> GreyImage:
+def fit(page: GreyImage, side: int) -> GreyImage:
     """Reduce a page so that its longer side fits: by halves first, the cheapest exact reduction, then linearly."""
     page = halved(page, side)
     if (longer := max(page.shape)) <= side:

@@ -232,7 +232,7 @@ def explain(
     """Say what digit is on one image, and how sure that is."""
     from batchdigits import explain as explaining
 
-    image = image or console.asked_for_image()
+    image = console.asked_for_image() if image is None else image
     explanation = explaining.explain(ExplainSettings(image, model, runtime, target_error, console.threshold(context)))
     typer.echo(explanation.text())
     if save_input is not None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from batchdigits.borders import cover_borders, turn_bars
 from batchdigits.canvases import CANVAS_SIDES, Finer, crop, strip_of
+from batchdigits.canvases import GreyImage as GreyImage  # what `normalise` takes
 from batchdigits.lines import remove_lines
 from batchdigits.polarity import Signs, find_polarity, slopes_of_light, weigh_polarity, without_slopes
 from batchdigits.settings import NormalisationSettings
@@ -34,7 +35,6 @@ from batchdigits.strips import (
     total,
 )
 
-GreyImage = NDArray[np.uint8]  # [H, W]
 InkImages = NDArray[np.uint8]  # [N, 28, 28], bright ink on 0
 InkMeasures = NDArray[np.float32]  # [N, len(INK_MEASURES)]
 Floats = NDArray[np.float32]

@@ -1,6 +1,6 @@
 """Batches in; the same with their logits, in order, out: predicted in a thread while others are decoded and recorded.
 
-The model is loaded there, too, so that its runtime starts while the folder is listed and decoded.
+The model is loaded there, too, so that its runtime starts while files are decoded.
 """
 
 from collections import deque
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from batchdigits.batches import Batch
 from batchdigits.errors import BatchDigitsError
 from batchdigits.normalisation import InkImages
+from batchdigits.predictor import Logits
 from batchdigits.stopping import Stop
 from batchdigits.stopwatch import Stopwatch
 
-_Logits = NDArray[np.float32]  # [N, K]
-_Function = Callable[[InkImages], _Logits]
+_Function = Callable[[InkImages], Logits]
 
 _MOST_BATCHES = 3  # that wait for their logits, once the model is loaded: it never stands still for want of one
 _MOST_BYTES = 64 * 2**20  # that wait until it is
@@ -36,7 +36,7 @@ class Predicted(NamedTuple, Generic[Drawn]):
     """N pages, and faults."""
     fresh: NDArray[np.bool_]
     """bool[N], the pages that were predicted."""
-    logits: _Logits
+    logits: Logits
     """float32[M, K], in the order of the M fresh pages; [0, 10] where there is none."""
     drawn: Drawn | None
     """What is drawn from it; None where no page is fresh."""
@@ -81,7 +81,7 @@ class Prediction:
             self._loading = self._thread.submit(self._load)
 
     def ask(
-        self, batch: Batch, fresh: NDArray[np.bool_], draw: Callable[[Batch, NDArray[np.bool_], _Logits], Drawn]
+        self, batch: Batch, fresh: NDArray[np.bool_], draw: Callable[[Batch, NDArray[np.bool_], Logits], Drawn]
     ) -> "Future[Predicted[Drawn]]":
         """Have the fresh pages of a batch predicted; what loading raises, the result raises.
 
@@ -98,7 +98,7 @@ class Prediction:
             return self._entered.enter_context(self._predictor)
 
     def _predict(
-        self, batch: Batch, fresh: NDArray[np.bool_], draw: Callable[[Batch, NDArray[np.bool_], _Logits], Drawn]
+        self, batch: Batch, fresh: NDArray[np.bool_], draw: Callable[[Batch, NDArray[np.bool_], Logits], Drawn]
     ) -> Predicted[Drawn]:
         assert self._loading is not None, "`ask` has begun to load the model"
         predictor = self._loading.result()  # at once: the thread does one thing after the other
@@ -113,7 +113,7 @@ def predicted(
     prediction: Prediction,
     *,
     judge: Callable[[Batch], tuple[Batch, NDArray[np.bool_]]],
-    draw: Callable[[Batch, NDArray[np.bool_], _Logits], Drawn],
+    draw: Callable[[Batch, NDArray[np.bool_], Logits], Drawn],
     stop: Stop,
 ) -> Iterator[Predicted[Drawn]]:
     """Predict what is fresh of each batch, a few batches ahead of who takes them.

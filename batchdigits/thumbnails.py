@@ -5,7 +5,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from batchdigits.canvases import GreyImage, halved
+from batchdigits.canvases import GreyImage, fit
 
 SIDE = 96
 """Pixels: the longer side, at most."""
@@ -22,17 +22,8 @@ _SIDES = (SIDE, 72, 56, 40, 28)  # tried until one fits: noise hardly shrinks
 
 
 def reduced(page: GreyImage, side: int = SIDE) -> GreyImage:
-    """Reduce a page, uint8[H, W], so that its longer side is at most `side`; a smaller one stays as it is.
-
-    It is halved first, so that linear interpolation leaves no pixel out, at a quarter of what areas would cost.
-    """
-    page = halved(page, side)
-    height, width = page.shape
-    if max(height, width) <= side:
-        return page
-    scale = side / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(page, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    """Reduce a page, uint8[H, W], so that its longer side is at most `side`; a smaller one stays as it is."""
+    return fit(page, side)
 
 
 def png(picture: GreyImage) -> bytes:

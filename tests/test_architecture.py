@@ -79,7 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "dryrun": {"plan", "reports"},
     "settling": {"images", "batches"},
     "isolation": {"observing", "images", "batches", "decoding", "normalisation", "stopwatch"},
-    "overlap": {"batches", "normalisation", "stopping", "stopwatch"},
+    "overlap": {"batches", "normalisation", "predictor", "stopping", "stopwatch"},
     "selection": set(),
     "locking": set(),
     "stopping": set(),

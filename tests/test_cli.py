@@ -662,3 +662,9 @@ def test_explain_says_the_digit_shows_ten_bars_and_saves_what_the_model_saw(digi
     assert (seen.shape, seen.dtype.name) == ((28, 28), "uint8")
     assert seen.max() > 200
     assert (seen[:3] == 0).all()  # bright ink on 0, with the frame's margin
+
+
+def test_an_empty_path_is_the_folder_that_one_is_in_and_no_question_for_another() -> None:
+    result = batchdigits("explain", "")
+    assert result.code == 2
+    assert "is a folder; name one image" in result.message
