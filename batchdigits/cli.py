@@ -1,5 +1,6 @@
 """The command line: options in, a call with their settings, an exit code out. No logic."""
 
+import gc
 import io
 import os
 import shutil
@@ -35,8 +36,12 @@ app = typer.Typer(
 )
 
 
+_GARBAGE = 100_000  # objects; imports make so many that last, and looking at them every 700 took a tenth of a start
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the program; None takes the arguments of the process. Ends in `SystemExit`."""
+    gc.set_threshold(_GARBAGE)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's import would start one a core, beside our own workers
     given = sys.argv[1:] if arguments is None else arguments
     as_json = given[:1] == ["predict"] and "--log-json" in given

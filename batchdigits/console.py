@@ -216,6 +216,14 @@ def read_share(text: str | float) -> float:
     return round(share, 6)
 
 
+def check_number(number: float | None) -> float | None:
+    """Refuse what is no number: it is neither below nor above any limit."""
+    if number is not None and math.isnan(number):
+        message = "nan is no number."
+        raise typer.BadParameter(message)
+    return number
+
+
 def without_source(context: typer.Context, wanted: bool) -> bool:
     """Let `--show-config` do without a SOURCE."""
     if wanted:
@@ -236,6 +244,8 @@ def parameters_of(context: Any) -> list[Parameter]:
     parameters = []
     for parameter in context.command.params:
         value, origin = context.params[parameter.name], context.get_parameter_source(parameter.name)
+        if value is not None and parameter.type.name == "path":
+            value = Path(value)
         spellings = parameter.secondary_opts if value is False else parameter.opts
         flag = spellings[0] if spellings and parameter.param_type_name == "option" else ""
         parameters.append(Parameter(parameter.name, flag, value, origin.name if origin else ""))
@@ -255,17 +265,18 @@ def config_text(context: typer.Context) -> str:
     job_file = context.params["config"]
     lines = []
     for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name)
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
         origin = {
             "COMMANDLINE": "from the command line",
-            "ENVIRONMENT": f"environment {context.auto_envvar_prefix}_{parameter.name.upper()}",
+            "ENVIRONMENT": f"environment {context.auto_envvar_prefix}_{name.upper()}",
             "DEFAULT_MAP": f"job file {shown(str(job_file))}",
         }.get(source.name if source else "", "default")
-        value = context.params[parameter.name]
+        value = context.params[name]
         text = "(not set)" if value is None else _toml(value)
-        if parameter.name not in _NOT_IN_JOB_FILES:
-            lines.append(f"{'# ' if value is None else ''}{parameter.name} = {text}  # {origin}")
-        elif job_file is not None and parameter.name == "config":
+        if name not in _NOT_IN_JOB_FILES:
+            lines.append(f"{'# ' if value is None else ''}{name} = {text}  # {origin}")
+        elif job_file is not None and name == "config":
             lines.append(f"# config = {text}  # {origin}")
     return "\n".join(lines)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from batchdigits import settings
-from batchdigits.console import read_config, read_share, without_source
+from batchdigits.console import check_number, read_config, read_share, without_source
 
 Config = Annotated[
     Path | None,
@@ -17,7 +17,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on succe
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and show tracebacks.")]
 Threshold = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Confidence below which a digit goes to review, in the place of --target-error."),
+    typer.Option(
+        min=0,
+        max=1,
+        callback=check_number,
+        help="Confidence below which a digit goes to review, in the place of --target-error.",
+    ),
 ]
 TargetError = Annotated[
     float,
@@ -47,7 +52,12 @@ Ledger = Annotated[
     Path | None, typer.Option(help="What is known from run to run; without it, the first report's name + .ledger.")
 ]
 NoLedger = Annotated[bool, typer.Option("--no-ledger", help="Keep nothing for the next run.")]
-Wait = Annotated[float, typer.Option(min=0, max=86_400, help="Seconds to wait for another run that holds the ledger.")]
+Wait = Annotated[
+    float,
+    typer.Option(
+        min=0, max=86_400, callback=check_number, help="Seconds to wait for another run that holds the ledger."
+    ),
+]
 IfLocked = Annotated[
     settings.IfLocked, typer.Option(help="Where another run holds the ledger: end with code 75, or with 0.")
 ]
@@ -56,7 +66,13 @@ RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Read files an
 Include = Annotated[list[str], typer.Option(help="Read only files that match this gitignore pattern. May be repeated.")]
 Exclude = Annotated[list[str], typer.Option(help="Pass over what matches this gitignore pattern. May be repeated.")]
 Settle = Annotated[
-    float, typer.Option(min=0, max=86_400, help="A file younger than these seconds is read last, or in the next run.")
+    float,
+    typer.Option(
+        min=0,
+        max=86_400,
+        callback=check_number,
+        help="A file younger than these seconds is read last, or in the next run.",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace reports that were made from other sources.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in one prediction.")]
@@ -105,9 +121,10 @@ Teacher = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(min=0, help="Passes over the data; with --from, 0 refits the calibration.")]
 StepSize = Annotated[int, typer.Option(min=1, help="Images a step.")]
-LearningRate = Annotated[float | None, typer.Option(min=0, help="Peak of the schedule.")]
+LearningRate = Annotated[float | None, typer.Option(min=0, callback=check_number, help="Peak of the schedule.")]
 ValidationShare = Annotated[
-    float, typer.Option(min=0, max=1, help="Share of the data that is split off for validation.")
+    float,
+    typer.Option(min=0, max=1, callback=check_number, help="Share of the data that is split off for validation."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of the split, the weights, the order, the variations.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")]

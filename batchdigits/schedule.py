@@ -161,7 +161,7 @@ def _limit(text: str) -> str:
 def _arguments(parameters: Sequence[Parameter], folder: str, is_there: Callable[[str], bool]) -> Iterator[str]:
     """Spell what stood on the command line anew, its paths absolute; a job file's and default values stay out."""
     for parameter in parameters:
-        values = parameter.value if isinstance(parameter.value, list) else [parameter.value]
+        values = parameter.value if isinstance(parameter.value, list | tuple) else [parameter.value]
         if parameter.name == "output" and "-" in values:
             message = (
                 "The report would go to standard output, which a scheduler has no use for; give a file: -o REPORT."
