@@ -35,6 +35,9 @@ _SECONDS_A_FILE, _SECONDS_A_BYTE = 1e-4, 2.5e-8  # about: a small PNG takes 0.1 
 _CHUNK_FILES = 256  # one future per small file is slower than no workers
 _CHUNK_BYTES = 2 * 2**20  # a chunk of scans stays small enough to be held decoded, a few times over
 
+_BATCH_BYTES = 8 * 2**20  # of files that take their time: what was read of them is predicted and recorded meanwhile
+_BATCH_PAGES = 64  # which are as many as that at least, for a prediction costs the same for fewer
+
 
 class SeenPage(NamedTuple):
     """Where one row of a batch comes from."""
@@ -181,7 +184,7 @@ def batches(
     Args:
         files: Consumed as they are needed.
         workers: A pool that was entered.
-        size: Pages a batch, at most; one that is full of faults, or the last one, has fewer.
+        size: Pages a batch, at most; one of large files, one that is full of faults, and the last one have fewer.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
         watch: Gets the seconds of `decode` and `normalise`, of all workers together.
@@ -198,12 +201,16 @@ def batches(
         BatchDigitsError: None could start.
     """
     waiting = _empty()
+    size_bytes = 0
     end: BatchDigitsError | None = None
     try:
         for chunk in chain(first, _prepared(_chunks(files), workers, decoding, normalisation, watch or Stopwatch())):
             waiting = _joined(waiting, chunk)
-            while max(len(waiting.pages), len(waiting.faults), len(waiting.unchanged)) >= size:
+            size_bytes += sum(page.file.size_bytes for page in chunk.pages if page.number == 1)
+            are_large = size_bytes >= _BATCH_BYTES and len(waiting.pages) >= _BATCH_PAGES
+            while are_large or max(len(waiting.pages), len(waiting.faults), len(waiting.unchanged)) >= size:
                 batch, waiting = _split(waiting, size)
+                size_bytes, are_large = 0, False
                 yield batch
     except BatchDigitsError as error:
         end = error

@@ -75,7 +75,7 @@ Settle = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace reports that were made from other sources.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images in one prediction.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images that are predicted and recorded together.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads within one prediction.")]
 Workers = Annotated[
     int | None,

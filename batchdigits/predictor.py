@@ -22,6 +22,7 @@ from batchdigits.settings import Runtime
 Logits = NDArray[np.float32]  # [N, K], K >= 10: the ten digits, then outputs that only the gate uses
 
 DIGITS = 10
+_MOST_IMAGES = 256  # of one call; more at once are no quicker on a processor, and a few new ones would wait for all
 _DISTRIBUTIONS = {Runtime.KERAS: "tensorflow", Runtime.LITERT: "ai-edge-litert"}
 _NOT_INSTALLED = "The runtime litert is not installed; install batchdigits[litert], or use --runtime keras."
 
@@ -36,12 +37,12 @@ class Predictor:
 
         Args:
             bundle: The checked bundle.
-            batch_size: Images in one call of the function.
+            batch_size: Images that come together; the function is compiled for as many, and not more than 256.
             runtime: What carries it out.
             threads: Within one call. One leaves the processors to the decoding workers.
         """
         self._bundle = bundle
-        self._batch_size = batch_size
+        self._shape = min(batch_size, _MOST_IMAGES)
         self._runtime = runtime
         self._threads = threads
         self._function: _Function | None = None
@@ -53,7 +54,7 @@ class Predictor:
             BundleError: The runtime cannot load the model, or that does not fit the contract.
             UsageError: The runtime is not installed.
         """
-        self._function = _OPENERS[self._runtime](self._bundle, self._batch_size, self._threads)
+        self._function = _OPENERS[self._runtime](self._bundle, self._shape, self._threads)
         return self
 
     def __exit__(
@@ -71,12 +72,12 @@ class Predictor:
         Returns:
             float32[N, K].
         """
-        parts = range(0, max(1, len(pixels)), self._batch_size)
-        return np.concatenate([self._one_batch(pixels[start : start + self._batch_size]) for start in parts])
+        parts = range(0, max(1, len(pixels)), self._shape)
+        return np.concatenate([self._one_batch(pixels[start : start + self._shape]) for start in parts])
 
     def _one_batch(self, pixels: InkImages) -> Logits:
         assert self._function is not None, "the predictor was not entered"
-        padded = np.zeros((self._batch_size, *pixels.shape[1:]), np.uint8)
+        padded = np.zeros((self._shape, *pixels.shape[1:]), np.uint8)
         padded[: len(pixels)] = pixels
         return self._function(padded)[: len(pixels)]
 

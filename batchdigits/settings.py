@@ -145,7 +145,7 @@ class PredictSettings:
     runtime: Runtime = Runtime.KERAS
     """What carries the model out."""
     batch_size: int = 1024
-    """Images in one prediction; the shape of the compiled function."""
+    """Images that are predicted and recorded together."""
     threads: int = 1
     """Threads within one prediction; their number may change the last bits of its sums."""
     workers: int | None = None
