@@ -7,8 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import ExitStack
-from itertools import chain
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,17 +16,17 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from batchdigits import bundle, drift, dryrun, publication, rendering, reports, risk
-from batchdigits.batches import Batch, Workers, batches, is_work_for_processes
+from batchdigits.batches import Batch
 from batchdigits.bundle import Bundle
 from batchdigits.database import beside
+from batchdigits.engine import Drawn, Engine, Task, on_this_machine
 from batchdigits.errors import NoImages, StorageError, UsageError, shown
 from batchdigits.images import IMAGE_ENDINGS, discover, standing
-from batchdigits.isolation import one_by_one
 from batchdigits.ledger import Condition, Ledger, LostAnswer
 from batchdigits.locking import copied, held
 from batchdigits.monitoring import Summary, Tally
-from batchdigits.overlap import Prediction, predicted
-from batchdigits.plan import Plan, Turn
+from batchdigits.overlap import Prediction
+from batchdigits.plan import Plan
 from batchdigits.predictor import Logits, Predictor, version
 from batchdigits.rendering import Terms
 from batchdigits.selection import Selection
@@ -44,13 +43,16 @@ _DRIFTED = (
 )
 
 
-def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None) -> Summary:
+def run(
+    settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None, engine: Engine = on_this_machine
+) -> Summary:
     """Read the digits of all images under the sources, and write the reports.
 
     Args:
         settings: The run.
         stdout: Where the output `-` goes, as CSV.
         stop: What lets a batch be finished before a signal ends the run.
+        engine: What observes the files that are pending.
 
     Raises:
         Locked: Another run holds the ledger.
@@ -82,11 +84,7 @@ def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None
         prediction = stack.enter_context(Prediction(predictor, watch))
         with watch.stage("list"):
             plan = _plan(ledger, settling, place, settings)
-        # Where nothing is known, what is pending will be predicted. The runtime does not start sooner: its import holds
-        # Python's lock for so long at a time that a folder takes ten times as long to be listed beside it.
-        if plan.pending and not ledger.knows:
-            prediction.start()
-        confidences = _observe(ledger, plan, settling, model, prediction, settings, watch, stop)
+        confidences = _observe(ledger, plan, settling, model, prediction, settings, watch, stop, engine)
         if standing(settings.sources) != folders:
             raise StorageError(_vanished(settings.sources))
         terms = Terms(
@@ -222,6 +220,7 @@ def _observe(
     settings: PredictSettings,
     watch: Stopwatch,
     stop: Stop,
+    engine: Engine,
 ) -> NDArray[np.int64]:
     """Predict all that is pending into the ledger; count the confidences of what is new by `drift.histogram`."""
     files = plan.pending.total()
@@ -230,22 +229,7 @@ def _observe(
         return confidences
     strictest = max(risk.strictest(model.calibration.risks), settings.threshold or 0.0)
     audit = 2 * rendering.audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
-    with ExitStack() as stack:
-        workers = stack.enter_context(
-            Workers(settings.workers, processes=is_work_for_processes(files, plan.pending_bytes))
-        )
-        decoding, normalisation = settings.decoding, model.normalisation
-        alone, young = (settling.settled(plan.in_turn(turn), plan.defer) for turn in (Turn.ALONE, Turn.YOUNG))
-        ready = batches(
-            chain(plan.in_turn(Turn.SETTLED), young),
-            workers,
-            size=settings.batch_size,
-            decoding=decoding,
-            normalisation=normalisation,
-            watch=watch,
-            first=one_by_one(alone, decoding=decoding, normalisation=normalisation, watch=watch),
-        )
-        bar = stack.enter_context(tqdm(total=files, unit="image", disable=not settings.progress))
+    with tqdm(total=files, unit="image", disable=not settings.progress) as bar:
 
         def judge(whole: Batch) -> tuple[Batch, NDArray[np.bool_]]:
             batch = settling.still(whole, plan.defer)
@@ -253,18 +237,19 @@ def _observe(
             bar.update(firsts + len(whole.unchanged))
             return batch, ledger.fresh(batch)
 
-        def draw(batch: Batch, fresh: NDArray[np.bool_], logits: Logits) -> tuple[NDArray[np.int64], dict[int, bytes]]:
+        def draw(batch: Batch, fresh: NDArray[np.bool_], logits: Logits) -> Drawn:
             decided = rendering.decided(logits, batch.ink[fresh], model, threshold=strictest)
             return drift.histogram(decided.confidence), rendering.thumbnails_of(batch, fresh, decided, audit=audit)
 
-        stack.enter_context(stop.patiently())
-        for batch, fresh, logits, drawn in predicted(ready, prediction, judge=judge, draw=draw, stop=stop):
-            with watch.stage("record"):
-                counts, thumbnails = drawn or (0, {})
-                confidences += counts
-                _tell(ledger.record(batch, fresh, logits, thumbnails))
-        if settling.waited:
-            watch.add("settle", settling.waited)
+        task = Task(plan, not ledger.knows, settling, model, prediction, settings, watch, stop, judge, draw)
+        with stop.patiently(), closing(engine(task)) as observed:
+            for batch, fresh, logits, drawn in observed:
+                with watch.stage("record"):
+                    counts, thumbnails = drawn or (0, {})
+                    confidences += counts
+                    _tell(ledger.record(batch, fresh, logits, thumbnails))
+    if settling.waited:
+        watch.add("settle", settling.waited)
     ledger.forget()
     return confidences
 

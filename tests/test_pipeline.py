@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchdigits import answers, batches, bundle, drift, pipeline, risk, settling
+from batchdigits import answers, batches, bundle, drift, engine, pipeline, risk, settling
 from batchdigits.batches import Batch
 from batchdigits.bundle import Bundle, Calibration
 from batchdigits.corrections import correct
@@ -260,7 +260,7 @@ def test_processes_do_much_work_and_threads_little(
             made.append((count, processes))
             super().__init__(count, processes=processes)
 
-    monkeypatch.setattr(pipeline, "Workers", Noted)
+    monkeypatch.setattr(engine, "Workers", Noted)
     monkeypatch.setattr(batches, "_SECONDS_FOR_PROCESSES", limit)
     assert predicted(model, mixed, workers=3) == expected
     assert made == [(3, processes)]
@@ -957,12 +957,12 @@ def test_what_was_in_hand_when_a_run_died_is_read_by_itself_and_the_report_is_th
         with pytest.raises(KeyboardInterrupt):
             run(model, growing, outputs=(report,))
     alone: list[str] = []
-    one_by_one = pipeline.one_by_one
+    one_by_one = engine.one_by_one
 
     def noted(files: Iterable[ImageFile], **options: Any) -> Iterator[batches.Batch]:
         return one_by_one((alone.append(file.name) or file for file in files), **options)  # type: ignore[func-returns-value]
 
-    monkeypatch.setattr(pipeline, "one_by_one", noted)
+    monkeypatch.setattr(engine, "one_by_one", noted)
     run(model, growing, outputs=(report,))
     assert len(alone) == len(PAGES)
     assert report.read_bytes() == predicted(model, growing)

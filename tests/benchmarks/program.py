@@ -14,7 +14,7 @@ from unittest import mock
 
 import typer
 
-from batchdigits import pipeline
+from batchdigits import engine, pipeline
 from batchdigits.normalisation import InkImages
 from batchdigits.predictor import Logits
 from batchdigits.settings import PredictSettings, Runtime
@@ -36,7 +36,7 @@ def everything_loaded() -> Iterator[None]:
     """Let the pipeline load its model and start its workers but once in this process: the first run warms up."""
     with (
         mock.patch.object(pipeline, "Predictor", once(pipeline.Predictor)),
-        mock.patch.object(pipeline, "Workers", once(pipeline.Workers)),
+        mock.patch.object(engine, "Workers", once(engine.Workers)),
     ):
         yield
 
