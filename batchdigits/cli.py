@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from batchdigits import __version__, console, options
+from batchdigits import __version__, console, options, remote
 from batchdigits import schedule as scheduling
 from batchdigits.errors import ExitCode, Locked
 from batchdigits.options import Config, Model, Quiet, Runtime, TargetError, Threshold, Verbose
@@ -290,5 +290,5 @@ def correct(
     """Read people's answers, for the next predict to show them in the report."""
     from batchdigits import corrections as correcting
 
-    console.LOG.info(correcting.correct(report, corrections, ledger=ledger, time=datetime.now(UTC)))
+    console.LOG.info(correcting.correct(remote.place(report), corrections, ledger=ledger, time=datetime.now(UTC)))
     return ExitCode.OK

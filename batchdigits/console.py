@@ -20,6 +20,7 @@ from typer.exceptions import TyperException
 from batchdigits import monitoring
 from batchdigits.errors import BatchDigitsError, ExitCode, Locked, StorageError, UsageError, shown
 from batchdigits.monitoring import Ending, Summary
+from batchdigits.remote import check
 from batchdigits.risk import LOOSEST, STRICTEST
 from batchdigits.schedule import Parameter
 from batchdigits.settings import PredictSettings
@@ -262,6 +263,7 @@ def threshold(context: typer.Context) -> float | None:
 
 def config_text(context: typer.Context) -> str:
     """Give the value of every option, and where it came from, as a job file: TOML."""
+    check(*context.params["sources"] or [], *context.params["output"])  # passwords are not printed either
     job_file = context.params["config"]
     lines = []
     for parameter in context.command.params:

@@ -16,6 +16,7 @@ from batchdigits.database import Database, beside
 from batchdigits.errors import StorageError, UsageError, printable, shown
 from batchdigits.files import storage_errors
 from batchdigits.locking import held
+from batchdigits.remote import Place, refuse
 from batchdigits.reports.csv import unguard
 from batchdigits.reports.parquet import text_columns
 from batchdigits.reports.xlsx import text_rows
@@ -62,7 +63,7 @@ class _Problem:
     """What was found, and what was expected."""
 
 
-def correct(report: Path, corrections: Path, *, ledger: Path | None, time: datetime) -> str:
+def correct(report: Place, corrections: Path, *, ledger: Path | None, time: datetime) -> str:
     """Take people's answers into the ledger of a report: all that a file holds, or none.
 
     Args:
@@ -80,6 +81,9 @@ def correct(report: Path, corrections: Path, *, ledger: Path | None, time: datet
         StorageError: The file cannot be read; the ledger does not exist, is damaged, or cannot be written.
         Locked: A run holds the ledger.
     """
+    refuse(corrections, "The table with the answers")
+    if ledger:
+        refuse(ledger, "The ledger")
     lines = ENDINGS.get(corrections.suffix.lower())
     if not lines:
         known = ", ".join(ENDINGS)

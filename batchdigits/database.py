@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from batchdigits.errors import StorageError, shown
 from batchdigits.files import atomic_write, fitting, storage_errors
+from batchdigits.remote import Place, RemoteFile
 
 _OBSERVATIONS = """
 CREATE TABLE conditions (           -- under what something was observed
@@ -43,7 +44,7 @@ CREATE TABLE pages (
     PRIMARY KEY (observation, page)
 ) WITHOUT ROWID;
 CREATE TABLE files (                -- only those whose observation is whole
-    path BLOB PRIMARY KEY,          -- absolute, as the file system has it
+    path BLOB PRIMARY KEY,          -- absolute, as the file system has it; or a normalised URL
     size_bytes INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
     observation INTEGER NOT NULL REFERENCES observations (id),
@@ -63,7 +64,7 @@ CREATE TABLE told (                 -- files with a fault that a report has show
     mtime_ns INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE reports (              -- what was published; for the moment of replacing, the old and the new
-    path BLOB NOT NULL,             -- absolute
+    path BLOB NOT NULL,             -- absolute, or a normalised URL
     sha256 TEXT NOT NULL,
     sources TEXT NOT NULL,          -- of the call that made it: a JSON list, absolute and sorted
     PRIMARY KEY (path, sha256)
@@ -297,9 +298,13 @@ def _run(execute: Callable[[str], object], statements: str) -> None:
         execute(statement)
 
 
-def beside(report: Path) -> Path:
-    """Name the ledger that a report has where nobody names another."""
-    return report.with_name(fitting(report.name, ".ledger"))
+def beside(report: Place) -> Path:
+    """Name the ledger that a report has where nobody names another.
+
+    SQLite needs a disk: that of a report behind a URL is on this machine, among the user's own files.
+    """
+    here = report.here if isinstance(report, RemoteFile) else report
+    return here.with_name(fitting(here.name, ".ledger"))
 
 
 def check_sum(*values: bytes | str | int | None) -> int:

@@ -15,6 +15,7 @@ from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, shown
 from batchdigits.files import atomic_write
 from batchdigits.normalisation import normalise
 from batchdigits.predictor import Predictor
+from batchdigits.remote import refuse
 from batchdigits.settings import ExplainSettings, PredictSettings
 
 log = logging.getLogger(__name__)
@@ -60,9 +61,10 @@ def explain(settings: ExplainSettings) -> Explanation:
 
     Raises:
         StorageError: The image does not exist.
-        UsageError: It is a folder.
+        UsageError: It is a folder, or behind a URL.
         BundleError: The model cannot be used.
     """
+    refuse(settings.image, "The image")
     path = Path(settings.image)
     try:
         size_bytes = path.stat().st_size

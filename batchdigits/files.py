@@ -1,7 +1,8 @@
 """Writing files so that each appears whole or not at all: bytes in, a file under its final name out.
 
 A file is written under a temporary name in its own folder, brought to the disk, and only then renamed over the old
-one. Several files that belong together are all complete before the first of them is renamed.
+one. Several files that belong together are all complete before the first of them is renamed. A file behind a URL is
+written here, and sent when it is complete.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import hashlib
 import io
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from batchdigits.errors import StorageError, shown
+from batchdigits.remote import Place, RemoteFile
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -64,9 +67,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_write_all(
-    paths: Sequence[Path],
+    paths: Sequence[Place],
     *,
-    before: Callable[[Path, Path], None] | None = None,
+    before: Callable[[Path, Place], bool] | None = None,
     together: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[list[BinaryIO]]:
     """Write several files that belong together, each as `atomic_write` does.
@@ -74,12 +77,13 @@ def atomic_write_all(
     An old file with the same bytes stays as it is.
 
     All are complete and on the disk before the first is renamed: trouble with writing any of them leaves every old
-    file. The renames themselves follow one another; no file system renames several files as one.
+    file. The renames themselves follow one another; no file system renames several files as one. Those behind URLs are
+    sent before any is renamed here, for sending is what may fail.
 
     Args:
         paths: The files to create or replace, each once.
         before: Called for each file when all are complete and it does not have its name yet, with the complete file
-            and with the one that it replaces, links resolved.
+            and with the one that it replaces, links resolved; tells whether their bytes differ.
         together: What the files take their names in, such as one that lets signals wait.
 
     Yields:
@@ -97,19 +101,22 @@ def atomic_write_all(
                 os.fsync(handle.fileno())
                 handle.close()
         with together():
-            for path, (_, temporary, target) in zip(paths, files, strict=True):
-                if before:
-                    before(temporary, target)
+            farthest_first = sorted(zip(paths, files, strict=True), key=lambda pair: isinstance(pair[0], Path))
+            for path, (_, temporary, target) in farthest_first:
                 with storage_errors(path):
-                    if not _same(temporary, target):
+                    if not (before(temporary, target) if before else _differ(temporary, target)):
+                        continue
+                    if isinstance(target, RemoteFile):
+                        target.put(temporary)
+                    else:
                         temporary.replace(target)
-            for folder in sorted({target.parent for _, _, target in files}):
+            for folder in sorted({target.parent for _, _, target in files if isinstance(target, Path)}):
                 with storage_errors(folder):
                     _sync_folder(folder)
 
 
 @contextmanager
-def storage_errors(name: Path | str, *, verb: str = "written") -> Iterator[None]:
+def storage_errors(name: Place | str, *, verb: str = "written") -> Iterator[None]:
     """Turn an `OSError` of the body into a `StorageError` that names the thing, the reason and the remedy.
 
     Args:
@@ -142,6 +149,17 @@ def fitting(beginning: str, ending: str) -> str:
     return beginning + ending
 
 
+def standing_sha256(place: Place) -> str:
+    """Compute the SHA-256 of what stands at a place; empty where nothing does.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    if isinstance(place, RemoteFile):
+        return place.sha256()
+    return file_sha256(place) if place.exists() else ""
+
+
 def file_sha256(path: Path) -> str:
     """Compute the SHA-256 of a file's bytes, as 64 lower-case hexadecimal digits, in constant memory.
 
@@ -155,10 +173,10 @@ def file_sha256(path: Path) -> str:
 class _Draft(io.FileIO):
     """A new file under a temporary name, whose `name` and errors are those of the file it will become."""
 
-    def __init__(self, temporary: Path, path: Path) -> None:
+    def __init__(self, temporary: Path, path: Place) -> None:
         with storage_errors(path):
             super().__init__(os.fspath(temporary), "x+")
-        self.name = os.fspath(path)
+        self.name = str(path)
         with suppress(OSError):  # some network file systems have no locks
             fcntl.flock(self.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells others that somebody is at work on it
 
@@ -168,27 +186,39 @@ class _Draft(io.FileIO):
 
 
 @contextmanager
-def _draft(path: Path) -> Iterator[tuple[BinaryIO, Path, Path]]:
-    """Open a temporary file beside `path`; on leaving, remove it unless it has been renamed.
+def _draft(path: Place) -> Iterator[tuple[BinaryIO, Path, Place]]:
+    """Open a temporary file beside `path`, or here for a URL; on leaving, remove it unless it has been renamed.
 
-    Its name is the same every time, so that what a killed run left is found and removed.
+    Beside a path its name is the same every time, so that what a killed run left is found and removed.
 
     Yields:
         The open file, its temporary name, and the name that it is to replace.
     """
-    target = Path(os.path.realpath(path))
+    with ExitStack() as stack:
+        target: Place
+        if isinstance(path, RemoteFile):
+            target = path
+            with storage_errors(path):
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchdigits-"))
+            temporary = Path(folder, "report")
+        else:
+            target = Path(os.path.realpath(path))
+            temporary = _temporary(target)
+        handle = io.BufferedRandom(_Draft(temporary, path))
+        try:
+            yield cast("BinaryIO", handle), temporary, target
+        finally:
+            with suppress(OSError, StorageError):  # after a failure only: the bytes still in the buffer are not wanted
+                handle.close()
+            with suppress(OSError):  # missing after the rename; else nothing better can be done about it
+                temporary.unlink()
+
+
+def _temporary(target: Path) -> Path:
+    """Name a draft beside the file that it will become."""
     mark = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
     temporary = target.with_name(f".batchdigits-{mark}.tmp")
-    if not _is_free(temporary):
-        temporary = target.with_name(f".batchdigits-{secrets.token_hex(4)}.tmp")
-    handle = io.BufferedRandom(_Draft(temporary, path))
-    try:
-        yield cast("BinaryIO", handle), temporary, target
-    finally:
-        with suppress(OSError, StorageError):  # after a failure only: the bytes still in the buffer are not wanted
-            handle.close()
-        with suppress(OSError):  # missing after the rename; else nothing better can be done about it
-            temporary.unlink()
+    return temporary if _is_free(temporary) else target.with_name(f".batchdigits-{secrets.token_hex(4)}.tmp")
 
 
 def _is_free(temporary: Path) -> bool:
@@ -200,12 +230,14 @@ def _is_free(temporary: Path) -> bool:
     return not os.path.lexists(temporary)
 
 
-def _same(first: Path, second: Path) -> bool:
-    """Tell whether two files have the same bytes; a file that is not there has none."""
+def _differ(draft: Path, target: Place) -> bool:
+    """Tell whether two files have other bytes; a file that is not there has none."""
+    if isinstance(target, RemoteFile):
+        return file_sha256(draft) != target.sha256()
     try:
-        return filecmp.cmp(first, second, shallow=False)
+        return not filecmp.cmp(draft, target, shallow=False)
     except FileNotFoundError:
-        return False
+        return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,59 +11,32 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
+from batchdigits import remote
+from batchdigits.candidates import FOUND_ENDINGS, Rules, ending_of, is_hidden, no_candidate, overwriting, prefix_of
+from batchdigits.candidates import IMAGE_ENDINGS as IMAGE_ENDINGS
+from batchdigits.candidates import UNSUPPORTED_ENDINGS as UNSUPPORTED_ENDINGS
+from batchdigits.candidates import ImageFile as ImageFile
+from batchdigits.candidates import PassedOver as PassedOver
+from batchdigits.distant import far
 from batchdigits.errors import StorageError, UsageError, printable, shown
+from batchdigits.remote import Place
 from batchdigits.selection import Selection
 
-IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
-"""Endings of files that are decoded."""
-UNSUPPORTED_ENDINGS = frozenset({".pdf", ".heic", ".heif", ".avif", ".jp2", ".svg"})
-"""Endings of files that get a row which says how to convert them."""
-
-_FOUND_ENDINGS = IMAGE_ENDINGS | UNSUPPORTED_ENDINGS
-_HIDDEN = re.compile(r"[.~].*|.*\.(tmp|part|crdownload)|thumbs\.db|__macosx|@eadir", re.IGNORECASE | re.DOTALL)
 _IMAGE_SIGNATURE = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|II\+\0|MM\0\+|BM|GIF8[79]a|RIFF....WEBP", re.DOTALL
 )
 
 
-class ImageFile(NamedTuple):  # a dataclass takes four times as long to make
-    """A file that gets one row a page."""
-
-    path: str
-    """Absolute path, as `os.fsdecode` gives it: bytes that are not UTF-8 are surrogates."""
-    name: str
-    """The `path` column of its rows: `/` between parts, escaped by `errors.printable`."""
-    size_bytes: int
-    """Size of the file; 0 for one whose status cannot be read, such as a dangling link."""
-    mtime_ns: int
-    """Time of its last change in nanoseconds since 1970; 0 for one whose status cannot be read."""
-    ending: str
-    """The name's ending, with its dot, in lower case; empty without one."""
-    inode: int
-    """Inode number of the file; 0 for one whose status cannot be read."""
-    known_sha256: str = ""
-    """Of the bytes that were observed at this path before; empty where there are none."""
-
-
-@dataclass(frozen=True, slots=True)
-class PassedOver:
-    """Something found that gets no row; it is counted by its reason."""
-
-    path: str
-    """Absolute path, as `os.fsdecode` gives it."""
-    reason: str
-    """A short noun phrase, the same for all of its kind: `not an image`."""
-
-
 def discover(
-    sources: Sequence[str], *, outputs: Sequence[Path], selection: Selection | None = None
+    sources: Sequence[str], *, outputs: Sequence[Place], selection: Selection | None = None
 ) -> Iterator[ImageFile | PassedOver]:
     """Find the images under all sources; that every source exists is checked before the first is yielded.
 
     Args:
-        sources: folders (read recursively), files, and globs where no such path exists literally.
+        sources: folders (read recursively), files, globs where no such path exists literally, and URLs of folders or
+            files.
         outputs: report files of this run, which are never taken as input.
         selection: what is taken of all that stands in folders or matches globs; None takes everything.
 
@@ -73,40 +46,53 @@ def discover(
 
     Raises:
         StorageError: a source does not exist or matches nothing, or a folder cannot be listed.
-        UsageError: a source is neither a file nor a folder, or an output would overwrite an image.
+        UsageError: a source is neither a file nor a folder, or an output would overwrite an image; a URL is not
+            spelled as it has to be, or what it needs is not installed.
     """
-    rules = _Rules(
-        outputs=frozenset(_absolute(str(output)) for output in outputs),
+    rules = Rules(
+        outputs=frozenset(remote.absolute(str(output)) for output in outputs),
         identities=frozenset(_identity(status) for output in outputs if (status := _status_of(str(output)))),
         selection=selection or Selection(),
     )
-    checked = [(source, _status_of_source(source)) for source in sources]
+    remote.check(*sources)
+    is_only = len(sources) == 1
+    begun = {source: far(source, rules, is_only=is_only) for source in sources if remote.is_url(source)}
+    checked = [(source, None if source in begun else _status_of_source(source)) for source in sources]
     for source, status in checked:
-        if status is None:
+        if source in begun:
+            yield from begun[source]
+        elif status is None:
             yield from _glob(source, rules)
         elif stat.S_ISDIR(status.st_mode):
-            prefix = "" if len(sources) == 1 else _prefix(source)
+            prefix = "" if is_only else prefix_of(source)
             yield from _folder(_absolute(source), prefix, _Top.of(source), rules)
         else:
             path = _absolute(source)
-            yield _image(path, printable(source), _ending(path), status, rules, given=True)
+            yield _image(path, printable(source), ending_of(path), status, rules, given=True)
 
 
 def standing(sources: Sequence[str]) -> list[tuple[int, int] | None]:
     """Tell which folders the sources are, by device and inode; None for a source, or its beginning, that is no folder.
 
-    Where this changes during a run, a folder was taken away: a disk unmounted, a share lost.
+    Where this changes during a run, a folder was taken away: a disk unmounted, a share lost. URLs are left out: whoever
+    reads from them notices that their storage is gone.
     """
     folders = [
         source if os.path.lexists(source) or not _is_pattern(source) else _split_glob(source)[0] or "."
         for source in sources
+        if not remote.is_url(source)
     ]
     states = [_status_of(folder) for folder in folders]
     return [_identity(status) if status and stat.S_ISDIR(status.st_mode) else None for status in states]
 
 
 def has_changed(file: ImageFile) -> bool:
-    """Tell whether a file is gone, or has another size or time than it was found with."""
+    """Tell whether a file is gone, or has another size or time than it was found with; one behind a URL is not asked.
+
+    That would be one more request a file. Where one was replaced while it was read, the next run reads it again.
+    """
+    if remote.is_far(file.path):
+        return False
     try:
         status = os.stat(file.path)  # noqa: PTH116  (a Path takes as long again)
     except FileNotFoundError:
@@ -114,18 +100,6 @@ def has_changed(file: ImageFile) -> bool:
     except OSError:  # out of reach: what reads it says so
         return False
     return (status.st_size, _fitted(status.st_mtime_ns)) != (file.size_bytes, file.mtime_ns)
-
-
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """What a found file is judged by."""
-
-    outputs: frozenset[str]
-    """The absolute paths of this run's reports."""
-    identities: frozenset[tuple[int, int]]
-    """Device and inode of those that exist."""
-    selection: Selection
-    """What is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +123,6 @@ class _Top:
 
 def _absolute(path: str) -> str:
     return os.path.abspath(path)  # noqa: PTH100  (Path.absolute keeps `..`)
-
-
-def _prefix(source: str) -> str:
-    """What stands before the names inside a folder: the folder as given, escaped, and one slash."""
-    return printable(source).rstrip("/") + "/"
-
-
-def _ending(path: str) -> str:
-    """Return the ending of a path's last part, with its dot, in lower case; empty without one."""
-    name = path.rpartition("/")[2]
-    dot = name.rfind(".")
-    return name[dot:].lower() if dot > 0 else ""
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
@@ -207,7 +169,7 @@ def _listing(folder: str) -> Iterator[os.DirEntry[str]]:
         raise StorageError(msg) from error
 
 
-def _folder(folder: str, prefix: str, top: _Top, rules: _Rules) -> Iterator[ImageFile | PassedOver]:
+def _folder(folder: str, prefix: str, top: _Top, rules: Rules) -> Iterator[ImageFile | PassedOver]:
     """Walk an absolute folder; `prefix` (escaped) begins all names."""
     ahead = [(folder, prefix)]
     while ahead:
@@ -222,7 +184,7 @@ def _folder(folder: str, prefix: str, top: _Top, rules: _Rules) -> Iterator[Imag
                 yield PassedOver(entry.path, "folder left out by --exclude")
 
 
-def _glob(source: str, rules: _Rules) -> Iterator[ImageFile | PassedOver]:
+def _glob(source: str, rules: Rules) -> Iterator[ImageFile | PassedOver]:
     """Treat each match of a pattern like a file that was found, or walk it."""
     beginning, parts = _split_glob(source)
     top = _Top.of(beginning or ".")
@@ -230,7 +192,7 @@ def _glob(source: str, rules: _Rules) -> Iterator[ImageFile | PassedOver]:
         if not _is_folder(entry):
             yield _file(entry, _absolute(match), printable(match), top, rules)
         elif rules.selection.enters(top.relative(_absolute(match))):
-            yield from _folder(_absolute(match), _prefix(match), top, rules)
+            yield from _folder(_absolute(match), prefix_of(match), top, rules)
         else:
             yield PassedOver(_absolute(match), "folder left out by --exclude")
 
@@ -269,19 +231,19 @@ def _matches(beginning: str, parts: list[str]) -> Iterator[tuple[str, os.DirEntr
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Tell a folder to walk from all else: a link to one is none, nor is a hidden one, nor what cannot be asked."""
     try:
-        return entry.is_dir(follow_symlinks=False) and not _HIDDEN.fullmatch(entry.name)
+        return entry.is_dir(follow_symlinks=False) and not is_hidden(entry.name)
     except OSError:
         return False
 
 
-def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: _Rules) -> ImageFile | PassedOver:
+def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: Rules) -> ImageFile | PassedOver:
     """Judge an entry that is not a folder to walk; nothing is opened but a file that is also an output."""
-    if _HIDDEN.fullmatch(entry.name):
+    if is_hidden(entry.name):
         return PassedOver(path, "hidden or system file")
-    ending = _ending(path)
+    ending = ending_of(path)
     if entry.is_symlink():
         return _link(path, name, ending, top, rules)
-    if reason := _no_candidate(path, ending, top, rules):
+    if reason := no_candidate(path, ending, top.relative(path), rules):
         return PassedOver(path, reason)
     status: os.stat_result | None
     try:
@@ -295,21 +257,12 @@ def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: _Rule
     return _image(path, name, ending, status, rules, given=False)
 
 
-def _no_candidate(path: str, ending: str, top: _Top, rules: _Rules) -> str:
-    """Say why a file is passed over by its name alone; empty where it is not."""
-    if path in rules.outputs:
-        return ""  # it is judged by what it holds
-    if ending not in _FOUND_ENDINGS:
-        return "not an image"
-    return "" if rules.selection.takes(top.relative(path)) else "left out by --include or --exclude"
-
-
-def _link(path: str, name: str, ending: str, top: _Top, rules: _Rules) -> ImageFile | PassedOver:
+def _link(path: str, name: str, ending: str, top: _Top, rules: Rules) -> ImageFile | PassedOver:
     """Judge a symbolic link; one that leads nowhere gets a row, if its own name is an image's."""
     status = _status_of(path)
     if status is not None and stat.S_ISDIR(status.st_mode):
         return PassedOver(path, "symbolic link to a folder")
-    if reason := _no_candidate(path, ending, top, rules):
+    if reason := no_candidate(path, ending, top.relative(path), rules):
         return PassedOver(path, reason)
     if status is not None and not _is_inside(os.path.realpath(path), top.real):
         return PassedOver(path, "symbolic link out of the source")
@@ -323,7 +276,7 @@ def _is_inside(real_path: str, real_folder: str) -> bool:
 
 
 def _image(
-    path: str, name: str, ending: str, status: os.stat_result | None, rules: _Rules, *, given: bool
+    path: str, name: str, ending: str, status: os.stat_result | None, rules: Rules, *, given: bool
 ) -> ImageFile | PassedOver:
     """Make the record of an image, unless it is an output of this run.
 
@@ -331,9 +284,8 @@ def _image(
         UsageError: it is an output, and an image already stands there.
     """
     if path in rules.outputs or (rules.identities and status is not None and _identity(status) in rules.identities):
-        if (given or ending in _FOUND_ENDINGS) and _holds_image(path):
-            msg = f"An output would overwrite the input image {shown(path)}; choose another name for -o."
-            raise UsageError(msg)
+        if (given or ending in FOUND_ENDINGS) and _holds_image(path):
+            raise UsageError(overwriting(path))
         return PassedOver(path, "report of this run")
     if status is None:
         return ImageFile(path, name, size_bytes=0, mtime_ns=0, ending=ending, inode=0)

@@ -12,11 +12,10 @@ from itertools import chain
 from multiprocessing.connection import Connection
 
 from batchdigits.batches import Batch, SeenPage, assembled
-from batchdigits.decoding import read
-from batchdigits.errors import DecoderDied, Fault, FaultKind
+from batchdigits.errors import DecoderDied, Fault, FaultKind, StorageError
 from batchdigits.images import ImageFile
 from batchdigits.normalisation import normalise
-from batchdigits.observing import Asked, Observed, asked, observe, prepare_process
+from batchdigits.observing import Asked, Observed, asked, contents, observe, prepare_process
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.stopwatch import Stopwatch
 
@@ -57,6 +56,7 @@ def one_by_one(
 
     Raises:
         DecoderDied: No process could start; the files stay doubtful.
+        StorageError: What a URL names cannot be reached any more.
     """
     left = iter(files)
     for next_one in left:
@@ -83,7 +83,9 @@ def _child(decoding: DecodingSettings, normalisation: NormalisationSettings) -> 
             if not ours.poll(SECONDS):
                 message = f"takes its decoder longer than {SECONDS:.0f} seconds"
                 raise _ProcessDiedError(message, may_pass=False)
-            found: Observed = ours.recv()
+            found: Observed | StorageError = ours.recv()
+            if isinstance(found, StorageError):
+                raise found
             return found
         process.join()
         code = -(process.exitcode or 0)
@@ -126,7 +128,11 @@ def _answer(connection: Connection, decoding: DecodingSettings, normalisation: N
     connection.send(_READY)
     with suppress(EOFError):
         while True:
-            connection.send(observe([connection.recv()], decoding, normalisation))
+            asked_for = connection.recv()
+            try:
+                connection.send(observe([asked_for], decoding, normalisation))
+            except StorageError as error:  # of a file behind a URL: the run ends, and not this file's turn alone
+                connection.send(error)
 
 
 def _fault(file: ImageFile, error: _ProcessDiedError, decoding: DecodingSettings) -> Batch:
@@ -134,7 +140,7 @@ def _fault(file: ImageFile, error: _ProcessDiedError, decoding: DecodingSettings
 
     Where it may pass, the row has no sum, like that of a file that cannot be opened: the next run tries it again.
     """
-    data = b"" if error.may_pass else read(file.path, file.size_bytes, decoding)
+    data = b"" if error.may_pass else next(contents([asked(file)], decoding))
     sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) and data else ""
     remedy = "the next run tries again" if error.may_pass else "move it away, or export it anew as PNG"
     fault = Fault(FaultKind.UNREADABLE, f"{error}; {remedy}", is_deadly=True)

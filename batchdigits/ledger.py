@@ -26,6 +26,7 @@ from batchdigits.images import ImageFile, PassedOver
 from batchdigits.observations import CHUNK, Observations, read
 from batchdigits.plan import Plan, plan
 from batchdigits.recording import LostAnswer as LostAnswer  # what `record` gives
+from batchdigits.remote import Place
 
 # A file in a report whose fault no report has shown so far, as it is now.
 _UNTOLD = """
@@ -170,7 +171,7 @@ class Ledger:
                 execute(f"INSERT OR REPLACE INTO told SELECT DISTINCT {columns} {_UNTOLD}")
         return int(pages)
 
-    def published(self, report: Path) -> Publications:
+    def published(self, report: Place) -> Publications:
         """Give what may stand at a report's path, by its sha256: the sources that it was made from.
 
         Raises:
@@ -183,11 +184,11 @@ class Ledger:
         except (ValueError, TypeError) as error:
             raise self._database.damaged() from error
 
-    def publish(self, report: Path, sha256: str, sources: Sequence[str], *, replaced: str) -> None:
+    def publish(self, report: Place, sha256: str, sources: Sequence[str], *, replaced: str) -> None:
         """Note what is about to stand at a report's path.
 
         Args:
-            report: Absolute.
+            report: Absolute, or behind a normalised URL.
             sha256: Of the new report.
             sources: What it was made from.
             replaced: The sha256 of what stands there now, and may still do if the run is killed; or empty.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from batchdigits import __version__
 from batchdigits.errors import ExitCode, FaultKind, StorageError, UsageError, printable, shown
 from batchdigits.files import atomic_write_all, storage_errors
+from batchdigits.remote import refuse
 from batchdigits.risk import Audit
 from batchdigits.settings import PredictSettings
 
@@ -170,6 +171,7 @@ def check_files(settings: PredictSettings) -> None:
         ("--metrics", settings.metrics, ".prom", "the node exporter of Prometheus reads no other file"),
     ):
         if path:
+            refuse(path, f"The file of {option}")
             with storage_errors(path):
                 target = Path(os.path.realpath(path))
                 if {path.suffix, target.suffix} != {ending}:

@@ -7,12 +7,13 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 import cv2
 
-from batchdigits import thumbnails
+from batchdigits import remote, thumbnails
 from batchdigits.canvases import Finer, GreyImage, halved
 from batchdigits.decoding import Page, decode, read
 from batchdigits.errors import Fault
@@ -82,6 +83,18 @@ def asked(file: ImageFile) -> Asked:
     return file.path, file.size_bytes, file.ending, file.known_sha256
 
 
+def contents(files: list[Asked], decoding: DecodingSettings) -> Iterator[bytes | Fault]:
+    """Read whole files one after the other; those behind URLs all at once, before the first.
+
+    Raises:
+        StorageError: What a URL names cannot be reached any more.
+    """
+    far = [(path, size_bytes) for path, size_bytes, *_ in files if remote.is_far(path)]
+    found = remote.fetched(far, decoding.max_bytes) if far else {}
+    for path, size_bytes, *_ in files:
+        yield found[path] if path in found else read(path, size_bytes, decoding)
+
+
 def observe(files: list[Asked], decoding: DecodingSettings, normalisation: NormalisationSettings) -> Observed:
     """Read, decode and normalise a few files as one stack: what a worker does.
 
@@ -96,8 +109,7 @@ def observe(files: list[Asked], decoding: DecodingSettings, normalisation: Norma
     faults: list[tuple[Seen, Fault]] = []
     unchanged: list[int] = []
     started = time.perf_counter()
-    for at, (path, size_bytes, ending, known_sha256) in enumerate(files):
-        data = read(path, size_bytes, decoding)
+    for at, ((_, _, ending, known_sha256), data) in enumerate(zip(files, contents(files, decoding), strict=True)):
         if isinstance(data, Fault):
             faults.append((Seen(at, 1, data.width, data.height, "", of=1), data))
             continue

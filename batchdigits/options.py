@@ -154,7 +154,7 @@ Systemd = Annotated[bool, typer.Option("--systemd", help="Print a service and a 
 
 # of correct
 
-Report = Annotated[Path, typer.Argument(metavar="REPORT", help="The report that people looked at.")]
+Report = Annotated[str, typer.Argument(metavar="REPORT", help="The report that people looked at.")]
 Corrections = Annotated[
     Path, typer.Argument(metavar="CORRECTIONS", help="A .csv with their answers, as an edited copy of the report.")
 ]

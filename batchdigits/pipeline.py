@@ -4,7 +4,6 @@ folder -> images -> decoding -> normalisation -> predictor -> ledger -> decision
 """
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
@@ -15,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from batchdigits import bundle, drift, dryrun, publication, rendering, reports, risk
+from batchdigits import bundle, drift, dryrun, publication, remote, rendering, reports, risk
 from batchdigits.batches import Batch
 from batchdigits.bundle import Bundle
 from batchdigits.database import beside
 from batchdigits.engine import Drawn, Engine, Task, on_this_machine
 from batchdigits.errors import NoImages, StorageError, UsageError, shown
+from batchdigits.files import storage_errors
 from batchdigits.images import IMAGE_ENDINGS, discover, standing
 from batchdigits.ledger import Condition, Ledger, LostAnswer
 from batchdigits.locking import copied, held
@@ -28,6 +28,7 @@ from batchdigits.monitoring import Summary, Tally
 from batchdigits.overlap import Prediction
 from batchdigits.plan import Plan
 from batchdigits.predictor import Logits, Predictor, version
+from batchdigits.remote import Place
 from batchdigits.rendering import Terms
 from batchdigits.selection import Selection
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
@@ -63,7 +64,7 @@ def run(
         StorageError: A source cannot be listed, or a report not be written.
         NoImages: The sources hold no image, and `allow_empty` is off.
     """
-    reports.check_outputs(settings.outputs)
+    _check_names(settings)
     model = bundle.load(settings.model)
     threshold = model.calibration.threshold(settings)
     tally = Tally()
@@ -74,6 +75,9 @@ def run(
     stop = stop or Stop()
     with ExitStack() as stack:
         if place:
+            if not settings.ledger:
+                with storage_errors(place):  # that of a report behind a URL may be the first in its folder
+                    place.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(held(place, wait_seconds=settings.wait_seconds))
         ledger = stack.enter_context(Ledger(place, _condition(model, settings)))
         found = publication.standing(ledger, files)
@@ -137,7 +141,7 @@ def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
     Raises:
         BatchDigitsError: What `run` would raise before it reads any image.
     """
-    reports.check_outputs(settings.outputs)
+    _check_names(settings)
     model = bundle.load(settings.model)
     model.calibration.threshold(settings)
     place = _ledger_path(settings)
@@ -151,9 +155,22 @@ def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
         return dryrun.tell(plan, stdout)
 
 
-def _files(settings: PredictSettings) -> list[Path]:
+def _check_names(settings: PredictSettings) -> None:
+    """Check what a run is told to read and write, before any work is done.
+
+    Raises:
+        UsageError: A name cannot be used, or a URL holds a password.
+        StorageError: A report cannot be written.
+    """
+    remote.check(*settings.sources)
+    if settings.ledger:
+        remote.refuse(settings.ledger, "The ledger")
+    reports.check_outputs(settings.outputs)
+
+
+def _files(settings: PredictSettings) -> list[Place]:
     """Give the reports that are files."""
-    return [Path(output) for output in settings.outputs if output != reports.STDOUT]
+    return [remote.place(output) for output in settings.outputs if output != reports.STDOUT]
 
 
 def _plan(ledger: Ledger, settling: Settling, place: Path | None, settings: PredictSettings) -> Plan:
@@ -173,7 +190,7 @@ def _plan(ledger: Ledger, settling: Settling, place: Path | None, settings: Pred
     if not settings.allow_empty:
         if not plan.files:
             raise NoImages(_no_images(settings.sources, plan.passed_over))
-        if emptied := [source for source in settings.sources if plan.has_lost(os.path.abspath(source))]:  # noqa: PTH100
+        if emptied := [source for source in settings.sources if plan.has_lost(remote.absolute(source))]:
             raise NoImages(_no_images(tuple(emptied), Counter()))
     return plan
 
@@ -184,7 +201,8 @@ def _ledger_path(settings: PredictSettings) -> Path | None:
     Raises:
         UsageError: A report has its name; or reports, in another order than before, would begin a new one.
     """
-    if settings.ledger and settings.ledger.resolve() in [report.resolve() for report in _files(settings)]:
+    here = [report.resolve() for report in _files(settings) if isinstance(report, Path)]
+    if settings.ledger and settings.ledger.resolve() in here:
         message = f"The ledger {shown(str(settings.ledger))} is also a report; give one of them another name."
         raise UsageError(message)
     if settings.no_ledger or settings.ledger:

@@ -7,6 +7,7 @@ from enum import IntEnum, StrEnum
 from itertools import islice
 from operator import itemgetter
 
+from batchdigits import remote
 from batchdigits.database import Database
 from batchdigits.errors import FaultKind
 from batchdigits.images import ImageFile, PassedOver
@@ -118,14 +119,16 @@ class Plan:
             yield path.decode(errors="surrogateescape"), None, reason
 
     def has_lost(self, folder: str) -> bool:
-        """Tell whether an absolute folder held images in an earlier run and holds none now."""
-        beginning = encoded(folder.rstrip("/"))
+        """Tell whether an absolute folder, or a normalised URL, held images in an earlier run and holds none now."""
+        beginning, ending = map(encoded, remote.span(folder))
+        after = beginning[:-1] + b"0"  # the byte after the slash, in which it ends
         known, found = (
             self.database.execute(
-                f"SELECT 1 FROM {table} WHERE path > ? AND path < ?", (beginning + b"/", beginning + b"0")
+                f"SELECT 1 FROM {table} WHERE path > ? AND path < ? AND substr(path, length(path) + 1 - ?) = ?",
+                (beginning, after, len(ending), ending),
             ).fetchone()
             for table in ("files", "found")
-        )  # the byte after the slash is 0
+        )
         return bool(known and not found)
 
     def defer(self, files: Iterable[ImageFile]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from batchdigits import remote
 from batchdigits.errors import UsageError, shown
 from batchdigits.settings import ScheduleSettings
 
@@ -188,6 +189,9 @@ def _spelled(name: str, value: object, folder: str, is_there: Callable[[str], bo
     if not text:
         message = "An empty name stands among the sources or reports; expected a path."
         raise UsageError(message)
+    if name in {"sources", "output"} and remote.is_url(text):
+        remote.check(text)
+        return text
     path = os.path.normpath(Path(folder, text))
     if name == "sources" and glob.has_magic(text) and not is_there(path):
         return os.path.normpath(Path(glob.escape(folder), text))  # only what was given is a pattern

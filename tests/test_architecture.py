@@ -17,7 +17,7 @@ PACKAGE = CHECKOUT / "batchdigits"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 JOBS = sorted((CHECKOUT / "jobs").glob("*.py"))
 
-LEAVES = {"errors", "settings", "files"}  # anyone may import them
+LEAVES = {"errors", "settings", "files", "remote"}  # anyone may import them
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),  # batchdigits/__init__.py
     "__main__": {"cli"},
@@ -96,7 +96,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stopping": set(),
     "stopwatch": set(),
     "reports": {"decisions", "risk"},
-    "images": {"selection"},
+    "images": {"selection", "candidates", "distant"},
+    "distant": {"candidates"},
+    "candidates": {"selection"},
     "decoding": {"headers", "samples"},
     "samples": set(),
     "headers": set(),
@@ -112,10 +114,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decisions": set(),
     "monitoring": {"risk", "reports"},  # of reports, the type of rows
     "files": set(),
+    "remote": set(),
     "settings": set(),
     "errors": set(),
 }
-LEAVES_IMPORT = {"files": {"errors"}, "settings": {"errors"}, "errors": set()}
+LEAVES_IMPORT = {"files": {"errors", "remote"}, "remote": {"errors"}, "settings": {"errors"}, "errors": set()}
 
 ONLY_IN = {
     "tensorflow": {"predictor", "training"},
@@ -126,6 +129,11 @@ ONLY_IN = {
     "click": set(),
     "selenium": set(),  # drives the tests alone
     "ray": set(),
+    "fsspec": {"remote"},
+    "s3fs": {"remote"},
+    "sshfs": {"remote"},
+    "tenacity": {"remote"},
+    **dict.fromkeys(("aiobotocore", "aiohttp", "asyncssh", "boto3", "botocore", "moto"), set()),
     "sqlite3": {"database"},
     "PIL": {"decoding", "samples", "training"},
     "pyarrow": {"reports"},
@@ -137,7 +145,7 @@ ONLY_IN = {
 }
 NEVER_AT_THE_TOP = {
     *("tensorflow", "keras", "ai_edge_litert", "pandas", "pyarrow", "seaborn", "matplotlib", "prometheus_client"),
-    *("xlsxwriter", "openpyxl"),
+    *("xlsxwriter", "openpyxl", "fsspec", "s3fs", "sshfs", "tenacity", "asyncio"),
 }
 MOST_LINES = 250  # of code: docstrings, comments and blank lines are free
 

@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol, Self
 
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.files import atomic_write_all, storage_errors
+from batchdigits.remote import Place, RemoteFile, absolute, check, is_url, place
 from batchdigits.reports.csv import CsvReport
 from batchdigits.reports.html import HtmlReport
 from batchdigits.reports.parquet import ParquetReport
@@ -57,22 +58,24 @@ def check_outputs(outputs: Sequence[str]) -> None:
     """Check that reports can be written, before any work is done.
 
     Args:
-        outputs: Names of report files, their endings in any case; `-` is CSV to standard output.
+        outputs: Names of report files, or URLs, their endings in any case; `-` is CSV to standard output.
 
     Raises:
-        UsageError: An ending is unknown, a report is given twice, or something that is not a file has its name.
+        UsageError: An ending is unknown, a report is given twice, or something that is not a file has its name; a URL
+            is not spelled as it has to be, or what it needs is not installed.
         StorageError: A report's folder does not exist or cannot be written.
     """
+    check(*outputs)
     seen = set()
     for output in outputs:
         if output != STDOUT:
             with storage_errors(output):
                 _check_name(output)
-        place = output if output == STDOUT else os.path.realpath(output)
-        if place in seen:
+        target = output if output == STDOUT else absolute(output) if is_url(output) else os.path.realpath(output)
+        if target in seen:
             message = f"The report {shown(output)} is given twice; give each report once."
             raise UsageError(message)
-        seen.add(place)
+        seen.add(target)
     for output in outputs:
         if output != STDOUT:
             with storage_errors(output):
@@ -86,7 +89,7 @@ def publish(
     about: About,
     settings: ReportSettings,
     stdout: BinaryIO,
-    before: Callable[[Path, Path], None] | None = None,
+    before: Callable[[Path, Place], bool] | None = None,
     together: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Write the rows into all reports at once, going through them a single time.
@@ -107,11 +110,11 @@ def publish(
     Raises:
         StorageError: A report could not be written.
     """
-    paths = [Path(output) for output in outputs if output != STDOUT]
-    with atomic_write_all(paths, before=before, together=together) as handles, ExitStack() as reports:
+    places = [place(output) for output in outputs if output != STDOUT]
+    with atomic_write_all(places, before=before, together=together) as handles, ExitStack() as reports:
         writers = [
-            reports.enter_context(ENDINGS[path.suffix.lower()](handle, about, settings))
-            for path, handle in zip(paths, handles, strict=True)
+            reports.enter_context(ENDINGS[report.suffix.lower()](handle, about, settings))
+            for report, handle in zip(places, handles, strict=True)
         ]
         pipe = Pipe(stdout)
         if STDOUT in outputs:
@@ -119,7 +122,7 @@ def publish(
         for rows in chunks:
             for writer in writers:
                 writer.write(rows)
-            if pipe.abandoned and not paths:
+            if pipe.abandoned and not places:
                 break  # nobody is left to write for
 
 
@@ -159,8 +162,8 @@ class Pipe:
 
 
 def _check_name(output: str) -> None:
-    path = Path(output)
-    if path.exists() and not path.is_file():
+    path = place(output)
+    if isinstance(path, Path) and path.exists() and not path.is_file():
         message = f"The report {shown(output)} is a folder or a special file; give the name of a file in a folder."
         raise UsageError(message)
     if path.suffix.lower() not in ENDINGS:
@@ -170,6 +173,10 @@ def _check_name(output: str) -> None:
 
 
 def _check_folder(output: str) -> None:
+    report = place(output)
+    if isinstance(report, RemoteFile):
+        report.check()
+        return
     folder = Path(os.path.realpath(output)).parent
     if not folder.is_dir():
         message = f"The folder of the report {shown(output)} does not exist; create {shown(str(folder))} first."

@@ -23,6 +23,7 @@ from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.files import file_sha256
 from batchdigits.images import ImageFile, discover
 from batchdigits.normalisation import InkImages, InkMeasures, normalise
+from batchdigits.remote import refuse
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.training import shipped
 from batchdigits.training.shipped import Labels
@@ -78,6 +79,7 @@ def read(source: str, normalisation: NormalisationSettings, *, part: str) -> Lab
     """
     if source in shipped.NAMES:
         return _read_shipped(source, part, normalisation)
+    refuse(source, "Labelled data")
     path = Path(source)
     if path.is_dir():
         return _read_files(_folder(path), normalisation)
@@ -118,6 +120,7 @@ def fingerprint(source: str) -> dict[str, str]:
     """Name what a source holds by sha256: a shipped set's files, a CSV file, or a folder's list of files and sums."""
     if source in shipped.NAMES:
         return shipped.fingerprint(source)
+    refuse(source, "Labelled data")
     path = Path(source)
     if path.is_file():
         return {path.name: file_sha256(path)}

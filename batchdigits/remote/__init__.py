@@ -1,0 +1,238 @@
+"""Files behind URLs (`s3://`, `sftp://`, `zip://`): listings, bytes and whole uploads out.
+
+The only room that imports fsspec and what stands behind it, and only where a URL was named.
+"""
+
+import hashlib
+import io
+import os
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from batchdigits.errors import Fault, FaultKind, UsageError, shown
+from batchdigits.remote import patience
+from batchdigits.remote.entries import Enters, Entry
+from batchdigits.remote.s3 import AT_A_TIME
+from batchdigits.remote.stores import Far, store
+from batchdigits.remote.urls import ZIP, Parts, absolute, check, is_far, is_url, parts, refuse, span
+from batchdigits.remote.zips import Archives
+
+__all__ = [
+    "Enters",
+    "Entry",
+    "Place",
+    "RemoteFile",
+    "absolute",
+    "check",
+    "fetched",
+    "is_far",
+    "is_url",
+    "listed",
+    "parts",
+    "place",
+    "refuse",
+    "span",
+]
+
+_ARCHIVE_BLOCK_BYTES = 2**20  # of a far archive that are read at once: neighbours are asked for together
+
+
+def _opened(member: Parts) -> BinaryIO:
+    """Open the archive of a member."""
+    if not is_far(member.archive):
+        return Path(member.archive).open("rb")
+    return cast("BinaryIO", io.BufferedReader(Far(parts(member.archive)), _ARCHIVE_BLOCK_BYTES))
+
+
+_archives = Archives(_opened)
+
+
+def listed(url: str, enters: Enters) -> Iterator[Entry]:
+    """List the files behind a normalised URL, as they come; none is read.
+
+    Args:
+        url: Of a folder, or of a file by itself.
+        enters: Tells which folders are entered.
+
+    Raises:
+        UsageError: The extra is not installed.
+        StorageError: Nothing is there, or it cannot be listed.
+    """
+    here = parts(url)
+    return _archives.listed(here, enters) if here.scheme == ZIP else store(here).listed(here, enters)
+
+
+def fetched(files: Sequence[tuple[str, int]], most_bytes: int) -> dict[str, bytes | Fault]:
+    """Read files behind URLs, many at a time.
+
+    Args:
+        files: The normalised URL of each, and its size when it was found.
+        most_bytes: A larger one is a fault, and is not read.
+
+    Returns:
+        By the URL, the bytes, or why they cannot be read.
+
+    Raises:
+        StorageError: A server cannot be reached any more, however often that was tried.
+    """
+    too_large = Fault(FaultKind.TOO_LARGE, f"the file is larger than the limit of {most_bytes:,} bytes")
+    found: dict[str, bytes | Fault | None] = {url: None for url, size_bytes in files if size_bytes > most_bytes}
+    wanted = [parts(url) for url, _ in files if url not in found]
+    found |= {here.url: _archives.get(here, most_bytes) for here in wanted if here.scheme == ZIP}
+    if others := [here for here in wanted if here.scheme != ZIP]:
+        found |= patience.run(_gathered(others, most_bytes))
+    return {url: too_large if data is None else data for url, data in found.items()}
+
+
+async def _gathered(places: list[Parts], most_bytes: int) -> dict[str, bytes | Fault | None]:
+    """Read files of servers, many at a time; where one cannot be reached, nothing goes on."""
+    import asyncio
+
+    gate = asyncio.Semaphore(AT_A_TIME)
+
+    async def one(here: Parts) -> bytes | Fault | None:
+        async with gate:
+            try:
+                return await patience.patiently(lambda: store(here).get(here, most_bytes))
+            except Exception as error:
+                if fault := patience.fault(error):
+                    return fault
+                raise patience.told(error, here.url, "read") from error
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = {here.url: group.create_task(one(here)) for here in places}
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return {url: task.result() for url, task in tasks.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A report behind a URL, with as much of a `Path` as a report needs."""
+
+    url: str
+    """Normalised."""
+
+    def __str__(self) -> str:
+        """Give the URL."""
+        return self.url
+
+    def __bytes__(self) -> bytes:
+        """Give the URL, as a ledger has it."""
+        return self.url.encode(errors="surrogateescape")
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return posixpath.basename(parts(self.url).path)
+
+    @property
+    def stem(self) -> str:
+        """Its name without the ending."""
+        return posixpath.splitext(self.name)[0]
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name, with the dot."""
+        return posixpath.splitext(self.name)[1]
+
+    def with_name(self, name: str) -> "RemoteFile":
+        """Name a file beside it."""
+        here = parts(self.url)
+        return RemoteFile(here._replace(path=posixpath.join(posixpath.dirname(here.path), name)).url)
+
+    @property
+    def here(self) -> Path:
+        """A path on this machine, the user's own, for what belongs to it.
+
+        Source: https://specifications.freedesktop.org/basedir-spec/latest/, `XDG_STATE_HOME`.
+        """
+        state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+        return state / "batchdigits" / f"{self.name}-{hashlib.sha256(bytes(self)).hexdigest()[:8]}"
+
+    def check(self) -> None:
+        """Find trouble with writing it before there is something to write.
+
+        Raises:
+            UsageError: It cannot be written there at all, or the extra is not installed.
+            StorageError: Its bucket, folder or archive is not there, or cannot be reached.
+        """
+        here = parts(self.url)
+        if here.scheme != ZIP:
+            patience.done(lambda: store(here).check_folder(here), self.url, "written")
+        elif is_far(here.archive):
+            message = (
+                f"The report {shown(self.url)} would stand in an archive that is not on this machine, which cannot be "
+                "replaced whole; name an archive here, or a report beside it."
+            )
+            raise UsageError(message)
+        else:
+            _archives.check_folder(here)
+
+    def exists(self) -> bool:
+        """Tell whether something stands there.
+
+        Raises:
+            StorageError: That cannot be found out.
+        """
+        here = parts(self.url)
+        if here.scheme == ZIP:
+            return _archives.size(here) is not None
+        return patience.done(lambda: store(here).size(here), self.url, "read") is not None
+
+    def sha256(self) -> str:
+        """Compute the SHA-256 of what stands there; empty where nothing does.
+
+        Raises:
+            StorageError: It cannot be read.
+        """
+        here = parts(self.url)
+        if here.scheme == ZIP:
+            return "" if _archives.size(here) is None else _archives.sha256(here)
+        try:
+            return patience.done(lambda: store(here).sha256(here), self.url, "read")
+        except patience.Missing:
+            return ""
+
+    def put(self, draft: Path) -> None:
+        """Replace it by a finished file: whole, or not at all.
+
+        Raises:
+            StorageError: That failed, and what stood there still does.
+        """
+        here = parts(self.url)
+        if here.scheme == ZIP:
+            _archives.put(draft, here)
+        else:
+            patience.done(lambda: store(here).put(draft, here), self.url, "written")
+
+    def copied(self, name: str) -> "RemoteFile":
+        """Give what stands there a second name beside it.
+
+        Raises:
+            StorageError: That failed.
+        """
+        other = self.with_name(name)
+        here, there = parts(self.url), parts(other.url)
+        if here.scheme == ZIP:
+            _archives.copy(here, there)
+        else:
+            patience.done(lambda: store(here).copy(here, there), other.url, "written")
+        return other
+
+
+Place = Path | RemoteFile
+"""Where a report stands."""
+
+
+def place(name: str) -> Place:
+    """Say where a report stands that is called so.
+
+    Raises:
+        UsageError: It is a URL that is not spelled as it has to be.
+    """
+    return RemoteFile(absolute(name)) if is_url(name) else Path(name)

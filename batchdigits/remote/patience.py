@@ -1,0 +1,168 @@
+"""Operations on a network in; their results out, after as many tries as they need, or one sentence of what is wrong.
+
+The one place that tries again: what the libraries below do of their own is turned off. Errors are told apart by the
+names of their classes, so that no library has to be imported for it.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from batchdigits.errors import Fault, FaultKind, StorageError, shown
+
+_Result = TypeVar("_Result")
+
+ATTEMPTS = 5
+"""How often something is tried."""
+_SECONDS = 15.0  # after which no other attempt begins
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds; each is twice the one before, and up to half a second by chance
+
+_TRANSIENT = frozenset(
+    {
+        *("ConnectionError", "TimeoutError", "gaierror"),  # Python's
+        *("ClientConnectionError", "ClientPayloadError", "HTTPClientError", "ResponseStreamingError"),  # of S3
+        *("DisconnectError", "ChannelOpenError", "SFTPConnectionLost", "SFTPNoConnection"),  # of SFTP
+    }
+)
+_LASTING = frozenset({"HostKeyNotVerifiable", "KeyExchangeFailed", "PermissionDenied", "IllegalUserName", "SSLError"})
+_MISSING = frozenset({"FileNotFoundError", "SFTPNoSuchFile", "SFTPNoSuchPath", "SFTPNotADirectory"})
+_FORBIDDEN = frozenset({"PermissionError", "PermissionDenied", "SFTPPermissionDenied", "SFTPWriteProtect"})
+_NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
+_BAD_CREDENTIALS = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "InvalidClientTokenId"}
+)
+_BUSY_CODES = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling"})
+_OF_ONE_FILE = frozenset({"OSError", "SFTPError", "ClientError"})
+
+_ENVIRONMENT = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+
+
+class Missing(StorageError):
+    """What was asked for does not exist."""
+
+
+def run(operation: Coroutine[Any, Any, _Result]) -> _Result:
+    """Carry an operation out in the thread of fsspec's event loop, and wait for it."""
+    import asyncio
+
+    from fsspec.asyn import get_loop
+
+    future = asyncio.run_coroutine_threadsafe(operation, get_loop())
+    try:
+        return future.result()
+    finally:
+        future.cancel()  # where a signal ended the waiting
+
+
+def done(operation: Callable[[], Awaitable[_Result]], url: str, verb: str) -> _Result:
+    """Carry an operation out patiently.
+
+    Args:
+        operation: Begins it; called once an attempt.
+        url: What it is about, normalised.
+        verb: What could not be done to it: `read`, `written` or `listed`.
+
+    Raises:
+        Missing: It does not exist.
+        StorageError: All attempts failed, or another would.
+    """
+    try:
+        return run(patiently(operation))
+    except StorageError:
+        raise
+    except Exception as error:
+        if not _kinds(error) & (_TRANSIENT | _LASTING | _OF_ONE_FILE | _NO_CREDENTIALS | {"BotoCoreError"}):
+            raise  # a fault of this program
+        raise told(error, url, verb) from error
+
+
+async def patiently(operation: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Try again, after a while, what fails for a reason that may pass; raise what the last attempt did."""
+    from tenacity import (
+        AsyncRetrying,
+        retry_if_exception,
+        stop_after_attempt,
+        stop_before_delay,
+        wait_exponential_jitter,
+    )
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(is_transient),
+        stop=stop_after_attempt(ATTEMPTS) | stop_before_delay(_SECONDS),
+        wait=wait_exponential_jitter(initial=_FIRST_WAIT, max=_LONGEST_WAIT, jitter=_FIRST_WAIT),
+        reraise=True,
+    )
+    async for attempt in retrying:
+        with attempt:
+            return await operation()
+    raise AssertionError  # the last attempt has raised
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether the same may succeed a little later."""
+    code, status = _answer(error)
+    if status:
+        return code in _BUSY_CODES or status == 429 or (status >= 500 and status != 501)
+    return bool(_kinds(error) & _TRANSIENT) and not _kinds(error) & _LASTING
+
+
+def fault(error: Exception) -> Fault | None:
+    """Say what is wrong with one file; None where it is not about that file alone, so that the run has to end."""
+    kinds, (code, _) = _kinds(error), _answer(error)
+    if is_transient(error) or code in _BAD_CREDENTIALS or code == "NoSuchBucket" or not kinds & _OF_ONE_FILE:
+        return None
+    if kinds & _MISSING:
+        return Fault(FaultKind.UNREADABLE, "cannot be opened: it was deleted or renamed after it was found")
+    why = "permission denied" if kinds & _FORBIDDEN else code or type(error).__name__
+    return Fault(FaultKind.UNREADABLE, f"cannot be opened: {shown(why)}")
+
+
+def told(error: Exception, url: str, verb: str) -> StorageError:
+    """Say what is wrong in one sentence, of our own words alone: those of servers and libraries may hold anything."""
+    if _kinds(error) & _MISSING:
+        return Missing(f"{shown(url)} does not exist; check its spelling.")
+    return StorageError(f"{shown(url)} cannot be {verb}: {_reason(error, is_s3='s3://' in url)}.")
+
+
+def _reason(error: Exception, *, is_s3: bool) -> str:
+    kinds, (code, status) = _kinds(error), _answer(error)
+    if kinds & _NO_CREDENTIALS:
+        return f"there are no credentials; set {_ENVIRONMENT}"
+    if code in _BAD_CREDENTIALS:
+        return f"the credentials are wrong or have expired; check {_ENVIRONMENT}"
+    if "HostKeyNotVerifiable" in kinds:
+        return (
+            "the server's host key is unknown or has changed; compare it with its owner, and enter it in "
+            "~/.ssh/known_hosts"
+        )
+    if kinds & _FORBIDDEN or status == 403:
+        return "there is no permission to; check " + (f"{_ENVIRONMENT}, and what they allow" if is_s3 else _OF_SFTP)
+    if "SSLError" in kinds:
+        return "the server's certificate is not trusted; check its address, and AWS_CA_BUNDLE"
+    if "SFTPOpUnsupported" in kinds:
+        return "the server cannot replace a file whole; choose another one"
+    if "SFTPNoSpaceOnFilesystem" in kinds or "SFTPQuotaExceeded" in kinds:
+        return "the server's disk is full; free some space"
+    if is_transient(error):
+        settings = "AWS_ENDPOINT_URL" if is_s3 else "the server's name and port"
+        what = f"the server answers {shown(code or str(status))}" if status else "the server cannot be reached"
+        return f"{what}, after several tries; check the network and {settings}, and run again"
+    what = f"the server answers {shown(code or type(error).__name__)}"
+    return f"{what}; check the name and the server"
+
+
+_OF_SFTP = "the user's name, its key in ~/.ssh or the agent, and the permissions there"
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """Name the classes of an error."""
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
+def _answer(error: BaseException) -> tuple[str, int]:
+    """Give the code and the status of HTTP with which S3 answered; empty and 0 where it did not."""
+    for raised in (error, error.__cause__):
+        response = getattr(raised, "response", None)
+        if isinstance(response, dict):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            return str(response.get("Error", {}).get("Code", "")), int(status)
+    return "", 0

@@ -1,0 +1,183 @@
+"""What a user names in; a checked and normalised URL, or an absolute path, out. Nothing is reached here.
+
+A URL is `s3://bucket/key`, `sftp://user@host:port/path`, or `zip://folder::archive` where the archive is a file on this
+machine or one of the others. `zip:///x.zip` and `zip://x.zip` mean all of a local archive.
+"""
+
+import os
+import posixpath
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from batchdigits.errors import UsageError, shown
+
+S3, SFTP, ZIP = "s3", "sftp", "zip"
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
+_URL_AS_PATH = re.compile(r"([a-z][a-z0-9+.-]+):(?=/)", re.IGNORECASE)  # a `Path` keeps one slash
+_CHAINED = re.compile(r"(.*)::((?:file|s3|sftp)://.*|/.*)", re.IGNORECASE | re.DOTALL)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HOST = re.compile(r"(?:([^@:/\s]+)@)?(\[[0-9A-Fa-f:.]+\]|[^@:/\s\[\]]+)(?::([0-9]{1,5}))?")
+_SECRET = re.compile(r"[?&][^=&/]*(secret|passw|token|signature|credential|key)[^=&/]*=", re.IGNORECASE)
+_KNOWN = "s3://bucket/folder, sftp://user@host/folder or zip://archive.zip"
+
+
+class Parts(NamedTuple):
+    """A normalised URL: the text is `head + path + tail`."""
+
+    scheme: str
+    """One of `S3`, `SFTP`, `ZIP`."""
+    head: str
+    """All up to the path: `s3://bucket/`, `sftp://user@host/`, `zip://`."""
+    path: str
+    """Of the file or folder: without a slash at its beginning or end; empty for all that there is."""
+    tail: str
+    """Of a zip, `::` and the archive; else empty."""
+
+    @property
+    def url(self) -> str:
+        """Put it together again."""
+        return f"{self.head}{self.path}{self.tail}"
+
+    @property
+    def archive(self) -> str:
+        """Of a zip: its URL, or the absolute path of a local one."""
+        return self.tail.removeprefix("::").removeprefix("file://")
+
+    def inside(self, rest: str) -> str:
+        """Give the URL of what stands in this folder."""
+        return self._replace(path=f"{self.path}/{rest}" if self.path else rest).url
+
+
+class Server(NamedTuple):
+    """What an SFTP server is reached by."""
+
+    user: str | None
+    host: str
+    port: int | None
+
+
+def is_url(text: str) -> bool:
+    """Tell a URL from a path: one of our schemes, or what looks like another and is no file here."""
+    match = _URL.match(text)
+    return match is not None and (match[1].lower() in (S3, SFTP, ZIP) or not os.path.lexists(text))
+
+
+def is_far(path: str) -> bool:
+    """Tell a normalised URL from an absolute path."""
+    return not path.startswith("/")
+
+
+def checked(url: str) -> str:
+    """Normalise a URL, whose password and the like are refused: others would read them in logs and reports.
+
+    Raises:
+        UsageError: It holds one, is of another scheme, or is not spelled as it has to be. No message repeats it.
+    """
+    match = _URL.match(url)
+    assert match, "`is_url` has said so"
+    scheme, rest = match[1].lower(), match[2]
+    if _SECRET.search(url) or any(map(_has_password, url.split("::"))):
+        message = (
+            f"A URL of {shown(scheme)}:// holds a password or a key, which would stand in logs and lists of processes; "
+            "leave it out, and give it by the environment, a profile or a key file."
+        )
+        raise UsageError(message)
+    if scheme not in _READERS:
+        message = f"{shown(scheme)}:// is not known; use {_KNOWN}, or the path of a file or folder."
+        raise UsageError(message)
+    return _READERS[scheme](rest)
+
+
+def check(*names: str) -> None:
+    """Check all that are URLs, as `checked` does."""
+    for name in filter(is_url, names):
+        checked(name)
+
+
+def refuse(name: str | Path, what: str) -> None:
+    """Refuse a URL where only a file of this machine will do.
+
+    Raises:
+        UsageError: It is one; the message does not repeat it, for it may hold a password.
+    """
+    match = _URL_AS_PATH.match(str(name))
+    if match and not os.path.lexists(match[0]):
+        message = f"{what} has to be on this machine, and not behind a URL of {match[1]}://; copy it, or name another."
+        raise UsageError(message)
+
+
+def absolute(name: str) -> str:
+    """Name a file or folder by a normalised URL, or an absolute path."""
+    return checked(name) if is_url(name) else os.path.abspath(name)  # noqa: PTH100  (Path.absolute keeps `..`)
+
+
+def parts(url: str) -> Parts:
+    """Take a normalised URL to pieces."""
+    scheme, _, rest = url.partition("://")
+    if scheme == ZIP:
+        path, archive = _chained(rest)
+        return Parts(ZIP, "zip://", path, f"::{archive}")
+    place, _, path = rest.partition("/")
+    return Parts(scheme, f"{scheme}://{place}/", path, "")
+
+
+def server(url: str) -> Server:
+    """Say what server a normalised URL of SFTP names."""
+    match = _HOST.fullmatch(parts(url).head.removeprefix("sftp://").rstrip("/"))
+    assert match, "`checked` has said so"
+    user, host, port = match.groups()
+    return Server(user, host.strip("[]"), int(port) if port else None)
+
+
+def span(folder: str) -> tuple[str, str]:
+    """Say with what the names of all in an absolute folder, or behind a normalised URL, begin and end."""
+    if not is_far(folder):
+        return folder.rstrip("/") + "/", ""
+    found = parts(folder)
+    return f"{found.head}{found.path}".rstrip("/") + "/" if found.path else found.head, found.tail
+
+
+def _has_password(part: str) -> bool:
+    place = (part.partition("://")[2] or part).partition("/")[0]
+    return ":" in place.rpartition("@")[0]
+
+
+def _s3(rest: str) -> str:
+    bucket, _, key = rest.partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        message = "A URL of s3:// does not begin with the name of a bucket; expected s3://bucket/folder, and no user."
+        raise UsageError(message)
+    return f"s3://{bucket}/{key.rstrip('/')}"
+
+
+def _sftp(rest: str) -> str:
+    place, _, path = rest.partition("/")
+    if not _HOST.fullmatch(place):
+        message = (
+            "A URL of sftp:// does not name a server; expected sftp://user@host:port/folder, where user@ and :port may "
+            "be left out."
+        )
+        raise UsageError(message)
+    return f"sftp://{place}/{posixpath.normpath(f'/{path}').lstrip('/')}"
+
+
+def _zip(rest: str) -> str:
+    if not rest.strip("/:"):
+        message = f"A URL of zip:// does not name an archive; expected {_KNOWN.partition(' or ')[2]}."
+        raise UsageError(message)
+    path, archive = _chained(rest) if _CHAINED.fullmatch(rest) else ("", rest)
+    if is_url(archive) and not archive.lower().startswith("file://"):
+        return f"zip://{path.strip('/')}::{checked(archive)}"
+    local = os.path.abspath(re.sub("^file://", "", archive, flags=re.IGNORECASE))  # noqa: PTH100  (see above)
+    return f"zip://{path.strip('/')}::file://{local}"
+
+
+def _chained(rest: str) -> tuple[str, str]:
+    match = _CHAINED.fullmatch(rest)
+    assert match, "a normalised URL of a zip names its archive"
+    return match[1], match[2]
+
+
+_READERS = {S3: _s3, SFTP: _sftp, ZIP: _zip}
