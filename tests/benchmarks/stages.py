@@ -1,8 +1,8 @@
 """What each stage costs an image, and how many processors read ten million in an hour: one command in, two tables out.
 
-`python -m tests.benchmarks.stages` runs the installed command over two folders of a kind, one larger than the other:
-the difference of their processor seconds is what the images took, without imports and the start of processes. One
-worker decodes, so that no stage waits for a processor. The first table is measured, the second computed from it.
+`python -m tests.benchmarks.stages` runs the command with LiteRT over two folders of a kind, one larger than the other:
+the difference of their processor seconds is what the images took, without imports and the start of processes. The
+first table is measured, the second computed from it.
 """
 
 import json
@@ -21,6 +21,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
+from batchdigits.settings import Runtime
 from tests.benchmarks import processor, program
 from tests.benchmarks.scans import JPEGS, PHOTOS, SMALL, Kind, distinct
 from tests.benchmarks.shell import from_shell
@@ -34,13 +35,11 @@ WORKER, DRIVER = ("decode", "normalise", "pass on", "predict"), ("list", "record
 """What scales with the number of workers, and what one process does for all of them."""
 OVERLAPPED = ("record", "rest")
 """Of the driver's, what it does while the workers read."""
-KERAS = "predict, keras"
 MEANING = {
     "decode": "read, hash, decode",
     "normalise": "normalise, and halve for thumbnails",
     "pass on": "the worker's rest: pass it on",
-    "predict": "predict, `litert`",
-    KERAS: "predict, `keras`",
+    "predict": "predict",
     "list": "list, and plan",
     "record": "record in the ledger",
     "report": "render a CSV report",
@@ -92,45 +91,41 @@ def main(
     print(measured_table(pairs, costs))
     print()
     print(computed_table(pairs, costs, sizes))
-    print(f"\n{origin(tuple(program.RUNTIMES))}")
+    print(f"\n{origin((Runtime.LITERT,))}")
 
 
 # ---- measured ------------------------------------------------------------------------------------------------------
 
 
 def all_costs(pair: Pair, place: Path, rounds: int) -> Costs:
-    """Measure a kind of files with both runtimes, in turn: the medians of what an image took."""
+    """Measure a kind of files: the medians of what an image took."""
     for count in (pair.few, pair.many):  # into the page cache
         for file in pair.folder(place, count).rglob("*.*"):
             file.read_bytes()
     found: dict[str, list[float]] = defaultdict(list)
     for _ in tqdm(range(rounds), desc=pair.name, unit="round"):
-        litert, keras = (cost(pair, place, runtime) for runtime in ("litert", "keras"))
-        # TensorFlow computes in threads of its own, so that its prediction is what the process took more than the rest.
-        for name, seconds in (litert | {KERAS: keras["main"] - litert["main"] + litert["predict"]}).items():
+        for name, seconds in cost(pair, place).items():
             found[name].append(seconds)
     return {name: median(values) for name, values in found.items()}
 
 
-def cost(pair: Pair, place: Path, runtime: str) -> Costs:
+def cost(pair: Pair, place: Path) -> Costs:
     """Measure once what an image of a kind takes in each stage, in the workers and in the main process."""
-    few, many = (
-        ran(pair.folder(place, count), place / "out" / "stages.csv", runtime) for count in (pair.few, pair.many)
-    )
+    few, many = (ran(pair.folder(place, count), place / "out" / "stages.csv") for count in (pair.few, pair.many))
     by_image = {name: (many[name] - few[name]) / (pair.many - pair.few) for name in many}
     passed_on = by_image["workers"] - by_image["decode"] - by_image["normalise"]
     rest = by_image["main"] - sum(by_image[name] for name in ("list", "record", "report", "predict"))
     return by_image | {"pass on": passed_on, "rest": rest}
 
 
-def ran(source: Path, report: Path, runtime: str) -> Costs:
+def ran(source: Path, report: Path) -> Costs:
     """Run the command, and give the processor seconds of its stages and processes."""
     program.forget(report)
     numbers = report.with_suffix(".json")
-    command = ["predict", source, "-o", report, "--runtime", runtime, "--workers", "1", "-q"]
+    command = ["predict", source, "-o", report, "--runtime", Runtime.LITERT, "--workers", "1", "-q"]
     from_shell(sys.executable, "-m", processor.__name__, numbers, *command)
-    taken = json.loads(numbers.read_text())
-    return taken["stages"] | {name: taken[name] for name in ("main", "workers")}
+    taken: Costs = json.loads(numbers.read_text())
+    return taken
 
 
 def mean_bytes(pair: Pair, place: Path) -> float:
@@ -147,8 +142,7 @@ def measured_table(pairs: tuple[Pair, ...], costs: list[Costs]) -> str:
     workers, driver = ([sum(of[name] for name in names) for of in costs] for names in (WORKER, DRIVER))
     rows = [
         *(line(MEANING[name], [of[name] for of in costs], 1e6) for name in WORKER),
-        line("**a worker, `litert`**", workers, 1e6),
-        line(MEANING[KERAS], [of[KERAS] for of in costs], 1e6),
+        line("**a worker**", workers, 1e6),
         *(line(MEANING[name], [of[name] for of in costs], 1e6) for name in DRIVER),
         line("**the driver**", driver, 1e6),
     ]
