@@ -204,8 +204,8 @@ def batches(
     size_bytes = 0
     end: BatchDigitsError | None = None
     try:
-        for chunk in chain(first, _prepared(_chunks(files), workers, decoding, normalisation, watch or Stopwatch())):
-            waiting = _joined(waiting, chunk)
+        for chunk in chain(first, _prepared(chunks(files), workers, decoding, normalisation, watch or Stopwatch())):
+            waiting = joined(waiting, chunk)
             size_bytes += sum(page.file.size_bytes for page in chunk.pages if page.number == 1)
             are_large = size_bytes >= _BATCH_BYTES and len(waiting.pages) >= _BATCH_PAGES
             while are_large or max(len(waiting.pages), len(waiting.faults), len(waiting.unchanged)) >= size:
@@ -220,7 +220,8 @@ def batches(
         raise end
 
 
-def _chunks(files: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
+def chunks(files: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
+    """Cut files into what a worker takes at a time."""
     chunk: list[ImageFile] = []
     size_bytes = 0
     for file in files:
@@ -294,14 +295,15 @@ def _empty() -> Batch:
     return Batch([], none.pixels, none.ink, [], [], [])
 
 
-def _joined(first: Batch, second: Batch) -> Batch:
+def joined(*parts: Batch) -> Batch:
+    """Make one batch of some, of one at least."""
     return Batch(
-        first.pages + second.pages,
-        np.concatenate([first.pixels, second.pixels]),
-        np.concatenate([first.ink, second.ink]),
-        first.faults + second.faults,
-        first.unchanged + second.unchanged,
-        first.pictures + second.pictures,
+        [page for part in parts for page in part.pages],
+        np.concatenate([part.pixels for part in parts]),
+        np.concatenate([part.ink for part in parts]),
+        [fault for part in parts for fault in part.faults],
+        [file for part in parts for file in part.unchanged],
+        [picture for part in parts for picture in part.pictures],
     )
 
 

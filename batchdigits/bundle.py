@@ -158,6 +158,20 @@ def save(
     return load(directory)
 
 
+def packed(model: Bundle) -> dict[str, bytes]:
+    """Give the files of a bundle by their names, for a machine that has another disk.
+
+    Raises:
+        BundleError: They are gone meanwhile.
+    """
+    files = [model.directory / _CARD, model.weights, *([model.exported] if model.exported else [])]
+    try:
+        return {file.name: file.read_bytes() for file in files}
+    except OSError as error:
+        message = f"The model bundle {shown(str(model.directory))} cannot be read: {error.strerror}; {_REMEDY}."
+        raise BundleError(message) from error
+
+
 def _read_card(directory: Path, name: str) -> dict[str, Any]:
     try:
         card = json.loads((directory / _CARD).read_bytes())

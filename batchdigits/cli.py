@@ -13,10 +13,11 @@ import typer
 
 from batchdigits import __version__, console, options, remote
 from batchdigits import schedule as scheduling
-from batchdigits.errors import ExitCode, Locked
+from batchdigits.errors import ExitCode
 from batchdigits.options import Config, Model, Quiet, Runtime, TargetError, Threshold, Verbose
 from batchdigits.settings import (
     DecodingSettings,
+    EngineName,
     EvaluateSettings,
     ExplainSettings,
     IfLocked,
@@ -61,7 +62,6 @@ def _print_version(wanted: bool) -> None:
 
 
 _PREDICT = PredictSettings(sources=())
-_REPORT = ReportSettings()
 _TRAIN = TrainSettings(output=Path("runs/cnn"))
 _EVALUATE = EvaluateSettings(source="")
 _SCHEDULE = ScheduleSettings()
@@ -99,9 +99,11 @@ def predict(
     batch_size: options.BatchSize = _PREDICT.batch_size,
     threads: options.Threads = _PREDICT.threads,
     workers: options.Workers = _PREDICT.workers,
+    engine: options.Engine = _PREDICT.engine,
+    ray_address: options.RayAddress = _PREDICT.ray_address,
     max_pixels: options.MaxPixels = _PREDICT.decoding.max_pixels,
     probabilities: options.Probabilities = False,
-    csv_dialect: options.CsvDialect = _REPORT.csv_dialect,
+    csv_dialect: options.CsvDialect = _PREDICT.report.csv_dialect,
     allow_empty: options.AllowEmpty = False,
     dry_run: options.DryRun = False,
     summary: options.Summary = _PREDICT.summary,
@@ -139,6 +141,8 @@ def predict(
         batch_size=batch_size,
         threads=threads,
         workers=workers,
+        engine=engine,
+        ray_address=ray_address,
         allow_empty=allow_empty,
         progress=sys.stderr.isatty() and not quiet and not log_json,
         summary=summary,
@@ -146,17 +150,15 @@ def predict(
         decoding=DecodingSettings(max_pixels=max_pixels),
         report=ReportSettings(probabilities=probabilities, csv_dialect=csv_dialect),
     )
-    try:
-        if dry_run:
-            console.LOG.info(pipeline.preview(settings, stdout=sys.stdout.buffer))
-            return ExitCode.OK
-        with Stop() as stop:
-            return console.monitored(lambda: pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop), settings)
-    except Locked as error:
-        if if_locked is IfLocked.FAIL:
-            raise
-        console.LOG.info(str(error))
+    if dry_run:
+        console.LOG.info(pipeline.preview(settings, stdout=sys.stdout.buffer))
         return ExitCode.OK
+    with Stop() as stop:
+        if engine is EngineName.RAY:
+            from batchdigits import scaleout
+
+            return console.monitored(lambda: scaleout.run(settings, stdout=sys.stdout.buffer, stop=stop), settings)
+        return console.monitored(lambda: pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop), settings)
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_TRAIN"})
@@ -180,22 +182,21 @@ def train(
     """Train a model and write its bundle, with metrics and pictures beside it."""
     from batchdigits.training import runs
 
-    runs.train(
-        TrainSettings(
-            output=output,
-            data=tuple(data),
-            base=base,
-            arch=arch,
-            teacher=teacher,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            validation_share=validation_share,
-            seed=seed,
-            resume=resume,
-            progress=sys.stderr.isatty() and not quiet,
-        )
+    settings = TrainSettings(
+        output=output,
+        data=tuple(data),
+        base=base,
+        arch=arch,
+        teacher=teacher,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        validation_share=validation_share,
+        seed=seed,
+        resume=resume,
+        progress=sys.stderr.isatty() and not quiet,
     )
+    runs.train(settings)
     return ExitCode.OK
 
 

@@ -23,7 +23,7 @@ from batchdigits.monitoring import Ending, Summary
 from batchdigits.remote import check
 from batchdigits.risk import LOOSEST, STRICTEST
 from batchdigits.schedule import Parameter
-from batchdigits.settings import PredictSettings
+from batchdigits.settings import IfLocked, PredictSettings
 
 P = ParamSpec("P")
 
@@ -72,7 +72,11 @@ def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
             code, message = _told(error)
             planned = isinstance(error, BatchDigitsError | KeyboardInterrupt)
             hint = "" if planned or verbose else "; run again with -v for its traceback"
-            LOG.error(message + hint, exc_info=verbose and not planned, extra={"exit_code": code})
+            if isinstance(error, Locked) and kwargs.get("if_locked") is IfLocked.SKIP:
+                code = ExitCode.OK
+                LOG.info(message)
+            else:
+                LOG.error(message + hint, exc_info=verbose and not planned, extra={"exit_code": code})
         _leave_at_once_if_busy(code)
         raise typer.Exit(code)
 

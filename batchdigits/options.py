@@ -81,6 +81,16 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, help=f"Decoding workers; without it, one for each core, at most {settings.MOST_WORKERS}."),
 ]
+Engine = Annotated[
+    settings.EngineName, typer.Option(help="Where images are read: on this machine, or on Ray, of batchdigits[ray].")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Head node of the cluster for --engine ray, or auto; without it, a cluster on this machine for this run.",
+    ),
+]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Larger pages, width times height, are not decoded.")]
 Probabilities = Annotated[bool, typer.Option("--probabilities", help="Add the columns p0 to p9 to CSV.")]
 CsvDialect = Annotated[settings.CsvDialect, typer.Option(help="How CSV is spelled.")]

@@ -93,17 +93,23 @@ class Plan:
     database: Database
     """Open; `plan` has filled its tables `found`, `pending` and `passed_over`."""
 
-    def in_turn(self, turn: Turn) -> Iterator[ImageFile]:
+    def in_turn(self, turn: Turn, *, in_hand: bool = True) -> Iterator[ImageFile]:
         """Give the files that have to be read in a turn, in the order of rows, and mark them as in hand.
 
         What is recorded meanwhile changes nothing.
+
+        Args:
+            turn: Which one.
+            in_hand: False marks none. Where other processes read them than the run's own, no file can end the run; and
+                all are given out at once, so that a killed run would leave all to be read one by one.
         """
         last = 0
         while rows := self.database.execute(_BLOCK, (turn, last, _IN_HAND)).fetchall():
             if sum(size_bytes for _, _, size_bytes, *_ in rows) > _SMALL_BYTES:
                 rows = rows[:_LARGE_IN_HAND]
-            with self.database.transaction() as execute:
-                execute(f"INSERT OR IGNORE INTO in_hand SELECT path {_FOLLOWING}", (turn, last, len(rows)))
+            if in_hand:
+                with self.database.transaction() as execute:
+                    execute(f"INSERT OR IGNORE INTO in_hand SELECT path {_FOLLOWING}", (turn, last, len(rows)))
             for path, *rest, last in rows:  # noqa: B007  the last one is where the next block begins
                 yield ImageFile(path.decode(errors="surrogateescape"), *rest)
 

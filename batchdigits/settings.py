@@ -38,6 +38,15 @@ class Runtime(StrEnum):
     """LiteRT, of the extra `batchdigits[litert]`: starts in a tenth of a second, and reads what training exported."""
 
 
+class EngineName(StrEnum):
+    """Where images are read."""
+
+    LOCAL = "local"
+    """On the processors of this machine."""
+    RAY = "ray"
+    """On a cluster of Ray, of the extra `batchdigits[ray]`."""
+
+
 class Arch(StrEnum):
     """The architectures that the training job knows."""
 
@@ -150,6 +159,10 @@ class PredictSettings:
     """Threads within one prediction; their number may change the last bits of its sums."""
     workers: int | None = None
     """Decoding workers; None has one for each core that this process may use, and at most `MOST_WORKERS`."""
+    engine: EngineName = EngineName.LOCAL
+    """Where images are read."""
+    ray_address: str | None = None
+    """Ray's head node, `host:port`, or `auto`; None starts a cluster on this machine, for this run."""
     allow_empty: bool = False
     """No image found: write an empty report instead of exit 4."""
     progress: bool = False

@@ -21,7 +21,18 @@ LEAVES = {"errors", "settings", "files", "remote"}  # anyone may import them
 MAY_IMPORT: dict[str, set[str]] = {
     "": set(),  # batchdigits/__init__.py
     "__main__": {"cli"},
-    "cli": {"console", "options", "stopping", "pipeline", "explain", "corrections", "schedule", "reports", "training"},
+    "cli": {
+        "console",
+        "scaleout",
+        "options",
+        "stopping",
+        "pipeline",
+        "explain",
+        "corrections",
+        "schedule",
+        "reports",
+        "training",
+    },
     "console": {"monitoring", "risk", "schedule"},
     "options": {"console"},
     "schedule": set(),
@@ -59,6 +70,20 @@ MAY_IMPORT: dict[str, set[str]] = {
         "settling",
         "stopping",
         "stopwatch",
+    },
+    "scaleout": {
+        "pipeline",
+        "engine",
+        "batches",
+        "bundle",
+        "images",
+        "isolation",
+        "monitoring",
+        "observing",
+        "overlap",
+        "plan",
+        "predictor",
+        "stopping",
     },
     "rendering": {"batches", "bundle", "decisions", "observations", "monitoring", "reports", "risk", "thumbnails"},
     "explain": {"decoding", "normalisation", "predictor", "decisions", "bundle"},
@@ -128,7 +153,7 @@ ONLY_IN = {
     "prometheus_client": {"monitoring"},
     "click": set(),
     "selenium": set(),  # drives the tests alone
-    "ray": set(),
+    "ray": {"scaleout"},
     "fsspec": {"remote"},
     "s3fs": {"remote"},
     "sshfs": {"remote"},
@@ -136,7 +161,7 @@ ONLY_IN = {
     **dict.fromkeys(("aiobotocore", "aiohttp", "asyncssh", "boto3", "botocore", "moto"), set()),
     "sqlite3": {"database"},
     "PIL": {"decoding", "samples", "training"},
-    "pyarrow": {"reports"},
+    "pyarrow": {"reports", "scaleout"},
     "xlsxwriter": {"reports"},
     "openpyxl": {"reports"},
     "seaborn": {"training"},
@@ -145,7 +170,7 @@ ONLY_IN = {
 }
 NEVER_AT_THE_TOP = {
     *("tensorflow", "keras", "ai_edge_litert", "pandas", "pyarrow", "seaborn", "matplotlib", "prometheus_client"),
-    *("xlsxwriter", "openpyxl", "fsspec", "s3fs", "sshfs", "tenacity", "asyncio"),
+    *("xlsxwriter", "openpyxl", "ray", "fsspec", "s3fs", "sshfs", "tenacity", "asyncio"),
 }
 MOST_LINES = 250  # of code: docstrings, comments and blank lines are free
 

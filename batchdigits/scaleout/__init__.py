@@ -1,0 +1,143 @@
+"""Settings in; what `pipeline.run` makes of them out, the same bytes, read by the workers of a cluster of Ray.
+
+Ray Data maps shards of the file list over a pool of workers. Each loads the model once, decodes, normalises and
+predicts; faults are rows of what it sends. Results stream back to this process, which alone writes the ledger, so that
+a shard that was read twice, since its worker was lost, counts once. The workers read files by the names that this
+process found: local sources have to lie on storage that all nodes share; URLs do not. The model travels.
+"""
+
+import importlib.util
+import logging
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import chain, islice
+from typing import BinaryIO
+
+import numpy as np
+
+from batchdigits import pipeline
+from batchdigits.batches import Workers, assembled, batches, chunks, joined
+from batchdigits.engine import Drawn, Task
+from batchdigits.errors import BatchDigitsError, Interrupted, Terminated, UsageError
+from batchdigits.images import ImageFile
+from batchdigits.isolation import one_by_one
+from batchdigits.monitoring import Summary
+from batchdigits.overlap import Predicted, predicted
+from batchdigits.plan import Turn
+from batchdigits.scaleout.cluster import NOT_INSTALLED, Cluster, host_and_port
+from batchdigits.scaleout.reading import Found, Result, Shard
+from batchdigits.settings import PredictSettings
+from batchdigits.stopping import Stop
+
+log = logging.getLogger(__name__)
+
+_CHUNKS = 4  # in a shard, which so is as much as a batch: it is recorded in one transaction
+_SECONDS_IN_HAND = 1.0  # after a signal, in which what comes back is still recorded
+
+
+def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None) -> Summary:
+    """Do what `pipeline.run` does, on Ray; where nothing is new, Ray does not start.
+
+    Raises:
+        UsageError: Ray is not installed, or the address is none; and for all that `pipeline.run` does.
+        StorageError: The cluster cannot be reached; and for all that `pipeline.run` does.
+        BatchDigitsError: A worker has other versions, or the cluster is lost; and all else that `pipeline.run` raises.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError(NOT_INSTALLED)
+    if settings.ray_address:
+        host_and_port(settings.ray_address)
+    return pipeline.run(settings, stdout=stdout, stop=stop, engine=on_ray)
+
+
+def on_ray(task: Task) -> Generator[Predicted[Drawn], None, None]:
+    """Decode and predict on the workers of a cluster: an `Engine`.
+
+    What was in hand when a run died is read here, one by one, and so in the end is what no worker could read.
+
+    Raises:
+        BatchDigitsError: What ended it.
+    """
+    plan, settled = task.plan, task.settling.settled
+    yield from _here(task, settled(plan.in_turn(Turn.ALONE), plan.defer))
+    with ExitStack() as stack:
+        cluster: Cluster | None = None
+        for files in (
+            plan.in_turn(Turn.SETTLED, in_hand=False),
+            settled(plan.in_turn(Turn.YOUNG, in_hand=False), plan.defer),
+        ):
+            shards = _shards(files)
+            with task.stop.readily():
+                first = next(shards, None)
+            if first:
+                cluster = cluster or stack.enter_context(Cluster(task.settings, task.model, task.stop))
+                yield from _there(task, cluster, chain([first], shards))
+
+
+def _shards(files: Iterable[ImageFile]) -> Iterator[Shard]:
+    several = chunks(files)
+    while shard := list(islice(several, _CHUNKS)):
+        yield shard
+
+
+def _here(task: Task, files: Iterable[ImageFile]) -> Iterator[Predicted[Drawn]]:
+    """Read files one by one in a process of their own, and predict in this one, as on this machine."""
+    decoding, normalisation = task.settings.decoding, task.model.normalisation
+    with Workers(1, processes=False) as none:
+        ready = batches(
+            [],
+            none,
+            size=task.settings.batch_size,
+            decoding=decoding,
+            normalisation=normalisation,
+            first=one_by_one(files, decoding=decoding, normalisation=normalisation, watch=task.watch),
+        )
+        yield from predicted(ready, task.prediction, judge=task.judge, draw=task.draw, stop=task.stop)
+
+
+def _there(task: Task, cluster: Cluster, shards: Iterable[Shard]) -> Iterator[Predicted[Drawn]]:
+    """Have shards read by the cluster; those that do not come back are read here."""
+    with task.stop.readily():
+        # From here on, names lie in Ray's object store alone, which writes to disk what it has no room for.
+        kept = {number: cluster.keep(number, shard) for number, shard in enumerate(shards)}
+    cluster.begin(list(kept.values()))
+    for number, shard, found in _results(task, cluster):
+        if isinstance(found, BatchDigitsError):
+            raise found
+        if kept.pop(number, None) is not None:  # else it came twice, from a worker that was lost in between
+            yield _judged(task, shard, found)
+    if kept:
+        log.info("%d shards of files came back from no worker; they are read here, one by one.", len(kept))
+        lost = (cluster.shard(one) for one in kept.values())
+        yield from _here(task, (file for shard in lost for files in shard for file in files))
+
+
+def _results(task: Task, cluster: Cluster) -> Iterator[Result]:
+    """Give what comes back; after a signal, what comes at once."""
+    try:
+        while True:
+            with task.stop.readily():
+                results = cluster.results()
+            if results is None:
+                return
+            yield from results
+    except (Interrupted, Terminated):
+        until = time.monotonic() + _SECONDS_IN_HAND
+        while results := cluster.results(until - time.monotonic()):
+            yield from results
+        raise
+
+
+def _judged(task: Task, shard: Shard, found: Found) -> Predicted[Drawn]:
+    """Make of what a worker found what is recorded."""
+    for stage, seconds in found.seconds.items():
+        task.watch.add(stage, seconds)
+    whole = joined(*(assembled(files, seen, task.watch) for files, seen in zip(shard, found.observed, strict=True)))
+    batch, fresh = task.judge(whole)
+    if not fresh.any():
+        return Predicted(batch, fresh, np.zeros((0, 10), np.float32), None)
+    still = {page.file.path for page in batch.pages}  # what changed while it was read is left out
+    logits = found.logits[[page.file.path in still for page in whole.pages]][fresh]
+    with task.watch.stage("decide"):
+        return Predicted(batch, fresh, logits, task.draw(batch, fresh, logits))
