@@ -13,12 +13,17 @@ from types import SimpleNamespace
 from batchdigits import observing, stopwatch
 from batchdigits.cli import main
 
-OF_THREAD = SimpleNamespace(perf_counter=time.thread_time)
-"""A clock that stands still while its thread waits."""
-
 
 def measured(file: Path, arguments: list[str]) -> None:
-    """Run a command to its end, and write what it took as JSON."""
+    """Run a command to its end, and write what it took as JSON; imports and the model's start do not count."""
+    began: list[float] = []
+
+    def of_thread() -> float:
+        if not began:
+            began.append(time.process_time())
+        return time.thread_time()
+
+    stopwatch.time = SimpleNamespace(perf_counter=of_thread)  # type: ignore[assignment]
     summary = file.with_suffix(".summary.json")
     code: object = 0
     try:
@@ -27,13 +32,13 @@ def measured(file: Path, arguments: list[str]) -> None:
         code = end.code
     if code:
         sys.exit(f"{arguments} ended with {code}")
-    own, workers = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own, workers = time.process_time() - began[0], resource.getrusage(resource.RUSAGE_CHILDREN)
     stages = json.loads(summary.read_text())["stages"]
-    totals = {"main": own.ru_utime + own.ru_stime, "workers": workers.ru_utime + workers.ru_stime}
+    totals = {"main": own - stages["load model"]["seconds"], "workers": workers.ru_utime + workers.ru_stime}
     file.write_text(json.dumps(totals | {name: stage["seconds"] for name, stage in stages.items()}))
 
 
-if __name__ in ("__main__", "__mp_main__"):  # the second is its name in a worker
-    stopwatch.time = observing.time = OF_THREAD  # type: ignore[assignment]
+if __name__ == "__mp_main__":  # in a worker: its clock stands still, too, while it waits
+    observing.time = SimpleNamespace(perf_counter=time.thread_time)  # type: ignore[assignment]
 if __name__ == "__main__":
     measured(Path(sys.argv[1]), sys.argv[2:])
