@@ -2,8 +2,8 @@
 
 `python -m tests.benchmarks.stages` runs the command with LiteRT over two folders of a kind, one larger than the other:
 the difference of their processor seconds is what the images took, without imports and the start of processes. The
-first table is measured, the second computed from it. What photos cost the driver, and to be
-passed on to it, is taken from the smaller JPEGs.
+first table is measured, the second computed from it. What photos cost the driver, and to be passed on to it, is taken
+from the smaller JPEGs.
 """
 
 import json
