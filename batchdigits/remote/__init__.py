@@ -16,7 +16,7 @@ from batchdigits.errors import Fault, FaultKind, UsageError, shown
 from batchdigits.remote import patience
 from batchdigits.remote.entries import Enters, Entry
 from batchdigits.remote.s3 import AT_A_TIME
-from batchdigits.remote.stores import Far, store
+from batchdigits.remote.stores import Far, Store, store
 from batchdigits.remote.urls import ZIP, Parts, absolute, check, is_far, is_url, parts, refuse, span
 from batchdigits.remote.zips import Archives
 
@@ -40,10 +40,10 @@ __all__ = [
 _ARCHIVE_BLOCK_BYTES = 2**20  # of a far archive that are read at once: neighbours are asked for together
 
 
-def _opened(member: Parts) -> BinaryIO:
-    """Open the archive of a member."""
+def _opened(member: Parts) -> str | BinaryIO:
+    """Give the path of a member's archive, or open it where it is far."""
     if not is_far(member.archive):
-        return Path(member.archive).open("rb")
+        return member.archive
     return cast("BinaryIO", io.BufferedReader(Far(parts(member.archive)), _ARCHIVE_BLOCK_BYTES))
 
 
@@ -83,20 +83,20 @@ def fetched(files: Sequence[tuple[str, int]], most_bytes: int) -> dict[str, byte
     wanted = [parts(url) for url, _ in files if url not in found]
     found |= {here.url: _archives.get(here, most_bytes) for here in wanted if here.scheme == ZIP}
     if others := [here for here in wanted if here.scheme != ZIP]:
-        found |= patience.run(_gathered(others, most_bytes))
+        found |= patience.run(_gathered([(store(here), here) for here in others], most_bytes))
     return {url: too_large if data is None else data for url, data in found.items()}
 
 
-async def _gathered(places: list[Parts], most_bytes: int) -> dict[str, bytes | Fault | None]:
+async def _gathered(places: list[tuple[Store, Parts]], most_bytes: int) -> dict[str, bytes | Fault | None]:
     """Read files of servers, many at a time; where one cannot be reached, nothing goes on."""
     import asyncio
 
     gate = asyncio.Semaphore(AT_A_TIME)
 
-    async def one(here: Parts) -> bytes | Fault | None:
+    async def one(storage: Store, here: Parts) -> bytes | Fault | None:
         async with gate:
             try:
-                return await patience.patiently(lambda: store(here).get(here, most_bytes))
+                return await patience.patiently(lambda: storage.get(here, most_bytes))
             except Exception as error:
                 if fault := patience.fault(error):
                     return fault
@@ -104,7 +104,7 @@ async def _gathered(places: list[Parts], most_bytes: int) -> dict[str, bytes | F
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = {here.url: group.create_task(one(here)) for here in places}
+            tasks = {here.url: group.create_task(one(storage, here)) for storage, here in places}
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return {url: task.result() for url, task in tasks.items()}
@@ -163,7 +163,8 @@ class RemoteFile:
         """
         here = parts(self.url)
         if here.scheme != ZIP:
-            patience.done(lambda: store(here).check_folder(here), self.url, "written")
+            storage = store(here)
+            patience.done(lambda: storage.check_folder(here), self.url, "written")
         elif is_far(here.archive):
             message = (
                 f"The report {shown(self.url)} would stand in an archive that is not on this machine, which cannot be "
@@ -182,7 +183,8 @@ class RemoteFile:
         here = parts(self.url)
         if here.scheme == ZIP:
             return _archives.size(here) is not None
-        return patience.done(lambda: store(here).size(here), self.url, "read") is not None
+        storage = store(here)
+        return patience.done(lambda: storage.size(here), self.url, "read") is not None
 
     def sha256(self) -> str:
         """Compute the SHA-256 of what stands there; empty where nothing does.
@@ -193,8 +195,9 @@ class RemoteFile:
         here = parts(self.url)
         if here.scheme == ZIP:
             return "" if _archives.size(here) is None else _archives.sha256(here)
+        storage = store(here)
         try:
-            return patience.done(lambda: store(here).sha256(here), self.url, "read")
+            return patience.done(lambda: storage.sha256(here), self.url, "read")
         except patience.Missing:
             return ""
 
@@ -208,7 +211,8 @@ class RemoteFile:
         if here.scheme == ZIP:
             _archives.put(draft, here)
         else:
-            patience.done(lambda: store(here).put(draft, here), self.url, "written")
+            storage = store(here)
+            patience.done(lambda: storage.put(draft, here), self.url, "written")
 
     def copied(self, name: str) -> "RemoteFile":
         """Give what stands there a second name beside it.
@@ -221,7 +225,8 @@ class RemoteFile:
         if here.scheme == ZIP:
             _archives.copy(here, there)
         else:
-            patience.done(lambda: store(here).copy(here, there), other.url, "written")
+            storage = store(here)
+            patience.done(lambda: storage.copy(here, there), other.url, "written")
         return other
 
 

@@ -108,7 +108,8 @@ def is_transient(error: BaseException) -> bool:
 def fault(error: Exception) -> Fault | None:
     """Say what is wrong with one file; None where it is not about that file alone, so that the run has to end."""
     kinds, (code, _) = _kinds(error), _answer(error)
-    if is_transient(error) or code in _BAD_CREDENTIALS or code == "NoSuchBucket" or not kinds & _OF_ONE_FILE:
+    ends_all = is_transient(error) or kinds & _LASTING or code in _BAD_CREDENTIALS or code == "NoSuchBucket"
+    if ends_all or not kinds & _OF_ONE_FILE:
         return None
     if kinds & _MISSING:
         return Fault(FaultKind.UNREADABLE, "cannot be opened: it was deleted or renamed after it was found")
@@ -119,7 +120,8 @@ def fault(error: Exception) -> Fault | None:
 def told(error: Exception, url: str, verb: str) -> StorageError:
     """Say what is wrong in one sentence, of our own words alone: those of servers and libraries may hold anything."""
     if _kinds(error) & _MISSING:
-        return Missing(f"{shown(url)} does not exist; check its spelling.")
+        what = "The bucket of " if _answer(error)[0] == "NoSuchBucket" else ""
+        return Missing(f"{what}{shown(url)} does not exist; check its spelling.")
     return StorageError(f"{shown(url)} cannot be {verb}: {_reason(error, is_s3='s3://' in url)}.")
 
 
@@ -154,8 +156,8 @@ _OF_SFTP = "the user's name, its key in ~/.ssh or the agent, and the permissions
 
 
 def _kinds(error: BaseException) -> set[str]:
-    """Name the classes of an error."""
-    return {kind.__name__ for kind in type(error).__mro__}
+    """Name the classes of an error, and of what a library wrapped into it."""
+    return {kind.__name__ for raised in (error, error.__cause__) for kind in type(raised).__mro__}
 
 
 def _answer(error: BaseException) -> tuple[str, int]:

@@ -6,12 +6,15 @@ import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchdigits.errors import UsageError, shown
 from batchdigits.remote.entries import Enters, Entry
 from batchdigits.remote.patience import Missing, done, is_transient
 from batchdigits.remote.urls import Parts, server
+
+if TYPE_CHECKING:
+    import asyncio
 
 _SECONDS = 5  # to connect, to log in, and between two questions whether the server is still there
 _KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
@@ -31,14 +34,12 @@ class Sftp:
         Raises:
             ImportError: The extra is not installed.
         """
-        import asyncio
-
         import sshfs
 
         self._open = sshfs.SSHFileSystem
         self._server = server(head)
         self._files: Any = None
-        self._connecting = asyncio.Lock()
+        self._opening: asyncio.Future[Any] | None = None
 
     def listed(self, place: Parts, enters: Enters) -> Iterator[Entry]:
         """List a folder, one of its folders at a time.
@@ -154,12 +155,7 @@ class Sftp:
     @asynccontextmanager
     async def _channel(self) -> AsyncIterator[Any]:
         """Give a channel of a connection that is up; one that breaks is not used again."""
-        import asyncio
-
-        async with self._connecting:
-            if self._files is None:
-                self._files = await asyncio.to_thread(self._connect)
-            files = self._files
+        files = self._files or await self._connected()
         try:
             async with files._pool.get() as channel:
                 yield channel
@@ -167,6 +163,20 @@ class Sftp:
             if is_transient(error) and self._files is files:
                 self._files = None
             raise
+
+    async def _connected(self) -> Any:
+        """Connect, all who ask meanwhile by the same attempt."""
+        import asyncio
+
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(asyncio.to_thread(self._connect))
+        opening = self._opening
+        try:
+            self._files = await asyncio.shield(opening)
+        finally:
+            if opening.done() and self._opening is opening:
+                self._opening = None
+        return self._files
 
     def _connect(self) -> Any:
         """Connect, where the server's key is known."""

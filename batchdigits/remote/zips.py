@@ -29,11 +29,11 @@ _NO_TIME = (1980, 1, 1, 0, 0, 0)  # the same report in the same archive has the 
 class Archives:
     """Archives that are open, for all threads of this process."""
 
-    def __init__(self, opened: Callable[[Parts], BinaryIO]) -> None:
+    def __init__(self, opened: Callable[[Parts], str | BinaryIO]) -> None:
         """Open none yet.
 
         Args:
-            opened: Opens the archive of a member, so that all of it can be reached.
+            opened: Gives the path of a member's archive, or an open file.
         """
         self._opened = opened
         self._open: dict[str, zipfile.ZipFile] = {}
