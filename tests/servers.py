@@ -142,9 +142,11 @@ class Proxy:
     cuts: int = 0
     """How many answers, from now on, are cut in the middle."""
     cut: "re.Pattern[bytes]" = field(default_factory=lambda: re.compile(rb"GET \S+\.png"))
-    """Which requests' answers are; for SFTP, where none can be told, `always`."""
+    """Which requests' answers are."""
     cut_after_bytes: int | None = None
-    """How many bytes pass in either direction, in all, until every line is cut; None cuts none so."""
+    """How many bytes pass in either direction, in all, until the line is cut; None cuts none so."""
+    cut_all: bool = True
+    """Whether every line is cut from then on, or that one alone."""
 
     @property
     def objects_read(self) -> list[str]:
@@ -198,6 +200,7 @@ def _pass_on(client: socket.socket, port: int, proxy: Proxy) -> None:
                 if proxy.cut_after_bytes is not None:
                     proxy.cut_after_bytes -= len(data)
                     if proxy.cut_after_bytes < 0:
+                        proxy.cut_after_bytes = -1 if proxy.cut_all else None
                         break
                 target.sendall(data)
         for end in (source, target):
