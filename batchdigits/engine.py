@@ -10,8 +10,10 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits import thumbnails
 from batchdigits.batches import Batch, Workers, batches, is_work_for_processes
 from batchdigits.bundle import Bundle
+from batchdigits.decisions import INK, Decisions, Status, sampled
 from batchdigits.isolation import one_by_one
 from batchdigits.overlap import Predicted, Prediction, predicted
 from batchdigits.plan import Plan, Turn
@@ -20,6 +22,8 @@ from batchdigits.settings import PredictSettings
 from batchdigits.settling import Settling
 from batchdigits.stopping import Stop
 from batchdigits.stopwatch import Stopwatch
+
+_LOST = 0.002  # share of ink below which a digit is a few pixels of a thumbnail
 
 Drawn = tuple[NDArray[np.int64], dict[int, bytes]]
 """What is drawn of a batch: its confidences as `drift.histogram` counts them, and thumbnails by the row."""
@@ -81,3 +85,24 @@ def on_this_machine(task: Task) -> Generator[Predicted[Drawn], None, None]:
             first=one_by_one(alone, decoding=decoding, normalisation=normalisation, watch=task.watch),
         )
         yield from predicted(ready, task.prediction, judge=task.judge, draw=task.draw, stop=task.stop)
+
+
+def thumbnails_of(batch: Batch, fresh: NDArray[np.bool_], decisions: Decisions, *, audit: float) -> dict[int, bytes]:
+    """Make pictures of what people may want to look at; where a digit is lost on its page, of what the model saw of it.
+
+    Args:
+        batch: N pages.
+        fresh: bool[N], those that are new.
+        decisions: On the new ones, at the strictest threshold.
+        audit: Share of files, 0 to 1, that may be drawn.
+
+    Returns:
+        PNGs, by the row in the batch.
+    """
+    rows = np.flatnonzero(fresh)
+    wanted = sampled([batch.pages[row].sha256 for row in rows], audit)
+    wanted |= np.array([status is not Status.OK for status in decisions.status], np.bool_)
+    return {
+        row: thumbnails.png(255 - batch.pixels[row] if 0 < batch.ink[row, INK] < _LOST else batch.pictures[row])
+        for row in rows[wanted].tolist()
+    }

@@ -13,13 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits import recording
-from batchdigits.batches import Batch
 from batchdigits.database import Database
 from batchdigits.errors import BatchDigitsError, DecoderDied, Interrupted, StorageError, Terminated
 from batchdigits.images import ImageFile, PassedOver
@@ -27,6 +26,9 @@ from batchdigits.observations import CHUNK, Observations, read
 from batchdigits.plan import Plan, plan
 from batchdigits.recording import LostAnswer as LostAnswer  # what `record` gives
 from batchdigits.remote import Place
+
+if TYPE_CHECKING:
+    from batchdigits.batches import Batch
 
 # A file in a report whose fault no report has shown so far, as it is now.
 _UNTOLD = """
@@ -119,7 +121,7 @@ class Ledger:
             force=force,
         )
 
-    def fresh(self, batch: Batch) -> NDArray[np.bool_]:
+    def fresh(self, batch: "Batch") -> NDArray[np.bool_]:
         """Tell which pages of a batch were never observed before, in this batch neither: bool[N].
 
         A page of another batch that is not recorded yet counts as never observed.
@@ -128,7 +130,7 @@ class Ledger:
 
     def record(
         self,
-        batch: Batch,
+        batch: "Batch",
         fresh: NDArray[np.bool_],
         logits: NDArray[np.float32],
         thumbnails: Mapping[int, bytes] | None = None,

@@ -20,6 +20,7 @@ from batchdigits.canvases import CANVAS_SIDES, Finer, crop, strip_of
 from batchdigits.canvases import GreyImage as GreyImage  # what `normalise` takes
 from batchdigits.lines import remove_lines
 from batchdigits.polarity import Signs, find_polarity, slopes_of_light, weigh_polarity, without_slopes
+from batchdigits.settings import SIDE as SIDE  # of what `normalise` gives
 from batchdigits.settings import NormalisationSettings
 from batchdigits.strips import (
     Boxes,
@@ -38,9 +39,6 @@ from batchdigits.strips import (
 InkImages = NDArray[np.uint8]  # [N, 28, 28], bright ink on 0
 InkMeasures = NDArray[np.float32]  # [N, len(INK_MEASURES)]
 Floats = NDArray[np.float32]
-
-SIDE = 28
-"""Pixels: width and height of the model's input."""
 
 INK_MEASURES = ("share", "other", "depth", "edge")
 """Columns of the ink measures: the share of the page that the digit's ink covers, 0 to 1 (0: no ink was found); the

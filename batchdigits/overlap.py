@@ -3,24 +3,28 @@
 The model is loaded there, too, so that its runtime starts while files are decoded.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.batches import Batch
 from batchdigits.errors import BatchDigitsError
-from batchdigits.normalisation import InkImages
-from batchdigits.predictor import Logits
 from batchdigits.stopping import Stop
 from batchdigits.stopwatch import Stopwatch
 
-_Function = Callable[[InkImages], Logits]
+if TYPE_CHECKING:
+    from batchdigits.batches import Batch
+    from batchdigits.normalisation import InkImages
+    from batchdigits.predictor import Logits
+
+    _Function = Callable[[InkImages], Logits]
 
 _MOST_BATCHES = 3  # that wait for their logits, once the model is loaded: it never stands still for want of one
 _MOST_BYTES = 64 * 2**20  # that wait until it is
@@ -82,7 +86,7 @@ class Prediction:
 
     def ask(
         self, batch: Batch, fresh: NDArray[np.bool_], draw: Callable[[Batch, NDArray[np.bool_], Logits], Drawn]
-    ) -> "Future[Predicted[Drawn]]":
+    ) -> Future[Predicted[Drawn]]:
         """Have the fresh pages of a batch predicted; what loading raises, the result raises.
 
         Args:

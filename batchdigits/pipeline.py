@@ -8,17 +8,15 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from batchdigits import bundle, drift, dryrun, publication, remote, rendering, reports, risk
-from batchdigits.batches import Batch
 from batchdigits.bundle import Bundle
 from batchdigits.database import beside
-from batchdigits.engine import Drawn, Engine, Task, on_this_machine
 from batchdigits.errors import NoImages, StorageError, UsageError, shown
 from batchdigits.files import storage_errors
 from batchdigits.images import IMAGE_ENDINGS, discover, standing
@@ -36,6 +34,10 @@ from batchdigits.settling import Settling
 from batchdigits.stopping import Stop
 from batchdigits.stopwatch import Stopwatch
 
+if TYPE_CHECKING:
+    from batchdigits.batches import Batch
+    from batchdigits.engine import Drawn, Engine
+
 log = logging.getLogger(__name__)
 
 _DRIFTED = (
@@ -45,7 +47,7 @@ _DRIFTED = (
 
 
 def run(
-    settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None, engine: Engine = on_this_machine
+    settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None, engine: "Engine | None" = None
 ) -> Summary:
     """Read the digits of all images under the sources, and write the reports.
 
@@ -53,7 +55,7 @@ def run(
         settings: The run.
         stdout: Where the output `-` goes, as CSV.
         stop: What lets a batch be finished before a signal ends the run.
-        engine: What observes the files that are pending.
+        engine: What observes the files that are pending; None does it on this machine.
 
     Raises:
         Locked: Another run holds the ledger.
@@ -238,29 +240,32 @@ def _observe(
     settings: PredictSettings,
     watch: Stopwatch,
     stop: Stop,
-    engine: Engine,
+    engine: "Engine | None",
 ) -> NDArray[np.int64]:
     """Predict all that is pending into the ledger; count the confidences of what is new by `drift.histogram`."""
     files = plan.pending.total()
     confidences = drift.histogram(np.zeros(0))
     if not files:
         return confidences
+    # What decodes and draws is not imported where nothing is new: that is an eighth of such a run.
+    from batchdigits.engine import Task, on_this_machine, thumbnails_of
+
     strictest = max(risk.strictest(model.calibration.risks), settings.threshold or 0.0)
     audit = 2 * rendering.audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
     with tqdm(total=files, unit="image", disable=not settings.progress) as bar:
 
-        def judge(whole: Batch) -> tuple[Batch, NDArray[np.bool_]]:
+        def judge(whole: "Batch") -> tuple["Batch", NDArray[np.bool_]]:
             batch = settling.still(whole, plan.defer)
             firsts = sum(page.number == 1 for page in (*whole.pages, *(page for page, _ in whole.faults)))
             bar.update(firsts + len(whole.unchanged))
             return batch, ledger.fresh(batch)
 
-        def draw(batch: Batch, fresh: NDArray[np.bool_], logits: Logits) -> Drawn:
+        def draw(batch: "Batch", fresh: NDArray[np.bool_], logits: Logits) -> "Drawn":
             decided = rendering.decided(logits, batch.ink[fresh], model, threshold=strictest)
-            return drift.histogram(decided.confidence), rendering.thumbnails_of(batch, fresh, decided, audit=audit)
+            return drift.histogram(decided.confidence), thumbnails_of(batch, fresh, decided, audit=audit)
 
         task = Task(plan, not ledger.knows, settling, model, prediction, settings, watch, stop, judge, draw)
-        with stop.patiently(), closing(engine(task)) as observed:
+        with stop.patiently(), closing((engine or on_this_machine)(task)) as observed:
             for batch, fresh, logits, drawn in observed:
                 with watch.stage("record"):
                     counts, thumbnails = drawn or (0, {})

@@ -8,17 +8,19 @@ its own, `lately`, and sorted into `known` at once, as the run ends or, where it
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.batches import Batch, SeenPage
 from batchdigits.database import Database
 from batchdigits.errors import StorageError
 from batchdigits.images import ImageFile
 from batchdigits.observations import FLOAT32, file_sum, page_sum
 from batchdigits.plan import encoded
+
+if TYPE_CHECKING:
+    from batchdigits.batches import Batch, SeenPage
 
 _SOME = 499  # values that a statement is asked with at a time, twice; every SQLite takes 999
 _KEY = 10  # characters of a sha256; of a million images, hardly two share them by chance
@@ -73,7 +75,7 @@ _File = tuple[ImageFile, str, int]  # its sha256, and how many pages it has; 0 f
 _Now = tuple[bytes, int, int, int, str]  # path, size_bytes, mtime_ns, observation, sha256
 
 
-def fresh(database: Database, condition: int, batch: Batch) -> NDArray[np.bool_]:
+def fresh(database: Database, condition: int, batch: "Batch") -> NDArray[np.bool_]:
     """Tell which pages of a batch were never observed before, in this batch neither: bool[N]."""
     with database.transaction():  # one lock for all of these questions
         seen = set(_of_bytes(database, PAGES_OF_BYTES, (page.sha256 for page in batch.pages), condition))
@@ -88,7 +90,7 @@ def fresh(database: Database, condition: int, batch: Batch) -> NDArray[np.bool_]
 def record(
     database: Database,
     condition: int,
-    batch: Batch,
+    batch: "Batch",
     fresh: NDArray[np.bool_],
     logits: NDArray[np.float32],
     *,
@@ -100,7 +102,7 @@ def record(
     files = list(_files(batch))
     ids = _observations(database, condition, files)
 
-    def row_of(page: SeenPage, is_deadly: bool, *seen: bytes | str | None) -> tuple[int | bytes | str | None, ...]:
+    def row_of(page: "SeenPage", is_deadly: bool, *seen: bytes | str | None) -> tuple[int | bytes | str | None, ...]:
         values = (page.number, page.width, page.height, *seen)
         return (ids[page.file.path], *values, page_sum((bundle, page.sha256, *values)), is_deadly)
 
@@ -228,7 +230,7 @@ def _lost(database: Database, whole: Sequence[_Now]) -> list[LostAnswer]:
     return lost
 
 
-def _files(batch: Batch) -> Iterator[_File]:
+def _files(batch: "Batch") -> Iterator[_File]:
     """Give each file of a batch once: the file, its sha256 and how many pages it has."""
     seen = {page.file.path: page for page in (*batch.pages, *(page for page, _ in batch.faults))}
     for page in seen.values():

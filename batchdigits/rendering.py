@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits import __version__, risk, thumbnails
-from batchdigits.batches import Batch
+from batchdigits import __version__, risk
 from batchdigits.bundle import Bundle
-from batchdigits.decisions import HELD, INK, NO_DIGIT, Decisions, InkMeasures, Logits, Status, decide, sampled
+from batchdigits.decisions import HELD, NO_DIGIT, Decisions, InkMeasures, Logits, Status, decide, sampled
 from batchdigits.monitoring import Tally
 from batchdigits.observations import Observations
 from batchdigits.reports import About, Rows
@@ -18,8 +17,6 @@ from batchdigits.settings import PredictSettings
 
 MODEL_ID_LENGTH = 12
 """Characters of the bundle's id that a row shows."""
-
-_LOST = 0.002  # share of ink below which a digit is a few pixels of a thumbnail
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +46,6 @@ def decided(logits: Logits, ink: InkMeasures, model: Bundle, *, threshold: float
     """Decide on pages under a model's calibration."""
     terms = model.calibration
     return decide(logits, ink, threshold=threshold, temperature=terms.temperature, gate=terms.gate)
-
-
-def thumbnails_of(batch: Batch, fresh: NDArray[np.bool_], decisions: Decisions, *, audit: float) -> dict[int, bytes]:
-    """Make pictures of what people may want to look at; where a digit is lost on its page, of what the model saw of it.
-
-    Args:
-        batch: N pages.
-        fresh: bool[N], those that are new.
-        decisions: On the new ones, at the strictest threshold.
-        audit: Share of files, 0 to 1, that may be drawn.
-
-    Returns:
-        PNGs, by the row in the batch.
-    """
-    rows = np.flatnonzero(fresh)
-    wanted = sampled([batch.pages[row].sha256 for row in rows], audit)
-    wanted |= np.array([status is not Status.OK for status in decisions.status], np.bool_)
-    return {
-        row: thumbnails.png(255 - batch.pixels[row] if 0 < batch.ink[row, INK] < _LOST else batch.pictures[row])
-        for row in rows[wanted].tolist()
-    }
 
 
 def rows(chunks: Iterable[Observations], terms: Terms, tally: Tally) -> Iterator[Rows]:

@@ -6,9 +6,12 @@ time lies in the future counts as settled: a clock that was set back must not hi
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from batchdigits.batches import Batch
 from batchdigits.images import ImageFile, has_changed
+
+if TYPE_CHECKING:
+    from batchdigits.batches import Batch
 
 _NS = 1_000_000_000  # in a second
 
@@ -59,7 +62,7 @@ class Settling:
         if changed:
             defer(changed)
 
-    def still(self, batch: Batch, defer: Callable[[list[ImageFile]], None]) -> Batch:
+    def still(self, batch: "Batch", defer: Callable[[list[ImageFile]], None]) -> "Batch":
         """Leave out of a batch what changed while it was read.
 
         Args:
