@@ -52,6 +52,7 @@ class Cluster:
         self._model = model
         self._stop = stop
         self._next: Future[Any] | None = None
+        self._tables: Any = None
 
     def __enter__(self) -> Self:
         """Start a cluster on this machine, or connect to the one that the settings name.
@@ -136,7 +137,8 @@ class Cluster:
             import ray.data
         except ImportError as error:
             raise UsageError(NOT_INSTALLED) from error
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL + 1)
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         try:
             if address is None:
@@ -193,7 +195,12 @@ class Cluster:
     def _end(self) -> None:
         if self._next and not wait([self._next], _SECONDS_TO_END).done:
             _shut_down()  # which ends what the thread waits for
-        self._thread.submit(_shut_down).result()
+        self._next = None
+        self._thread.submit(self._let_go).result()
+
+    def _let_go(self) -> None:
+        self._tables = None  # Ray Data ends its own thread by that, and would otherwise do so as the process ends
+        _shut_down()
 
 
 def host_and_port(address: str) -> tuple[str, int] | None:

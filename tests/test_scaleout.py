@@ -1,0 +1,244 @@
+"""The engine ray: the bytes of the local engine, whatever becomes of its workers. Real Ray; a stand-in predicts."""
+
+import importlib.util
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from batchdigits import bundle
+from batchdigits.errors import BatchDigitsError, BundleError, UsageError
+from batchdigits.files import file_sha256
+from batchdigits.images import ImageFile, discover
+from batchdigits.scaleout import reading
+from batchdigits.scaleout.cluster import host_and_port
+from batchdigits.scaleout.reading import Reader, versions
+from batchdigits.settings import PredictSettings, Runtime
+from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
+from tests.digits import digits, on_page, write_png, write_tiff
+from tests.ray_nodes import SECRET, Nodes, two_nodes
+from tests.standins import StandIn
+from tests.test_recovery import known, rows_of, wait_until_known
+
+DATA = Path(__file__).parent / "data"
+FILES = 1500
+
+
+def ray(*arguments: str | Path, **env: str | Path) -> Result:
+    """Run the command on Ray, with a stand-in for the model; the driver's and the workers' environment is `env`."""
+    return run(_command(*arguments), cwd=CHECKOUT, env=env)
+
+
+def _command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "tests.ray_command", "predict", *map(str, arguments)]
+
+
+def started(*arguments: str | Path, **env: str | Path) -> "subprocess.Popen[str]":
+    """Start it, with few files in a shard."""
+    settings = environment({"CHUNK_FILES": "10", **env})
+    return subprocess.Popen(_command(*arguments), cwd=CHECKOUT, env=settings, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every kind of file; half of them are old."""
+    folder = tmp_path_factory.mktemp("mixed") / "scans"
+    for number in range(60):
+        write_png(folder / f"many/{number:02}.png", on_page(digits(60)[number], 40 + number % 7, 36))
+    write_png(folder / "a/blank.png", np.full((30, 30), 255, np.uint8))
+    write_tiff(folder / "a/b/pages.tif", [on_page(digit, 40, 50) for digit in digits(60)[50:55]])
+    for name in ("bomb.png", "broken_second_page.tif", "photo.heic", "truncated.jpg", "zero_bytes.png"):
+        shutil.copy(DATA / name, folder / name)
+    shutil.copy(folder / "many/07.png", folder / "again.png")
+    (folder / "a b\n.png").write_bytes((folder / "many/08.png").read_bytes())
+    for file in sorted(folder.rglob("*.*"))[::2]:
+        os.utime(file, (1e9, 1e9))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that all differ, so that each is predicted."""
+    folder = tmp_path_factory.mktemp("scans") / "scans"
+    for number in range(FILES):
+        digit = digits(300)[number % 300]
+        write_png(folder / f"{number:04}.png", np.pad(255 - digit, 2 + number // 300, constant_values=255))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(scans: Path) -> bytes:
+    """The report of the local engine."""
+    report = scans.with_name("whole.csv")
+    local = [sys.executable, "-m", "tests.standin_command", "predict", str(scans), "-o", str(report), "--no-ledger"]
+    assert run(local, cwd=CHECKOUT).code == 0
+    return report.read_bytes()
+
+
+# ---- without Ray ---------------------------------------------------------------------------------------------------
+
+
+def test_without_ray_the_message_names_the_extra(mixed: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['ray'] = None")
+    missing = batchdigits("predict", mixed, "--engine", "ray", env={"PYTHONPATH": tmp_path})
+    assert (missing.code, missing.stdout) == (2, "")
+    assert missing.message == "The engine ray is not installed; install batchdigits[ray], or use --engine local."
+
+
+@pytest.mark.parametrize("address", ["", "head", "head:", ":6379", "ray://head:10001", "head:66000", "head:x"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="expected auto, or the head node as in"):
+        host_and_port(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "place"), [("auto", None), ("head:6379", ("head", 6379)), ("[::1]:6379", ("::1", 6379))]
+)
+def test_an_address_is_read(address: str, place: object) -> None:
+    assert host_and_port(address) == place
+
+
+def reader(**changes: str) -> Reader:
+    chosen = pickle.dumps(PredictSettings(sources=(), runtime=Runtime.LITERT))
+    return Reader(versions(Runtime.LITERT) | changes, "litert", chosen, bundle.packed(bundle.load()))
+
+
+def shard(folder: Path) -> pa.Table:
+    files = [file for file in discover([str(folder)], outputs=[]) if isinstance(file, ImageFile)]
+    return pa.table({"number": [7], "shard": [pickle.dumps([files[:5], files[5:]])]})
+
+
+def sent(table: pa.Table) -> reading.Found | BatchDigitsError:
+    assert table["number"].to_pylist() == [7]
+    found: reading.Found | BatchDigitsError = pickle.loads(table["found"][0].as_py())
+    return found
+
+
+def test_a_worker_sends_a_row_for_each_page_and_loads_the_model_once(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "Predictor", StandIn)
+    worker = reader()
+    first, second = sent(worker(shard(mixed))), sent(worker(shard(mixed)))
+    assert isinstance(first, reading.Found)
+    assert isinstance(second, reading.Found)
+    pages = sum(len(part.pages) for part in first.observed)
+    assert len(first.logits) == pages == 70
+    assert sum(len(part.faults) for part in first.observed) == 5
+    assert (first.logits == second.logits).all()
+    assert (set(first.seconds), set(second.seconds)) == ({"load model", "predict"}, {"predict"})
+
+
+def test_a_worker_of_another_version_says_so(mixed: Path) -> None:
+    trouble = sent(reader(batchdigits="9.9", opencv="1.0")(shard(mixed)))
+    assert isinstance(trouble, BatchDigitsError)
+    assert " instead of the driver's 9.9, opencv " in str(trouble)
+    assert str(trouble).endswith("; install the same versions on every node.")
+
+
+def test_a_worker_that_cannot_load_the_model_says_so(mixed: Path) -> None:
+    files = bundle.packed(bundle.load()) | {"model.keras": b"damaged"}
+    worker = Reader(versions(Runtime.LITERT), "litert", pickle.dumps(PredictSettings(sources=())), files)
+    trouble = sent(worker(shard(mixed)))
+    assert isinstance(trouble, BundleError)
+    assert "model.keras does not match its sha256" in str(trouble)
+
+
+# ---- with Ray --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="batchdigits[ray] is not installed")
+class TestOnRay:
+    """Each run of the command starts Ray, and ends it."""
+
+    def test_every_kind_of_file_gives_the_bytes_of_the_local_engine(self, mixed: Path, tmp_path: Path) -> None:
+        options = (mixed, "--runtime", "litert", "-q")
+        local = batchdigits("predict", *options, "-o", "-", "-o", tmp_path / "a.parquet")
+        there = ("predict", *options, "-o", "-", "-o", tmp_path / "b.parquet", "--engine", "ray", "--workers", "2")
+        home = tmp_path / "home"
+        home.mkdir()
+        # Half of the files are young, and come in a second round.
+        found = batchdigits(*there, env={"BATCHDIGITS_PREDICT_SETTLE": "5", "HOME": home, "TMPDIR": "/tmp"})
+        assert (found.code, found.stdout) == (local.code, local.stdout)
+        assert found.code == 3
+        assert found.stderr.count("\n") == 1  # the summary, since there are faults
+        assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+        assert list(home.iterdir()) == []  # no secret, no settings
+        # Where nothing is new, neither Ray nor TensorFlow is imported.
+        for library in ("ray", "tensorflow"):
+            (tmp_path / "modules" / library).mkdir(parents=True)
+            (tmp_path / "modules" / library / "__init__.py").write_text("raise AssertionError")
+        again = batchdigits(*there, env={"PYTHONPATH": tmp_path / "modules"})
+        assert (again.code, again.stdout, again.stderr) == (0, local.stdout, "")
+
+    def test_a_file_that_crashes_its_decoder_is_one_fault(self, scans: Path, expected: bytes, tmp_path: Path) -> None:
+        killer, report = scans / "0123.png", tmp_path / "report.csv"
+        options = (scans, "-o", report, "--engine", "ray", "--workers", "2")
+        found = ray(*options, CRASH_ON=file_sha256(killer), CHUNK_FILES="20")
+        assert found.code == 3, found.stderr
+        assert "1 shards of files came back from no worker" in found.stderr
+        whole = tmp_path / "whole.csv"
+        whole.write_bytes(expected)
+        rows, others = rows_of(report), rows_of(whole)
+        row = rows.pop("0123.png")
+        others.pop("0123.png")
+        assert row["detail"].startswith("crashes its decoder (SIGSEGV); ")
+        assert rows == others
+
+    def test_a_signal_keeps_what_was_finished_and_the_next_run_goes_on(
+        self, scans: Path, expected: bytes, tmp_path: Path
+    ) -> None:
+        report = tmp_path / "report.csv"
+        options = (scans, "-o", report, "--engine", "ray", "--workers", "2")
+        first = started(*options, SLOW=tmp_path / "count")
+        wait_until_known(120, report, first)
+        first.send_signal(signal.SIGTERM)
+        _, said = first.communicate(timeout=PATIENCE)
+        assert first.returncode == 143, said
+        assert said == "batchdigits: Terminated: what was finished is kept, the next run goes on from there.\n"
+        assert not report.exists()
+        kept = known(report)
+        assert 120 <= kept < FILES
+        again = ray(*options)
+        assert again.code == 0, again.stderr
+        assert f"{FILES - kept} of them new or changed" in again.stderr
+        assert report.read_bytes() == expected
+
+    def test_a_cluster_that_is_not_there_is_told_in_a_sentence(self, scans: Path) -> None:
+        gone = batchdigits("predict", scans, "--engine", "ray", "--ray-address", "127.0.0.1:1", "-q")
+        assert (gone.code, gone.stdout) == (5, "")
+        assert gone.message.startswith("Ray cannot be reached on the cluster 127.0.0.1:1: ConnectionRefusedError: ")
+
+    def test_a_worker_and_a_node_that_are_killed_cost_no_row(
+        self, scans: Path, expected: bytes, tmp_path: Path
+    ) -> None:
+        report = tmp_path / "report.csv"
+        with two_nodes() as nodes:
+            options = (scans, "-o", report, "--engine", "ray", "--ray-address", nodes.address)
+            first = started(*options, SLOW=tmp_path / "count", **SECRET)
+            wait_until_known(200, report, first)
+            os.kill(wait_for_worker(nodes, 0), signal.SIGKILL)
+            wait_until_known(600, report, first)
+            os.kill(nodes.raylets[1], signal.SIGKILL)
+            _, said = first.communicate(timeout=PATIENCE)
+        assert first.returncode == 0, said
+        assert "came back from no worker" not in said
+        assert report.read_bytes() == expected
+
+
+def wait_for_worker(nodes: Nodes, node: int) -> int:
+    """Wait until a node reads."""
+    for _ in range(10 * PATIENCE):
+        if workers := nodes.workers(node):
+            return workers[0]
+        time.sleep(0.1)
+    pytest.fail("the node has no worker")
