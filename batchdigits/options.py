@@ -40,7 +40,7 @@ Runtime = Annotated[
 # of predict
 
 Sources = Annotated[
-    list[str], typer.Argument(metavar="SOURCE", help="Folders (read recursively), files, quoted globs, or URLs of s3, sftp, zip.")
+    list[str], typer.Argument(metavar="SOURCE", help="Folders (read recursively), files, quoted globs, or URLs.")
 ]
 Output = Annotated[
     list[str],
