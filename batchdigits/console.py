@@ -198,7 +198,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         name = key.replace("-", "_")
         if name in known and isinstance(value, str) and (known[name].multiple or known[name].nargs != 1):
             message = (
-                f"The job file {shown(str(path))} gives {key} as one text; expected a list: {key} = [{_toml(value)}]."
+                f"The job file {shown(str(path))} gives {key} as one text; expected a list: {key} = [\"…\"]."
             )
             raise typer.BadParameter(message)
         if name not in known:

@@ -367,8 +367,12 @@ def test_a_command_that_is_incomplete_or_unknown_is_a_usage_error(arguments: lis
         ("predict", "threshold = ", "is not TOML"),
         ("predict", 'threshold = "high"', "--threshold"),
         ("predict", "threshold = 7", "--threshold"),
-        ("predict", 'output = "report.csv"', 'gives output as one text; expected a list: output = ["report.csv"]'),
-        ("predict", 'sources = "scans"', 'expected a list: sources = ["scans"]'),
+        (
+            "predict",
+            'output = "sftp://user:secret@host/report.csv"',
+            'gives output as one text; expected a list: output = ["…"]',
+        ),
+        ("predict", 'sources = "scans"', 'expected a list: sources = ["…"]'),
     ],
 )
 def test_a_job_file_that_makes_no_sense_is_a_usage_error(
