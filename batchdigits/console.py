@@ -197,9 +197,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     for key, value in job.items():
         name = key.replace("-", "_")
         if name in known and isinstance(value, str) and (known[name].multiple or known[name].nargs != 1):
-            message = (
-                f"The job file {shown(str(path))} gives {key} as one text; expected a list: {key} = [\"…\"]."
-            )
+            message = f'The job file {shown(str(path))} gives {key} as one text; expected a list: {key} = ["…"].'
             raise typer.BadParameter(message)
         if name not in known:
             nearest = difflib.get_close_matches(name, known, 1)
