@@ -54,7 +54,6 @@ def discover(
         identities=frozenset(_identity(status) for output in outputs if (status := _status_of(str(output)))),
         selection=selection or Selection(),
     )
-    remote.check(*sources)
     is_only = len(sources) == 1
     begun = {source: far(source, rules, is_only=is_only) for source in sources if remote.is_url(source)}
     checked = [(source, None if source in begun else _status_of_source(source)) for source in sources]

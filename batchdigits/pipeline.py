@@ -247,7 +247,7 @@ def _observe(
     confidences = drift.histogram(np.zeros(0))
     if not files:
         return confidences
-    # What decodes and draws is not imported where nothing is new: that is an eighth of such a run.
+    # What decodes and draws is not imported where nothing is new: such a run would mostly wait for imports.
     from batchdigits.engine import Task, on_this_machine, thumbnails_of
 
     strictest = max(risk.strictest(model.calibration.risks), settings.threshold or 0.0)

@@ -44,7 +44,7 @@ class Predictor:
             threads: Within one call. One leaves the processors to the decoding workers.
         """
         self._bundle = bundle
-        self._shape = min(batch_size, _MOST_IMAGES)
+        self._images_a_call = min(batch_size, _MOST_IMAGES)
         self._runtime = runtime
         self._threads = threads
         self._function: _Function | None = None
@@ -56,7 +56,7 @@ class Predictor:
             BundleError: The runtime cannot load the model, or that does not fit the contract.
             UsageError: The runtime is not installed.
         """
-        self._function = _OPENERS[self._runtime](self._bundle, self._shape, self._threads)
+        self._function = _OPENERS[self._runtime](self._bundle, self._images_a_call, self._threads)
         return self
 
     def __exit__(
@@ -74,12 +74,12 @@ class Predictor:
         Returns:
             float32[N, K].
         """
-        parts = range(0, max(1, len(pixels)), self._shape)
-        return np.concatenate([self._one_batch(pixels[start : start + self._shape]) for start in parts])
+        parts = range(0, max(1, len(pixels)), self._images_a_call)
+        return np.concatenate([self._one_batch(pixels[start : start + self._images_a_call]) for start in parts])
 
     def _one_batch(self, pixels: "InkImages") -> Logits:
         assert self._function is not None, "the predictor was not entered"
-        padded = np.zeros((self._shape, *pixels.shape[1:]), np.uint8)
+        padded = np.zeros((self._images_a_call, *pixels.shape[1:]), np.uint8)
         padded[: len(pixels)] = pixels
         return self._function(padded)[: len(pixels)]
 

@@ -53,6 +53,13 @@ def enlarged(page: Grey, factor: int) -> Grey:
     return np.asarray(cv2.resize(page, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
+def write_differing(folder: Path, count: int) -> None:
+    """Write files that all differ, so that each is predicted: `000.png` and so on, as many digits as they need."""
+    for number in range(count):
+        page = np.pad(255 - digits(300)[number % 300], 2 + number // 300, constant_values=255)
+        write_png(folder / f"{number:0{len(str(count - 1))}}.png", page)
+
+
 def png(page: NDArray[np.uint8]) -> bytes:
     """Encode a page as PNG."""
     _, data = cv2.imencode(".png", page)

@@ -253,7 +253,7 @@ def test_every_room_stands_in_the_table_and_every_room_of_the_table_exists() -> 
     assert {room(path) for path in MODULES} == set(MAY_IMPORT)
 
 
-def test_nothing_else_imports_lazily_within_the_package() -> None:
+def test_the_command_line_alone_and_what_observes_are_lazy_within_the_package() -> None:
     lazy = {
         (room(path), room_of(found.module))
         for path in MODULES

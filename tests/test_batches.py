@@ -333,6 +333,16 @@ def test_large_files_go_into_small_chunks(known: list[Known], monkeypatch: pytes
     assert sizes == [3] * 10
 
 
+def test_large_files_do_not_wait_until_a_batch_is_full(known: list[Known], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CHUNK_FILES", 5)
+    monkeypatch.setattr(module, "_BATCH_BYTES", known[0].file.size_bytes * 10)
+    monkeypatch.setattr(module, "_BATCH_PAGES", 20)
+    pages = [len(batch.pages) for batch in batches_of((known[0].file for _ in range(50)), size=1000)]
+    assert pages == [20, 20, 10]  # ten files are large enough, and too few pages
+    monkeypatch.setattr(module, "_BATCH_BYTES", known[0].file.size_bytes * 1000)
+    assert [len(batch.pages) for batch in batches_of((known[0].file for _ in range(50)), size=1000)] == [50]
+
+
 def test_faults_do_not_pile_up_until_a_batch_is_full(known: list[Known]) -> None:
     bad = next(one for one in known if one.file.name.endswith("zero_bytes.png"))
     files = Counted(bad.file for _ in range(3000))

@@ -3,7 +3,7 @@
 import importlib.metadata
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,7 +15,7 @@ from batchdigits import bundle
 from batchdigits.bundle import Bundle, Calibration
 from batchdigits.decisions import softmax
 from batchdigits.errors import BundleError, UsageError
-from batchdigits.predictor import _DISTRIBUTIONS, Predictor, start_tensorflow, version
+from batchdigits.predictor import _DISTRIBUTIONS, _OPENERS, Predictor, start_tensorflow, version
 from batchdigits.settings import Arch, NormalisationSettings, Runtime
 from batchdigits.training import exporting
 from batchdigits.training.architectures import OUTPUTS
@@ -107,6 +107,18 @@ def test_another_batch_size_gives_nearly_the_same_logits(
 ) -> None:
     with Predictor(bundle.load(), batch_size=batch_size, runtime=runtime) as small:
         np.testing.assert_allclose(small(pixels[:20]), logits[:20], rtol=1e-4, atol=1e-3)
+
+
+def test_a_large_batch_is_predicted_by_calls_of_256_images(pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def opened(bundle: Bundle, batch_size: int, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda part: calls.append(len(part)) or np.zeros((batch_size, 10), np.float32)  # type: ignore[func-returns-value]
+
+    monkeypatch.setitem(_OPENERS, Runtime.KERAS, opened)
+    with Predictor(bundle.load(), batch_size=1024) as predictor:
+        assert predictor(pixels[:600]).shape == (600, 10)
+    assert calls == [256, 256, 256]
 
 
 def test_the_images_stay_as_they_are_and_need_not_lie_in_one_block(

@@ -11,13 +11,12 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from batchdigits.files import file_sha256
 from batchdigits.locking import held
 from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
-from tests.digits import digits, write_png
+from tests.digits import write_differing
 
 FILES = 600
 
@@ -29,9 +28,7 @@ MANY = 10_000
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files that all differ, so that each is predicted."""
     folder = tmp_path_factory.mktemp("killed") / "scans"
-    for number in range(FILES):
-        digit = digits(300)[number % 300]
-        write_png(folder / f"{number:03}.png", np.pad(255 - digit, 2 + number // 300, constant_values=255))
+    write_differing(folder, FILES)
     return folder
 
 

@@ -23,7 +23,7 @@ from batchdigits.scaleout.cluster import host_and_port
 from batchdigits.scaleout.reading import Reader, versions
 from batchdigits.settings import PredictSettings, Runtime
 from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
-from tests.digits import digits, on_page, write_png, write_tiff
+from tests.digits import digits, on_page, write_differing, write_png, write_tiff
 from tests.ray_nodes import SECRET, Nodes, two_nodes
 from tests.standins import StandIn
 from tests.test_recovery import known, rows_of, wait_until_known
@@ -68,9 +68,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files that all differ, so that each is predicted."""
     folder = tmp_path_factory.mktemp("scans") / "scans"
-    for number in range(FILES):
-        digit = digits(300)[number % 300]
-        write_png(folder / f"{number:04}.png", np.pad(255 - digit, 2 + number // 300, constant_values=255))
+    write_differing(folder, FILES)
     return folder
 
 

@@ -46,7 +46,7 @@ def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None
     """
     if importlib.util.find_spec("ray") is None:
         raise UsageError(NOT_INSTALLED)
-    if settings.ray_address:
+    if settings.ray_address is not None:
         host_and_port(settings.ray_address)
     return pipeline.run(settings, stdout=stdout, stop=stop, engine=on_ray)
 

@@ -12,10 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
+from tests.benchmarks.scans import IN_A_FOLDER, write_distinct
 from tests.commands import BATCHDIGITS, environment
-from tests.digits import digits, write_png
 from tests.ray_nodes import SECRET, Nodes, two_nodes
 from tests.test_recovery import known
 
@@ -24,10 +22,10 @@ FILES = 20_000
 
 def fill(folder: Path) -> None:
     """Write files that all differ."""
-    for number in range(FILES):
-        page = np.pad(255 - digits(300)[number % 300], 4, constant_values=255)
-        page[0, :2] = 255 - number // 300 % 8, 255 - number // 2400
-        write_png(folder / f"{number // 1000:02}" / f"{number:05}.png", page)
+    for at in range(FILES // IN_A_FOLDER):
+        inner = folder / f"{at:02}"
+        inner.mkdir(parents=True)
+        write_distinct(inner, first=at * IN_A_FOLDER)
 
 
 def measure(folder: Path, name: str, *options: str, nodes: Nodes | None = None) -> bytes:
