@@ -197,7 +197,7 @@ class TestOnRay:
     ) -> None:
         report = tmp_path / "report.csv"
         options = (scans, "-o", report, "--engine", "ray", "--workers", "2")
-        first = started(*options, SLOW=tmp_path / "count")
+        first = started(*options, "-q", SLOW=tmp_path / "count")  # on a slow machine it would say that it waits
         wait_until_known(120, report, first)
         first.send_signal(signal.SIGTERM)
         _, said = first.communicate(timeout=PATIENCE)
