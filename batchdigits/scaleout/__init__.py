@@ -33,6 +33,7 @@ from batchdigits.stopping import Stop
 log = logging.getLogger(__name__)
 
 _CHUNKS = 4  # in a shard, which so is as much as a batch: it is recorded in one transaction
+_ROUNDS = 2  # where a worker was killed, Ray may give its shard up before it has started another
 _SECONDS_IN_HAND = 1.0  # after a signal, in which what comes back is still recorded
 
 
@@ -101,16 +102,18 @@ def _there(task: Task, cluster: Cluster, shards: Iterable[Shard]) -> Iterator[Pr
     with task.stop.readily():
         # From here on, names lie in Ray's object store alone, which writes to disk what it has no room for.
         kept = {number: cluster.keep(number, shard) for number, shard in enumerate(shards)}
-    cluster.begin(list(kept.values()))
-    for number, shard, found in _results(task, cluster):
-        if isinstance(found, BatchDigitsError):
-            raise found
-        if kept.pop(number, None) is not None:  # else it came twice, from a worker that was lost in between
-            yield _judged(task, shard, found)
-    if kept:
-        log.info("%d shards of files came back from no worker; they are read here, one by one.", len(kept))
-        lost = (cluster.shard(one) for one in kept.values())
-        yield from _here(task, (file for shard in lost for files in shard for file in files))
+    for _ in range(_ROUNDS):
+        cluster.begin(list(kept.values()))
+        for number, shard, found in _results(task, cluster):
+            if isinstance(found, BatchDigitsError):
+                raise found
+            if kept.pop(number, None) is not None:  # else it came twice, from a worker that was lost in between
+                yield _judged(task, shard, found)
+        if not kept:
+            return
+    log.info("%d shards of files came back from no worker; they are read here, one by one.", len(kept))
+    lost = (cluster.shard(one) for one in kept.values())
+    yield from _here(task, (file for shard in lost for files in shard for file in files))
 
 
 def _results(task: Task, cluster: Cluster) -> Iterator[Result]:
