@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import os
 import shutil
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,13 +24,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchdigits import answers, batches, bundle, drift, engine, pipeline, risk, settling
+from batchdigits import answers, batches, bundle, drift, engine, pipeline, remote, risk, settling
 from batchdigits.batches import Batch
 from batchdigits.bundle import Bundle, Calibration
 from batchdigits.corrections import correct
 from batchdigits.database import Database
 from batchdigits.decisions import decide, probabilities
-from batchdigits.errors import BundleError, FaultKind, NoImages, StorageError, Terminated, UsageError
+from batchdigits.errors import BundleError, Fault, FaultKind, NoImages, StorageError, Terminated, UsageError
 from batchdigits.files import file_sha256
 from batchdigits.images import ImageFile
 from batchdigits.ledger import LostAnswer
@@ -1209,3 +1210,31 @@ def test_after_a_damaged_ledger_was_moved_away_the_answers_in_the_report_are_kep
     run(model, growing, outputs=(report,))
     row = by_page(report.read_bytes())["a.png", 1]
     assert (row["corrected"], row["final"]) == ("7", "7")
+
+
+def test_files_behind_a_url_are_fetched_while_others_are_predicted(
+    mixed: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = shutil.make_archive(str(tmp_path / "scans"), "zip", mixed / "many")
+    both, fetch, fetches = threading.Barrier(2, timeout=20), remote.fetched, itertools.count()
+
+    class Meeting(StandIn):
+        met = False
+
+        def __call__(self, pixels: InkImages) -> Logits:
+            if not self.met:
+                both.wait()  # for a fetch that begins later; and that one waits for this prediction
+                self.met = True
+            return super().__call__(pixels)
+
+    def fetched(files: Sequence[tuple[str, int]], most_bytes: int) -> dict[str, bytes | Fault]:
+        if next(fetches) == 4:
+            both.wait()
+        return fetch(files, most_bytes)
+
+    monkeypatch.setattr(batches, "_CHUNK_FILES", 4)
+    monkeypatch.setattr(pipeline, "Predictor", Meeting)
+    monkeypatch.setattr(remote, "fetched", fetched)
+    report = predicted(model, f"zip://{archive}", batch_size=4, workers=1)
+    assert next(fetches) == len(list((mixed / "many").iterdir())) / 4
+    assert report.count(b",ok,") + report.count(b",review,") == 40

@@ -98,8 +98,10 @@ def test_a_bucket_gives_the_report_of_the_same_folder_here_and_takes_it(
     assert (tmp_path / "r.csv").read_bytes() == body(s3, bucket, "out/r.csv") == expected
     assert keys(s3, bucket, "out/") == ["out/r.csv"]
     proxy.requests.clear()
-    again = batchdigits("predict", f"s3://{bucket}/scans", *outputs, env={**env, "PYTHONPROFILEIMPORTTIME": "1"})
+    told = {**env, "PYTHONPROFILEIMPORTTIME": "1"}
+    again = batchdigits("predict", f"s3://{bucket}/scans", *outputs, "-v", env=told)
     assert again.code == 0  # the stand-in's bundle was the package's own
+    assert re.search(r"\| +s3fs$", again.stderr, re.MULTILINE)
     assert not re.search(r"\| +tensorflow$", again.stderr, re.MULTILINE)
     assert "0 of them new or changed" in again.stderr
     assert not any("/scans/" in request and ".png" in request for request in proxy.requests)

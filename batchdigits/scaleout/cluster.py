@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 NOT_INSTALLED = "The engine ray is not installed; install batchdigits[ray], or use --engine local."
 
-_RETRIES = 3  # of a shard whose worker was lost: with its node, or by a file that crashes its decoder
+_RETRIES = 1  # in a round, of a shard whose worker was lost: with its node, or by a file that crashes its decoder
 _SECONDS_TO_CONNECT = 10.0
 _SECONDS_TO_WONDER = 60.0  # without a result
 _SECONDS_TO_END = 5.0  # that a result may take as Ray ends
