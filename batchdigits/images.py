@@ -73,8 +73,8 @@ def discover(
 def standing(sources: Sequence[str]) -> list[tuple[int, int] | None]:
     """Tell which folders the sources are, by device and inode; None for a source, or its beginning, that is no folder.
 
-    Where this changes during a run, a folder was taken away: a disk unmounted, a share lost. URLs are left out: whoever
-    reads from them notices that their storage is gone.
+    Where this changes during a run, a folder was taken away: a disk unmounted, a share lost. URLs are left out: see
+    `remote.stand`.
     """
     folders = [
         source if os.path.lexists(source) or not _is_pattern(source) else _split_glob(source)[0] or "."
@@ -85,13 +85,15 @@ def standing(sources: Sequence[str]) -> list[tuple[int, int] | None]:
     return [_identity(status) if status and stat.S_ISDIR(status.st_mode) else None for status in states]
 
 
-def has_changed(file: ImageFile) -> bool:
-    """Tell whether a file is gone, or has another size or time than it was found with; one behind a URL is not asked.
+def has_changed(file: ImageFile, *, far_too: bool = True) -> bool:
+    """Tell whether a file is gone, or has another size or time than it was found with.
 
-    That would be one more request a file. Where one was replaced while it was read, the next run reads it again.
+    Args:
+        file: As it was found.
+        far_too: Ask about a file behind a URL, too, which is a request.
     """
     if remote.is_far(file.path):
-        return False
+        return far_too and remote.found_again(file.path) != (file.size_bytes, file.mtime_ns)
     try:
         status = os.stat(file.path)  # noqa: PTH116  (a Path takes as long again)
     except FileNotFoundError:

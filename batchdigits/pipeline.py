@@ -91,7 +91,7 @@ def run(
         with watch.stage("list"):
             plan = _plan(ledger, settling, place, settings)
         confidences = _observe(ledger, plan, settling, model, prediction, settings, watch, stop, engine)
-        if standing(settings.sources) != folders:
+        if standing(settings.sources) != folders or (plan.pending and not remote.stand(settings.sources)):
             raise StorageError(_vanished(settings.sources))
         terms = Terms(
             model,

@@ -63,7 +63,7 @@ class Settling:
             defer(changed)
 
     def still(self, batch: "Batch", defer: Callable[[list[ImageFile]], None]) -> "Batch":
-        """Leave out of a batch what changed while it was read.
+        """Leave out of a batch what changed while it was read; one replaced behind a URL the next run reads again.
 
         Args:
             batch: Pages and faults of files.
@@ -74,7 +74,8 @@ class Settling:
         """
         if not self.seconds:
             return batch
-        changed = [file for file in {file.path: file for file in batch.files()}.values() if has_changed(file)]
+        files = {file.path: file for file in batch.files()}.values()
+        changed = [file for file in files if has_changed(file, far_too=False)]
         if not changed:
             return batch
         defer(changed)

@@ -143,6 +143,8 @@ class Proxy:
     """How many answers, from now on, are cut in the middle."""
     cut: "re.Pattern[bytes]" = field(default_factory=lambda: re.compile(rb"GET \S+\.png"))
     """Which requests' answers are."""
+    stalls: int = 0
+    """How many of these requests, from now on, are kept from the server: its answer never comes."""
     cut_after_bytes: int | None = None
     """How many bytes pass in either direction, in all, until the line is cut; None cuts none so."""
     cut_all: bool = True
@@ -190,6 +192,9 @@ def _pass_on(client: socket.socket, port: int, proxy: Proxy) -> None:
                 if is_request:
                     found = re.findall(rb"(?:GET|HEAD|PUT|POST|DELETE) \S+(?= HTTP/1\.1\r\n)", data)
                     proxy.requests += [request.decode() for request in found]
+                    if proxy.stalls > 0 and any(proxy.cut.match(request) for request in found):
+                        proxy.stalls -= 1
+                        continue
                     if proxy.cuts > 0 and any(proxy.cut.match(request) for request in found):
                         proxy.cuts -= 1
                         to_cut.set()

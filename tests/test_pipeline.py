@@ -1238,3 +1238,21 @@ def test_files_behind_a_url_are_fetched_while_others_are_predicted(
     report = predicted(model, f"zip://{archive}", batch_size=4, workers=1)
     assert next(fetches) == len(list((mixed / "many").iterdir())) / 4
     assert report.count(b",ok,") + report.count(b",review,") == 40
+
+
+def test_an_archive_that_is_taken_away_while_it_is_read_leaves_the_report(
+    mixed: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "scans"), "zip", mixed / "many"))
+    report = tmp_path / "report.csv"
+    report.write_text("old")
+
+    class TakingAway(StandIn):
+        def __call__(self, pixels: InkImages) -> Logits:
+            archive.unlink(missing_ok=True)
+            return super().__call__(pixels)
+
+    monkeypatch.setattr(pipeline, "Predictor", TakingAway)
+    with pytest.raises(StorageError, match="was taken away while it was read"):
+        run(model, f"zip://{archive}", outputs=(report,), no_ledger=True)
+    assert report.read_text() == "old"

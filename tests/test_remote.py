@@ -1,16 +1,25 @@
 """Real servers, S3 by moto and SFTP by OpenSSH: listed, read, written, cut off, and entered with the wrong keys."""
 
+import errno
 import os
 import re
 import shutil
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from tests.commands import CHECKOUT, Result, batchdigits, run
+from batchdigits import remote
+from batchdigits.errors import Fault, StorageError
+from batchdigits.remote import RemoteFile, absolute, fetched, parts, patience, stand
+from batchdigits.remote.s3 import S3
+from batchdigits.remote.sftp import Sftp
+from batchdigits.remote.urls import Parts
+from tests.commands import CHECKOUT, Result, batchdigits, environment, run
 from tests.digits import digits, png, write_png
 from tests.servers import SSHD, Proxy, S3Server, SshServer, make_key, proxy_to, s3_server, ssh_server
 from tests.test_urls import predict
@@ -156,6 +165,16 @@ def test_a_connection_that_is_cut_in_the_middle_is_made_again(
     done = predict(f"s3://{bucket}/scans", "-o", tmp_path / "r.csv", "-q", **s3.environment(proxy.port))
     assert (done.code, done.stderr) == (0, "")
     assert proxy.cuts == 0
+    assert (tmp_path / "r.csv").read_bytes() == expected
+
+
+def test_a_server_that_once_says_nothing_is_asked_again(
+    s3: S3Server, bucket: str, expected: bytes, proxy: Proxy, tmp_path: Path
+) -> None:
+    proxy.stalls = 1
+    done = predict(f"s3://{bucket}/scans", "-o", tmp_path / "r.csv", "-q", **s3.environment(proxy.port))
+    assert (done.code, done.stderr) == (0, "")
+    assert proxy.stalls == 0
     assert (tmp_path / "r.csv").read_bytes() == expected
 
 
@@ -362,3 +381,166 @@ def test_an_upload_that_is_cut_off_leaves_the_old_report_alone(ssh: SshServer, f
             ssh.know(ssh.port)
     assert (done.code, "r.xlsx cannot be written" in done.stderr) == (5, True)
     assert (tmp_path / "out" / "r.xlsx").read_bytes() == b"old"
+
+
+@needs_sshd
+def test_reports_of_two_runs_at_once_are_never_mixed(ssh: SshServer, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    report = RemoteFile(absolute(ssh.url(tmp_path / "out" / "r.csv")))
+    imports = "from pathlib import Path; import sys; from batchdigits.remote import RemoteFile"
+    drafts = [tmp_path / letter for letter in "AB"]
+    for draft in drafts:
+        draft.write_bytes(draft.name.encode() * 20_000_000)
+    command = [sys.executable, "-c", f"{imports}; RemoteFile({report.url!r}).put(Path(sys.argv[1]))"]
+    env = environment(ssh.environment())
+    both = [subprocess.Popen([*command, str(draft)], cwd=CHECKOUT, env=env) for draft in drafts]
+    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    assert (tmp_path / "out" / "r.csv").read_bytes() in [draft.read_bytes() for draft in drafts]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["r.csv"]
+
+
+@needs_sshd
+def test_a_file_that_is_still_being_sent_waits_for_the_next_run(ssh: SshServer, folder: Path, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    shutil.copytree(folder, scans)
+    for path in scans.rglob("*.png"):
+        os.utime(path, (10**9, 10**9))
+    whole, growing = (scans / "1" / "01.png").read_bytes(), scans / "new.png"
+    growing.write_bytes(whole[: len(whole) // 2])
+    is_over = threading.Event()
+
+    def go_on() -> None:
+        while not is_over.wait(0.2):
+            os.utime(growing)
+
+    sender = threading.Thread(target=go_on)
+    sender.start()
+    try:
+        done = predict(ssh.url(scans), "-o", tmp_path / "r.csv", "--settle", "2", **ssh.environment())
+    finally:
+        is_over.set()
+        sender.join()
+    assert (done.code, "1 deferred" in done.stderr) == (0, True)
+    assert "new.png" not in (tmp_path / "r.csv").read_text()
+    growing.write_bytes(whole)
+    os.utime(growing, (10**9, 10**9))
+    assert predict(ssh.url(scans), "-o", tmp_path / "r.csv", "--settle", "2", **ssh.environment()).code == 0
+    assert "new.png,1,ok" in (tmp_path / "r.csv").read_text() or "new.png,1,review" in (tmp_path / "r.csv").read_text()
+
+
+@needs_sshd
+def test_a_source_that_is_taken_away_is_noticed(
+    ssh: SshServer, s3: S3Server, bucket: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**ssh.environment(), **s3.environment()}.items():
+        monkeypatch.setenv(name, str(value))
+    shutil.copytree(folder, tmp_path / "scans")
+    sources = [ssh.url(tmp_path / "scans"), f"s3://{bucket}/scans", f"s3://{bucket}", f"s3://{bucket}/scans/1/01.png"]
+    assert stand([*sources, str(folder)])
+    for key in keys(s3, bucket, ""):
+        s3.client.delete_object(Bucket=bucket, Key=key)
+    (tmp_path / "scans").rename(tmp_path / "gone")
+    assert [stand([source]) for source in sources] == [False, False, False, False]
+
+
+@needs_sshd
+def test_a_known_hosts_file_that_cannot_be_read_ends_the_run_in_one_sentence(
+    ssh: SshServer, folder: Path, tmp_path: Path
+) -> None:
+    known = ssh.home / ".ssh" / "known_hosts"
+    known.write_text(f"garbage\n{known.read_text()}")
+    try:
+        done = predict(ssh.url(folder), "-o", tmp_path / "r.csv", **ssh.environment())
+    finally:
+        ssh.know(ssh.port)
+    assert (done.code, "a line of ~/.ssh/known_hosts cannot be read" in done.message) == (5, True)
+
+
+def test_a_page_of_a_listing_may_be_empty_and_have_others_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"Key": "scans/1.png", "Size": 3, "ETag": "x"}
+    pages = iter([{"NextContinuationToken": "1"}, {"Contents": [found], "NextContinuationToken": "2"}, {}])
+
+    async def page(*_: object) -> dict[str, object]:
+        return next(pages)
+
+    monkeypatch.setattr(S3, "_page", page)
+    listing = S3("s3://").listed(parts("s3://bucket/scans"), lambda _: True)
+    assert [entry.rest for entry in listing] == ["1.png"]
+
+
+class ClientError(Exception):
+    """What S3 answers, as its library raises it."""
+
+    def __init__(self, code: str, status: int) -> None:
+        super().__init__(code)
+        self.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+def read_by(raises: dict[str, Exception], monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes | Fault]:
+    """Fetch objects of a stand-in, of which some raise."""
+
+    class Stub:
+        async def get(self, place: Parts, _: int) -> bytes:
+            if error := raises.get(place.path):
+                raise error
+            return b"data"
+
+    monkeypatch.setattr(remote, "store", lambda _: Stub())
+    monkeypatch.setattr(patience, "_FIRST_WAIT", 0.001)
+    return fetched([(f"s3://bucket/{name}", 4) for name in "ab"], 100)
+
+
+def test_what_an_object_cannot_be_read_for_is_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read_by({"a": ClientError("InvalidObjectState", 403)}, monkeypatch)
+    assert found["s3://bucket/b"] == b"data"
+    fault = found["s3://bucket/a"]
+    assert isinstance(fault, Fault)
+    assert "restore it first" in fault.detail
+    denied = read_by({"a": ClientError("AccessDenied", 403)}, monkeypatch)["s3://bucket/a"]
+    assert isinstance(denied, Fault)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ClientError("AccessDenied", 403), "there is no permission to"),
+        (ClientError("RequestTimeTooSkewed", 403), "the clock of this machine"),
+        (OSError(errno.ENETUNREACH, "no network"), "cannot be read"),
+    ],
+)
+def test_what_no_object_can_be_read_for_ends_the_run(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StorageError, match=words):
+        read_by({"a": error, "b": error}, monkeypatch)
+
+
+def test_a_fault_of_this_program_is_no_fault_of_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match="ours"):
+        read_by({"a": TypeError("ours")}, monkeypatch)
+
+
+def test_a_connection_that_fails_for_whatever_reason_is_tried_again_and_is_about_no_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries = []
+
+    def refused(**_: object) -> None:
+        tries.append(1)
+        raise OSError("Multiple exceptions: [Errno 111], [Errno 111]")  # of a host with two addresses
+
+    server = Sftp("sftp://host/")
+    server._open = refused
+    monkeypatch.setattr(remote, "store", lambda _: server)
+    monkeypatch.setattr(patience, "_FIRST_WAIT", 0.001)
+    with pytest.raises(StorageError, match="cannot be reached, after several tries"):
+        fetched([("sftp://host/a", 1)], 100)
+    assert len(tries) == patience.ATTEMPTS
+
+
+def test_a_login_that_is_refused_is_not_tried_again() -> None:
+    from asyncssh import ConnectionLost, ProtocolError
+
+    assert not patience.is_transient(ProtocolError("Too many authentication failures"))
+    assert patience.is_transient(ConnectionLost("gone"))
+    assert "may offer too many keys" in str(patience.told(ProtocolError("no more"), "sftp://host/a", "read"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from batchdigits.errors import Fault, FaultKind, UsageError, shown
+from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, shown
 from batchdigits.remote import patience
 from batchdigits.remote.entries import Enters, Entry
 from batchdigits.remote.s3 import AT_A_TIME
@@ -28,6 +28,7 @@ __all__ = [
     "absolute",
     "check",
     "fetched",
+    "found_again",
     "is_far",
     "is_url",
     "listed",
@@ -35,6 +36,7 @@ __all__ = [
     "place",
     "refuse",
     "span",
+    "stand",
 ]
 
 _ARCHIVE_BLOCK_BYTES = 2**20  # of a far archive that are read at once: neighbours are asked for together
@@ -63,6 +65,34 @@ def listed(url: str, enters: Enters) -> Iterator[Entry]:
     """
     here = parts(url)
     return _archives.listed(here, enters) if here.scheme == ZIP else store(here).listed(here, enters)
+
+
+def found_again(url: str) -> tuple[int, int] | None:
+    """Give the size of a file behind a normalised URL, and its version, as `listed` does; None where it is gone.
+
+    Raises:
+        StorageError: That cannot be found out.
+    """
+    try:
+        alone = next(listed(url, lambda _: False), None)
+    except patience.Missing:
+        return None
+    return (alone.size_bytes, alone.version) if alone and not alone.rest else None
+
+
+def stand(sources: Sequence[str]) -> bool:
+    """Tell whether those sources that are URLs are still there.
+
+    Raises:
+        StorageError: That cannot be found out.
+    """
+    return all(_stands(parts(absolute(source))) for source in sources if is_url(source))
+
+
+def _stands(here: Parts) -> bool:
+    if here.scheme != ZIP:
+        return patience.done(lambda: store(here).stands(here), here.url, "listed")
+    return _stands(parts(here.archive)) if is_far(here.archive) else os.path.exists(here.archive)  # noqa: PTH110
 
 
 def fetched(files: Sequence[tuple[str, int]], most_bytes: int) -> dict[str, bytes | Fault]:
@@ -97,16 +127,24 @@ async def _gathered(places: list[tuple[Store, Parts]], most_bytes: int) -> dict[
         async with gate:
             try:
                 return await patience.patiently(lambda: storage.get(here, most_bytes))
+            except StorageError:
+                raise
             except Exception as error:
                 if fault := patience.fault(error):
+                    refused.extend([error] if patience.is_refused(error) else [])
                     return fault
+                if not patience.is_known(error):
+                    raise
                 raise patience.told(error, here.url, "read") from error
 
+    refused: list[Exception] = []
     try:
         async with asyncio.TaskGroup() as group:
             tasks = {here.url: group.create_task(one(storage, here)) for storage, here in places}
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
+    if len(refused) == len(places) > 1:  # then it is not about these objects, but about the credentials
+        raise patience.told(refused[0], places[0][1].url, "read")
     return {url: task.result() for url, task in tasks.items()}
 
 

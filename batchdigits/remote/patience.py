@@ -13,7 +13,6 @@ _Result = TypeVar("_Result")
 
 ATTEMPTS = 5
 """How often something is tried."""
-_SECONDS = 15.0  # after which no other attempt begins
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 5.0  # seconds; each is twice the one before, and up to half a second by chance
 
 _TRANSIENT = frozenset(
@@ -23,16 +22,30 @@ _TRANSIENT = frozenset(
         *("DisconnectError", "ChannelOpenError", "SFTPConnectionLost", "SFTPNoConnection"),  # of SFTP
     }
 )
-_LASTING = frozenset({"HostKeyNotVerifiable", "KeyExchangeFailed", "PermissionDenied", "IllegalUserName", "SSLError"})
+_LASTING = frozenset(
+    {
+        *("HostKeyNotVerifiable", "KeyExchangeFailed", "PermissionDenied", "IllegalUserName", "SSLError"),
+        "ProtocolError",  # how OpenSSH ends a login with too many wrong keys
+    }
+)
 _MISSING = frozenset({"FileNotFoundError", "SFTPNoSuchFile", "SFTPNoSuchPath", "SFTPNotADirectory"})
 _FORBIDDEN = frozenset({"PermissionError", "PermissionDenied", "SFTPPermissionDenied", "SFTPWriteProtect"})
-_NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
+_NO_CREDENTIALS = frozenset(
+    {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
+)
 _BAD_CREDENTIALS = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "InvalidClientTokenId"}
 )
-_BUSY_CODES = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling"})
-_OF_ONE_FILE = frozenset({"OSError", "SFTPError", "ClientError"})
+_BUSY_CODES = frozenset(
+    {
+        *("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling"),
+        *("BadDigest", "IncompleteBody"),  # an upload that was damaged on its way
+    }
+)
+_OF_ONE_FILE = frozenset({"SFTPError", "ClientError"})
+_KNOWN = _TRANSIENT | _LASTING | _OF_ONE_FILE | _NO_CREDENTIALS | {"OSError", "BotoCoreError"}
 
+_CLOCK = "RequestTimeTooSkewed"
 _ENVIRONMENT = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 
@@ -70,25 +83,19 @@ def done(operation: Callable[[], Awaitable[_Result]], url: str, verb: str) -> _R
     except StorageError:
         raise
     except Exception as error:
-        if not _kinds(error) & (_TRANSIENT | _LASTING | _OF_ONE_FILE | _NO_CREDENTIALS | {"BotoCoreError"}):
-            raise  # a fault of this program
+        if not is_known(error):
+            raise
         raise told(error, url, verb) from error
 
 
 async def patiently(operation: Callable[[], Awaitable[_Result]]) -> _Result:
     """Try again, after a while, what fails for a reason that may pass; raise what the last attempt did."""
-    from tenacity import (
-        AsyncRetrying,
-        retry_if_exception,
-        stop_after_attempt,
-        stop_before_delay,
-        wait_exponential_jitter,
-    )
+    from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
     retrying = AsyncRetrying(
         retry=retry_if_exception(is_transient),
-        stop=stop_after_attempt(ATTEMPTS) | stop_before_delay(_SECONDS),
-        wait=wait_exponential_jitter(initial=_FIRST_WAIT, max=_LONGEST_WAIT, jitter=_FIRST_WAIT),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT) + wait_random(max=_FIRST_WAIT),
         reraise=True,
     )
     async for attempt in retrying:
@@ -105,14 +112,26 @@ def is_transient(error: BaseException) -> bool:
     return bool(_kinds(error) & _TRANSIENT) and not _kinds(error) & _LASTING
 
 
+def is_known(error: Exception) -> bool:
+    """Tell what storage, a network or an account is the cause of from a fault of this program."""
+    return bool(_kinds(error) & _KNOWN)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Tell whether S3 says that these credentials do not open something."""
+    return _answer(error)[0] == "AccessDenied"
+
+
 def fault(error: Exception) -> Fault | None:
     """Say what is wrong with one file; None where it is not about that file alone, so that the run has to end."""
-    kinds, (code, _) = _kinds(error), _answer(error)
-    ends_all = is_transient(error) or kinds & _LASTING or code in _BAD_CREDENTIALS or code == "NoSuchBucket"
-    if ends_all or not kinds & _OF_ONE_FILE:
+    kinds, (code, status) = _kinds(error), _answer(error)
+    ends_all = is_transient(error) or kinds & _LASTING or code in _BAD_CREDENTIALS | {"NoSuchBucket", _CLOCK}
+    if ends_all or not (status or kinds & _OF_ONE_FILE):
         return None
     if kinds & _MISSING:
         return Fault(FaultKind.UNREADABLE, "cannot be opened: it was deleted or renamed after it was found")
+    if code == "InvalidObjectState":
+        return Fault(FaultKind.UNREADABLE, "cannot be opened: its storage class is an archive; restore it first")
     why = "permission denied" if kinds & _FORBIDDEN else code or type(error).__name__
     return Fault(FaultKind.UNREADABLE, f"cannot be opened: {shown(why)}")
 
@@ -136,6 +155,10 @@ def _reason(error: Exception, *, is_s3: bool) -> str:
             "the server's host key is unknown or has changed; compare it with its owner, and enter it in "
             "~/.ssh/known_hosts"
         )
+    if code == _CLOCK:
+        return "the clock of this machine differs from the server's; set it"
+    if "ProtocolError" in kinds:
+        return f"the server ended the session; check {_OF_SFTP}, which may offer too many keys"
     if kinds & _FORBIDDEN or status == 403:
         return "there is no permission to; check " + (f"{_ENVIRONMENT}, and what they allow" if is_s3 else _OF_SFTP)
     if "SSLError" in kinds:

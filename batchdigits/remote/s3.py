@@ -6,14 +6,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from batchdigits.errors import StorageError, shown
+from batchdigits.errors import shown
 from batchdigits.remote.entries import Enters, Entry, entered, version
-from batchdigits.remote.patience import done
+from batchdigits.remote.patience import Missing, done
 from batchdigits.remote.urls import Parts
 
 AT_A_TIME = 32
 """Requests of one process, at most."""
 
+_CONNECT_SECONDS, _READ_SECONDS = 5, 15  # that a server may say nothing until an attempt has failed
 _PAGE_KEYS = 1000  # what a listing gives at a time, at most
 _UPLOAD_BYTES = 16 * 2**20  # of the parts that a large report is sent in
 _BLOCK_BYTES = 2**20
@@ -33,7 +34,12 @@ class S3:
         self._files = S3FileSystem(
             skip_instance_cache=True,
             use_listings_cache=False,
-            config_kwargs={"retries": {"max_attempts": 0}, "max_pool_connections": AT_A_TIME},
+            config_kwargs={
+                "retries": {"max_attempts": 0},
+                "max_pool_connections": AT_A_TIME,
+                "connect_timeout": _CONNECT_SECONDS,
+                "read_timeout": _READ_SECONDS,
+            },
         )
         self._files.retries = 1  # `patience` alone tries again
 
@@ -44,13 +50,13 @@ class S3:
             StorageError: Nothing does, or it cannot be listed.
         """
         prefix = f"{place.path}/" if place.path else ""
-        pages = self._pages(place, prefix)
-        first = next(pages)
+        pages = filter(None, self._pages(place, prefix))  # one that is empty may have others after it
+        first = next(pages, [])
         if prefix and not first:
             alone = next(self._pages(place, place.path, most=1))
             if not alone or alone[0]["Key"] != place.path:
                 message = f"{shown(place.url)} does not exist: no object is named so; check its spelling."
-                raise StorageError(message)
+                raise Missing(message)
             first, prefix = alone, place.path
         objects = (found for page in chain([first], pages) for found in page)
         files = (
@@ -93,6 +99,11 @@ class S3:
         page = await self._page(place, place.path, 1, {})
         found = next(iter(page.get("Contents", [])), None)
         return int(found["Size"]) if found and found["Key"] == place.path else None
+
+    async def stands(self, place: Parts) -> bool:
+        """Tell whether an object has this name, or any lies below it."""
+        below = await self._page(place, f"{place.path}/" if place.path else "", 1, {})
+        return bool(below.get("Contents")) or (bool(place.path) and await self.size(place) is not None)
 
     async def sha256(self, place: Parts) -> str:
         """Compute the SHA-256 of an object in constant memory."""

@@ -2,13 +2,14 @@
 
 import hashlib
 import posixpath
+import secrets
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchdigits.errors import UsageError, shown
+from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.remote.entries import Enters, Entry
 from batchdigits.remote.patience import Missing, done, is_transient
 from batchdigits.remote.urls import Parts, server
@@ -37,6 +38,7 @@ class Sftp:
         import sshfs
 
         self._open = sshfs.SSHFileSystem
+        self._head = head
         self._server = server(head)
         self._files: Any = None
         self._opening: asyncio.Future[Any] | None = None
@@ -107,6 +109,11 @@ class Sftp:
                 return None
             return int((await channel.stat(_path(place))).size)
 
+    async def stands(self, place: Parts) -> bool:
+        """Tell whether a file or folder is there."""
+        async with self._channel() as channel:
+            return bool(await channel.exists(_path(place)))
+
     async def sha256(self, place: Parts) -> str:
         """Compute the SHA-256 of a file in constant memory."""
         sum_ = hashlib.sha256()
@@ -117,8 +124,7 @@ class Sftp:
 
     async def put(self, draft: Path, place: Parts) -> None:
         """Send a finished file under another name, and give it its own when all of it has come."""
-        mark = hashlib.sha256(place.path.encode(errors="surrogateescape")).hexdigest()[:8]
-        temporary = posixpath.join(posixpath.dirname(_path(place)), f".batchdigits-{mark}.tmp")
+        temporary = posixpath.join(posixpath.dirname(_path(place)), f".batchdigits-{secrets.token_hex(4)}.tmp")
         try:
             async with self._channel() as channel:
                 await channel.put(str(draft), temporary)
@@ -179,20 +185,34 @@ class Sftp:
         return self._files
 
     def _connect(self) -> Any:
-        """Connect, where the server's key is known."""
+        """Connect, where the server's key is known.
+
+        Raises:
+            ConnectionError: The server cannot be reached, for whatever reason the system gives.
+            StorageError: It can, and is of no use.
+        """
         user, host, port = self._server
         given: dict[str, Any] = {"username": user, "port": port}
         known = [str(path) for path in (Path(name).expanduser() for name in _KNOWN_HOSTS) if path.is_file()]
-        return self._open(
-            host=host,
-            known_hosts=known or b"",  # sshfs alone would trust any key
-            connect_timeout=_SECONDS,
-            login_timeout=_SECONDS,
-            keepalive_interval=_SECONDS,
-            skip_instance_cache=True,
-            sftp_client_kwargs={"path_errors": "surrogateescape"},
-            **{name: value for name, value in given.items() if value is not None},
-        )
+        try:
+            return self._open(
+                host=host,
+                known_hosts=known or b"",  # sshfs alone would trust any key
+                connect_timeout=_SECONDS,
+                login_timeout=_SECONDS,
+                keepalive_interval=_SECONDS,
+                skip_instance_cache=True,
+                sftp_client_kwargs={"path_errors": "surrogateescape"},
+                **{name: value for name, value in given.items() if value is not None},
+            )
+        except ValueError as error:
+            message = (
+                f"{shown(self._head)} cannot be used: it offers no SFTP, or a line of ~/.ssh/known_hosts cannot be "
+                "read; check both."
+            )
+            raise StorageError(message) from error
+        except OSError as error:
+            raise ConnectionError from error
 
 
 def _path(place: Parts) -> str:

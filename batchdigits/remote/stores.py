@@ -35,6 +35,9 @@ class Store(Protocol):
     async def size(self, place: Parts) -> int | None:
         """Give the size of a file; None where there is none."""
 
+    async def stands(self, place: Parts) -> bool:
+        """Tell whether a file or folder is there."""
+
     async def sha256(self, place: Parts) -> str:
         """Compute the SHA-256 of a file."""
 
