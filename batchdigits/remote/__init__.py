@@ -4,13 +4,11 @@ The only room that imports fsspec and what stands behind it, and only where a UR
 """
 
 import hashlib
-import io
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, shown
 from batchdigits.remote import patience
@@ -39,14 +37,10 @@ __all__ = [
     "stand",
 ]
 
-_ARCHIVE_BLOCK_BYTES = 2**20  # of a far archive that are read at once: neighbours are asked for together
 
-
-def _opened(member: Parts) -> str | BinaryIO:
+def _opened(member: Parts) -> str | Far:
     """Give the path of a member's archive, or open it where it is far."""
-    if not is_far(member.archive):
-        return member.archive
-    return cast("BinaryIO", io.BufferedReader(Far(parts(member.archive)), _ARCHIVE_BLOCK_BYTES))
+    return Far(parts(member.archive)) if is_far(member.archive) else member.archive
 
 
 _archives = Archives(_opened)
@@ -96,7 +90,7 @@ def _stands(here: Parts) -> bool:
 
 
 def fetched(files: Sequence[tuple[str, int]], most_bytes: int) -> dict[str, bytes | Fault]:
-    """Read files behind URLs, many at a time.
+    """Read files behind URLs, many at a time; the members of an archive in its own order.
 
     Args:
         files: The normalised URL of each, and its size when it was found.
@@ -111,7 +105,7 @@ def fetched(files: Sequence[tuple[str, int]], most_bytes: int) -> dict[str, byte
     too_large = Fault(FaultKind.TOO_LARGE, f"the file is larger than the limit of {most_bytes:,} bytes")
     found: dict[str, bytes | Fault | None] = {url: None for url, size_bytes in files if size_bytes > most_bytes}
     wanted = [parts(url) for url, _ in files if url not in found]
-    found |= {here.url: _archives.get(here, most_bytes) for here in wanted if here.scheme == ZIP}
+    found |= _archives.get([here for here in wanted if here.scheme == ZIP], most_bytes)
     if others := [here for here in wanted if here.scheme != ZIP]:
         found |= patience.run(_gathered([(store(here), here) for here in others], most_bytes))
     return {url: too_large if data is None else data for url, data in found.items()}
