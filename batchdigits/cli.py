@@ -50,9 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         console.silence_native_code()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a bar that the terminal cannot show is no reason to fail
-    if as_json:
-        console.run_with_json_lines(app, given)
-    app(given)
+    console.run_program(app, given, as_json=as_json)
 
 
 def _print_version(wanted: bool) -> None:

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 from batchdigits import monitoring
 from batchdigits.errors import BatchDigitsError, ExitCode, Locked, StorageError, UsageError, shown
 from batchdigits.monitoring import Ending, Summary
-from batchdigits.remote import check
+from batchdigits.remote import check, refuse_secrets
 from batchdigits.risk import LOOSEST, STRICTEST
 from batchdigits.schedule import Parameter
 from batchdigits.settings import IfLocked, PredictSettings
@@ -166,8 +166,27 @@ def _log_to_stderr(*, verbose: bool = False, quiet: bool = False, as_json: bool 
         logging.getLogger("py.warnings").handlers = [handler]
 
 
-def run_with_json_lines(app: typer.Typer, arguments: list[str]) -> None:
-    """Run the program so that even what Typer finds wrong in the arguments is a JSON line. Ends in `SystemExit`."""
+def run_program(app: typer.Typer, arguments: list[str], *, as_json: bool) -> None:
+    """Run the program where no argument, or variable in its place, holds a secret. Ends in `SystemExit`.
+
+    Args:
+        app: The program, which shows what it is given in many messages, as does Typer.
+        arguments: Of the command line.
+        as_json: Whether even what Typer finds wrong in the arguments is a JSON line.
+    """
+    variables = [value for name, value in os.environ.items() if name.startswith("BATCHDIGITS_")]
+    try:
+        refuse_secrets(*arguments, *variables)
+    except UsageError as error:
+        _log_to_stderr(as_json=as_json)
+        LOG.error(str(error), extra={"exit_code": error.exit_code})
+        sys.exit(error.exit_code)
+    if as_json:
+        _run_with_json_lines(app, arguments)
+    app(arguments)
+
+
+def _run_with_json_lines(app: typer.Typer, arguments: list[str]) -> None:
     _log_to_stderr(as_json=True)
     try:
         code = app(arguments, standalone_mode=False)
@@ -199,6 +218,10 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         if name in known and isinstance(value, str) and (known[name].multiple or known[name].nargs != 1):
             message = f'The job file {shown(str(path))} gives {key} as one text; expected a list: {key} = ["…"].'
             raise typer.BadParameter(message)
+        try:
+            refuse_secrets(key, *_texts(value))
+        except UsageError as error:
+            raise typer.BadParameter(str(error)) from error
         if name not in known:
             nearest = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {nearest[0]}?" if nearest else f"; known are {', '.join(sorted(known))}."
@@ -206,6 +229,17 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise typer.BadParameter(message)
     context.default_map = {key.replace("-", "_"): value for key, value in job.items()}
     return path
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Give all keys and values of a job file's value."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    else:
+        yield str(value)
 
 
 def read_share(text: str | float) -> float:
@@ -267,7 +301,7 @@ def threshold(context: typer.Context) -> float | None:
 
 def config_text(context: typer.Context) -> str:
     """Give the value of every option, and where it came from, as a job file: TOML."""
-    check(*context.params["sources"] or [], *context.params["output"])  # passwords are not printed either
+    check(*context.params["sources"] or [], *context.params["output"])  # of passwords, nothing has come this far
     job_file = context.params["config"]
     lines = []
     for parameter in context.command.params:

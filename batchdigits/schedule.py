@@ -90,6 +90,8 @@ def schedule(
         UsageError: The schedule cannot be expressed, there is no report, or a name cannot stand in a line.
     """
     times, limit = _times(settings), _limit(settings.limit)
+    for parameter in parameters:
+        remote.refuse_secrets(*map(str, _values(parameter)))
     command = [python, "-P", "-m", "batchdigits", "predict", *_arguments(parameters, folder, is_there)]
     # The paths in a job file begin where the job starts.
     start = folder if any(parameter.name == "config" and parameter.is_given for parameter in parameters) else ""
@@ -162,7 +164,7 @@ def _limit(text: str) -> str:
 def _arguments(parameters: Sequence[Parameter], folder: str, is_there: Callable[[str], bool]) -> Iterator[str]:
     """Spell what stood on the command line anew, its paths absolute; a job file's and default values stay out."""
     for parameter in parameters:
-        values = parameter.value if isinstance(parameter.value, list | tuple) else [parameter.value]
+        values = _values(parameter)
         if parameter.name == "output" and "-" in values:
             message = (
                 "The report would go to standard output, which a scheduler has no use for; give a file: -o REPORT."
@@ -178,6 +180,10 @@ def _arguments(parameters: Sequence[Parameter], folder: str, is_there: Callable[
     if any(parameter.name == "if_locked" and parameter.origin == "DEFAULT" for parameter in parameters):
         yield from ("--if-locked", "skip")  # the run before is not done yet: no trouble
     yield "-q"  # cron mails what is said
+
+
+def _values(parameter: Parameter) -> Sequence[object]:
+    return parameter.value if isinstance(parameter.value, list | tuple) else [parameter.value]
 
 
 def _spelled(name: str, value: object, folder: str, is_there: Callable[[str], bool]) -> str:

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from batchdigits.errors import StorageError, UsageError
 from batchdigits.images import ImageFile, discover
-from batchdigits.remote import RemoteFile, absolute, check, is_url, parts, place, refuse, span
+from batchdigits.remote import RemoteFile, absolute, check, is_url, parts, place, refuse, refuse_secrets, span
 from batchdigits.remote.entries import Entry, entered, version
 from batchdigits.remote.patience import is_transient
+from batchdigits.schedule import Parameter, schedule
 from batchdigits.selection import Selection
+from batchdigits.settings import ScheduleSettings
 from tests.commands import CHECKOUT, Result, batchdigits, run
 from tests.digits import digits, png, write_png
 
@@ -33,6 +35,13 @@ OF_THE_EXTRA = ("fsspec", "s3fs", "sshfs", "asyncssh", "tenacity", "botocore", "
         ("sftp://host", "sftp://host/"),
         ("sftp://me@host:2222//a/../b/", "sftp://me@host:2222/b"),
         ("sftp://me@[::1]:2222/a", "sftp://me@[::1]:2222/a"),
+        ("sftp://me@host:2222/a@b", "sftp://me@host:2222/a@b"),
+        ("sftp://[::1]/a@b", "sftp://[::1]/a@b"),
+        ("sftp://Me@HOST:22/A", "sftp://Me@host/A"),
+        ("sftp://host:00022", "sftp://host/"),
+        ("sftp://host:65535/a", "sftp://host:65535/a"),
+        ("s3://bucket/x::y:z@w/a.png", "s3://bucket/x::y:z@w/a.png"),
+        ("s3://bucket/design?signal=1&passport=2", "s3://bucket/design?signal=1&passport=2"),
         ("zip:///x/a.zip", "zip://::file:///x/a.zip"),
         ("zip://::file:///x/a.zip", "zip://::file:///x/a.zip"),
         ("zip://in/side/::/x/a.zip", "zip://in/side::file:///x/a.zip"),
@@ -78,6 +87,21 @@ WITH_SECRETS = [
     f"s3://bucket/a?X-Amz-Signature={SECRET}",
     f"s3://bucket/a?region=x&aws_secret_access_key={SECRET}",
     f"sftp://host/a?password={SECRET}",
+    f"s3://bucket/a?pwd={SECRET}",
+    f"s3://bucket/a?pass={SECRET}",
+    f"s3://bucket/a?user=me&db_passphrase={SECRET}",
+    f"s3://bucket/a?sv=1&sig={SECRET}",
+    f"sftp://me:12345/{SECRET}@host/a",
+    f"sftp://me:a::b{SECRET}@host/a",
+    f"sftp://me:/{SECRET}://b@host/a",
+    f"sftp://me:12]/{SECRET}@host/a",
+    f"sftp://me:/://{SECRET}/@host/a",
+    f"sftp:/me:{SECRET}@host/a",
+    f"sftp:///me:{SECRET}@host/a",
+    f"s3:/KEY:{SECRET}@bucket/a",
+    f"s3://KEY:a/{SECRET}@bucket/a",
+    f"http://{SECRET}@host/a",
+    f"zip://me:12345/{SECRET}@host/a.zip",
 ]
 
 
@@ -89,6 +113,34 @@ def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
     assert error.value.exit_code == 2
 
 
+@pytest.mark.parametrize("url", WITH_SECRETS)
+def test_a_secret_is_found_wherever_its_url_stands_in_an_argument(url: str) -> None:
+    for argument in (url, f"--model={url}", f"-o{url}", f"a {url}", f"zip://in::{url}"):
+        with pytest.raises(UsageError, match="A URL holds a password or a key") as error:
+            refuse_secrets("scans", argument)
+        assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "-osftp://me@host/a",
+        "--model=sftp://me@host:22/a",
+        "sftp://host:2222/a sftp://me@other/b",
+        "zip://::sftp://me@host/a.zip",
+        "zip://12:30::/data/me@home.zip",
+        "zip://a::file:///me@home:1.zip",
+        "zip:///data/a:b@c/x.zip",
+        "/data/class3:/me@home:1.png",
+        "a:b@c",
+        "*?key=*",
+        "user:pw@host",
+    ],
+)
+def test_what_holds_no_secret_is_no_url_with_one(argument: str) -> None:
+    refuse_secrets(argument)
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [
@@ -98,6 +150,13 @@ def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
         ("s3:///a", "name of a bucket"),
         ("sftp:///a", "name a server"),
         ("sftp://host:port/a", "name a server"),
+        ("sftp://host:99999/a", "name a server"),
+        ("sftp://host:0/a", "name a server"),
+        ("sftp://./a", "name a server"),
+        ("sftp://a..b/a", "name a server"),
+        (f"sftp://{'a' * 64}/a", "name a server"),
+        ("sftp://a\0b/a", "name a server"),
+        ("sftp://[:]/a", "name a server"),
         ("zip://", "name an archive"),
         ("zip://::", "name an archive"),
     ],
@@ -105,6 +164,30 @@ def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
 def test_a_url_that_names_nothing_is_refused(url: str, words: str) -> None:
     with pytest.raises(UsageError, match=re.escape(words)):
         check(url)
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_another_server_of_s3_is_named_without_a_secret(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("", "http://host", "HTTPS://store.example.:9000/", "http://[::1]:9000/a", "http://127.0.0.1:9000"):
+        monkeypatch.setenv(name, value)
+        check("s3://bucket/a")
+    for value in (
+        f"user:{SECRET}@host:9000",
+        f"http://user:{SECRET}@host:9000",
+        f"http://{SECRET}@host",
+        f"http://host/?key={SECRET}",
+        f"http://{SECRET}_1:9000",
+        f"http://[{SECRET}]",
+        "http://[:]",
+        "http://host:99999",
+        "host",
+    ):
+        monkeypatch.setenv(name, value)
+        for url in ("s3://bucket/a", "zip://::s3://bucket/a.zip"):
+            with pytest.raises(UsageError, match=f"{name} names no server of S3; expected http://host:port") as error:
+                check(url)
+            assert SECRET not in str(error.value)
+        check("scans", "sftp://host/a")
 
 
 @given(st.text(), st.sampled_from(["s3://", "sftp://", "zip://", "s3://bucket/", "sftp://host/", "zip://::/x/"]))
@@ -317,6 +400,25 @@ def test_no_command_repeats_a_secret(url: str, folder: Path, tmp_path: Path) -> 
             ["predict", url, "-o", report, "--show-config"],
             ["predict", folder, "-o", report, "--ledger", url],
             ["predict", folder, "-o", report, "--summary", f"{url}.json"],
+            ["predict", folder, "-o", report, "--metrics", f"{url}.prom"],
+            ["predict", folder, "-o", report, "--model", url, "--summary", summary],
+            ["predict", folder, "-o", report, f"--model={url}", "--log-json"],
+            ["predict", folder, "-o", report, "--config", url],
+            ["predict", folder, "-o", report, "--ledger", url, "--show-config"],
+            ["predict", folder, "-o", report, "--model", url, "--show-config"],
+            ["predict", folder, "-o", report, "--no-such-option", url],
+            ["predict", folder, "-o", report, "--threshold", url],
+            ["schedule", "--every", "1h", "--", folder, "-o", report, "--ledger", url],
+            ["schedule", "--every", "1h", "--", folder, "-o", report, "--model", url],
+            ["explain", folder / "b.png", "--save-input", f"{url}.png"],
+            ["explain", folder / "b.png", "--model", url],
+            ["evaluate", folder, "-o", url],
+            ["evaluate", folder, "--model", url],
+            ["train", "--data", folder, "-o", url],
+            ["train", "--data", folder, "-o", tmp_path / "bundle", "--from", url],
+            ["train", "--data", folder, "-o", tmp_path / "bundle", "--teacher", url],
+            ["correct", report, folder / "notes.txt", "--ledger", url],
+            [url],
             ["schedule", "--every", "1h", "--", url, "-o", report],
             ["explain", url],
             ["evaluate", url],
@@ -331,6 +433,53 @@ def test_no_command_repeats_a_secret(url: str, folder: Path, tmp_path: Path) -> 
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
     assert not report.exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'model = "sftp://me:SECRET@host/m"',
+        'include = ["*.png", "sftp://me:SECRET@host/m"]',
+        '"sftp://me:SECRET@host/m" = 1',
+        'threshold = {a = "sftp://me:SECRET@host/m"}',
+        'model = "sftp://me:SECRET\\u0040host/m"',
+    ],
+)
+def test_no_job_file_brings_a_secret_in(line: str, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text(line.replace("SECRET", SECRET))
+    for more in ((), ("--show-config",)):
+        done = batchdigits("predict", folder, "-o", tmp_path / "r.csv", "--config", tmp_path / "job.toml", *more)
+        assert done.code == 2
+        assert "A URL holds a password or a key" in done.stderr
+        assert SECRET not in done.stdout + done.stderr
+
+
+def test_no_variable_brings_a_secret_in(folder: Path, tmp_path: Path) -> None:
+    env = {"BATCHDIGITS_PREDICT_MODEL": WITH_SECRETS[2]}
+    for more in ((), ("--show-config",)):
+        done = batchdigits("predict", folder, "-o", tmp_path / "r.csv", *more, env=env)
+        assert done.code == 2
+        assert done.message.startswith("A URL holds a password or a key")
+        assert SECRET not in done.stdout + done.stderr
+
+
+def test_no_schedule_holds_a_secret_of_any_parameter() -> None:
+    for value in (WITH_SECRETS[2], [WITH_SECRETS[2]], Path(WITH_SECRETS[2])):
+        asked = [Parameter("output", "--output", ["r.csv"], "COMMANDLINE"), Parameter("x", "--x", value, "COMMANDLINE")]
+        with pytest.raises(UsageError, match="A URL holds a password or a key") as error:
+            schedule(
+                asked, ScheduleSettings(nightly=True), folder="/", python="p", timeout="t", is_there=lambda _: False
+            )
+        assert SECRET not in str(error.value)
+
+
+def test_a_secret_in_the_name_of_the_server_of_s3_is_not_repeated(tmp_path: Path) -> None:
+    env: dict[str, str | Path] = {"AWS_ENDPOINT_URL": f"user:{SECRET}@host:9000"}
+    summary = tmp_path / "summary.json"
+    done = predict("s3://bucket/a", "-o", tmp_path / "r.csv", "--summary", summary, **env)
+    assert done.code == 2
+    assert done.message.startswith("AWS_ENDPOINT_URL names no server of S3")
+    assert SECRET not in done.stderr + summary.read_text()
 
 
 def test_a_schedule_leaves_urls_as_they_are(tmp_path: Path) -> None:

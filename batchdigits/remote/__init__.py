@@ -15,7 +15,7 @@ from batchdigits.remote import patience
 from batchdigits.remote.entries import Enters, Entry
 from batchdigits.remote.s3 import AT_A_TIME
 from batchdigits.remote.stores import Far, Store, store
-from batchdigits.remote.urls import ZIP, Parts, absolute, check, is_far, is_url, parts, refuse, span
+from batchdigits.remote.urls import ZIP, Parts, absolute, check, is_far, is_url, parts, refuse, refuse_secrets, span
 from batchdigits.remote.zips import Archives
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "parts",
     "place",
     "refuse",
+    "refuse_secrets",
     "span",
     "stand",
 ]

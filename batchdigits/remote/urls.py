@@ -19,7 +19,21 @@ _URL_AS_PATH = re.compile(r"([a-z][a-z0-9+.-]+):(?=/)", re.IGNORECASE)  # a `Pat
 _CHAINED = re.compile(r"(.*)::((?:file|s3|sftp)://.*|/.*)", re.IGNORECASE | re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HOST = re.compile(r"(?:([^@:/\s]+)@)?(\[[0-9A-Fa-f:.]+\]|[^@:/\s\[\]]+)(?::([0-9]{1,5}))?")
-_SECRET = re.compile(r"[?&][^=&/]*(secret|passw|token|signature|credential|key)[^=&/]*=", re.IGNORECASE)
+_BEGINNING = re.compile(  # of a URL, wherever it stands in an argument; a `Path` keeps one slash
+    r"(?<![a-z0-9+.-])[a-z0-9+.-]*://|(?<![a-z0-9+./-])(?:-[a-z])?(?:s3|sftp|zip):/", re.IGNORECASE
+)
+_BETWEEN = re.compile(r"\s(?=(?:s3|sftp|zip)://)", re.IGNORECASE)  # of the URLs of a list in a variable
+_IN_ARCHIVE = re.compile(r"/*(.*?)::(?:(?:file|s3|sftp|zip):/.*|/.*)", re.IGNORECASE | re.DOTALL)
+_SECRET = re.compile(
+    r"[?&][^=&/]*(?:(?:secret|passw|passphrase|pwd|token|signature|credential|key)[^=&/]*|pass|sig)=", re.IGNORECASE
+)
+_ADDRESS = re.compile(r"^\[[0-9a-f:.]*\]", re.IGNORECASE)
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_ENDPOINT = re.compile(
+    rf"https?://(\[[0-9a-f:.]+\]|{_LABEL}(?:\.{_LABEL})*\.?)(?::([0-9]{{1,5}}))?(?:/[^@?#\s]*)?", re.IGNORECASE
+)
+_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+_SSH_PORT, _LAST_PORT = 22, 65_535
 _KNOWN = "s3://bucket/folder, sftp://user@host/folder or zip://archive.zip"
 
 
@@ -78,12 +92,7 @@ def checked(url: str) -> str:
     match = _URL.match(url)
     assert match, "`is_url` has said so"
     scheme, rest = match[1].lower(), match[2]
-    if _SECRET.search(url) or any(map(_has_password, url.split("::"))):
-        message = (
-            f"A URL of {shown(scheme)}:// holds a password or a key, which would stand in logs and lists of processes; "
-            "leave it out, and give it by the environment, a profile or a key file."
-        )
-        raise UsageError(message)
+    refuse_secrets(url)
     if scheme not in _READERS:
         message = f"{shown(scheme)}:// is not known; use {_KNOWN}, or the path of a file or folder."
         raise UsageError(message)
@@ -91,9 +100,25 @@ def checked(url: str) -> str:
 
 
 def check(*names: str) -> None:
-    """Check all that are URLs, as `checked` does."""
-    for name in filter(is_url, names):
-        checked(name)
+    """Check all that are URLs, as `checked` does, and where S3 is looked for."""
+    refuse_secrets(*names)
+    urls = [checked(name) for name in names if is_url(name)]
+    if any(url.startswith("s3://") or "::s3://" in url for url in urls):
+        _check_endpoints()
+
+
+def refuse_secrets(*texts: str) -> None:
+    """Refuse a password or the like in a URL: by itself, or in an argument such as `--model=URL`.
+
+    Raises:
+        UsageError: There is one; the message does not repeat it, nor what stands beside it.
+    """
+    if any(map(_holds_secret, texts)):
+        message = (
+            "A URL holds a password or a key, which would stand in logs and lists of processes; leave it out, and give "
+            "it by the environment, a profile or a key file."
+        )
+        raise UsageError(message)
 
 
 def refuse(name: str | Path, what: str) -> None:
@@ -139,9 +164,54 @@ def span(folder: str) -> tuple[str, str]:
     return f"{found.head}{found.path}".rstrip("/") + "/" if found.path else found.head, found.tail
 
 
-def _has_password(part: str) -> bool:
-    place = (part.partition("://")[2] or part).partition("/")[0]
-    return ":" in place.rpartition("@")[0]
+def _holds_secret(text: str) -> bool:
+    return any(
+        _has_password(match[0].rstrip(":/").lower(), part[match.end() :]) or _SECRET.search(part, match.end())
+        for part in _BETWEEN.split(text)
+        for match in _BEGINNING.finditer(part)
+    )
+
+
+def _has_password(scheme: str, rest: str) -> bool:
+    """Tell whether a user has one; only SFTP has users, and `-osftp://` is a scheme too."""
+    if scheme.endswith(ZIP):
+        match = _IN_ARCHIVE.fullmatch(rest)
+        rest = match[1] if match else rest
+    elif not scheme.endswith("file"):
+        rest = rest.lstrip("/")
+    place, _, path = rest.partition("/")
+    user, at, _ = place.rpartition("@")
+    if at:
+        return ":" in user or not scheme.endswith((SFTP, ZIP))
+    return ":" in _ADDRESS.sub("", place) and "@" in path  # one that holds a slash, and may begin like a port
+
+
+def _check_endpoints() -> None:
+    for name in _ENDPOINTS:
+        value = os.environ.get(name, "")
+        match = _ENDPOINT.fullmatch(value)
+        if value and not (match and _is_host(match[1]) and _is_port(match[2])):
+            message = (
+                f"{name} names no server of S3; expected http://host:port or https://host, and no user or password."
+            )
+            raise UsageError(message)
+
+
+def _is_host(host: str) -> bool:
+    """Tell whether a name can be looked up, or is an address."""
+    try:
+        if host.startswith("["):
+            from ipaddress import IPv6Address
+
+            IPv6Address(host[1:-1])
+        host.encode("idna")
+    except ValueError:
+        return False
+    return host.isprintable()
+
+
+def _is_port(port: str | None) -> bool:
+    return port is None or 1 <= int(port) <= _LAST_PORT
 
 
 def _s3(rest: str) -> str:
@@ -154,13 +224,17 @@ def _s3(rest: str) -> str:
 
 def _sftp(rest: str) -> str:
     place, _, path = rest.partition("/")
-    if not _HOST.fullmatch(place):
+    match = _HOST.fullmatch(place)
+    user, host, port = match.groups() if match else (None, "", None)
+    if not (host and _is_host(host.lower()) and _is_port(port)):
         message = (
             "A URL of sftp:// does not name a server; expected sftp://user@host:port/folder, where user@ and :port may "
-            "be left out."
+            f"be left out, and a port is at most {_LAST_PORT}."
         )
         raise UsageError(message)
-    return f"sftp://{place}/{posixpath.normpath(f'/{path}').lstrip('/')}"
+    at = f"{user}@" if user else ""
+    behind = f":{int(port)}" if port and int(port) != _SSH_PORT else ""
+    return f"sftp://{at}{host.lower()}{behind}/{posixpath.normpath(f'/{path}').lstrip('/')}"
 
 
 def _zip(rest: str) -> str:
