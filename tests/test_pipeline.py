@@ -882,7 +882,11 @@ def test_a_young_file_that_was_in_hand_when_a_run_died_is_not_read_before_it_has
             run(model, growing, outputs=(report,))
     write_png(growing / "a.png", on_page(digits(60)[59], 40, 40))
     deferred: list[str] = []
-    monkeypatch.setattr(settling, "has_changed", lambda file: file.name == "a.png" and not deferred.append(file.name))
+
+    def has_changed(file: ImageFile, **_: bool) -> bool:
+        return file.name == "a.png" and not deferred.append(file.name)
+
+    monkeypatch.setattr(settling, "has_changed", has_changed)
     summary = run(model, growing, outputs=(report,), settle_seconds=0.3)
     assert (summary.deferred, deferred) == (1, ["a.png"])
 
