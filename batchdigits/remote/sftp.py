@@ -4,14 +4,14 @@ import hashlib
 import posixpath
 import secrets
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.remote.entries import Enters, Entry
-from batchdigits.remote.patience import Missing, done, is_transient
+from batchdigits.remote.patience import Missing, done, is_transient, run
 from batchdigits.remote.urls import Parts, server
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _SECONDS = 5  # to connect, to log in, and between two questions whether the server is still there
 _KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
 _BLOCK_BYTES = 2**20
+_NAMES_AT_A_TIME = 1000  # of a folder
 _NS = 1_000_000_000  # in a second
 
 
@@ -44,7 +45,7 @@ class Sftp:
         self._opening: asyncio.Future[Any] | None = None
 
     def listed(self, place: Parts, enters: Enters) -> Iterator[Entry]:
-        """List a folder, one of its folders at a time.
+        """List a folder, one of its folders at a time, and of that some names at a time.
 
         Raises:
             StorageError: It does not exist, or cannot be listed.
@@ -61,34 +62,74 @@ class Sftp:
         while ahead:
             folder = ahead.pop()
             here = place._replace(path=f"{place.path}/{folder}".strip("/"))
-            for name, status in done(lambda: self._children(here), here.url, "listed"):  # noqa: B023  (called at once)
-                rest = f"{folder}{name}"
-                if stat.S_ISLNK(status.permissions):
-                    yield done(lambda: self._link(place, rest), place.inside(rest), "listed")  # noqa: B023
-                elif not stat.S_ISDIR(status.permissions):
-                    yield _entry(rest, status)
-                elif enters(rest):
-                    ahead.append(f"{rest}/")
+            for children in self._children(here):
+                links = [name for name, status in children if stat.S_ISLNK(status.permissions)]
+                found = dict(zip(links, self._links(place, [f"{folder}{name}" for name in links]), strict=True))
+                for name, status in children:
+                    rest = f"{folder}{name}"
+                    if name in found:
+                        yield found[name]
+                    elif not stat.S_ISDIR(status.permissions):
+                        yield _entry(rest, status)
+                    elif enters(rest):
+                        ahead.append(f"{rest}/")
 
-    async def _children(self, place: Parts) -> list[tuple[str, Any]]:
+    def _children(self, folder: Parts) -> Iterator[list[tuple[str, Any]]]:
+        """Give what a folder holds, by name and status; after a break it is read anew, and what was given left out."""
+        given: set[str] = set()
+        scan = self._scan(folder)
+
+        async def more() -> list[tuple[str, Any]]:
+            nonlocal scan
+            found: list[tuple[str, Any]] = []
+            try:
+                async for name, status in scan:
+                    if name not in given:
+                        found.append((name, status))
+                    if len(found) == _NAMES_AT_A_TIME:
+                        break
+            except Exception:
+                scan = self._scan(folder)
+                raise
+            return found
+
+        try:
+            while found := done(more, folder.url, "listed"):
+                given.update(name for name, _ in found)
+                yield found
+        finally:
+            with suppress(Exception):  # of a connection that is lost
+                run(scan.aclose())
+
+    async def _scan(self, folder: Parts) -> AsyncGenerator[tuple[str, Any], None]:
         async with self._channel() as channel:
-            found = await channel.readdir(_path(place))
-        return [(child.filename, child.attrs) for child in found if child.filename not in (".", "..")]
+            async for child in channel.scandir(_path(folder)):
+                if child.filename not in (".", ".."):
+                    yield child.filename, child.attrs
 
-    async def _link(self, place: Parts, rest: str) -> Entry:
+    def _links(self, place: Parts, rests: list[str]) -> list[Entry]:
+        """Judge symbolic links in a folder that is listed."""
+        return done(lambda: self._judged(place, rests), place.url, "listed") if rests else []
+
+    async def _judged(self, place: Parts, rests: list[str]) -> list[Entry]:
+        import asyncio
+
+        async with self._channel() as channel:
+            top = await channel.realpath(_path(place))
+            return await asyncio.gather(*(self._link(channel, place, top, rest) for rest in rests))
+
+    async def _link(self, channel: Any, place: Parts, top: str, rest: str) -> Entry:
         """Judge a symbolic link as `images` does: it may lead to a file below the folder that is listed."""
         path = posixpath.join(_path(place), rest)
-        async with self._channel() as channel:
-            try:
-                status = await channel.stat(path)
-            except Exception as error:  # noqa: BLE001  (asyncssh is imported when it is needed)
-                if is_transient(error):
-                    raise
-                return Entry(rest, 0, 0)  # gets a row, which will say why it cannot be read
-            if stat.S_ISDIR(status.permissions):
-                return _entry(rest, status, "symbolic link to a folder")
-            top = await channel.realpath(_path(place))
-            is_inside = (await channel.realpath(path)).startswith(top.rstrip("/") + "/")
+        try:
+            status = await channel.stat(path)
+        except Exception as error:  # noqa: BLE001  (asyncssh is imported when it is needed)
+            if is_transient(error):
+                raise
+            return Entry(rest, 0, 0)  # gets a row, which will say why it cannot be read
+        if stat.S_ISDIR(status.permissions):
+            return _entry(rest, status, "symbolic link to a folder")
+        is_inside = (await channel.realpath(path)).startswith(top.rstrip("/") + "/")
         return _entry(rest, status, "" if is_inside else "symbolic link out of the source")
 
     async def get(self, place: Parts, most_bytes: int) -> bytes | None:
@@ -123,11 +164,30 @@ class Sftp:
         return sum_.hexdigest()
 
     async def put(self, draft: Path, place: Parts) -> None:
-        """Send a finished file under another name, and give it its own when all of it has come."""
+        """Send a finished file, which takes its name when all of it has come."""
+        async with self._replacing(place) as (channel, temporary):
+            await channel.put(str(draft), temporary)
+
+    async def copy(self, old: Parts, new: Parts) -> None:
+        """Give a file's bytes a second name too; not every server has links."""
+        async with self._channel() as channel:
+            if await channel.exists(_path(new)):  # the same bytes, which were kept before
+                return
+        async with (
+            self._replacing(new) as (channel, temporary),
+            channel.open(_path(old), "rb") as kept,
+            channel.open(temporary, "wb") as copied,
+        ):
+            while block := await kept.read(_BLOCK_BYTES):
+                await copied.write(block)
+
+    @asynccontextmanager
+    async def _replacing(self, place: Parts) -> AsyncIterator[tuple[Any, str]]:
+        """Give a channel and another name beside a file, whose file takes its place in the end."""
         temporary = posixpath.join(posixpath.dirname(_path(place)), f".batchdigits-{secrets.token_hex(4)}.tmp")
         try:
             async with self._channel() as channel:
-                await channel.put(str(draft), temporary)
+                yield channel, temporary
                 await channel.posix_rename(temporary, _path(place))
         except Exception:
             with suppress(Exception):  # nothing better can be done about it
@@ -135,20 +195,18 @@ class Sftp:
                     await channel.remove(temporary)
             raise
 
-    async def copy(self, old: Parts, new: Parts) -> None:
-        """Give a file a second name: a link, so that it stands under the first until another does."""
-        async with self._channel() as channel:
-            if not await channel.exists(_path(new)):  # else the same bytes were kept before
-                await channel.link(_path(old), _path(new))
-
     async def check_folder(self, place: Parts) -> None:
         """Find trouble with a report before there is one to write.
 
         Raises:
+            UsageError: It is a folder.
             StorageError: Its folder does not exist.
         """
         folder = place._replace(path=posixpath.dirname(place.path))
         async with self._channel() as channel:
+            if await channel.isdir(_path(place)):
+                message = f"The report {shown(place.url)} is a folder; give the name of a file in a folder."
+                raise UsageError(message)
             if await channel.isdir(_path(folder)):
                 return
         message = f"The folder of the report {shown(place.url)} does not exist; create {shown(folder.url)} first."
