@@ -20,10 +20,11 @@ from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.stopwatch import Stopwatch
 
 SECONDS = 120.0
-"""How long a file may take, and the start of a process; a photo of 100 million pixels takes some two."""
+"""How long a file's decoder may take, and the start of a process; a photo of 100 million pixels takes some two."""
 
-
-_READY = "ready"  # what a process says first
+_READY = (
+    "ready"  # what a process says when it has started, and when it has read a file: a slow server is no fault of it
+)
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
 """Signals that a process draws upon itself; others come from outside, as from a kernel that runs out of memory."""
 
@@ -80,12 +81,13 @@ def _child(decoding: DecodingSettings, normalisation: NormalisationSettings) -> 
     def ask(file: Asked) -> Observed:
         with suppress(OSError, EOFError):  # the process ended
             ours.send(file)
+            word: str | StorageError = ours.recv()
+            if isinstance(word, StorageError):
+                raise word
             if not ours.poll(SECONDS):
                 message = f"takes its decoder longer than {SECONDS:.0f} seconds"
                 raise _ProcessDiedError(message, may_pass=False)
-            found: Observed | StorageError = ours.recv()
-            if isinstance(found, StorageError):
-                raise found
+            found: Observed = ours.recv()
             return found
         process.join()
         code = -(process.exitcode or 0)
@@ -130,9 +132,12 @@ def _answer(connection: Connection, decoding: DecodingSettings, normalisation: N
         while True:
             asked_for = connection.recv()
             try:
-                connection.send(observe([asked_for], decoding, normalisation))
+                whole = list(contents([asked_for], decoding))
             except StorageError as error:  # of a file behind a URL: the run ends, and not this file's turn alone
                 connection.send(error)
+                continue
+            connection.send(_READY)
+            connection.send(observe([asked_for], decoding, normalisation, whole))
 
 
 def _fault(file: ImageFile, error: _ProcessDiedError, decoding: DecodingSettings) -> Batch:

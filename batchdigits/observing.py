@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -95,13 +95,19 @@ def contents(files: list[Asked], decoding: DecodingSettings) -> Iterator[bytes |
         yield found[path] if path in found else read(path, size_bytes, decoding)
 
 
-def observe(files: list[Asked], decoding: DecodingSettings, normalisation: NormalisationSettings) -> Observed:
+def observe(
+    files: list[Asked],
+    decoding: DecodingSettings,
+    normalisation: NormalisationSettings,
+    whole: Iterable[bytes | Fault] | None = None,
+) -> Observed:
     """Read, decode and normalise a few files as one stack: what a worker does.
 
     Args:
         files: What `asked` makes of each.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
+        whole: What `contents` gives of them, where they have been read.
     """
     pages: list[Seen] = []
     greys: list[GreyImage] = []
@@ -109,7 +115,8 @@ def observe(files: list[Asked], decoding: DecodingSettings, normalisation: Norma
     faults: list[tuple[Seen, Fault]] = []
     unchanged: list[int] = []
     started = time.perf_counter()
-    for at, ((_, _, ending, known_sha256), data) in enumerate(zip(files, contents(files, decoding), strict=True)):
+    whole = contents(files, decoding) if whole is None else whole
+    for at, ((_, _, ending, known_sha256), data) in enumerate(zip(files, whole, strict=True)):
         if isinstance(data, Fault):
             faults.append((Seen(at, 1, data.width, data.height, "", of=1), data))
             continue

@@ -15,7 +15,7 @@ import pytest
 from batchdigits import isolation, observing
 from batchdigits.batches import Batch, Workers
 from batchdigits.batches import batches as batches_of
-from batchdigits.errors import DecoderDied, FaultKind
+from batchdigits.errors import DecoderDied, Fault, FaultKind
 from batchdigits.images import ImageFile, discover
 from batchdigits.isolation import one_by_one
 from batchdigits.settings import DecodingSettings, NormalisationSettings
@@ -41,16 +41,24 @@ def misbehave(files: list[observing.Asked], *settings: object) -> observing.Obse
     return observing.observe(files, *settings)  # type: ignore[arg-type]
 
 
+def read_slowly(files: list[observing.Asked], decoding: DecodingSettings) -> Iterator[bytes | Fault]:
+    """What a child runs in the place of `contents`: some names take a server longer than a decoder may take."""
+    if Path(files[0][0]).name.startswith("slow"):
+        time.sleep(9)
+    yield from observing.contents(files, decoding)
+
+
 def answer(*arguments: object) -> None:
     """Run a child that misbehaves: pickled by name, so that the child imports it from here."""
     isolation.observe = misbehave  # type: ignore[attr-defined]
+    isolation.contents = read_slowly  # type: ignore[attr-defined]
     isolation._answer(*arguments)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for number, name in enumerate(
-        ("a.png", "crash.png", "b.png", "exit.png", "hang.png", "lost.png", "raise.png", "z.png")
+        ("a.png", "crash.png", "b.png", "exit.png", "hang.png", "lost.png", "raise.png", "slow.png", "z.png")
     ):
         write_png(tmp_path / name, digits(60)[number])
     write_tiff(tmp_path / "c.tif", list(digits(60)[10:13]))
@@ -145,4 +153,4 @@ def test_what_was_observed_elsewhere_stands_in_the_first_batches(folder: Path) -
     assert [page.file.name for batch in found for page in batch.pages if page.number == 1] == [
         file.name for file in files(folder)
     ]
-    assert [len(batch.pages) for batch in found] == [4, 4, 3]
+    assert [len(batch.pages) for batch in found] == [4, 4, 4]
