@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from batchdigits.errors import shown
+from batchdigits.errors import StorageError, shown
 from batchdigits.remote.entries import Enters, Entry, entered, version
 from batchdigits.remote.patience import Missing, done
 from batchdigits.remote.urls import Parts
@@ -77,7 +77,8 @@ class S3:
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     async def _page(self, place: Parts, prefix: str, most: int, more: dict[str, str]) -> dict[str, Any]:
-        page: dict[str, Any] = await self._files._call_s3(
+        files = await self._connected()
+        page: dict[str, Any] = await files._call_s3(
             "list_objects_v2", Bucket=_bucket(place), Prefix=prefix, MaxKeys=most, **more
         )
         return page
@@ -115,7 +116,8 @@ class S3:
         return sum_.hexdigest()
 
     async def _get(self, place: Parts, **more: str) -> dict[str, Any]:
-        answer: dict[str, Any] = await self._files._call_s3("get_object", Bucket=_bucket(place), Key=place.path, **more)
+        files = await self._connected()
+        answer: dict[str, Any] = await files._call_s3("get_object", Bucket=_bucket(place), Key=place.path, **more)
         return answer
 
     async def put(self, draft: Path, place: Parts) -> None:
@@ -123,15 +125,33 @@ class S3:
         import mimetypes
 
         kind = mimetypes.guess_type(place.path)[0] or "application/octet-stream"
-        await self._files._put_file(str(draft), _name(place), chunksize=_UPLOAD_BYTES, ContentType=kind)
+        files = await self._connected()
+        await files._put_file(str(draft), _name(place), chunksize=_UPLOAD_BYTES, ContentType=kind)
 
     async def copy(self, old: Parts, new: Parts) -> None:
         """Give an object a second name."""
-        await self._files._cp_file(_name(old), _name(new))
+        files = await self._connected()
+        await files._cp_file(_name(old), _name(new))
 
     async def check_folder(self, place: Parts) -> None:
         """Find trouble with a report before there is one to write: the bucket exists and lets us in."""
         await self._page(place, place.path, 1, {})
+
+    async def _connected(self) -> Any:
+        """Give what reaches S3, where the files of the AWS configuration can be used.
+
+        Raises:
+            StorageError: One names no server; the library's message would repeat it, and a password in it.
+        """
+        try:
+            await self._files.set_session()
+        except ValueError as error:
+            message = (
+                "The AWS configuration cannot be used: a value in ~/.aws/config, such as endpoint_url, is not spelled "
+                "as it has to be; expected http://host:port or https://host for a server."
+            )
+            raise StorageError(message) from error
+        return self._files
 
 
 def _bucket(place: Parts) -> str:

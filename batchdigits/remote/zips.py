@@ -279,6 +279,10 @@ def _write(place: Parts, content: IO[bytes]) -> None:
         file.flush()
         os.fsync(file.fileno())
         temporary.replace(archive)
+        with suppress(OSError):  # not every file system has a way to bring the new name to the disk
+            folder = os.open(archive.parent, os.O_RDONLY)
+            stack.callback(os.close, folder)
+            os.fsync(folder)
 
 
 @contextmanager

@@ -273,6 +273,7 @@ def _csv(path: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
         raise UsageError(message)
     for image, rows in table.groupby("path", sort=False):
         labels = list(zip(rows["page"].astype(int), rows["label"].astype(int), strict=True))
+        refuse(str(image), f"An image that the label file {name} names")
         if (path.parent / str(image)).is_dir():
             message = f"The label file {name} labels the folder «{shown(str(image))}»; name one image in each row."
             raise UsageError(message)
