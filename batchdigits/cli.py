@@ -118,13 +118,11 @@ def predict(
         return ExitCode.OK
     from batchdigits import pipeline
 
-    if ledger and no_ledger and console.stronger(context, "ledger", "no_ledger") == "no_ledger":
-        ledger = None
     settings = PredictSettings(
         sources=tuple(sources),
         outputs=tuple(output),
         model=model,
-        ledger=ledger,
+        ledger=console.ledger(context),
         no_ledger=no_ledger,
         wait_seconds=wait,
         force=force,
@@ -140,7 +138,7 @@ def predict(
         threads=threads,
         workers=workers,
         engine=engine,
-        ray_address=ray_address,
+        ray_address=console.ray_address(context),
         allow_empty=allow_empty,
         progress=sys.stderr.isatty() and not quiet and not log_json,
         summary=summary,
@@ -148,15 +146,18 @@ def predict(
         decoding=DecodingSettings(max_pixels=max_pixels),
         report=ReportSettings(probabilities=probabilities, csv_dialect=csv_dialect),
     )
+    on = None
+    if engine is EngineName.RAY:
+        from batchdigits import scaleout
+
+        on = scaleout.engine(settings.ray_address)
     if dry_run:
         console.LOG.info(pipeline.preview(settings, stdout=sys.stdout.buffer))
         return ExitCode.OK
     with Stop() as stop:
-        if engine is EngineName.RAY:
-            from batchdigits import scaleout
-
-            return console.monitored(lambda: scaleout.run(settings, stdout=sys.stdout.buffer, stop=stop), settings)
-        return console.monitored(lambda: pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop), settings)
+        return console.monitored(
+            lambda: pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop, engine=on), settings
+        )
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_TRAIN"})

@@ -23,7 +23,7 @@ from batchdigits.monitoring import Ending, Summary
 from batchdigits.remote import check, refuse_secrets
 from batchdigits.risk import LOOSEST, STRICTEST
 from batchdigits.schedule import Parameter
-from batchdigits.settings import IfLocked, PredictSettings
+from batchdigits.settings import EngineName, IfLocked, PredictSettings
 
 P = ParamSpec("P")
 
@@ -297,6 +297,27 @@ def threshold(context: typer.Context) -> float | None:
         return None
     found: float | None = context.params["threshold"]
     return found
+
+
+def ledger(context: typer.Context) -> Path | None:
+    """Give `--ledger`, unless `--no-ledger` was given closer to the command line."""
+    found: Path | None = context.params["ledger"]
+    return None if context.params["no_ledger"] and stronger(context, "ledger", "no_ledger") == "no_ledger" else found
+
+
+def ray_address(context: typer.Context) -> str | None:
+    """Give `--ray-address`, unless an engine that has none was given closer to the command line.
+
+    Raises:
+        UsageError: It was given for such an engine.
+    """
+    found: str | None = context.params["ray_address"]
+    if found is None or context.params["engine"] == EngineName.RAY:
+        return found
+    if stronger(context, "ray_address", "engine") == "engine":
+        return None
+    message = "--ray-address is for --engine ray, and would do nothing here; give both, or neither."
+    raise UsageError(message)
 
 
 def config_text(context: typer.Context) -> str:

@@ -1,12 +1,14 @@
 """`tests.standin_command` on Ray, whose workers misbehave, too: `python -m` this module.
 
-`CHUNK_FILES` is the number of files in a chunk, so that few files make many shards.
+`CHUNK_FILES` is the number of files in a chunk, so that few files make many shards. Files in whose path `UNSEEN` stands
+are not there for the workers.
 """
 
 import os
 from typing import Any
 
 from batchdigits import batches, cli
+from batchdigits.errors import Fault, FaultKind
 from batchdigits.scaleout import cluster, reading
 from tests import standin_command  # in the place of the model, and of the decoder, here and in children
 
@@ -22,6 +24,11 @@ class Reader(reading.Reader):
 
         assert standin_command.observing.decode is standin_command.misbehave_and_decode
         reading.Predictor = standin_command.StandIn
+        unseen = os.environ.get("UNSEEN")
+        if unseen is not None:  # by the workers alone
+            whole = standin_command.observing.read
+            gone = Fault(FaultKind.UNREADABLE, "cannot be opened: it was deleted or renamed after it was found")
+            standin_command.observing.read = lambda path, *rest: gone if unseen in path else whole(path, *rest)
         super().__init__(*arguments)
 
 

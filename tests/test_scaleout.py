@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -91,10 +92,34 @@ def test_without_ray_the_message_names_the_extra(mixed: Path, tmp_path: Path) ->
     assert missing.message == "The engine ray is not installed; install batchdigits[ray], or use --engine local."
 
 
-@pytest.mark.parametrize("address", ["", "head", "head:", ":6379", "ray://head:10001", "head:66000", "head:x"])
+def test_an_address_without_the_engine_is_refused_unless_the_engine_was_chosen_closer(mixed: Path) -> None:
+    options = ("predict", mixed, "--dry-run", "-q")
+    elsewhere = {"BATCHDIGITS_PREDICT_RAY_ADDRESS": "10.0.0.1:6379", "BATCHDIGITS_PREDICT_ENGINE": "ray"}
+    for extra, env in ((("--ray-address", "auto"), {}), (("--engine", "local", "--ray-address", "auto"), elsewhere)):
+        refused = batchdigits(*options, *extra, env=env)
+        assert (refused.code, "--ray-address is for --engine ray" in refused.message) == (2, True)
+    assert batchdigits(*options, "--engine", "local", env=elsewhere).code == 0
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "head",
+        "head:",
+        ":6379",
+        "ray://head:10001",
+        "head:66000",
+        "head:x",
+        "me:hunter2@head:6379",
+        "a b:1",
+        "::1:6379",
+    ],
+)
 def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match="expected auto, or the head node as in"):
+    with pytest.raises(UsageError, match="expected auto, or host:port such as") as told:
         host_and_port(address)
+    assert "hunter2" not in str(told.value)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +162,7 @@ def test_a_worker_sends_a_row_for_each_page_and_loads_the_model_once(
 
 def test_a_worker_of_another_version_says_so(mixed: Path) -> None:
     trouble = sent(reader(batchdigits="9.9", opencv="1.0")(shard(mixed)))
-    assert isinstance(trouble, BatchDigitsError)
+    assert isinstance(trouble, UsageError)
     assert " instead of the driver's 9.9, opencv " in str(trouble)
     assert str(trouble).endswith("; install the same versions on every node.")
 
@@ -211,10 +236,31 @@ class TestOnRay:
         assert f"{FILES - kept} of them new or changed" in again.stderr
         assert report.read_bytes() == expected
 
+    def test_files_that_a_node_does_not_see_are_read_here(self, mixed: Path, tmp_path: Path) -> None:
+        options = (mixed, "-q", "--no-ledger", "--settle", "0", "-o", "-")
+        local = run([sys.executable, "-m", "tests.standin_command", "predict", *map(str, options)], cwd=CHECKOUT)
+        assert (local.code, "many/03.png,1," in local.stdout) == (3, True)
+        found = ray(*options, "--engine", "ray", "--workers", "2", UNSEEN="/many/0", CHUNK_FILES="5")
+        assert (found.code, found.stdout) == (3, local.stdout)
+
+    def test_a_node_that_sees_no_file_ends_the_run_and_leaves_the_report(self, scans: Path, tmp_path: Path) -> None:
+        report = tmp_path / "report.csv"
+        report.write_text("old")
+        found = ray(scans, "-o", report, "--engine", "ray", "--workers", "2", "-q", "--overwrite", UNSEEN=str(scans))
+        assert (found.code, report.read_text()) == (5, "old")
+        assert re.fullmatch(
+            r"The worker on \S+ cannot open \S+/0\d{3}\.png, which this machine can: local folders have to lie on "
+            r"storage that all nodes share; mount it there under the same name, or use --engine local\.",
+            found.message,
+        )
+
     def test_a_cluster_that_is_not_there_is_told_in_a_sentence(self, scans: Path) -> None:
         gone = batchdigits("predict", scans, "--engine", "ray", "--ray-address", "127.0.0.1:1", "-q")
         assert (gone.code, gone.stdout) == (5, "")
-        assert gone.message.startswith("Ray cannot be reached on the cluster 127.0.0.1:1: ConnectionRefusedError: ")
+        assert gone.message == (
+            "Ray cannot be reached at 127.0.0.1:1: connection refused; check the name and the port, and that the head "
+            "node runs."
+        )
 
     def test_a_worker_and_a_node_that_are_killed_cost_no_row(
         self, scans: Path, expected: bytes, tmp_path: Path
@@ -224,7 +270,7 @@ class TestOnRay:
             options = (scans, "-o", report, "--engine", "ray", "--ray-address", nodes.address)
             first = started(*options, SLOW=tmp_path / "count", **SECRET)
             wait_until_known(200, report, first)
-            os.kill(wait_for_worker(nodes, 0), signal.SIGKILL)
+            os.kill(wait_for_worker(nodes), signal.SIGKILL)
             wait_until_known(600, report, first)
             os.kill(nodes.raylets[1], signal.SIGKILL)
             _, said = first.communicate(timeout=PATIENCE)
@@ -233,10 +279,10 @@ class TestOnRay:
         assert report.read_bytes() == expected
 
 
-def wait_for_worker(nodes: Nodes, node: int) -> int:
+def wait_for_worker(nodes: Nodes) -> int:
     """Wait until a node reads."""
     for _ in range(10 * PATIENCE):
-        if workers := nodes.workers(node):
+        if workers := [pid for node in range(2) for pid in nodes.workers(node)]:
             return workers[0]
         time.sleep(0.1)
-    pytest.fail("the node has no worker")
+    pytest.fail("no node has a worker")

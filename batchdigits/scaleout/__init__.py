@@ -1,4 +1,4 @@
-"""Settings in; what `pipeline.run` makes of them out, the same bytes, read by the workers of a cluster of Ray.
+"""What is pending in; what `engine.on_this_machine` makes of it out, by the workers of a cluster of Ray.
 
 Ray Data maps shards of the file list over a pool of workers. Each loads the model once, decodes, normalises and
 predicts; faults are rows of what it sends. Results stream back to this process, which alone writes the ledger, so that
@@ -12,23 +12,29 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain, islice
-from typing import BinaryIO
 
 import numpy as np
 
-from batchdigits import pipeline
 from batchdigits.batches import Workers, assembled, batches, chunks, joined
-from batchdigits.engine import Drawn, Task
-from batchdigits.errors import BatchDigitsError, Interrupted, Terminated, UsageError
+from batchdigits.decoding import read
+from batchdigits.engine import Drawn, Engine, Task
+from batchdigits.errors import (
+    BatchDigitsError,
+    Fault,
+    FaultKind,
+    Interrupted,
+    StorageError,
+    Terminated,
+    UsageError,
+    shown,
+)
 from batchdigits.images import ImageFile
 from batchdigits.isolation import one_by_one
-from batchdigits.monitoring import Summary
 from batchdigits.overlap import Predicted, predicted
 from batchdigits.plan import Turn
+from batchdigits.remote import is_far
 from batchdigits.scaleout.cluster import NOT_INSTALLED, Cluster, host_and_port
 from batchdigits.scaleout.reading import Found, Result, Shard
-from batchdigits.settings import PredictSettings
-from batchdigits.stopping import Stop
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +43,20 @@ _ROUNDS = 2  # where a worker was killed, Ray may give its shard up before it ha
 _SECONDS_IN_HAND = 1.0  # after a signal, in which what comes back is still recorded
 
 
-def run(settings: PredictSettings, *, stdout: BinaryIO, stop: Stop | None = None) -> Summary:
-    """Do what `pipeline.run` does, on Ray; where nothing is new, Ray does not start.
+def engine(address: str | None) -> Engine:
+    """Give what reads on Ray; where nothing is new, Ray does not start.
+
+    Args:
+        address: Of a cluster's head node; None for one on this machine.
 
     Raises:
-        UsageError: Ray is not installed, or the address is none; and for all that `pipeline.run` does.
-        StorageError: The cluster cannot be reached; and for all that `pipeline.run` does.
-        BatchDigitsError: A worker has other versions, or the cluster is lost; and all else that `pipeline.run` raises.
+        UsageError: Ray is not installed, or the address is none.
     """
     if importlib.util.find_spec("ray") is None:
         raise UsageError(NOT_INSTALLED)
-    if settings.ray_address is not None:
-        host_and_port(settings.ray_address)
-    return pipeline.run(settings, stdout=stdout, stop=stop, engine=on_ray)
+    if address is not None:
+        host_and_port(address)
+    return on_ray
 
 
 def on_ray(task: Task) -> Generator[Predicted[Drawn], None, None]:
@@ -58,7 +65,9 @@ def on_ray(task: Task) -> Generator[Predicted[Drawn], None, None]:
     What was in hand when a run died is read here, one by one, and so in the end is what no worker could read.
 
     Raises:
-        BatchDigitsError: What ended it.
+        UsageError: A worker has other versions.
+        StorageError: The cluster cannot be reached, or is lost; or a node does not see the files.
+        BatchDigitsError: What else ended it.
     """
     plan, settled = task.plan, task.settling.settled
     yield from _here(task, settled(plan.in_turn(Turn.ALONE), plan.defer))
@@ -98,22 +107,24 @@ def _here(task: Task, files: Iterable[ImageFile]) -> Iterator[Predicted[Drawn]]:
 
 
 def _there(task: Task, cluster: Cluster, shards: Iterable[Shard]) -> Iterator[Predicted[Drawn]]:
-    """Have shards read by the cluster; those that do not come back are read here."""
+    """Have shards read by the cluster; those that do not come back, and files that it cannot open, are read here."""
     with task.stop.readily():
         # From here on, names lie in Ray's object store alone, which writes to disk what it has no room for.
         kept = {number: cluster.keep(number, shard) for number, shard in enumerate(shards)}
+    unopened: list[ImageFile] = []
     for _ in range(_ROUNDS):
         cluster.begin(list(kept.values()))
         for number, shard, found in _results(task, cluster):
             if isinstance(found, BatchDigitsError):
                 raise found
             if kept.pop(number, None) is not None:  # else it came twice, from a worker that was lost in between
-                yield _judged(task, shard, found)
+                yield _judged(task, shard, found, unopened)
         if not kept:
-            return
-    log.info("%d shards of files came back from no worker; they are read here, one by one.", len(kept))
+            break
+    if kept:
+        log.info("%d shards of files came back from no worker; they are read here, one by one.", len(kept))
     lost = (cluster.shard(one) for one in kept.values())
-    yield from _here(task, (file for shard in lost for files in shard for file in files))
+    yield from _here(task, chain(unopened, (file for shard in lost for files in shard for file in files)))
 
 
 def _results(task: Task, cluster: Cluster) -> Iterator[Result]:
@@ -132,15 +143,39 @@ def _results(task: Task, cluster: Cluster) -> Iterator[Result]:
         raise
 
 
-def _judged(task: Task, shard: Shard, found: Found) -> Predicted[Drawn]:
-    """Make of what a worker found what is recorded."""
+def _judged(task: Task, shard: Shard, found: Found, unopened: list[ImageFile]) -> Predicted[Drawn]:
+    """Make of what a worker found what is recorded.
+
+    Args:
+        task: Of the run.
+        shard: Files.
+        found: In them.
+        unopened: Gets those that the worker could not open: what its node sees is not what this machine does.
+
+    Raises:
+        StorageError: It could open none, and this machine can.
+    """
     for stage, seconds in found.seconds.items():
         task.watch.add(stage, seconds)
     whole = joined(*(assembled(files, seen, task.watch) for files, seen in zip(shard, found.observed, strict=True)))
-    batch, fresh = task.judge(whole)
+    closed = [page.file for page, fault in whole.faults if fault.kind is FaultKind.UNREADABLE and not page.sha256]
+    if len(closed) == sum(map(len, shard)) > 1 and (seen := _readable(closed, task)):
+        message = (
+            f"The worker on {found.node} cannot open {shown(seen.path)}, which this machine can: local folders have to "
+            "lie on storage that all nodes share; mount it there under the same name, or use --engine local."
+        )
+        raise StorageError(message)
+    unopened.extend(closed)
+    batch, fresh = task.judge(whole.without({file.path for file in closed}))
     if not fresh.any():
         return Predicted(batch, fresh, np.zeros((0, 10), np.float32), None)
     still = {page.file.path for page in batch.pages}  # what changed while it was read is left out
     logits = found.logits[[page.file.path in still for page in whole.pages]][fresh]
     with task.watch.stage("decide"):
         return Predicted(batch, fresh, logits, task.draw(batch, fresh, logits))
+
+
+def _readable(files: list[ImageFile], task: Task) -> ImageFile | None:
+    """Give one that is on this machine, and can be read here."""
+    here = (file for file in files if not is_far(file.path))
+    return next((f for f in here if not isinstance(read(f.path, f.size_bytes, task.settings.decoding), Fault)), None)

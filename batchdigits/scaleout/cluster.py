@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import re
 import secrets
 import signal
 import socket
@@ -18,7 +19,7 @@ from typing import Any, Self
 from batchdigits import bundle
 from batchdigits.batches import Workers
 from batchdigits.bundle import Bundle
-from batchdigits.errors import BatchDigitsError, StorageError, UsageError, shown
+from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.scaleout.reading import Reader, Result, Shard, versions
 from batchdigits.settings import PredictSettings
 from batchdigits.stopping import Stop
@@ -32,6 +33,10 @@ _SECONDS_TO_CONNECT = 10.0
 _SECONDS_TO_WONDER = 60.0  # without a result
 _SECONDS_TO_END = 5.0  # that a result may take as Ray ends
 _MOST_CHARACTERS = 40  # of the folder in which Ray makes sockets, whose names the system limits
+
+_THIS_ONES = "auto"  # the cluster that this machine belongs to
+_ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+_LAST_PORT = 65_535
 
 
 class Cluster:
@@ -108,7 +113,7 @@ class Cluster:
             One shard or several; none where time is up, and None where all have come that will.
 
         Raises:
-            BatchDigitsError: The cluster is lost.
+            StorageError: The cluster is lost.
         """
         assert self._next is not None, "`begin` was called"
         if not wait([self._next], _SECONDS_TO_WONDER if seconds is None else seconds).done:
@@ -119,7 +124,7 @@ class Cluster:
             table = self._next.result()
         except Exception as error:  # noqa: BLE001  Ray raises whatever it is made of
             message = f"Ray ended the run ({_said(error)}); what was finished is kept, the next run goes on from there."
-            raise BatchDigitsError(message) from error
+            raise StorageError(message) from error
         if table is None:
             return None
         self._next = self._thread.submit(next, self._tables, None)
@@ -154,9 +159,7 @@ class Cluster:
                     socket.create_connection(place, _SECONDS_TO_CONNECT).close()  # Ray would try for minutes
                 ray.init(address, **quiet)
         except Exception as error:  # noqa: BLE001  Ray raises whatever it is made of
-            where = f"on the cluster {shown(address)}" if address else "on this machine"
-            message = f"Ray cannot be reached {where}: {_said(error)}."
-            raise StorageError(message) from error
+            raise StorageError(_unreachable(address, error)) from error
         return ray
 
     def _keep(self, number: int, shard: bytes) -> Any:  # noqa: ANN401  Ray has no types
@@ -204,18 +207,37 @@ class Cluster:
 
 
 def host_and_port(address: str) -> tuple[str, int] | None:
-    """Read the address of a cluster; None for `auto`, which is the one that this machine belongs to.
+    """Read the address of a cluster; None for `auto`, the one that this machine belongs to.
 
     Raises:
         UsageError: It is none.
     """
-    if address == "auto":
+    if address == _THIS_ONES:
         return None
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        message = f"--ray-address {shown(address)} is none; expected auto, or the head node as in 10.0.0.1:6379."
+    match = _ADDRESS.fullmatch(address)
+    if not match or not 0 < int(match[2]) <= _LAST_PORT:
+        message = "--ray-address names no head node; expected auto, or host:port such as 10.0.0.1:6379."
         raise UsageError(message)
-    return host.strip("[]"), int(port)
+    return match[1].strip("[]"), int(match[2])
+
+
+def _unreachable(address: str | None, error: Exception) -> str:
+    if address is None:
+        return (
+            f"Ray cannot be started on this machine: {_said(error)}; check its memory and disk, or use --engine local."
+        )
+    if address == _THIS_ONES:
+        return (
+            f"Ray cannot be reached by --ray-address auto: {_said(error)}; start a node of the cluster on this "
+            "machine, or name its head node."
+        )
+    if isinstance(error, OSError) and error.strerror:
+        why = error.strerror.lower()
+        remedy = "check the name and the port, and that the head node runs"
+    else:
+        why = _said(error)
+        remedy = "check that the head node runs, with the same version of Ray, and RAY_AUTH_TOKEN"
+    return f"Ray cannot be reached at {shown(address)}: {why}; {remedy}."
 
 
 def _keep_signals() -> None:
@@ -231,4 +253,4 @@ def _shut_down() -> None:
 
 def _said(error: Exception) -> str:
     """Say what happened in a line: the last one, which in the traceback of a worker names the reason."""
-    return f"{type(error).__name__}: {str(error).strip().rpartition(chr(10))[2].rstrip('.')}"
+    return shown(f"{type(error).__name__}: {str(error).strip().rpartition(chr(10))[2].rstrip('.')}")

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from batchdigits import __version__, bundle
-from batchdigits.errors import BatchDigitsError
+from batchdigits.errors import BatchDigitsError, UsageError
 from batchdigits.images import ImageFile
 from batchdigits.observing import Observed, asked, keep_freed_memory, observe
 from batchdigits.predictor import Logits, Predictor, version
@@ -32,6 +32,8 @@ class Found(NamedTuple):
     """Of each chunk."""
     logits: Logits
     """float32[N, K], of all their pages; [0, 10] where there is none."""
+    node: str
+    """Whose worker it was."""
     seconds: dict[str, float]
     """Of the stages that `observed` does not tell of."""
 
@@ -98,7 +100,7 @@ class Reader:
         logits = self._predictor(pixels) if len(pixels) else np.zeros((0, 10), np.float32)
         seconds = self._seconds | {"predict": time.perf_counter() - started}
         self._seconds = {}  # loading counts once
-        return Found(observed, logits, seconds)
+        return Found(observed, logits, socket.gethostname(), seconds)
 
 
 def versions(runtime: Runtime) -> dict[str, str]:
@@ -123,8 +125,7 @@ def _check(expected: dict[str, str], runtime: str) -> None:
     """Check that this worker makes of a file what the driver would.
 
     Raises:
-        UsageError: The runtime is not installed.
-        BatchDigitsError: Something has another version.
+        UsageError: Something has another version, or the runtime is not installed.
     """
     here = versions(Runtime(runtime))
     others = [
@@ -134,4 +135,4 @@ def _check(expected: dict[str, str], runtime: str) -> None:
     ]
     if others:
         message = f"it has {', '.join(others)}; install the same versions on every node."
-        raise BatchDigitsError(message)
+        raise UsageError(message)
