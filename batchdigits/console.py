@@ -84,13 +84,11 @@ def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
 
 
 def _leave_at_once_if_busy(code: ExitCode) -> None:
-    """End the process where a thread still loads a runtime, for which nobody waits any more, or where Ray was used.
+    """End the process where a thread still loads a runtime, for which nobody waits any more.
 
-    Python would wait, for seconds; and an import cannot be stopped. Ray, which was interrupted, may wait for ever.
+    Python would wait, for seconds; and an import cannot be stopped.
     """
-    if "ray" in sys.modules or any(
-        not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()
-    ):
+    if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -37,7 +37,7 @@ class Nodes:
 
     def workers(self, node: int) -> list[int]:
         """List the processes that read on a node."""
-        return [pid for pid in _children(self.raylets[node]) if _command(pid).startswith(b"ray::MapWorker")]
+        return [pid for pid in _children(self.raylets[node]) if command_of(pid).startswith(b"ray::MapWorker")]
 
 
 @contextmanager
@@ -68,7 +68,8 @@ def _children(parent: int) -> list[int]:
     return found
 
 
-def _command(pid: int) -> bytes:
+def command_of(pid: int) -> bytes:
+    """Give what a process was started as, or calls itself; nothing where it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

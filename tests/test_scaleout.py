@@ -20,12 +20,13 @@ from batchdigits.errors import BatchDigitsError, BundleError, UsageError
 from batchdigits.files import file_sha256
 from batchdigits.images import ImageFile, discover
 from batchdigits.scaleout import reading
-from batchdigits.scaleout.cluster import host_and_port
+from batchdigits.scaleout.cluster import _descendants
+from batchdigits.scaleout.driver import host_and_port
 from batchdigits.scaleout.reading import Reader, versions
 from batchdigits.settings import PredictSettings, Runtime
 from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 from tests.digits import digits, on_page, write_differing, write_png, write_tiff
-from tests.ray_nodes import SECRET, Nodes, two_nodes
+from tests.ray_nodes import SECRET, Nodes, command_of, two_nodes
 from tests.standins import StandIn
 from tests.test_recovery import known, rows_of, wait_until_known
 
@@ -183,6 +184,18 @@ def test_a_worker_that_cannot_load_the_model_says_so(mixed: Path) -> None:
 class TestOnRay:
     """Each run of the command starts Ray, and ends it."""
 
+    @pytest.mark.parametrize("seconds", [2.0, 4.0, 6.0])
+    def test_a_signal_while_ray_starts_ends_the_run_at_once(self, scans: Path, tmp_path: Path, seconds: float) -> None:
+        report = tmp_path / "report.csv"
+        run = started(scans, "-o", report, "--engine", "ray", "--workers", "2", "-q", SLOW=tmp_path / "count")
+        time.sleep(seconds)
+        asked = time.monotonic()
+        run.send_signal(signal.SIGTERM)
+        _, said = run.communicate(timeout=PATIENCE)
+        assert run.returncode == 143, said
+        assert time.monotonic() - asked < 5
+        assert said == "batchdigits: Terminated: what was finished is kept, the next run goes on from there.\n"
+
     def test_every_kind_of_file_gives_the_bytes_of_the_local_engine(self, mixed: Path, tmp_path: Path) -> None:
         options = (mixed, "--runtime", "litert", "-q")
         local = batchdigits("predict", *options, "-o", "-", "-o", tmp_path / "a.parquet")
@@ -190,7 +203,7 @@ class TestOnRay:
         home = tmp_path / "home"
         home.mkdir()
         # Half of the files are young, and come in a second round.
-        found = batchdigits(*there, env={"BATCHDIGITS_PREDICT_SETTLE": "5", "HOME": home, "TMPDIR": "/tmp"})
+        found = batchdigits(*there, env={"BATCHDIGITS_PREDICT_SETTLE": "5", "HOME": home, "TMPDIR": tmp_path})
         assert (found.code, found.stdout) == (local.code, local.stdout)
         assert found.code == 3
         assert found.stderr.count("\n") == 1  # the summary, since there are faults
@@ -208,7 +221,7 @@ class TestOnRay:
         options = (scans, "-o", report, "--engine", "ray", "--workers", "2")
         found = ray(*options, CRASH_ON=file_sha256(killer), CHUNK_FILES="20")
         assert found.code == 3, found.stderr
-        assert "1 shards of files came back from no worker" in found.stderr
+        assert "No worker brought back 1 of the shards of files" in found.stderr
         whole = tmp_path / "whole.csv"
         whole.write_bytes(expected)
         rows, others = rows_of(report), rows_of(whole)
@@ -224,9 +237,12 @@ class TestOnRay:
         options = (scans, "-o", report, "--engine", "ray", "--workers", "2")
         first = started(*options, "-q", SLOW=tmp_path / "count")  # on a slow machine it would say that it waits
         wait_until_known(120, report, first)
+        others = _descendants(first.pid)
+        assert any(b"raylet" in command_of(pid) for pid in others)
         first.send_signal(signal.SIGTERM)
         _, said = first.communicate(timeout=PATIENCE)
         assert first.returncode == 143, said
+        assert [pid for pid in others if command_of(pid)] == []
         assert said == "batchdigits: Terminated: what was finished is kept, the next run goes on from there.\n"
         assert not report.exists()
         kept = known(report)
@@ -254,6 +270,13 @@ class TestOnRay:
             found.message,
         )
 
+    def test_a_fault_of_a_worker_ends_the_run_and_is_told(self, mixed: Path) -> None:
+        found = ray(mixed, "-q", "--no-ledger", "--engine", "ray", "--workers", "1", FAIL="a mistake of ours")
+        assert (found.code, found.stdout) == (1, "")
+        assert re.fullmatch(
+            r"The worker on \S+ met an unexpected error: ValueError: a mistake of ours\.", found.message
+        )
+
     def test_a_cluster_that_is_not_there_is_told_in_a_sentence(self, scans: Path) -> None:
         gone = batchdigits("predict", scans, "--engine", "ray", "--ray-address", "127.0.0.1:1", "-q")
         assert (gone.code, gone.stdout) == (5, "")
@@ -275,7 +298,7 @@ class TestOnRay:
             os.kill(nodes.raylets[1], signal.SIGKILL)
             _, said = first.communicate(timeout=PATIENCE)
         assert first.returncode == 0, said
-        assert "came back from no worker" not in said
+        assert "No worker brought back" not in said
         assert report.read_bytes() == expected
 
 

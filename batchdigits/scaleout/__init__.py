@@ -8,7 +8,6 @@ process found: local sources have to lie on storage that all nodes share; URLs d
 
 import importlib.util
 import logging
-import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain, islice
@@ -19,12 +18,9 @@ from batchdigits.batches import Workers, assembled, batches, chunks, joined
 from batchdigits.decoding import read
 from batchdigits.engine import Drawn, Engine, Task
 from batchdigits.errors import (
-    BatchDigitsError,
     Fault,
     FaultKind,
-    Interrupted,
     StorageError,
-    Terminated,
     UsageError,
     shown,
 )
@@ -33,14 +29,13 @@ from batchdigits.isolation import one_by_one
 from batchdigits.overlap import Predicted, predicted
 from batchdigits.plan import Turn
 from batchdigits.remote import is_far
-from batchdigits.scaleout.cluster import NOT_INSTALLED, Cluster, host_and_port
-from batchdigits.scaleout.reading import Found, Result, Shard
+from batchdigits.scaleout.cluster import Cluster
+from batchdigits.scaleout.driver import NOT_INSTALLED, host_and_port
+from batchdigits.scaleout.reading import Found, Shard
 
 log = logging.getLogger(__name__)
 
 _CHUNKS = 4  # in a shard, which so is as much as a batch: it is recorded in one transaction
-_ROUNDS = 2  # where a worker was killed, Ray may give its shard up before it has started another
-_SECONDS_IN_HAND = 1.0  # after a signal, in which what comes back is still recorded
 
 
 def engine(address: str | None) -> Engine:
@@ -108,49 +103,27 @@ def _here(task: Task, files: Iterable[ImageFile]) -> Iterator[Predicted[Drawn]]:
 
 def _there(task: Task, cluster: Cluster, shards: Iterable[Shard]) -> Iterator[Predicted[Drawn]]:
     """Have shards read by the cluster; those that do not come back, and files that it cannot open, are read here."""
-    with task.stop.readily():
-        # From here on, names lie in Ray's object store alone, which writes to disk what it has no room for.
-        kept = {number: cluster.keep(number, shard) for number, shard in enumerate(shards)}
-    unopened: list[ImageFile] = []
-    for _ in range(_ROUNDS):
-        cluster.begin(list(kept.values()))
-        for number, shard, found in _results(task, cluster):
-            if isinstance(found, BatchDigitsError):
-                raise found
-            if kept.pop(number, None) is not None:  # else it came twice, from a worker that was lost in between
-                yield _judged(task, shard, found, unopened)
-        if not kept:
-            break
-    if kept:
-        log.info("%d shards of files came back from no worker; they are read here, one by one.", len(kept))
-    lost = (cluster.shard(one) for one in kept.values())
-    yield from _here(task, chain(unopened, (file for shard in lost for files in shard for file in files)))
+    left: list[ImageFile] = []
+    lost = 0
+    for shard, found in cluster.read(shards):
+        if found is None:
+            left.extend(file for files in shard for file in files)
+            lost += 1
+        else:
+            yield _judged(task, shard, found, left)
+    if lost:
+        log.info("No worker brought back %d of the shards of files; they are read here, one by one.", lost)
+    yield from _here(task, left)
 
 
-def _results(task: Task, cluster: Cluster) -> Iterator[Result]:
-    """Give what comes back; after a signal, what comes at once."""
-    try:
-        while True:
-            with task.stop.readily():
-                results = cluster.results()
-            if results is None:
-                return
-            yield from results
-    except (Interrupted, Terminated):
-        until = time.monotonic() + _SECONDS_IN_HAND
-        while results := cluster.results(until - time.monotonic()):
-            yield from results
-        raise
-
-
-def _judged(task: Task, shard: Shard, found: Found, unopened: list[ImageFile]) -> Predicted[Drawn]:
+def _judged(task: Task, shard: Shard, found: Found, left: list[ImageFile]) -> Predicted[Drawn]:
     """Make of what a worker found what is recorded.
 
     Args:
         task: Of the run.
         shard: Files.
         found: In them.
-        unopened: Gets those that the worker could not open: what its node sees is not what this machine does.
+        left: Gets those that the worker could not open: what its node sees is not what this machine does.
 
     Raises:
         StorageError: It could open none, and this machine can.
@@ -165,7 +138,7 @@ def _judged(task: Task, shard: Shard, found: Found, unopened: list[ImageFile]) -
             "lie on storage that all nodes share; mount it there under the same name, or use --engine local."
         )
         raise StorageError(message)
-    unopened.extend(closed)
+    left.extend(closed)
     batch, fresh = task.judge(whole.without({file.path for file in closed}))
     if not fresh.any():
         return Predicted(batch, fresh, np.zeros((0, 10), np.float32), None)

@@ -1,49 +1,53 @@
-"""Shards of files in; what the workers of a cluster found in them out, as it comes: the only module that asks Ray."""
+"""Shards of files in; what the workers of a cluster found in them out, as it comes, by a process that asks Ray.
+
+Ray is not let into this process: it takes signals, prints, and ends its process where the cluster is lost.
+"""
 
 import logging
+import multiprocessing
 import os
 import pickle
-import re
-import secrets
 import signal
-import socket
-import sys
 import tempfile
-import threading
-import warnings
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, redirect_stdout
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from batchdigits import bundle
 from batchdigits.batches import Workers
 from batchdigits.bundle import Bundle
-from batchdigits.errors import StorageError, UsageError, shown
-from batchdigits.scaleout.reading import Reader, Result, Shard, versions
+from batchdigits.errors import BatchDigitsError, Interrupted, StorageError, Terminated
+from batchdigits.scaleout.driver import Job, Word, drive
+from batchdigits.scaleout.reading import Found, Shard, versions
 from batchdigits.settings import PredictSettings
 from batchdigits.stopping import Stop
 
 log = logging.getLogger(__name__)
 
-NOT_INSTALLED = "The engine ray is not installed; install batchdigits[ray], or use --engine local."
-
-_RETRIES = 1  # in a round, of a shard whose worker was lost: with its node, or by a file that crashes its decoder
-_SECONDS_TO_CONNECT = 10.0
 _SECONDS_TO_WONDER = 60.0  # without a result
-_SECONDS_TO_END = 5.0  # that a result may take as Ray ends
+_SECONDS_IN_HAND = 1.0  # after a signal, in which what comes back is still given
+_SECONDS_TO_END = 10.0  # that a cluster may take which did all
 _MOST_CHARACTERS = 40  # of the folder in which Ray makes sockets, whose names the system limits
+_SHORT = "/tmp"  # noqa: S108  (the folder in it has a random name, and only we enter it)
 
-_THIS_ONES = "auto"  # the cluster that this machine belongs to
-_ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
-_LAST_PORT = 65_535
+
+class _LostError(StorageError):
+    """The process that asks Ray has ended."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The connection to Ray is lost: its head node ended, or memory is short; what was finished is kept, the "
+            "next run goes on from there."
+        )
 
 
 class Cluster:
-    """A connection to Ray: a context manager.
-
-    All that Ray is asked, it is asked in one thread, so that a signal interrupts none of it.
-    """
+    """The process that asks Ray: a context manager."""
 
     def __init__(self, settings: PredictSettings, model: Bundle, stop: Stop) -> None:
         """Say what for; nothing is started yet.
@@ -51,13 +55,13 @@ class Cluster:
         Args:
             settings: Of the run.
             model: What the workers load.
-            stop: Signals end the waiting for Ray's start.
+            stop: Signals end the waiting for Ray.
         """
         self._settings = settings
         self._model = model
         self._stop = stop
-        self._next: Future[Any] | None = None
-        self._tables: Any = None
+        self._undo = ExitStack()
+        self._ours, self._theirs = multiprocessing.get_context("spawn").Pipe()
 
     def __enter__(self) -> Self:
         """Start a cluster on this machine, or connect to the one that the settings name.
@@ -65,21 +69,27 @@ class Cluster:
         Raises:
             UsageError: Ray is not installed.
             StorageError: The cluster cannot be reached.
+            BatchDigitsError: The process cannot start.
         """
         with ExitStack() as undo:
-            self._folder = undo.enter_context(
-                tempfile.TemporaryDirectory(prefix="batchdigits-", ignore_cleanup_errors=True)
+            undo.callback(self._theirs.close)
+            undo.callback(self._ours.close)
+            folder = undo.enter_context(_folder())
+            process = multiprocessing.get_context("spawn").Process(
+                target=drive, args=(self._theirs, self._job(folder)), daemon=True
             )
-            # Ray prints what happens to its workers, and a report may go to standard output.
-            undo.enter_context(redirect_stdout(undo.enter_context(open(os.devnull, "w"))))  # noqa: PTH123
-            self._thread = undo.enter_context(ThreadPoolExecutor(1, thread_name_prefix="ray"))
-            undo.callback(self._end)
-            starting = self._thread.submit(self._start)
-            with self._stop.readily():
-                while not wait([starting], 0.05).done:
-                    _keep_signals()
-            _keep_signals()
-            self._ray = starting.result()
+            process.start()
+            undo.callback(_end, process)
+            self._theirs.close()
+            try:
+                self._word()
+            except _LostError as error:
+                message = (
+                    "The process that asks Ray ended as it started: memory is short, the cluster has another version "
+                    "of Ray, or a script calls batchdigits outside of `if __name__ == '__main__':`."
+                )
+                raise BatchDigitsError(message) from error
+            self._process = process
             self._undo = undo.pop_all()
         return self
 
@@ -87,170 +97,113 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave it; one that was started here ends."""
+        self._ours.close()
+        if error is None:
+            self._process.join(_SECONDS_TO_END)
         self._undo.close()
 
-    def keep(self, number: int, shard: Shard) -> Any:  # noqa: ANN401  Ray has no types
-        """Lay a shard into Ray's object store; return what refers to it there."""
-        return self._thread.submit(self._keep, number, pickle.dumps(shard)).result()
-
-    def shard(self, kept: Any) -> Shard:  # noqa: ANN401  Ray has no types
-        """Give a shard back."""
-        table = self._thread.submit(self._ray.get, kept).result()
-        shard: Shard = pickle.loads(table["shard"][0].as_py())
-        return shard
-
-    def begin(self, kept: list[Any]) -> None:
-        """Have shards read; `results` gives what comes of it."""
-        self._next = self._thread.submit(self._begin, kept)
-
-    def results(self, seconds: float | None = None) -> list[Result] | None:
-        """Give what comes back next.
+    def read(self, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Found | None]]:
+        """Have shards read.
 
         Args:
-            seconds: How long to wait for it.
+            shards: Consumed before the first result.
 
-        Returns:
-            One shard or several; none where time is up, and None where all have come that will.
+        Yields:
+            Each shard once, in any order, and what was found in it; None where it came back from no worker. After a
+            signal, what comes at once.
 
         Raises:
+            Interrupted: There was a SIGINT.
+            Terminated: There was a SIGTERM.
             StorageError: The cluster is lost.
+            BatchDigitsError: What a worker says that ends the run.
         """
-        assert self._next is not None, "`begin` was called"
-        if not wait([self._next], _SECONDS_TO_WONDER if seconds is None else seconds).done:
-            if seconds is not None:
-                return []
-            log.info("Ray sends nothing: it may wait for a free processor, or for machines that start.")
         try:
-            table = self._next.result()
-        except Exception as error:  # noqa: BLE001  Ray raises whatever it is made of
-            message = f"Ray ended the run ({_said(error)}); what was finished is kept, the next run goes on from there."
-            raise StorageError(message) from error
-        if table is None:
-            return None
-        self._next = self._thread.submit(next, self._tables, None)
-        rows = zip(*(table[name].to_pylist() for name in ("number", "shard", "found")), strict=True)
-        return [(number, pickle.loads(shard), pickle.loads(found)) for number, shard, found in rows]
-
-    def _start(self) -> Any:  # noqa: ANN401  Ray has no types
-        address = self._settings.ray_address
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray looks as it is imported
-        if address is None:
-            # Also a cluster for this run alone listens to the network: it works for who knows this secret.
-            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+            with self._stop.readily():
+                for shard in shards:
+                    self._ours.send_bytes(pickle.dumps(shard))
+                self._ours.send_bytes(b"")
+        except OSError as error:
+            raise _LostError from error
         try:
-            import ray
-            import ray.data
-        except ImportError as error:
-            raise UsageError(NOT_INSTALLED) from error
-        for name in ("ray", "ray.data"):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-        quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-        try:
-            if address is None:
-                ray.init(
-                    "local",
-                    num_cpus=Workers(self._settings.workers, processes=False).count,
-                    include_dashboard=False,
-                    _temp_dir=self._folder if len(self._folder) <= _MOST_CHARACTERS else None,
-                    **quiet,
-                )
-            else:
-                if place := host_and_port(address):
-                    socket.create_connection(place, _SECONDS_TO_CONNECT).close()  # Ray would try for minutes
-                ray.init(address, **quiet)
-        except Exception as error:  # noqa: BLE001  Ray raises whatever it is made of
-            raise StorageError(_unreachable(address, error)) from error
-        return ray
+            while result := _result(self._word()):
+                yield result
+        except (Interrupted, Terminated):
+            until = time.monotonic() + _SECONDS_IN_HAND
+            while self._ours.poll(max(0.0, until - time.monotonic())) and (result := _result(_received(self._ours))):
+                yield result
+            raise
 
-    def _keep(self, number: int, shard: bytes) -> Any:  # noqa: ANN401  Ray has no types
-        import pyarrow
+    def _word(self) -> Word:
+        """Wait for what the process says next; only the waiting is left at a signal, and not a word half heard."""
+        with self._stop.readily():
+            while not self._ours.poll(_SECONDS_TO_WONDER):
+                log.info("Ray sends nothing: it may wait for a free processor, or for machines that start.")
+        return _received(self._ours)
 
-        return self._ray.put(pyarrow.table({"number": [number], "shard": [shard]}))
-
-    def _begin(self, kept: list[Any]) -> Any:  # noqa: ANN401  pyarrow has no types
-        data, settings = self._ray.data, self._settings
-        most = min(settings.workers or len(kept), len(kept))
-        at_first = max(1, min(most, int(self._ray.cluster_resources().get("CPU", 1))))
-        context = data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.max_errored_blocks = -1  # a shard that is lost is no reason to end the others
-        context.max_consecutive_actor_init_deaths = 2 * at_first  # nodes may go as workers start
-        with warnings.catch_warnings():
-            # Ray 2.64 will not take the number of retries any more, and has no other place for it yet.
-            warnings.simplefilter("ignore")
-            found = data.from_arrow_refs(kept).map_batches(
-                Reader,
-                fn_constructor_args=(
-                    versions(settings.runtime),
-                    settings.runtime.value,
-                    pickle.dumps(settings),
-                    bundle.packed(self._model),
-                ),
-                batch_size=None,
-                batch_format="pyarrow",
-                num_cpus=1,
-                compute=data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=at_first),
-                max_task_retries=_RETRIES,
-            )
-        self._tables = iter(found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
-        return next(self._tables, None)
-
-    def _end(self) -> None:
-        if self._next and not wait([self._next], _SECONDS_TO_END).done:
-            _shut_down()  # which ends what the thread waits for
-        self._next = None
-        self._thread.submit(self._let_go).result()
-
-    def _let_go(self) -> None:
-        self._tables = None  # Ray Data ends its own thread by that, and would otherwise do so as the process ends
-        _shut_down()
+    def _job(self, folder: str) -> Job:
+        settings = self._settings
+        return Job(
+            address=settings.ray_address,
+            folder=folder,
+            processors=Workers(settings.workers, processes=False).count,
+            most_workers=settings.workers,
+            reader=(
+                versions(settings.runtime),
+                settings.runtime.value,
+                pickle.dumps(settings),
+                bundle.packed(self._model),
+            ),
+        )
 
 
-def host_and_port(address: str) -> tuple[str, int] | None:
-    """Read the address of a cluster; None for `auto`, the one that this machine belongs to.
+def _end(process: BaseProcess) -> None:
+    """Kill a process, and all that it has started: some of Ray's own would stay for half a minute."""
+    started = _descendants(process.pid or 0)
+    process.kill()
+    process.join()
+    for pid in started:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
-    Raises:
-        UsageError: It is none.
-    """
-    if address == _THIS_ONES:
+
+def _descendants(pid: int) -> list[int]:
+    """List what a process has started, and what that has; nothing where the system has no `/proc`."""
+    children: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(status.parent.name))
+    found = children.get(pid, [])
+    for one in found:
+        found.extend(children.get(one, []))
+    return found
+
+
+def _folder() -> "tempfile.TemporaryDirectory[str]":
+    """Make a folder for Ray, whose name is short enough."""
+    elsewhere = len(tempfile.gettempdir()) + len("/batchdigits-12345678") > _MOST_CHARACTERS
+    return tempfile.TemporaryDirectory(
+        prefix="batchdigits-", dir=_SHORT if elsewhere else None, ignore_cleanup_errors=True
+    )
+
+
+def _received(connection: Connection) -> Word:
+    try:
+        word: Word | BatchDigitsError = connection.recv()
+    except (EOFError, OSError) as error:  # the process has ended
+        raise _LostError from error
+    if isinstance(word, BatchDigitsError):
+        raise word
+    return word
+
+
+def _result(word: Word) -> tuple[Shard, Found | None] | None:
+    """Take a word to pieces; None is the last."""
+    if word is None:
         return None
-    match = _ADDRESS.fullmatch(address)
-    if not match or not 0 < int(match[2]) <= _LAST_PORT:
-        message = "--ray-address names no head node; expected auto, or host:port such as 10.0.0.1:6379."
-        raise UsageError(message)
-    return match[1].strip("[]"), int(match[2])
-
-
-def _unreachable(address: str | None, error: Exception) -> str:
-    if address is None:
-        return (
-            f"Ray cannot be started on this machine: {_said(error)}; check its memory and disk, or use --engine local."
-        )
-    if address == _THIS_ONES:
-        return (
-            f"Ray cannot be reached by --ray-address auto: {_said(error)}; start a node of the cluster on this "
-            "machine, or name its head node."
-        )
-    if isinstance(error, OSError) and error.strerror:
-        why = error.strerror.lower()
-        remedy = "check the name and the port, and that the head node runs"
-    else:
-        why = _said(error)
-        remedy = "check that the head node runs, with the same version of Ray, and RAY_AUTH_TOKEN"
-    return f"Ray cannot be reached at {shown(address)}: {why}; {remedy}."
-
-
-def _keep_signals() -> None:
-    """Have SIGTERM come to Python: Ray takes it, and would say where the process stands, and end it."""
-    if threading.current_thread() is threading.main_thread() and (handler := signal.getsignal(signal.SIGTERM)):
-        signal.signal(signal.SIGTERM, handler)
-
-
-def _shut_down() -> None:
-    if ray := sys.modules.get("ray"):
-        ray.shutdown()
-
-
-def _said(error: Exception) -> str:
-    """Say what happened in a line: the last one, which in the traceback of a worker names the reason."""
-    return shown(f"{type(error).__name__}: {str(error).strip().rpartition(chr(10))[2].rstrip('.')}")
+    shard, found = word
+    there: Found | BatchDigitsError | None = None if found is None else pickle.loads(found)
+    if isinstance(there, BatchDigitsError):
+        raise there
+    return pickle.loads(shard), there

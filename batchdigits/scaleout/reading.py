@@ -38,10 +38,6 @@ class Found(NamedTuple):
     """Of the stages that `observed` does not tell of."""
 
 
-Result = tuple[int, Shard, Found | BatchDigitsError]
-"""A shard's number, its files, and what was found in it, or ends the run."""
-
-
 class Reader:
     """What reads shards; it loads the model once."""
 
@@ -85,6 +81,13 @@ class Reader:
                 found.append(pickle.dumps(self._read(pickle.loads(shard))))
             except BatchDigitsError as error:
                 found.append(pickle.dumps(error))
+            except MemoryError:
+                raise  # Ray tries again, and elsewhere
+            except Exception as error:  # noqa: BLE001  (it ends the run, as it would on one machine)
+                message = (
+                    f"The worker on {socket.gethostname()} met an unexpected error: {type(error).__name__}: {error}."
+                )
+                found.append(pickle.dumps(BatchDigitsError(message)))
         return pyarrow.table({"number": table["number"], "shard": table["shard"], "found": found})
 
     def _read(self, shard: Shard) -> Found:

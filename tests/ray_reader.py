@@ -1,0 +1,35 @@
+"""What becomes of a worker of `tests.ray_command`: a module that the workers of a cluster import by its name.
+
+Files in whose path `UNSEEN` stands are not there for it. Where `FAIL` is set, it has a fault.
+"""
+
+import os
+from typing import Any
+
+from batchdigits.errors import Fault, FaultKind
+from batchdigits.scaleout import reading
+from batchdigits.settings import DecodingSettings
+from tests import standin_command  # in the place of the decoder
+
+_GONE = Fault(FaultKind.UNREADABLE, "cannot be opened: it was deleted or renamed after it was found")
+_read = standin_command.observing.read
+
+
+class Reader(reading.Reader):
+    """A stand-in predicts."""
+
+    def __init__(self, *arguments: Any) -> None:
+        assert standin_command.observing.decode is standin_command.misbehave_and_decode
+        reading.Predictor = standin_command.StandIn
+        standin_command.observing.read = _read_what_is_seen
+        super().__init__(*arguments)
+
+    def _read(self, shard: reading.Shard) -> reading.Found:
+        if "FAIL" in os.environ:
+            raise ValueError(os.environ["FAIL"])
+        return super()._read(shard)
+
+
+def _read_what_is_seen(path: str, size_bytes: int, settings: DecodingSettings) -> bytes | Fault:
+    unseen = os.environ.get("UNSEEN")
+    return _GONE if unseen and unseen in path else _read(path, size_bytes, settings)
