@@ -9,21 +9,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from batchdigits import bundle
+from batchdigits import bundle, scaleout
+from batchdigits.batches import Batch
 from batchdigits.errors import BatchDigitsError, BundleError, UsageError
 from batchdigits.files import file_sha256
 from batchdigits.images import ImageFile, discover
-from batchdigits.scaleout import reading
+from batchdigits.scaleout import driver, reading
 from batchdigits.scaleout.cluster import _descendants
 from batchdigits.scaleout.driver import host_and_port
 from batchdigits.scaleout.reading import Reader, versions
 from batchdigits.settings import PredictSettings, Runtime
+from batchdigits.stopwatch import Stopwatch
 from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 from tests.digits import digits, on_page, write_differing, write_png, write_tiff
 from tests.ray_nodes import SECRET, Nodes, command_of, two_nodes
@@ -174,6 +178,90 @@ def test_a_worker_that_cannot_load_the_model_says_so(mixed: Path) -> None:
     trouble = sent(worker(shard(mixed)))
     assert isinstance(trouble, BundleError)
     assert "model.keras does not match its sha256" in str(trouble)
+
+
+def test_logits_stay_with_their_pages_where_a_file_is_left_out(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "Predictor", StandIn)
+    table = shard(mixed)
+    files, found = pickle.loads(table["shard"][0].as_py()), sent(reader()(table))
+    assert isinstance(found, reading.Found)
+    paths = [files[chunk][seen.at].path for chunk, part in enumerate(found.observed) for seen in part.pages]
+    gone, known = paths[0], paths[5]  # one changed while it was read, the other has been predicted before
+    drawn: list[np.ndarray] = []
+
+    def judge(batch: Batch) -> tuple[Batch, np.ndarray]:
+        left = batch.without({gone})
+        return left, np.array([page.file.path != known for page in left.pages])
+
+    def draw(batch: Batch, fresh: np.ndarray, logits: np.ndarray) -> None:
+        drawn.append(logits)
+
+    task = SimpleNamespace(watch=Stopwatch(), judge=judge, draw=draw, settings=PredictSettings(sources=()))
+    result = scaleout._judged(task, files, found, [])  # type: ignore[arg-type]
+    expected = found.logits[[path not in (gone, known) for path in paths]]
+    assert 0 < len(expected) == len(paths) - paths.count(gone) - paths.count(known)
+    assert (result.logits == expected).all()
+    assert (drawn[0] == expected).all()
+
+
+def tables(*rounds: list[int]) -> Callable[..., Iterator[pa.Table]]:
+    """What the workers bring back in each round, in the place of Ray."""
+    left = iter(rounds)
+
+    def bring(ray: object, kept: list[bytes], job: object) -> Iterator[pa.Table]:
+        for number in next(left):
+            yield pa.table({"number": [number], "shard": [b"%d" % number], "found": [b"found %d" % number]})
+
+    return bring
+
+
+def read(count: int, monkeypatch: pytest.MonkeyPatch, *rounds: list[int]) -> list[driver.Word]:
+    monkeypatch.setattr(driver, "_tables", tables(*rounds))
+    ray = SimpleNamespace(get=lambda number: pa.table({"shard": [b"%d" % number]}))
+    return list(driver._read(ray, {number: number for number in range(count)}, None))  # type: ignore[arg-type]
+
+
+def test_what_comes_twice_counts_once_and_what_does_not_come_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {number: (b"%d" % number, b"found %d" % number) for number in range(4)}
+    assert read(3, monkeypatch, [2, 0, 2, 1]) == [found[2], found[0], found[1]]
+    assert read(4, monkeypatch, [0, 1], [1, 3]) == [found[0], found[1], found[3], (b"2", None)]
+    assert read(0, monkeypatch) == []
+
+
+def test_a_worker_that_hangs_in_a_decoder_ends_itself() -> None:
+    hang = (
+        "import time; from types import SimpleNamespace as Some; from batchdigits.scaleout import reading;"
+        "reading._SECONDS_A_CHUNK = 0.5; reading.observe = lambda *_: time.sleep(60);"
+        "here = object.__new__(reading.Reader); here._trouble = None;"
+        "here._settings = Some(decoding=None); here._model = Some(normalisation=None); here._read([[]])"
+    )
+    ended = run([sys.executable, "-c", hang], cwd=CHECKOUT)
+    assert (ended.code, "Timeout (0:00:00.5" in ended.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_a_cluster_of_this_run_alone_has_a_secret_and_no_page_and_none_is_told_of(
+    address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, dict[str, object]]] = []
+    ray = ModuleType("ray")
+    ray.init = lambda where, **how: asked.append((where, how))  # type: ignore[attr-defined]
+    ray.data = ModuleType("ray.data")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "before")
+    driver._started(driver.Job(address, "/folder", 3, None, ({}, "", b"", {})))
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    if address:
+        assert [where for where, _ in asked] == ["auto"]
+        assert (os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"]) == ("before", "before")
+    else:
+        [(where, how)] = asked
+        assert (where, how["include_dashboard"], how["_temp_dir"], how["num_cpus"]) == ("local", False, "/folder", 3)
+        assert (os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"])) == ("token", 64)
 
 
 # ---- with Ray --------------------------------------------------------------------------------------------------------
