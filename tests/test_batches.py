@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -21,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits import batches as module
-from batchdigits.batches import Batch, SeenPage, Workers, batches, is_work_for_processes
+from batchdigits import observing
+from batchdigits.batches import Batch, SeenPage, Workers, assembled, batches, is_work_for_processes
 from batchdigits.decoding import Page, decode
 from batchdigits.errors import BatchDigitsError, Fault, FaultKind, Interrupted, Terminated
 from batchdigits.images import ImageFile, discover
@@ -459,6 +461,33 @@ with Workers(1, processes=True) as workers:
     files = list(discover(["a.png"], outputs=[]))
     list(batches(files, workers, size=1, decoding=DecodingSettings(), normalisation=NormalisationSettings()))
 """
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_threads_of_opencv_do_not_fight_with_the_workers(processes: bool) -> None:
+    cv2.setNumThreads(4)
+    with Workers(1, processes=processes) as workers:
+        assert workers._pool.submit(cv2.getNumThreads).result() == 1
+
+
+def test_each_stage_has_its_own_seconds(known: list[Known], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def later(seconds: float, step: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            clock[0] += seconds
+            return step(*arguments, **named)
+
+        return wrapped
+
+    monkeypatch.setattr(observing, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(observing, "decode", later(1.0, observing.decode))
+    monkeypatch.setattr(observing, "normalise", later(100.0, observing.normalise))
+    files = [document.file for document in known[:3]]
+    found = observing.observe(list(map(observing.asked, files)), DECODING, NORMALISATION)
+    watch = Stopwatch()
+    assembled(files, found, watch)
+    assert {stage: watch.seconds[stage] for stage in ("decode", "normalise")} == {"decode": 3.0, "normalise": 100.0}
 
 
 def test_ctrl_c_is_not_for_worker_processes() -> None:

@@ -153,6 +153,23 @@ def test_both_runtimes_give_the_same_digit_and_probabilities_within_a_ten_thousa
     np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_litert_has_the_threads_that_it_is_given(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ai_edge_litert import interpreter
+
+    given: list[dict[str, int]] = []
+
+    class Interpreter(interpreter.Interpreter):  # type: ignore[misc]
+        def __init__(self, path: str, **options: int) -> None:
+            given.append(options)
+            super().__init__(path, **options)
+
+    monkeypatch.setattr(interpreter, "Interpreter", Interpreter)
+    with Predictor(bundle.load(), batch_size=BATCH, runtime=Runtime.LITERT, threads=threads):
+        assert given
+    assert {options["num_threads"] for options in given} == {threads}
+
+
 def test_the_threads_of_tensorflow_do_not_hang_on_the_machine() -> None:
     tensorflow = start_tensorflow()
 
