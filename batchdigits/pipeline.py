@@ -99,10 +99,9 @@ def run(
             settings.target_error if settings.threshold is None else None,
             rendering.audit_share(model, settings.target_error, plan.files),
         )
-        pictured = any(report.suffix.lower() in reports.PICTURED for report in files)
         with watch.stage("report"):
             reports.publish(
-                rendering.rows(ledger.observations(thumbnails=pictured), terms, tally),
+                rendering.rows(ledger.observations(thumbnails=_shows_pictures(files)), terms, tally),
                 settings.outputs,
                 about=rendering.about(terms, settings, versions=_condition(model, settings).others),
                 settings=settings.report,
@@ -168,6 +167,11 @@ def _check_names(settings: PredictSettings) -> None:
     if settings.ledger:
         remote.refuse(settings.ledger, "The ledger")
     reports.check_outputs(settings.outputs)
+
+
+def _shows_pictures(files: Iterable[Place]) -> bool:
+    """Tell whether a report shows pages."""
+    return any(report.suffix.lower() in reports.PICTURED for report in files)
 
 
 def _files(settings: PredictSettings) -> list[Place]:
@@ -251,6 +255,7 @@ def _observe(
     from batchdigits.engine import Task, on_this_machine, thumbnails_of
 
     strictest = max(risk.strictest(model.calibration.risks), settings.threshold or 0.0)
+    is_drawn = ledger.path is not None or _shows_pictures(_files(settings))  # else nobody would ever see a picture
     audit = 2 * rendering.audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
     with tqdm(total=files, unit="image", disable=not settings.progress) as bar:
 
@@ -262,7 +267,8 @@ def _observe(
 
         def draw(batch: "Batch", fresh: NDArray[np.bool_], logits: Logits) -> "Drawn":
             decided = rendering.decided(logits, batch.ink[fresh], model, threshold=strictest)
-            return drift.histogram(decided.confidence), thumbnails_of(batch, fresh, decided, audit=audit)
+            pictures = thumbnails_of(batch, fresh, decided, audit=audit) if is_drawn else {}
+            return drift.histogram(decided.confidence), pictures
 
         task = Task(plan, not ledger.knows, settling, model, prediction, settings, watch, stop, judge, draw)
         with stop.patiently(), closing((engine or on_this_machine)(task)) as observed:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchdigits import answers, batches, bundle, drift, engine, pipeline, remote, risk, settling
+from batchdigits import answers, batches, bundle, drift, engine, pipeline, remote, risk, settling, thumbnails
 from batchdigits.batches import Batch
 from batchdigits.bundle import Bundle, Calibration
 from batchdigits.corrections import correct
@@ -601,6 +602,21 @@ def test_the_ledger_keeps_pictures_of_what_people_may_want_to_look_at(
     assert set(kept) == expected
     assert 0 < len(expected) < len(rows)
     assert all(png.startswith(b"\x89PNG") for png in kept.values())
+
+
+@pytest.mark.parametrize(("name", "is_drawn"), [("report.csv", False), ("page.html", True)])
+def test_no_picture_is_drawn_that_nobody_could_see(
+    growing: Path, surer: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_drawn: bool
+) -> None:
+    drawn: list[bytes] = []
+
+    def png(grey: np.ndarray) -> bytes:
+        drawn.append(thumbnails.png(grey))
+        return drawn[-1]
+
+    monkeypatch.setattr(engine, "thumbnails", SimpleNamespace(png=png))
+    run(surer, growing, outputs=(tmp_path / name,), no_ledger=True)
+    assert bool(drawn) == is_drawn
 
 
 def test_the_audit_sample_has_pictures_too_and_its_answers_are_counted(

@@ -15,10 +15,8 @@ from itertools import chain, islice
 import numpy as np
 
 from batchdigits.batches import Workers, assembled, batches, chunks, joined
-from batchdigits.decoding import read
 from batchdigits.engine import Drawn, Engine, Task
 from batchdigits.errors import (
-    Fault,
     FaultKind,
     StorageError,
     UsageError,
@@ -26,6 +24,7 @@ from batchdigits.errors import (
 )
 from batchdigits.images import ImageFile
 from batchdigits.isolation import one_by_one
+from batchdigits.observing import asked, contents
 from batchdigits.overlap import Predicted, predicted
 from batchdigits.plan import Turn
 from batchdigits.remote import is_far
@@ -150,5 +149,7 @@ def _judged(task: Task, shard: Shard, found: Found, left: list[ImageFile]) -> Pr
 
 def _readable(files: list[ImageFile], task: Task) -> ImageFile | None:
     """Give one that is on this machine, and can be read here."""
-    here = (file for file in files if not is_far(file.path))
-    return next((f for f in here if not isinstance(read(f.path, f.size_bytes, task.settings.decoding), Fault)), None)
+    for file in files:
+        if not is_far(file.path) and isinstance(next(contents([asked(file)], task.settings.decoding)), bytes):
+            return file
+    return None
