@@ -68,6 +68,20 @@ def test_reports_that_are_written_at_once_are_all_in_the_archive(archive: Path, 
     assert sorted(path.name for path in archive.parent.iterdir()) == [".x.zip.lock", "x.zip"]
 
 
+def test_an_archive_and_its_name_are_brought_to_the_disk(
+    archive: Path, draft: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[bool, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        is_new = "r.csv" in names(archive)
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), is_new))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    report(archive).put(draft)
+    assert synced == [(False, False), (True, True)]
+
+
 def test_another_run_that_does_not_end_is_told(archive: Path, draft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zips, "_WAIT_SECONDS", 0.05)
     with zips._alone(archive), pytest.raises(StorageError, match="Another run has been writing"):

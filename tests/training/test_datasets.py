@@ -116,6 +116,13 @@ def test_names_with_commas_spaces_and_other_scripts_are_read(pictures: Path) -> 
     assert labels(read(path)) == [5, 5, 5, 5]
 
 
+def test_a_url_in_a_label_file_is_refused_and_not_repeated(pictures: Path) -> None:
+    path = label_file(pictures, "4.png,4", "sftp://me:hunter2@host/5.png,5")
+    with pytest.raises(UsageError, match=r"labels\.csv names has to be on this machine") as caught:
+        read(path)
+    assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("label", ["seven", "10", "-1", "", "7.0", " 7", "٧", "²"])
 def test_a_label_that_is_no_digit_is_a_usage_error_that_names_it_and_its_row(label: str, pictures: Path) -> None:
     path = label_file(pictures, "4.png,4", f"5.png,{label}", "6.png,x")
