@@ -34,11 +34,13 @@ def from_shell(*command: str | Path, memory: bool = False) -> Pass:
 
 def printed(*command: str | Path, memory: bool = False) -> tuple[Pass, str]:
     """Run a command to its end, and give what it printed as well."""
+    settings = environment(DEFAULT_SETTLE | {"TF_CPP_MIN_LOG_LEVEL": "3"})
+    settings.pop("PYTHONDONTWRITEBYTECODE", None)  # the first round compiles modules, as an installation does
     started = time.perf_counter()
     process = subprocess.Popen(
         command,
         cwd=CHECKOUT,
-        env=environment(DEFAULT_SETTLE | {"TF_CPP_MIN_LOG_LEVEL": "3"}),
+        env=settings,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
