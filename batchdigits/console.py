@@ -299,8 +299,10 @@ def threshold(context: typer.Context) -> float | None:
 
 def ledger(context: typer.Context) -> Path | None:
     """Give `--ledger`, unless `--no-ledger` was given closer to the command line."""
-    found: Path | None = context.params["ledger"]
-    return None if context.params["no_ledger"] and stronger(context, "ledger", "no_ledger") == "no_ledger" else found
+    found = context.params["ledger"]
+    if found and context.params["no_ledger"] and stronger(context, "ledger", "no_ledger") == "no_ledger":
+        return None
+    return Path(found) if found else None
 
 
 def ray_address(context: typer.Context) -> str | None:

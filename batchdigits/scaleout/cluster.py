@@ -118,13 +118,10 @@ class Cluster:
             StorageError: The cluster is lost.
             BatchDigitsError: What a worker says that ends the run.
         """
-        try:
-            with self._stop.readily():
-                for shard in shards:
-                    self._ours.send_bytes(pickle.dumps(shard))
-                self._ours.send_bytes(b"")
-        except OSError as error:
-            raise _LostError from error
+        with self._stop.readily():
+            for shard in shards:
+                self._send(pickle.dumps(shard))
+            self._send(b"")
         try:
             while result := _result(self._word()):
                 yield result
@@ -133,6 +130,12 @@ class Cluster:
             while self._ours.poll(max(0.0, until - time.monotonic())) and (result := _result(_received(self._ours))):
                 yield result
             raise
+
+    def _send(self, shard: bytes) -> None:
+        try:
+            self._ours.send_bytes(shard)
+        except OSError as error:  # the process has ended
+            raise _LostError from error
 
     def _word(self) -> Word:
         """Wait for what the process says next; only the waiting is left at a signal, and not a word half heard."""

@@ -11,7 +11,6 @@ import signal
 import socket
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -67,21 +66,20 @@ def drive(connection: Connection, job: Job) -> None:
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of a whole group; the parent has it too, and ends this process
     connection.send(None)
-    with suppress(EOFError):
-        while True:
+    while True:
+        shards = enumerate(iter(connection.recv_bytes, b""))
+        try:
             # From here on, names lie in Ray's object store alone, which writes to disk what it has no room for.
-            kept = {number: _kept(ray, number, shard) for number, shard in enumerate(iter(connection.recv_bytes, b""))}
-            try:
-                for word in _read(ray, kept, job):
-                    connection.send(word)
-                connection.send(None)
-            except OSError:
-                return  # nobody listens
-            except Exception as error:  # noqa: BLE001  Ray raises whatever it is made of
-                message = (
-                    f"Ray ended the run ({_said(error)}); what was finished is kept, the next run goes on from there."
-                )
-                connection.send(StorageError(message))
+            for word in _read(ray, {number: _kept(ray, number, shard) for number, shard in shards}, job):
+                connection.send(word)
+            connection.send(None)
+        except EOFError:  # nobody asks any more
+            break
+        except OSError:  # nobody listens, or Ray cannot be reached any more, which its parent sees by its end
+            return
+        except Exception as error:  # noqa: BLE001  Ray raises whatever it is made of
+            message = f"Ray ended the run ({_said(error)}); what was finished is kept, the next run goes on from there."
+            connection.send(StorageError(message))
     ray.shutdown()
 
 
