@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from batchdigits import bundle, drift, dryrun, publication, remote, rendering, reports, risk
 from batchdigits.bundle import Bundle
@@ -252,6 +251,8 @@ def _observe(
     if not files:
         return confidences
     # What decodes and draws is not imported where nothing is new: such a run would mostly wait for imports.
+    from tqdm import tqdm
+
     from batchdigits.engine import Task, on_this_machine, thumbnails_of
 
     strictest = max(risk.strictest(model.calibration.risks), settings.threshold or 0.0)

@@ -154,10 +154,10 @@ def test_an_error_does_not_wait_for_tensorflow(tmp_path: Path, empty: Path) -> N
 BUDGET = {
     *("typer", "annotated_doc"),  # Typer's own
     "shellingham",
-    *("numpy", "tqdm", "filelock"),
+    *("numpy", "filelock"),
 }
 """Third-party modules that a run may import, whatever it does."""
-OF_READING = {"cv2", "PIL"}
+OF_READING = {"cv2", "PIL", "tqdm"}
 OF_RUNTIME = {"ai_edge_litert", "ai_edge_litert_sdk_intel"}  # the second is looked for, and is not there
 
 
@@ -179,6 +179,16 @@ def test_a_run_imports_what_it_uses_and_nothing_else(tmp_path: Path, digits: Pat
         ours = {"batchdigits", "sitecustomize", "org", "envwrap"}  # the last two are what pickle and tqdm look for
         assert found - sys.stdlib_module_names - ours <= BUDGET | more | budget
         assert found >= BUDGET | reading
+
+
+def test_the_end_of_the_process_looks_at_no_object_again() -> None:
+    code = (
+        "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count()));"
+        "from batchdigits.cli import main; main(['predict', '--help'])"
+    )
+    ended = run([sys.executable, "-c", code], cwd=CHECKOUT)
+    assert ended.code == 0
+    assert int(ended.stdout.splitlines()[-1]) > 10_000
 
 
 def test_an_empty_folder_makes_an_empty_report_where_that_is_allowed(empty: Path, report: Path) -> None:
