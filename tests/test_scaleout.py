@@ -30,7 +30,7 @@ from batchdigits.settings import PredictSettings, Runtime
 from batchdigits.stopwatch import Stopwatch
 from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 from tests.digits import digits, on_page, write_differing, write_png, write_tiff
-from tests.ray_nodes import SECRET, Nodes, command_of, two_nodes
+from tests.ray_nodes import SECRET, command_of, two_nodes
 from tests.standins import StandIn
 from tests.test_recovery import known, rows_of, wait_until_known
 
@@ -50,7 +50,9 @@ def _command(*arguments: str | Path) -> list[str]:
 def started(*arguments: str | Path, **env: str | Path) -> "subprocess.Popen[str]":
     """Start it, with few files in a shard."""
     settings = environment({"CHUNK_FILES": "10", **env})
-    return subprocess.Popen(_command(*arguments), cwd=CHECKOUT, env=settings, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        _command(*arguments), cwd=CHECKOUT, env=settings, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -272,17 +274,21 @@ def test_a_cluster_of_this_run_alone_has_a_secret_and_no_page_and_none_is_told_o
 class TestOnRay:
     """Each run of the command starts Ray, and ends it."""
 
-    @pytest.mark.parametrize("seconds", [2.0, 4.0, 6.0])
-    def test_a_signal_while_ray_starts_ends_the_run_at_once(self, scans: Path, tmp_path: Path, seconds: float) -> None:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("seconds", [0.0, 0.3, 1.5, 4.0])
+    def test_a_signal_to_all_while_ray_starts_ends_the_run_at_once(
+        self, scans: Path, tmp_path: Path, seconds: float, number: signal.Signals
+    ) -> None:
         report = tmp_path / "report.csv"
         run = started(scans, "-o", report, "--engine", "ray", "--workers", "2", "-q", SLOW=tmp_path / "count")
+        wait_for(lambda: [pid for pid in _descendants(run.pid) if b"spawn_main" in command_of(pid)])
         time.sleep(seconds)
         asked = time.monotonic()
-        run.send_signal(signal.SIGTERM)
+        os.killpg(run.pid, number)  # as a terminal does, and `timeout`
         _, said = run.communicate(timeout=PATIENCE)
-        assert run.returncode == 143, said
-        assert time.monotonic() - asked < 5
-        assert said == "batchdigits: Terminated: what was finished is kept, the next run goes on from there.\n"
+        name = "Interrupted" if number == signal.SIGINT else "Terminated"
+        assert (run.returncode, time.monotonic() - asked < 5) == (128 + number, True), said
+        assert said == f"batchdigits: {name}: what was finished is kept, the next run goes on from there.\n"
 
     def test_every_kind_of_file_gives_the_bytes_of_the_local_engine(self, mixed: Path, tmp_path: Path) -> None:
         options = (mixed, "--runtime", "litert", "-q")
@@ -381,7 +387,7 @@ class TestOnRay:
             options = (scans, "-o", report, "--engine", "ray", "--ray-address", nodes.address)
             first = started(*options, SLOW=tmp_path / "count", **SECRET)
             wait_until_known(200, report, first)
-            os.kill(wait_for_worker(nodes), signal.SIGKILL)
+            os.kill(wait_for(lambda: nodes.workers(0) + nodes.workers(1)), signal.SIGKILL)
             wait_until_known(600, report, first)
             os.kill(nodes.raylets[1], signal.SIGKILL)
             _, said = first.communicate(timeout=PATIENCE)
@@ -390,10 +396,10 @@ class TestOnRay:
         assert report.read_bytes() == expected
 
 
-def wait_for_worker(nodes: Nodes) -> int:
-    """Wait until a node reads."""
-    for _ in range(10 * PATIENCE):
-        if workers := [pid for node in range(2) for pid in nodes.workers(node)]:
-            return workers[0]
-        time.sleep(0.1)
-    pytest.fail("no node has a worker")
+def wait_for(processes: Callable[[], list[int]]) -> int:
+    """Wait until there is a process, and give its pid."""
+    for _ in range(100 * PATIENCE):
+        if found := processes():
+            return found[0]
+        time.sleep(0.01)
+    pytest.fail("there never was one")

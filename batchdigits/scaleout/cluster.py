@@ -75,13 +75,14 @@ class Cluster:
             undo.callback(self._theirs.close)
             undo.callback(self._ours.close)
             folder = undo.enter_context(_folder())
-            process = multiprocessing.get_context("spawn").Process(
-                target=drive, args=(self._theirs, self._job(folder)), daemon=True
-            )
+            # It gets the job by the pipe: as an argument, so much would keep `start` for ever if it died meanwhile.
+            process = multiprocessing.get_context("spawn").Process(target=drive, args=(self._theirs,), daemon=True)
             process.start()
             undo.callback(_end, process)
             self._theirs.close()
             try:
+                with self._stop.readily():
+                    self._send(pickle.dumps(self._job(folder)))
                 self._word()
             except _LostError as error:
                 message = (
@@ -131,9 +132,9 @@ class Cluster:
                 yield result
             raise
 
-    def _send(self, shard: bytes) -> None:
+    def _send(self, data: bytes) -> None:
         try:
-            self._ours.send_bytes(shard)
+            self._ours.send_bytes(data)
         except OSError as error:  # the process has ended
             raise _LostError from error
 

@@ -49,15 +49,15 @@ Word = tuple[bytes, bytes | None] | None
 itself says that it is ready, and then that all is said. It may also say a `BatchDigitsError`, which ends the run."""
 
 
-def drive(connection: Connection, job: Job) -> None:
+def drive(connection: Connection) -> None:
     """Read what is asked for until nobody asks any more.
 
     Args:
-        connection: Gives pickled shards, and an empty one after the last; what was found in all is sent before others
-            are taken. Gets a `Word` at a time.
-        job: What to do.
+        connection: Gives a `Job`, then shards, all pickled, and nothing after the last; what was found in all is sent
+            before others are taken. Gets a `Word` at a time.
     """
     prepare_process()
+    job: Job = connection.recv()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Ray prints, and a report may go to standard output
     try:
         ray = _started(job)
