@@ -8,11 +8,11 @@ import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from batchdigits import __version__, console, options, remote
+from batchdigits import console, options, remote
 from batchdigits import schedule as scheduling
 from batchdigits.errors import ExitCode
 from batchdigits.options import Config, Model, Quiet, Runtime, TargetError, Threshold, Verbose
@@ -28,6 +28,9 @@ from batchdigits.settings import (
     TrainSettings,
 )
 from batchdigits.stopping import Stop
+
+if TYPE_CHECKING:
+    from batchdigits.engine import Engine
 
 app = typer.Typer(
     help="Reads the handwritten digit on each image of a folder into a spreadsheet.",
@@ -52,12 +55,6 @@ def main(arguments: list[str] | None = None) -> None:
     console.run_program(app, given, as_json=as_json)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"batchdigits {__version__}")
-        raise typer.Exit
-
-
 _PREDICT = PredictSettings(sources=())
 _TRAIN = TrainSettings(output=Path("runs/cnn"))
 _EVALUATE = EvaluateSettings(source="")
@@ -65,11 +62,7 @@ _SCHEDULE = ScheduleSettings()
 
 
 @app.callback()
-def _program(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
-    ] = False,
-) -> None:
+def _program(version: options.Version = False) -> None:
     pass
 
 
@@ -145,18 +138,23 @@ def predict(
         decoding=DecodingSettings(max_pixels=max_pixels),
         report=ReportSettings(probabilities=probabilities, csv_dialect=csv_dialect),
     )
-    on = None
-    if engine is EngineName.RAY:
-        from batchdigits import scaleout
-
-        on = scaleout.engine(settings.ray_address)
     if dry_run:
+        _engine(settings)
         console.LOG.info(pipeline.preview(settings, stdout=sys.stdout.buffer))
         return ExitCode.OK
     with Stop() as stop:
         return console.monitored(
-            lambda: pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop, engine=on), settings
+            lambda: pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop, engine=_engine(settings)), settings
         )
+
+
+def _engine(settings: PredictSettings) -> "Engine | None":
+    """Give what reads where the settings say; None is this machine."""
+    if settings.engine is EngineName.LOCAL:
+        return None
+    from batchdigits import scaleout
+
+    return scaleout.engine(settings.ray_address)
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_TRAIN"})

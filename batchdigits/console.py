@@ -300,9 +300,9 @@ def threshold(context: typer.Context) -> float | None:
 def ledger(context: typer.Context) -> Path | None:
     """Give `--ledger`, unless `--no-ledger` was given closer to the command line."""
     found = context.params["ledger"]
-    if found and context.params["no_ledger"] and stronger(context, "ledger", "no_ledger") == "no_ledger":
+    if found is not None and context.params["no_ledger"] and stronger(context, "ledger", "no_ledger") == "no_ledger":
         return None
-    return Path(found) if found else None
+    return None if found is None else Path(found)
 
 
 def ray_address(context: typer.Context) -> str | None:

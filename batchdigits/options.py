@@ -5,9 +5,19 @@ from typing import Annotated
 
 import typer
 
-from batchdigits import settings
+from batchdigits import __version__, settings
 from batchdigits.console import check_number, read_config, read_share, without_source
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"batchdigits {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+]
 Config = Annotated[
     Path | None,
     typer.Option(help="Job file (TOML) with defaults for these options.", callback=read_config, is_eager=True),

@@ -60,10 +60,10 @@ def _children(parent: int) -> list[int]:
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
-            text = status.read_text()
+            text = status.read_bytes()
         except OSError:  # it ended
             continue
-        if int(text.rpartition(")")[2].split()[1]) == parent:
+        if int(text.rpartition(b")")[2].split()[1]) == parent:
             found.append(int(status.parent.name))
     return found
 

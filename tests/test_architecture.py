@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "cli": {
         "console",
+        "engine",  # as a type
         "scaleout",
         "options",
         "stopping",

@@ -465,9 +465,13 @@ with Workers(1, processes=True) as workers:
 
 @pytest.mark.parametrize("processes", [False, True])
 def test_threads_of_opencv_do_not_fight_with_the_workers(processes: bool) -> None:
+    threads = cv2.getNumThreads()
     cv2.setNumThreads(4)
-    with Workers(1, processes=processes) as workers:
-        assert workers._pool.submit(cv2.getNumThreads).result() == 1
+    try:
+        with Workers(1, processes=processes) as workers:
+            assert workers._pool.submit(cv2.getNumThreads).result() == 1
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def test_each_stage_has_its_own_seconds(known: list[Known], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,8 @@ def test_ten_thousand_objects_are_listed_without_reading_one(
     assert done.code == 0
     assert "10,000 images found" in done.stderr
     assert proxy.objects_read == []
-    assert len(set(proxy.requests)) == 10  # a slow answer is asked for again
+    assert len(set(proxy.requests)) == 10
+    assert len(proxy.requests) < 20  # a slow answer is asked for again
 
 
 def test_an_object_by_itself_is_a_source_and_what_is_not_there_is_told(
@@ -548,13 +549,22 @@ def test_a_report_is_no_folder_and_is_kept_where_the_server_has_no_links(
     assert copy.sha256() == hashlib.sha256(b"edited" * 500_000).hexdigest()
 
 
-@pytest.mark.parametrize("address", ["http://me:hunter2@localhost", "hunter2", "http://local host"])
-def test_a_server_that_the_aws_configuration_does_not_spell_is_told_without_it(address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "word"),
+    [
+        ("http://me:hunter2@localhost", "cannot be reached"),
+        ("hunter2", "~/.aws/config"),
+        ("http://local host", "~/.aws/config"),
+    ],
+)
+def test_a_server_that_the_aws_configuration_does_not_spell_is_told_without_it(
+    address: str, word: str, tmp_path: Path
+) -> None:
     (tmp_path / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {address}\n")
     env = {"AWS_CONFIG_FILE": tmp_path / "config", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     done = predict("s3://bucket", "-o", tmp_path / "r.csv", **env)
     assert (done.code, "hunter2" in done.stderr) == (5, False)
-    assert "~/.aws/config" in done.message or "cannot be reached" in done.message
+    assert word in done.message
 
 
 class ClientError(Exception):

@@ -5,7 +5,7 @@ import posixpath
 import secrets
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ class Sftp:
             here = place._replace(path=f"{place.path}/{folder}".strip("/"))
             for children in self._children(here):
                 links = [name for name, status in children if stat.S_ISLNK(status.permissions)]
-                found = dict(zip(links, self._links(place, [f"{folder}{name}" for name in links]), strict=True))
+                found = dict(zip(links, self._links(here, place, [f"{folder}{name}" for name in links]), strict=True))
                 for name, status in children:
                     rest = f"{folder}{name}"
                     if name in found:
@@ -98,18 +98,17 @@ class Sftp:
                 given.update(name for name, _ in found)
                 yield found
         finally:
-            with suppress(Exception):  # of a connection that is lost
-                run(scan.aclose())
+            run(_closed(scan))
 
     async def _scan(self, folder: Parts) -> AsyncGenerator[tuple[str, Any], None]:
-        async with self._channel() as channel:
-            async for child in channel.scandir(_path(folder)):
+        async with self._channel() as channel, aclosing(channel.scandir(_path(folder))) as children:
+            async for child in children:
                 if child.filename not in (".", ".."):
                     yield child.filename, child.attrs
 
-    def _links(self, place: Parts, rests: list[str]) -> list[Entry]:
-        """Judge symbolic links in a folder that is listed."""
-        return done(lambda: self._judged(place, rests), place.url, "listed") if rests else []
+    def _links(self, folder: Parts, place: Parts, rests: list[str]) -> list[Entry]:
+        """Judge symbolic links in a folder below the place that is listed."""
+        return done(lambda: self._judged(place, rests), folder.url, "listed") if rests else []
 
     async def _judged(self, place: Parts, rests: list[str]) -> list[Entry]:
         import asyncio
@@ -123,13 +122,14 @@ class Sftp:
         path = posixpath.join(_path(place), rest)
         try:
             status = await channel.stat(path)
+            leads_to = await channel.realpath(path)
         except Exception as error:  # noqa: BLE001  (asyncssh is imported when it is needed)
             if is_transient(error):
                 raise
             return Entry(rest, 0, 0)  # gets a row, which will say why it cannot be read
         if stat.S_ISDIR(status.permissions):
             return _entry(rest, status, "symbolic link to a folder")
-        is_inside = (await channel.realpath(path)).startswith(top.rstrip("/") + "/")
+        is_inside = leads_to.startswith(top.rstrip("/") + "/")
         return _entry(rest, status, "" if is_inside else "symbolic link out of the source")
 
     async def get(self, place: Parts, most_bytes: int) -> bytes | None:
@@ -271,6 +271,11 @@ class Sftp:
             raise StorageError(message) from error
         except OSError as error:
             raise ConnectionError from error
+
+
+async def _closed(scan: AsyncGenerator[Any, None]) -> None:
+    with suppress(Exception):  # of a connection that is lost
+        await scan.aclose()
 
 
 def _path(place: Parts) -> str:

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _SECONDS_TO_WONDER = 60.0  # without a result
 _SECONDS_IN_HAND = 1.0  # after a signal, in which what comes back is still given
 _SECONDS_TO_END = 10.0  # that a cluster may take which did all
+_SECONDS_TO_DIE = 2.0  # that killed processes may take
 _MOST_CHARACTERS = 40  # of the folder in which Ray makes sockets, whose names the system limits
 _SHORT = "/tmp"  # noqa: S108  (the folder in it has a random name, and only we enter it)
 
@@ -61,7 +62,6 @@ class Cluster:
         self._model = model
         self._stop = stop
         self._undo = ExitStack()
-        self._ours, self._theirs = multiprocessing.get_context("spawn").Pipe()
 
     def __enter__(self) -> Self:
         """Start a cluster on this machine, or connect to the one that the settings name.
@@ -71,26 +71,28 @@ class Cluster:
             StorageError: The cluster cannot be reached.
             BatchDigitsError: The process cannot start.
         """
+        context = multiprocessing.get_context("spawn")
         with ExitStack() as undo:
-            undo.callback(self._theirs.close)
-            undo.callback(self._ours.close)
-            folder = undo.enter_context(_folder())
-            # It gets the job by the pipe: as an argument, so much would keep `start` for ever if it died meanwhile.
-            process = multiprocessing.get_context("spawn").Process(target=drive, args=(self._theirs,), daemon=True)
-            process.start()
-            undo.callback(_end, process)
-            self._theirs.close()
             try:
+                folder = undo.enter_context(_folder())
+                self._ours, theirs = context.Pipe()
+                undo.callback(theirs.close)
+                undo.callback(self._ours.close)
+                # It gets the job by the pipe: as an argument, so much would keep `start` for ever if it died meanwhile.
+                self._process = context.Process(target=drive, args=(theirs,), daemon=True)
+                self._process.start()
+                undo.callback(_end, self._process)
+                theirs.close()
                 with self._stop.readily():
                     self._send(pickle.dumps(self._job(folder)))
                 self._word()
-            except _LostError as error:
+            except (_LostError, OSError) as error:
                 message = (
-                    "The process that asks Ray ended as it started: memory is short, the cluster has another version "
-                    "of Ray, or a script calls batchdigits outside of `if __name__ == '__main__':`."
+                    "The process that asks Ray ended as it started: memory or the temporary folder is full, the "
+                    "cluster has another version of Ray, or a script calls batchdigits outside of "
+                    "`if __name__ == '__main__':`."
                 )
                 raise BatchDigitsError(message) from error
-            self._process = process
             self._undo = undo.pop_all()
         return self
 
@@ -98,10 +100,10 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave it; one that was started here ends."""
-        self._ours.close()
-        if error is None:
-            self._process.join(_SECONDS_TO_END)
-        self._undo.close()
+        with self._undo:
+            self._ours.close()
+            if error is None:
+                self._process.join(_SECONDS_TO_END)
 
     def read(self, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Found | None]]:
         """Have shards read.
@@ -127,15 +129,25 @@ class Cluster:
             while result := _result(self._word()):
                 yield result
         except (Interrupted, Terminated):
-            until = time.monotonic() + _SECONDS_IN_HAND
+            yield from self._in_hand()
+            raise
+        except StorageError:
+            with self._stop.readily():  # a signal to all ends Ray, too, and is then what is told
+                raise
+
+    def _in_hand(self) -> Iterator[tuple[Shard, Found | None]]:
+        """Give what comes at once, until something goes wrong."""
+        until = time.monotonic() + _SECONDS_IN_HAND
+        with suppress(BatchDigitsError):
             while self._ours.poll(max(0.0, until - time.monotonic())) and (result := _result(_received(self._ours))):
                 yield result
-            raise
 
     def _send(self, data: bytes) -> None:
         try:
             self._ours.send_bytes(data)
         except OSError as error:  # the process has ended
+            if self._ours.poll():
+                _received(self._ours)  # raises what it said last
             raise _LostError from error
 
     def _word(self) -> Word:
@@ -163,12 +175,15 @@ class Cluster:
 
 def _end(process: BaseProcess) -> None:
     """Kill a process, and all that it has started: some of Ray's own would stay for half a minute."""
-    started = _descendants(process.pid or 0)
+    started = _descendants(process.pid or 0) if process.is_alive() else []
     process.kill()
-    process.join()
     for pid in started:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    process.join()
+    until = time.monotonic() + _SECONDS_TO_DIE
+    while any(map(_lives, started)) and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 def _descendants(pid: int) -> list[int]:
@@ -176,12 +191,18 @@ def _descendants(pid: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has ended
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
+            parent = int(status.read_bytes().rpartition(b")")[2].split()[1])
             children.setdefault(parent, []).append(int(status.parent.name))
     found = children.get(pid, [])
     for one in found:
         found.extend(children.get(one, []))
     return found
+
+
+def _lives(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""  # which a process has none that waits for its parent
+    return False
 
 
 def _folder() -> "tempfile.TemporaryDirectory[str]":

@@ -1,6 +1,6 @@
 """A job and shards of files in, by a pipe; what the workers of a cluster found in them out: what alone asks Ray.
 
-This is the process that Ray calls its driver. Its parent is the run.
+This is the process that Ray calls its driver. Its parent is the run, which the README calls so.
 """
 
 import logging
@@ -11,6 +11,8 @@ import signal
 import socket
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -58,29 +60,48 @@ def drive(connection: Connection) -> None:
     """
     prepare_process()
     job: Job = connection.recv()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Ray prints, and a report may go to standard output
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 1)  # Ray prints, and a report may go to standard output
     try:
         ray = _started(job)
     except BatchDigitsError as error:
-        connection.send(error)
+        with suppress(_AloneError):
+            _say(connection, error)
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of a whole group; the parent has it too, and ends this process
     connection.send(None)
-    while True:
-        shards = enumerate(iter(connection.recv_bytes, b""))
+    with suppress(_AloneError):
         try:
-            # From here on, names lie in Ray's object store alone, which writes to disk what it has no room for.
-            for word in _read(ray, {number: _kept(ray, number, shard) for number, shard in shards}, job):
-                connection.send(word)
-            connection.send(None)
-        except EOFError:  # nobody asks any more
-            break
-        except OSError:  # nobody listens, or Ray cannot be reached any more, which its parent sees by its end
-            return
+            while True:
+                shards = enumerate(iter(partial(_heard, connection), b""))
+                # From here on, names lie in Ray's object store alone, which writes to disk what it has no room for.
+                for word in _read(ray, {number: _kept(ray, number, shard) for number, shard in shards}, job):
+                    _say(connection, word)
+                _say(connection, None)
+        except _AloneError:
+            raise
         except Exception as error:  # noqa: BLE001  Ray raises whatever it is made of
             message = f"Ray ended the run ({_said(error)}); what was finished is kept, the next run goes on from there."
-            connection.send(StorageError(message))
+            _say(connection, StorageError(message))
     ray.shutdown()
+
+
+class _AloneError(Exception):
+    """Nobody asks any more, or listens."""
+
+
+def _heard(connection: Connection) -> bytes:
+    try:
+        return connection.recv_bytes()
+    except (EOFError, OSError) as error:
+        raise _AloneError from error
+
+
+def _say(connection: Connection, word: Word | BatchDigitsError) -> None:
+    try:
+        connection.send(word)
+    except OSError as error:
+        raise _AloneError from error
 
 
 def host_and_port(address: str) -> tuple[str, int] | None:
@@ -121,12 +142,29 @@ def _started(job: Job) -> Any:  # noqa: ANN401  Ray has no types
         if job.address is None:
             ray.init("local", num_cpus=job.processors, include_dashboard=False, _temp_dir=job.folder, **quiet)
         else:
-            if place := host_and_port(job.address):
-                socket.create_connection(place, _SECONDS_TO_CONNECT).close()  # Ray would try for minutes
+            _knock(job.address)  # Ray would try for minutes
             ray.init(job.address, **quiet)
+    except StorageError:
+        raise
     except Exception as error:  # noqa: BLE001  Ray raises whatever it is made of
         raise StorageError(_unreachable(job.address, error)) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Look whether anything answers at an address.
+
+    Raises:
+        StorageError: Nothing does.
+    """
+    try:
+        if place := host_and_port(address):
+            socket.create_connection(place, _SECONDS_TO_CONNECT).close()
+    except (OSError, UnicodeError) as error:  # the second of a name that is none
+        why = (getattr(error, "strerror", None) or "no answer").lower()
+        remedy = "check the name and the port, and that the head node runs"
+        message = f"Ray cannot be reached at {shown(address)}: {why}; {remedy}."
+        raise StorageError(message) from error
 
 
 def _unreachable(address: str | None, error: Exception) -> str:
@@ -139,13 +177,10 @@ def _unreachable(address: str | None, error: Exception) -> str:
             f"Ray cannot be reached by --ray-address auto: {_said(error)}; start a node of the cluster on this "
             "machine, or name its head node."
         )
-    if isinstance(error, OSError) and error.strerror:
-        why = error.strerror.lower()
-        remedy = "check the name and the port, and that the head node runs"
-    else:
-        why = _said(error)
-        remedy = "check that the head node runs, with the same version of Ray, and RAY_AUTH_TOKEN"
-    return f"Ray cannot be reached at {shown(address)}: {why}; {remedy}."
+    return (
+        f"Ray cannot be reached at {shown(address)}: {_said(error)}; check that the head node runs, with the same "
+        "version of Ray, and RAY_AUTH_TOKEN."
+    )
 
 
 def _kept(ray: Any, number: int, shard: bytes) -> Any:  # noqa: ANN401  Ray has no types
@@ -156,7 +191,7 @@ def _kept(ray: Any, number: int, shard: bytes) -> Any:  # noqa: ANN401  Ray has 
 
 
 def _read(ray: Any, kept: dict[int, Any], job: Job) -> Iterator[Word]:  # noqa: ANN401  Ray has no types
-    """Have shards read; those that do not come back a second time."""
+    """Have shards read: what does not come back is asked for once more, and then given without a finding."""
     for _ in range(_ROUNDS if kept else 0):
         for table in _tables(ray, list(kept.values()), job):
             rows = zip(*(table[name].to_pylist() for name in ("number", "shard", "found")), strict=True)

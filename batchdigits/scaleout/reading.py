@@ -82,7 +82,7 @@ class Reader:
             except BatchDigitsError as error:
                 found.append(pickle.dumps(error))
             except MemoryError:
-                raise  # Ray tries again, and elsewhere
+                raise  # the shard is asked for again, and in the end read by the run
             except Exception as error:  # noqa: BLE001  (it ends the run, as it would on one machine)
                 message = (
                     f"The worker on {socket.gethostname()} met an unexpected error: {type(error).__name__}: {error}."
@@ -132,7 +132,7 @@ def _check(expected: dict[str, str], runtime: str) -> None:
     """
     here = versions(Runtime(runtime))
     others = [
-        f"{name} {here.get(name, 'nothing')} instead of the driver's {number}"
+        f"{name} {here.get(name, 'nothing')} instead of the run's {number}"
         for name, number in expected.items()
         if here.get(name) != number
     ]
