@@ -22,9 +22,8 @@ from batchdigits.stopwatch import Stopwatch
 SECONDS = 120.0
 """How long a file's decoder may take, and the start of a process; a photo of 100 million pixels takes some two."""
 
-_READY = (
-    "ready"  # what a process says when it has started, and when it has read a file: a slow server is no fault of it
-)
+_READY = "ready"
+"""What a process says when it has started, and when it has read a file: that its server is slow is no fault of it."""
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
 """Signals that a process draws upon itself; others come from outside, as from a kernel that runs out of memory."""
 
