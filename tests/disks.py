@@ -20,3 +20,9 @@ def disk_of(size_bytes: int) -> Iterator[None]:
 def names(folder: Path) -> list[str]:
     """List what stands in a folder, hidden files too."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def written(path: Path) -> tuple[int, ...]:
+    """Tell which file it is, and when it was written last: all of its status but when it was read."""
+    status = path.stat()
+    return status.st_ino, status.st_mode, status.st_nlink, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -31,7 +31,7 @@ from batchdigits.reports.xlsx import XlsxReport
 from batchdigits.settings import ReportSettings
 from tests.commands import CHECKOUT, Result, batchdigits, run
 from tests.digits import one_of_each, write_png
-from tests.disks import names
+from tests.disks import names, written
 from tests.reports.examples import ABOUT, hostile_names, seven
 from tests.test_ledger import batch_of, image, ledger_at, record, seen
 
@@ -114,10 +114,10 @@ def test_answers_are_counted_dated_and_named_by_their_source(report: Path) -> No
 def test_the_same_answers_again_write_nothing(report: Path) -> None:
     text = table(row(0, "7"), row(1, "x"))
     corrected(report, text)
-    before = Path(f"{report}.ledger").stat()
+    before = written(Path(f"{report}.ledger"))
     assert "2 answers" in (said := corrected(report, text))
     assert "(0 new, 0 changed)" in said
-    assert Path(f"{report}.ledger").stat() == before
+    assert written(Path(f"{report}.ledger")) == before
 
 
 def test_an_answer_that_takes_the_place_of_another_is_named(report: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -392,9 +392,9 @@ def test_an_edited_report_is_kept_and_its_answers_are_taken_over_by_the_command_
     assert " numpy\n" in final.stderr  # so that the list is one
     assert " tensorflow\n" not in final.stderr
     assert shown(report) == {"'=1.png": ("7", "7"), "'=4.png": ("x", ""), "'=7.png": ("", "7"), "new.png": ("", "3")}
-    time = report.stat()
+    time = written(report)
     assert "edited" not in batchdigits("predict", folder, "-o", report).stderr
-    assert report.stat() == time
+    assert written(report) == time
     assert "(0 new, 0 changed)" in batchdigits(*arguments).message
 
 
@@ -621,6 +621,6 @@ def test_an_edited_workbook_is_kept_and_its_answers_are_taken_over_by_the_comman
     assert predict().code == 0
     assert shown_on("Results") == [("=1.png", "8", 8), ("=4.png", None, None), ("=7.png", "x", None)]
     assert [path for path, *_ in shown_on("Review")] == ["=4.png"]
-    time = report.stat()
+    time = written(report)
     assert "edited" not in predict().stderr
-    assert report.stat() == time
+    assert written(report) == time

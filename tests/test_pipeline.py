@@ -42,7 +42,7 @@ from batchdigits.predictor import Logits
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings, ReportSettings
 from batchdigits.stopping import Stop
 from tests.digits import digits, on_page, one_of_each, write_png, write_tiff
-from tests.disks import names
+from tests.disks import names, written
 from tests.reports.test_html import Page
 from tests.standins import RISKS, StandIn, bundle_in, decoding_threads, logits_of
 
@@ -544,10 +544,10 @@ def test_nothing_new_needs_no_predictor_and_leaves_the_reports_untouched(
 ) -> None:
     reports = (tmp_path / "a.csv", tmp_path / "a.parquet")
     first = run(model, growing, outputs=reports)
-    before = [report.stat() for report in reports]
+    before = list(map(written, reports))
     with no_model():
         again = run(model, growing, outputs=reports)
-    assert [report.stat() for report in reports] == before
+    assert list(map(written, reports)) == before
     assert (first.pending, again.pending, again.faulty) == (len(PAGES), 0, 0)
     assert again.tally.rows == first.tally.rows
 
