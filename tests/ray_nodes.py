@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchdigits.scaleout.cluster import _descendants
 from tests.commands import CHECKOUT, environment
 
 SECRET = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
@@ -37,7 +38,7 @@ class Nodes:
 
     def workers(self, node: int) -> list[int]:
         """List the processes that read on a node."""
-        return [pid for pid in _children(self.raylets[node]) if command_of(pid).startswith(b"ray::MapWorker")]
+        return [pid for pid in _descendants(self.raylets[node]) if command_of(pid).startswith(b"ray::MapWorker")]
 
 
 @contextmanager
@@ -54,18 +55,6 @@ def two_nodes() -> Iterator[Nodes]:
         assert process.stdout
         yield Nodes(*json.loads(process.stdout.readline()))
         process.communicate()
-
-
-def _children(parent: int) -> list[int]:
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = status.read_bytes()
-        except OSError:  # it ended
-            continue
-        if int(text.rpartition(b")")[2].split()[1]) == parent:
-            found.append(int(status.parent.name))
-    return found
 
 
 def command_of(pid: int) -> bytes:

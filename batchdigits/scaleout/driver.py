@@ -69,19 +69,19 @@ def drive(connection: Connection) -> None:
             _say(connection, error)
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of a whole group; the parent has it too, and ends this process
-    connection.send(None)
-    with suppress(_AloneError):
-        try:
-            while True:
-                shards = enumerate(iter(partial(_heard, connection), b""))
-                # From here on, names lie in Ray's object store alone, which writes to disk what it has no room for.
-                for word in _read(ray, {number: _kept(ray, number, shard) for number, shard in shards}, job):
-                    _say(connection, word)
-                _say(connection, None)
-        except _AloneError:
-            raise
-        except Exception as error:  # noqa: BLE001  Ray raises whatever it is made of
-            message = f"Ray ended the run ({_said(error)}); what was finished is kept, the next run goes on from there."
+    try:
+        _say(connection, None)
+        while True:
+            shards = enumerate(iter(partial(_heard, connection), b""))
+            # From here on, names lie in Ray's object store alone, which writes to disk what it has no room for.
+            for word in _read(ray, {number: _kept(ray, number, shard) for number, shard in shards}, job):
+                _say(connection, word)
+            _say(connection, None)
+    except _AloneError:
+        pass
+    except Exception as error:  # noqa: BLE001  Ray raises whatever it is made of
+        message = f"Ray ended the run ({_said(error)}); what was finished is kept, the next run goes on from there."
+        with suppress(_AloneError):
             _say(connection, StorageError(message))
     ray.shutdown()
 
@@ -138,14 +138,13 @@ def _started(job: Job) -> Any:  # noqa: ANN401  Ray has no types
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if job.address is not None:
+        _knock(job.address)  # Ray would try for minutes
     try:
         if job.address is None:
             ray.init("local", num_cpus=job.processors, include_dashboard=False, _temp_dir=job.folder, **quiet)
         else:
-            _knock(job.address)  # Ray would try for minutes
             ray.init(job.address, **quiet)
-    except StorageError:
-        raise
     except Exception as error:  # noqa: BLE001  Ray raises whatever it is made of
         raise StorageError(_unreachable(job.address, error)) from error
     return ray

@@ -125,7 +125,7 @@ def versions(runtime: Runtime) -> dict[str, str]:
 
 
 def _check(expected: dict[str, str], runtime: str) -> None:
-    """Check that this worker makes of a file what the driver would.
+    """Check that this worker makes of a file what the run's machine would.
 
     Raises:
         UsageError: Something has another version, or the runtime is not installed.
