@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits import bundle
-from batchdigits.decisions import NO_DIGIT, Status, decide
-from batchdigits.decoding import Page, decode, read
+from batchdigits.decoding.codecs import Page, decode, read
 from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, shown
-from batchdigits.files import atomic_write
-from batchdigits.normalisation import normalise
-from batchdigits.predictor import Predictor
-from batchdigits.remote import refuse
+from batchdigits.inference import bundle
+from batchdigits.inference.decisions import NO_DIGIT, Status, decide
+from batchdigits.inference.runtimes import Predictor
+from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import ExplainSettings, PredictSettings
+from batchdigits.storage.atomic import atomic_write
+from batchdigits.storage.remote import refuse
 
 log = logging.getLogger(__name__)
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from batchdigits import __version__
 from batchdigits.errors import ExitCode, FaultKind, StorageError, UsageError, printable, shown
-from batchdigits.files import atomic_write_all, storage_errors
-from batchdigits.remote import refuse
-from batchdigits.risk import Audit
+from batchdigits.inference.calibration import Audit
 from batchdigits.settings import PredictSettings
+from batchdigits.storage.atomic import atomic_write_all, storage_errors
+from batchdigits.storage.remote import refuse
 
 if TYPE_CHECKING:
-    from batchdigits.reports import Rows
+    from batchdigits.reports.publish import Rows
 
 SCHEMA_VERSION = 1
 """Rises when a key of the JSON document changes its meaning; a new key does not raise it."""

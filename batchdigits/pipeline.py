@@ -13,29 +13,35 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits import bundle, drift, dryrun, publication, remote, rendering, reports, risk
-from batchdigits.bundle import Bundle
-from batchdigits.database import beside
+from batchdigits.engine.prediction import Prediction
+from batchdigits.engine.run_context import Stop
+from batchdigits.engine.stopwatch import Stopwatch
 from batchdigits.errors import NoImages, StorageError, UsageError, shown
-from batchdigits.files import storage_errors
-from batchdigits.images import IMAGE_ENDINGS, discover, standing
-from batchdigits.ledger import Condition, Ledger, LostAnswer
-from batchdigits.locking import copied, held
+from batchdigits.inference import bundle, drift
+from batchdigits.inference import calibration as risk
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.runtimes import Logits, Predictor, version
+from batchdigits.ledger.database import beside
+from batchdigits.ledger.ledger import Condition, Ledger, LostAnswer
+from batchdigits.ledger.location import copied, held
+from batchdigits.ledger.plan import Plan
 from batchdigits.monitoring import Summary, Tally
-from batchdigits.overlap import Prediction
-from batchdigits.plan import Plan
-from batchdigits.predictor import Logits, Predictor, version
-from batchdigits.remote import Place
-from batchdigits.rendering import Terms
-from batchdigits.selection import Selection
+from batchdigits.reports import backup as publication
+from batchdigits.reports import dry_run as dryrun
+from batchdigits.reports import publish as reports
+from batchdigits.reports import rows as rendering
+from batchdigits.reports.rows import Terms
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
-from batchdigits.settling import Settling
-from batchdigits.stopping import Stop
-from batchdigits.stopwatch import Stopwatch
+from batchdigits.sources.discovery import IMAGE_ENDINGS, discover, standing
+from batchdigits.sources.selection import Selection
+from batchdigits.sources.settling import Settling
+from batchdigits.storage import remote
+from batchdigits.storage.atomic import storage_errors
+from batchdigits.storage.remote import Place
 
 if TYPE_CHECKING:
-    from batchdigits.batches import Batch
-    from batchdigits.engine import Drawn, Engine
+    from batchdigits.engine.local import Drawn, Engine
+    from batchdigits.engine.pool import Batch
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +259,7 @@ def _observe(
     # What decodes and draws is not imported where nothing is new: such a run would mostly wait for imports.
     from tqdm import tqdm
 
-    from batchdigits.engine import Task, on_this_machine, thumbnails_of
+    from batchdigits.engine.local import Task, on_this_machine, thumbnails_of
 
     strictest = max(risk.strictest(model.calibration.risks), settings.threshold or 0.0)
     is_drawn = ledger.path is not None or _shows_pictures(_files(settings))  # else nobody would ever see a picture

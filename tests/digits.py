@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.training.shipped import mnist
+from batchdigits.training.datasets.shipped import mnist
 
 Grey = NDArray[np.uint8]  # [H, W]
 

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from batchdigits.decoding import HALVED_FROM, MAX_SIDE, Page, decode
+from batchdigits.decoding.codecs import HALVED_FROM, MAX_SIDE, Page, decode
+from batchdigits.decoding.headers import SIGNATURE
 from batchdigits.errors import Fault
-from batchdigits.headers import SIGNATURE
-from batchdigits.normalisation import INK_MEASURES, SIDE, GreyImage, normalise
+from batchdigits.preprocessing.normalisation import INK_MEASURES, SIDE, GreyImage, normalise
 from batchdigits.settings import DecodingSettings
 
 SAMPLES = Path(__file__).parents[1] / "sample_images"

@@ -5,8 +5,9 @@
 
 import os
 
-from batchdigits import batches, cli
-from batchdigits.scaleout import driver
+from batchdigits.cli import app as cli
+from batchdigits.engine import pool as batches
+from batchdigits.engine.ray_cluster import driver
 from tests import ray_reader, standin_command  # in the place of the model, and of the decoder, here and in children
 
 batches._CHUNK_FILES = int(os.environ.get("CHUNK_FILES", "256"))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchdigits.scaleout.cluster import _descendants
+from batchdigits.engine.ray_cluster.client import _descendants
 from tests.commands import CHECKOUT, environment
 
 SECRET = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}

@@ -6,8 +6,8 @@ Files in whose path `UNSEEN` stands are not there for it. Where `FAIL` is set, i
 import os
 from typing import Any
 
+from batchdigits.engine.ray_cluster import worker as reading
 from batchdigits.errors import Fault, FaultKind
-from batchdigits.scaleout import reading
 from batchdigits.settings import DecodingSettings
 from tests import standin_command  # in the place of the decoder
 

@@ -12,8 +12,10 @@ import signal
 import time
 from pathlib import Path
 
-from batchdigits import cli, observing, pipeline
-from batchdigits.decoding import Page, decode
+from batchdigits import pipeline
+from batchdigits.cli import app as cli
+from batchdigits.decoding.codecs import Page, decode
+from batchdigits.engine import worker as observing
 from batchdigits.errors import Fault
 from batchdigits.settings import DecodingSettings
 from tests.standins import StandIn

@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 from batchdigits import __version__
-from batchdigits.cli import app
+from batchdigits.cli.app import app
 from tests.commands import CHECKOUT
 
 DOCKERFILE = (CHECKOUT / "jobs" / "Dockerfile").read_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from batchdigits.cli import app
+from batchdigits.cli.app import app
 from batchdigits.errors import ExitCode
 from batchdigits.reports.schema import COLUMNS
 
@@ -61,10 +61,6 @@ def test_the_map_names_every_module_and_nothing_else() -> None:
     there = {f"batchdigits/{path.name}" for path in package.glob("*.py") if not path.name.startswith("__")}
     there |= {f"batchdigits/{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()}
     assert set(re.findall(r"\| `(batchdigits/[a-z]+(?:\.py|/))`", README)) == there
-    training = re.search(r"`batchdigits/training/` \| (.*?) \|", README)
-    assert training is not None
-    modules = {path.stem for path in (package / "training").glob("*.py") if path.stem != "__init__"}
-    assert set(re.findall(r"`([a-z]+)`", training.group(1))) == modules
 
 
 def test_every_link_and_picture_of_the_readme_is_there() -> None:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from batchdigits import explain as module
-from batchdigits.bundle import Bundle
-from batchdigits.decisions import probabilities
 from batchdigits.errors import BundleError, FaultKind, StorageError, UsageError
 from batchdigits.explain import Explanation, explain, save_input
-from batchdigits.normalisation import normalise
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.decisions import probabilities
+from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import DecodingSettings, ExplainSettings
-from batchdigits.training.shipped import mnist
+from batchdigits.training.datasets.shipped import mnist
 from tests.digits import on_page, one_of_each, png, write_png, write_tiff
 from tests.disks import names
 from tests.standins import StandIn, bundle_in, logits_of

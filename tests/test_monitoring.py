@@ -15,12 +15,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchdigits import monitoring
-from batchdigits.decisions import Status
+from batchdigits.engine.stopwatch import Stopwatch
 from batchdigits.errors import ExitCode, StorageError, UsageError
+from batchdigits.inference.calibration import Audit
+from batchdigits.inference.decisions import Status
 from batchdigits.monitoring import STATUSES, Ending, Summary, Tally
-from batchdigits.risk import Audit
 from batchdigits.settings import DecodingSettings, PredictSettings
-from batchdigits.stopwatch import Stopwatch
 from tests.commands import run
 from tests.disks import disk_of, names
 from tests.reports.examples import seven, sevens

@@ -25,25 +25,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchdigits import answers, batches, bundle, drift, engine, pipeline, remote, risk, settling, thumbnails
-from batchdigits.batches import Batch
-from batchdigits.bundle import Bundle, Calibration
-from batchdigits.corrections import correct
-from batchdigits.database import Database
-from batchdigits.decisions import decide, probabilities
+from batchdigits import pipeline
+from batchdigits.engine import local as engine
+from batchdigits.engine import pool as batches
+from batchdigits.engine.pool import Batch
+from batchdigits.engine.run_context import Stop
 from batchdigits.errors import BundleError, Fault, FaultKind, NoImages, StorageError, Terminated, UsageError
-from batchdigits.files import file_sha256
-from batchdigits.images import ImageFile
-from batchdigits.ledger import LostAnswer
-from batchdigits.locking import held
+from batchdigits.inference import bundle, drift
+from batchdigits.inference import calibration as risk
+from batchdigits.inference.bundle import Bundle, Calibration
+from batchdigits.inference.decisions import decide, probabilities
+from batchdigits.inference.runtimes import Logits
+from batchdigits.ledger import answers
+from batchdigits.ledger.database import Database
+from batchdigits.ledger.ledger import LostAnswer
+from batchdigits.ledger.location import held
 from batchdigits.monitoring import Summary
-from batchdigits.normalisation import InkImages, normalise
-from batchdigits.predictor import Logits
+from batchdigits.preprocessing import thumbnails
+from batchdigits.preprocessing.normalisation import InkImages, normalise
+from batchdigits.reports.corrections import correct
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings, ReportSettings
-from batchdigits.stopping import Stop
+from batchdigits.sources import settling
+from batchdigits.sources.discovery import ImageFile
+from batchdigits.storage import remote
+from batchdigits.storage.atomic import file_sha256
 from tests.digits import digits, on_page, one_of_each, write_png, write_tiff
 from tests.disks import names, written
-from tests.reports.test_html import Page
+from tests.reports.formats.test_html import Page
 from tests.standins import RISKS, StandIn, bundle_in, decoding_threads, logits_of
 
 DATA = Path(__file__).parent / "data"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from batchdigits.files import file_sha256
-from batchdigits.locking import held
+from batchdigits.ledger.location import held
+from batchdigits.storage.atomic import file_sha256
 from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 from tests.digits import write_differing
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.decisions import BLANK, DIGITS
-from batchdigits.normalisation import SIDE
+from batchdigits.inference.decisions import BLANK, DIGITS
+from batchdigits.preprocessing.normalisation import SIDE
 from batchdigits.settings import Arch
 
 if TYPE_CHECKING:

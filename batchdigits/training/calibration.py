@@ -9,14 +9,15 @@ import math
 
 import numpy as np
 
-from batchdigits import drift, risk
-from batchdigits.bundle import Bundle, Calibration
-from batchdigits.decisions import NO_DIGIT, decide, probabilities
-from batchdigits.normalisation import normalise
-from batchdigits.predictor import Logits, Predictor
-from batchdigits.training.augmentation import vary
-from batchdigits.training.datasets import Labelled
-from batchdigits.training.shipped import Labels
+from batchdigits.inference import calibration as risk
+from batchdigits.inference import drift
+from batchdigits.inference.bundle import Bundle, Calibration
+from batchdigits.inference.decisions import NO_DIGIT, decide, probabilities
+from batchdigits.inference.runtimes import Logits, Predictor
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.training.datasets.augmentation import vary
+from batchdigits.training.datasets.labelled import Labelled
+from batchdigits.training.datasets.shipped import Labels
 
 _BATCH = 512
 _SCANS = 0.4  # share of the images that are seen on a simulated scan

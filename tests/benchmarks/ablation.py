@@ -30,25 +30,18 @@ from no_digit import SEED, blanks
 from numpy.typing import NDArray
 from printed import BORDER_SIDES, PHOTOS, beside_strokes, bordered, of_one_bit, photographed, ruled
 
-from batchdigits import bundle, normalisation
-from batchdigits.bundle import Bundle
-from batchdigits.decisions import Status
-from batchdigits.normalisation import (
-    SIDE,
-    GreyImage,
-    InkImages,
-    _choose,
-    _Found,
-    _frame,
-    _is_part,
-)
-from batchdigits.polarity import Floats, Signs, find_polarity
-from batchdigits.predictor import Predictor
+from batchdigits.inference import bundle
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.decisions import Status
+from batchdigits.inference.runtimes import Predictor
+from batchdigits.preprocessing import normalisation
+from batchdigits.preprocessing.normalisation import SIDE, GreyImage, InkImages, _choose, _Found, _frame, _is_part
+from batchdigits.preprocessing.polarity import Floats, Signs, find_polarity
+from batchdigits.preprocessing.strips import Components, Rows, Strip, morph
 from batchdigits.settings import NormalisationSettings
-from batchdigits.strips import Components, Rows, Strip, morph
-from batchdigits.training.augmentation import vary
-from batchdigits.training.evaluation import wilson_interval
-from batchdigits.training.shipped import Labels
+from batchdigits.training.datasets.augmentation import vary
+from batchdigits.training.datasets.shipped import Labels
+from batchdigits.training.evaluation.metrics import wilson_interval
 
 CORRUPTED = ("stripe", "fog", "spatter", "impulse noise")
 NAME_WIDTH, WIDTH = 30, 10  # characters of the column of steps, and of each other column
@@ -63,7 +56,7 @@ class Off:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Other values of `NormalisationSettings`."""
     names: Mapping[str, Any] = field(default_factory=dict)
-    """What stands in for functions and constants of `batchdigits.normalisation`."""
+    """What stands in for functions and constants of `batchdigits.preprocessing.normalisation`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,18 +22,18 @@ from no_digit import HANDED_OUT, SEED, blanks, letters, others
 from numpy.typing import NDArray
 from printed import printed
 
-from batchdigits import bundle
-from batchdigits.bundle import Bundle
-from batchdigits.decisions import ANOTHER, OTHER, Decisions, InkMeasures, Logits, Status, decide
-from batchdigits.decoding import Page, decode
-from batchdigits.normalisation import GreyImage, InkImages, normalise
-from batchdigits.predictor import Predictor
+from batchdigits.decoding.codecs import Page, decode
+from batchdigits.inference import bundle
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.decisions import ANOTHER, OTHER, Decisions, InkMeasures, Logits, Status, decide
+from batchdigits.inference.runtimes import Predictor
+from batchdigits.preprocessing.normalisation import GreyImage, InkImages, normalise
 from batchdigits.settings import DecodingSettings, PredictSettings
-from batchdigits.training.augmentation import vary
-from batchdigits.training.evaluation import wilson_interval
-from batchdigits.training.pictures import contact_sheet
-from batchdigits.training.shipped import MNIST, Labels, mnist, pages
-from batchdigits.training.tuning import own_data
+from batchdigits.training.datasets.augmentation import vary
+from batchdigits.training.datasets.shipped import MNIST, Labels, mnist, pages
+from batchdigits.training.evaluation.metrics import wilson_interval
+from batchdigits.training.evaluation.plots import contact_sheet
+from batchdigits.training.finetuning import own_data
 
 DEFAULTS = PredictSettings(sources=())
 SHOWN = 4  # images of each corruption on the contact sheet

@@ -31,19 +31,21 @@ from no_digit import SEED
 from numpy.typing import NDArray
 from rounds import Contestant, Line, Lines, Pass, in_turn, timed
 
-from batchdigits import bundle
-from batchdigits.bundle import Bundle, Calibration
-from batchdigits.decisions import INK
-from batchdigits.normalisation import GreyImage, InkImages
-from batchdigits.predictor import Predictor, start_tensorflow
+from batchdigits.inference import bundle
+from batchdigits.inference.bundle import Bundle, Calibration
+from batchdigits.inference.decisions import INK
+from batchdigits.inference.runtimes import Predictor, start_tensorflow
+from batchdigits.preprocessing.normalisation import GreyImage, InkImages
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
-from batchdigits.training import architectures, datasets, runs
+from batchdigits.training import architectures
+from batchdigits.training import train as runs
 from batchdigits.training.architectures import _convolution as convolution
-from batchdigits.training.augmentation import vary
-from batchdigits.training.datasets import Labelled
-from batchdigits.training.evaluation import wilson_interval
-from batchdigits.training.fitting import fit, recipe
-from batchdigits.training.shipped import NAMES, Labels
+from batchdigits.training.datasets import labelled as datasets
+from batchdigits.training.datasets.augmentation import vary
+from batchdigits.training.datasets.labelled import Labelled
+from batchdigits.training.datasets.shipped import NAMES, Labels
+from batchdigits.training.evaluation.metrics import wilson_interval
+from batchdigits.training.trainer import fit, recipe
 
 if TYPE_CHECKING:
     import keras

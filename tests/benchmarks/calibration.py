@@ -12,16 +12,17 @@ import typer
 from accuracy import DEFAULTS, handed_out, validation_part
 from numpy.typing import NDArray
 
-from batchdigits import bundle, drift, risk
-from batchdigits.bundle import Bundle
-from batchdigits.decisions import decide
-from batchdigits.normalisation import GreyImage, normalise
-from batchdigits.predictor import Predictor
-from batchdigits.training.augmentation import vary
+from batchdigits.inference import bundle, drift
+from batchdigits.inference import calibration as risk
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.decisions import decide
+from batchdigits.inference.runtimes import Predictor
+from batchdigits.preprocessing.normalisation import GreyImage, normalise
 from batchdigits.training.calibration import calibrate
-from batchdigits.training.reliability import calibration_error
-from batchdigits.training.shipped import Labels, mnist
-from batchdigits.training.tuning import own_data
+from batchdigits.training.datasets.augmentation import vary
+from batchdigits.training.datasets.shipped import Labels, mnist
+from batchdigits.training.evaluation.reliability import calibration_error
+from batchdigits.training.finetuning import own_data
 
 _STACK = 512
 _TARGETS = (0.001, 0.002, 0.005, 0.01, 0.02)

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from batchdigits.decoding import Page, decode
-from batchdigits.normalisation import normalise
+from batchdigits.decoding.codecs import Page, decode
+from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from tests.benchmarks.forward import BATCH
 from tests.benchmarks.rounds import Contestant, Pass, timed

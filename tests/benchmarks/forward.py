@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from batchdigits.normalisation import SIDE, InkImages
-from batchdigits.predictor import start_tensorflow
+from batchdigits.inference.runtimes import start_tensorflow
+from batchdigits.preprocessing.normalisation import SIDE, InkImages
 from batchdigits.settings import PredictSettings
-from batchdigits.training.shipped import mnist
+from batchdigits.training.datasets.shipped import mnist
 
 BATCH = PredictSettings(sources=()).batch_size
 """Images of one prediction."""

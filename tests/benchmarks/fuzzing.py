@@ -35,8 +35,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for `tests`, whose modules the suite shares
 
-from batchdigits import decoding, headers
-from batchdigits.decoding import Page
+from batchdigits.decoding import codecs as decoding
+from batchdigits.decoding import headers
+from batchdigits.decoding.codecs import Page
 from batchdigits.errors import FaultKind
 from tests import mutations
 from tests.mutations import (

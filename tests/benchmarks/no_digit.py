@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from batchdigits.decoding import Page, decode
-from batchdigits.normalisation import GreyImage, InkImages
+from batchdigits.decoding.codecs import Page, decode
+from batchdigits.preprocessing.normalisation import GreyImage, InkImages
 from batchdigits.settings import DecodingSettings
 
 SEED = 1998

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from batchdigits.training.pictures import BLUE, ORANGE, figure_in, lay_out
+from batchdigits.training.evaluation.plots import BLUE, ORANGE, figure_in, lay_out
 from tests.benchmarks import floor, parts, peers
 from tests.benchmarks.parts import FIRST_RUN, of_runtime
 from tests.benchmarks.rounds import Line, Lines, lines_of

@@ -2,7 +2,7 @@
 
 The evidence for dark ink is weighed by two logistic regressions, on simulated scans and on simulated photos of
 MNIST's training half, whose polarity is known. What it prints belongs into `_POLARITY_WEIGHTS` of
-`batchdigits/polarity.py`, rounded to one decimal. The handed-out sets, and shaded copies of them, are not
+`batchdigits/preprocessing/polarity.py`, rounded to one decimal. The handed-out sets, and shaded copies of them, are not
 fitted on.
 """
 
@@ -17,11 +17,11 @@ from no_digit import slope
 from numpy.typing import NDArray
 from printed import photographed
 
-from batchdigits import polarity
-from batchdigits.normalisation import DEFAULTS, GreyImage, normalise
-from batchdigits.polarity import polarity_evidence
-from batchdigits.training import augmentation
-from batchdigits.training.shipped import mnist
+from batchdigits.preprocessing import polarity
+from batchdigits.preprocessing.normalisation import DEFAULTS, GreyImage, normalise
+from batchdigits.preprocessing.polarity import polarity_evidence
+from batchdigits.training.datasets import augmentation
+from batchdigits.training.datasets.shipped import mnist
 
 SEED = 1998
 SCANS, PHOTOS = 12_000, 3_000  # to fit on; a third as many more are kept back

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from batchdigits import observing, stopwatch
-from batchdigits.cli import main
+from batchdigits.cli.app import main
+from batchdigits.engine import stopwatch
+from batchdigits.engine import worker as observing
 
 
 def measured(file: Path, arguments: list[str]) -> None:

@@ -14,9 +14,10 @@ from unittest import mock
 
 import typer
 
-from batchdigits import engine, pipeline
-from batchdigits.normalisation import InkImages
-from batchdigits.predictor import Logits
+from batchdigits import pipeline
+from batchdigits.engine import local as engine
+from batchdigits.inference.runtimes import Logits
+from batchdigits.preprocessing.normalisation import InkImages
 from batchdigits.settings import PredictSettings, Runtime
 from tests.benchmarks.forward import whole_batches
 from tests.benchmarks.rounds import Pass, timed

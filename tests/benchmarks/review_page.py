@@ -19,10 +19,10 @@ import numpy as np
 import typer
 from selenium.webdriver import Chrome
 
-from batchdigits.reports.html import HtmlReport
+from batchdigits.reports.formats.html import HtmlReport
 from batchdigits.reports.schema import Rows
 from batchdigits.settings import ReportSettings
-from batchdigits.training.shipped import mnist
+from batchdigits.training.datasets.shipped import mnist
 from tests.browser import MISSING, chromium
 from tests.digits import on_page, png
 from tests.reports.examples import ABOUT, sevens

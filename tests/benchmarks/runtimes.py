@@ -30,11 +30,11 @@ from accuracy import validation_part
 from one_runtime import BATCH
 from tqdm import tqdm
 
-from batchdigits import bundle
-from batchdigits.decisions import probabilities
-from batchdigits.normalisation import InkImages
-from batchdigits.predictor import Logits, start_tensorflow
-from batchdigits.training.tuning import own_data
+from batchdigits.inference import bundle
+from batchdigits.inference.decisions import probabilities
+from batchdigits.inference.runtimes import Logits, start_tensorflow
+from batchdigits.preprocessing.normalisation import InkImages
+from batchdigits.training.finetuning import own_data
 
 ONE_RUNTIME = Path(__file__).with_name("one_runtime.py")
 THREADS = (1, 2)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from batchdigits.normalisation import InkImages
-from batchdigits.training.shipped import mnist
+from batchdigits.preprocessing.normalisation import InkImages
+from batchdigits.training.datasets.shipped import mnist
 
 LONG_AGO = 1_600_000_000
 """Seconds since 1970 of each file's last change: none counts as still being written."""

@@ -32,8 +32,8 @@ from typing import Annotated, Any
 
 import typer
 
-from batchdigits import bundle
-from batchdigits.rendering import MODEL_ID_LENGTH
+from batchdigits.inference import bundle
+from batchdigits.reports.rows import MODEL_ID_LENGTH
 from tests.benchmarks import parts, tables
 from tests.benchmarks.parts import SIZES, Bench
 from tests.benchmarks.program import RUNTIMES

@@ -16,8 +16,8 @@ import numpy as np
 from accuracy import validation_part
 from numpy.typing import NDArray
 
-from batchdigits import bundle
-from batchdigits.risk import wilson_interval
+from batchdigits.inference import bundle
+from batchdigits.inference.calibration import wilson_interval
 
 _PROGRAM = [str(Path(sys.executable).with_name("batchdigits"))]
 _IMAGES = 800  # to answer; as many others measure

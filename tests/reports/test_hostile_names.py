@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from openpyxl.utils.escape import unescape
 
-from batchdigits import reports
-from batchdigits.reports.csv import unguard
+from batchdigits.reports import publish as reports
+from batchdigits.reports.formats.csv import unguard
 from batchdigits.settings import CsvDialect, ReportSettings
 from tests.reports.examples import ABOUT, a_thousand_names, sevens
-from tests.reports.test_html import Page
+from tests.reports.formats.test_html import Page
 
 
 @pytest.mark.parametrize("dialect", CsvDialect)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from batchdigits import reports
 from batchdigits.errors import StorageError, UsageError
-from batchdigits.reports import Rows, check_outputs
+from batchdigits.reports import publish as reports
+from batchdigits.reports.publish import Rows, check_outputs
 from batchdigits.settings import ReportSettings
 from tests.disks import disk_of, names
 from tests.reports.examples import ABOUT, seven, sevens, unreadable
@@ -89,7 +89,7 @@ def test_a_parquet_file_that_does_not_read_back_leaves_every_old_report(
 
 READER_LEAVES = """
 import sys
-from batchdigits.reports import publish
+from batchdigits.reports.publish import publish
 from batchdigits.settings import ReportSettings
 from tests.reports.examples import ABOUT, sevens
 

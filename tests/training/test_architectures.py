@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from batchdigits.normalisation import normalise
-from batchdigits.predictor import start_tensorflow
+from batchdigits.inference.runtimes import start_tensorflow
+from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import Arch
 from batchdigits.training.architectures import DIGITS, OUTPUTS, build, fold
 from tests.digits import digits

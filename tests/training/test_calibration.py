@@ -5,14 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from batchdigits import bundle, risk
-from batchdigits.bundle import Bundle
-from batchdigits.decisions import probabilities
-from batchdigits.normalisation import normalise
+from batchdigits.inference import bundle
+from batchdigits.inference import calibration as risk
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.decisions import probabilities
+from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.training import calibration as module
 from batchdigits.training.calibration import calibrate, fit_temperature
-from batchdigits.training.datasets import Labelled
-from batchdigits.training.reliability import bins_of, calibration_error, risk_coverage
+from batchdigits.training.datasets.labelled import Labelled
+from batchdigits.training.evaluation.reliability import bins_of, calibration_error, risk_coverage
 from tests.digits import digits
 from tests.standins import StandIn, bundle_in
 

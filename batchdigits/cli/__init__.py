@@ -1,0 +1,1 @@
+"""The command line: options to settings, calls, messages and exit codes."""

@@ -1,0 +1,1 @@
+"""Decode bytes to grey pages, or to a fault."""

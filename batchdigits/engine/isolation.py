@@ -1,0 +1,152 @@
+"""Files that may crash their decoder in; what was observed of each out, read one by one in a process of its own.
+
+A crash, or a decoder that does not come back, costs that process and becomes the file's fault.
+"""
+
+import hashlib
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain
+from multiprocessing.connection import Connection
+
+from batchdigits.engine.pool import Batch, SeenPage, assembled
+from batchdigits.engine.stopwatch import Stopwatch
+from batchdigits.engine.worker import Asked, Observed, asked, contents, observe, prepare_process
+from batchdigits.errors import DecoderDied, Fault, FaultKind, StorageError
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.sources.discovery import ImageFile
+
+SECONDS = 120.0
+"""How long a file's decoder may take, and the start of a process; a photo of 100 million pixels takes some two."""
+
+_READY = "ready"
+"""What a process says when it has started, and when it has read a file: that its server is slow is no fault of it."""
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
+"""Signals that a process draws upon itself; others come from outside, as from a kernel that runs out of memory."""
+
+
+class _ProcessDiedError(Exception):
+    """What happened to the process that read a file."""
+
+    def __init__(self, what: str, *, may_pass: bool) -> None:
+        super().__init__(what)
+        self.may_pass = may_pass
+
+
+def one_by_one(
+    files: Iterable[ImageFile],
+    *,
+    decoding: DecodingSettings,
+    normalisation: NormalisationSettings,
+    watch: Stopwatch,
+) -> Iterator[Batch]:
+    """Read, decode and normalise each file where a crash does no harm.
+
+    Args:
+        files: Consumed as they are needed.
+        decoding: Limits of decoding.
+        normalisation: What the model was trained behind.
+        watch: Gets the seconds of `decode` and `normalise`.
+
+    Yields:
+        A batch a file, with a fault where the file ended the process.
+
+    Raises:
+        DecoderDied: No process could start; the files stay doubtful.
+        StorageError: What a URL names cannot be reached any more.
+    """
+    left = iter(files)
+    for next_one in left:
+        with _child(decoding, normalisation) as ask:
+            for file in chain([next_one], left):
+                try:
+                    found = ask(asked(file))
+                except _ProcessDiedError as error:
+                    yield _fault(file, error, decoding)
+                    break  # the rest goes to a new process
+                yield assembled([file], found, watch)
+
+
+@contextmanager
+def _child(decoding: DecodingSettings, normalisation: NormalisationSettings) -> Iterator[Callable[[Asked], Observed]]:
+    """Start a process that reads what it is asked for; yield the question."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_answer, args=(theirs, decoding, normalisation), daemon=True)
+
+    def ask(file: Asked) -> Observed:
+        with suppress(OSError, EOFError):  # the process ended
+            ours.send(file)
+            word: str | StorageError = ours.recv()
+            if isinstance(word, StorageError):
+                raise word
+            if not ours.poll(SECONDS):
+                message = f"takes its decoder longer than {SECONDS:.0f} seconds"
+                raise _ProcessDiedError(message, may_pass=False)
+            found: Observed = ours.recv()
+            return found
+        process.join()
+        code = -(process.exitcode or 0)
+        if code in _CRASHES:
+            message = f"crashes its decoder ({signal.Signals(code).name})"
+            raise _ProcessDiedError(message, may_pass=False)
+        name = signal.Signals(code).name if code > 0 else f"exit code {-code}"
+        message = f"its decoder was ended ({name}), perhaps for want of memory"
+        raise _ProcessDiedError(message, may_pass=True)
+
+    message = (
+        "The process that reads doubtful files by themselves cannot start: memory is short, or a script calls "
+        "batchdigits outside of `if __name__ == '__main__':`."
+    )
+    try:
+        process.start()
+    except OSError as error:
+        raise DecoderDied(message) from error
+    theirs.close()  # the child has its own; so its end is noticed
+    try:
+        if not _is_ready(ours):
+            raise DecoderDied(message)
+        yield ask
+    finally:
+        ours.close()
+        process.kill()
+        process.join()
+
+
+def _is_ready(connection: Connection) -> bool:
+    """Wait for the first word of a process; tell whether it came."""
+    with suppress(OSError, EOFError):
+        return connection.poll(SECONDS) and connection.recv() == _READY
+    return False
+
+
+def _answer(connection: Connection, decoding: DecodingSettings, normalisation: NormalisationSettings) -> None:
+    """Observe what is asked for until nobody asks any more."""
+    prepare_process()
+    connection.send(_READY)
+    with suppress(EOFError):
+        while True:
+            asked_for = connection.recv()
+            try:
+                whole = list(contents([asked_for], decoding))
+            except StorageError as error:  # of a file behind a URL: the run ends, and not this file's turn alone
+                connection.send(error)
+                continue
+            connection.send(_READY)
+            connection.send(observe([asked_for], decoding, normalisation, whole))
+
+
+def _fault(file: ImageFile, error: _ProcessDiedError, decoding: DecodingSettings) -> Batch:
+    """Make the row of a file that ended its process; its bytes are read here, for their sum, and not decoded.
+
+    Where it may pass, the row has no sum, like that of a file that cannot be opened: the next run tries it again.
+    """
+    data = b"" if error.may_pass else next(contents([asked(file)], decoding))
+    sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) and data else ""
+    remedy = "the next run tries again" if error.may_pass else "move it away, or export it anew as PNG"
+    fault = Fault(FaultKind.UNREADABLE, f"{error}; {remedy}", is_deadly=True)
+    none = normalise([])
+    return Batch([], none.pixels, none.ink, [(SeenPage(file, 1, None, None, sha256, of=1), fault)], [], [])

@@ -1,0 +1,323 @@
+"""Image files in; batches of normalised pixels and of faults out, in the order of the files.
+
+The only pool of decoding workers and the only queue. Workers take files in chunks: they read, decode and normalise
+a chunk as one stack. What waits to be predicted is bounded, so a fast disk does not fill the memory.
+"""
+
+import logging
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Set
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import chain
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import cv2
+import numpy as np
+
+from batchdigits.engine.stopwatch import Stopwatch
+from batchdigits.engine.worker import Observed, Seen, asked, keep_freed_memory, observe, prepare_process
+from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, Interrupted, Terminated, shown
+from batchdigits.preprocessing.normalisation import GreyImage, InkImages, InkMeasures, normalise
+from batchdigits.settings import MOST_WORKERS, DecodingSettings, NormalisationSettings
+from batchdigits.sources.discovery import ImageFile
+
+log = logging.getLogger(__name__)
+
+_SECONDS_FOR_PROCESSES = 1.0  # of one core's work
+_SECONDS_A_FILE, _SECONDS_A_BYTE = 1e-4, 2.5e-8  # about: a small PNG takes 0.1 ms, a JPEG of 38 kB a whole one
+
+_CHUNK_FILES = 256  # one future per small file is slower than no workers
+_CHUNK_BYTES = 2 * 2**20  # a chunk of scans stays small enough to be held decoded, a few times over
+
+_BATCH_BYTES = 8 * 2**20  # of files that take their time: what was read of them is predicted and recorded meanwhile
+_BATCH_PAGES = 64  # which are as many as that at least, for a prediction costs the same for fewer
+
+
+class SeenPage(NamedTuple):
+    """Where one row of a batch comes from."""
+
+    file: ImageFile
+    """The file."""
+    number: int
+    """The page in the file, from 1."""
+    width: int | None
+    """Pixels as stored, after EXIF rotation; None where a fault hides it."""
+    height: int | None
+    """Pixels as stored, after EXIF rotation; None where a fault hides it."""
+    sha256: str
+    """Of the file's own bytes, hexadecimal; empty where they could not be read."""
+    of: int
+    """How many pages the file has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pages that can be predicted together, and the faults met on the way to them."""
+
+    pages: list[SeenPage]
+    """`pages[i]` is `pixels[i]` and `ink[i]`."""
+    pixels: InkImages
+    """uint8[N, 28, 28]."""
+    ink: InkMeasures
+    """float32[N, M]."""
+    faults: list[tuple[SeenPage, Fault]]
+    """Pages without pixels."""
+    unchanged: list[ImageFile]
+    """Files whose bytes are those that are known of them."""
+    pictures: list[GreyImage]
+    """`pictures[i]` is `pages[i]`, reduced for people."""
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory its arrays take."""
+        return self.pixels.nbytes + self.ink.nbytes + sum(picture.nbytes for picture in self.pictures)
+
+    def files(self) -> Iterator[ImageFile]:
+        """Give the files of its pages, faults and unchanged files; one of several pages several times."""
+        for page in self.pages:
+            yield page.file
+        for page, _ in self.faults:
+            yield page.file
+        yield from self.unchanged
+
+    def without(self, paths: Set[str]) -> "Batch":
+        """Leave out what belongs to some files."""
+        kept = [at for at, page in enumerate(self.pages) if page.file.path not in paths]
+        return Batch(
+            [self.pages[at] for at in kept],
+            self.pixels[kept],
+            self.ink[kept],
+            [(page, fault) for page, fault in self.faults if page.file.path not in paths],
+            [file for file in self.unchanged if file.path not in paths],
+            [self.pictures[at] for at in kept],
+        )
+
+
+def is_work_for_processes(files: int, size_bytes: int) -> bool:
+    """Tell whether files are so much work that decoding workers are better processes than threads.
+
+    Threads wait for each other at Python's lock; but processes take some tenths of a second to start, and compete with
+    TensorFlow's start for the cores.
+    """
+    return files * _SECONDS_A_FILE + size_bytes * _SECONDS_A_BYTE >= _SECONDS_FOR_PROCESSES
+
+
+class Workers:
+    """The pool of decoding workers: a context manager."""
+
+    def __init__(self, count: int | None, *, processes: bool) -> None:
+        """Say how many; none is started yet.
+
+        Args:
+            count: Workers; None has one for each core that this process may use, and at most `MOST_WORKERS`.
+            processes: They are processes and not threads.
+        """
+        self.count = count or min(MOST_WORKERS, _cores())
+        self._processes = processes
+
+    def __enter__(self) -> Self:
+        """Start the pool; processes start at once, since they take a while."""
+        cv2.setNumThreads(1)  # the workers are the threads
+        keep_freed_memory()
+        self._pool = (self._start_processes() if self._processes else None) or ThreadPoolExecutor(
+            self.count, thread_name_prefix="decode"
+        )
+        return self
+
+    def _start_processes(self) -> Executor | None:
+        """Start a pool of processes; None where this machine has no room for them."""
+        context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads half alive
+        with ExitStack() as undo:
+            try:
+                pool = ProcessPoolExecutor(self.count, context, prepare_process)
+                undo.callback(pool.shutdown, cancel_futures=True)
+                self._first, *_ = [pool.submit(os.getpid) for _ in range(self.count)]
+            except OSError as error:  # no shared memory, no more processes
+                log.warning("Worker processes cannot be started (%s); threads read the files, more slowly.", error)
+                return None
+            undo.pop_all()
+            return pool
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for what is in hand, and drop the rest."""
+        self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def started(self) -> bool:
+        """Tell whether a worker process came to life, once one has died."""
+        return self._first.exception() is None
+
+    def submit(
+        self, files: list[ImageFile], decoding: DecodingSettings, normalisation: NormalisationSettings
+    ) -> "Future[Observed]":
+        """Let a worker observe a chunk."""
+        return self._pool.submit(observe, [asked(file) for file in files], decoding, normalisation)
+
+
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def batches(
+    files: Iterable[ImageFile],
+    workers: Workers,
+    *,
+    size: int,
+    decoding: DecodingSettings,
+    normalisation: NormalisationSettings,
+    watch: Stopwatch | None = None,
+    first: Iterable[Batch] = (),
+) -> Iterator[Batch]:
+    """Read, decode and normalise files.
+
+    Args:
+        files: Consumed as they are needed.
+        workers: A pool that was entered.
+        size: Pages a batch, at most; one of large files, one that is full of faults, and the last one have fewer.
+        decoding: Limits of decoding.
+        normalisation: What the model was trained behind.
+        watch: Gets the seconds of `decode` and `normalise`, of all workers together.
+        first: What was observed of other files, elsewhere; it stands in the first batches.
+
+    Yields:
+        Batches; every page of every file stands in exactly one of them, once. Where the run has to end meanwhile, one
+        more with what the workers have finished.
+
+    Raises:
+        Interrupted: The run was asked to end by SIGINT.
+        Terminated: The run was asked to end by SIGTERM.
+        DecoderDied: A worker process died.
+        BatchDigitsError: None could start.
+    """
+    waiting = _empty()
+    size_bytes = 0
+    end: BatchDigitsError | None = None
+    try:
+        for chunk in chain(first, _prepared(chunks(files), workers, decoding, normalisation, watch or Stopwatch())):
+            waiting = joined(waiting, chunk)
+            size_bytes += sum(page.file.size_bytes for page in chunk.pages if page.number == 1)
+            are_large = size_bytes >= _BATCH_BYTES and len(waiting.pages) >= _BATCH_PAGES
+            while are_large or max(len(waiting.pages), len(waiting.faults), len(waiting.unchanged)) >= size:
+                batch, waiting = _split(waiting, size)
+                size_bytes, are_large = 0, False
+                yield batch
+    except BatchDigitsError as error:
+        end = error
+    if waiting.pages or waiting.faults or waiting.unchanged:
+        yield waiting
+    if end:
+        raise end
+
+
+def chunks(files: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
+    """Cut files into what a worker takes at a time."""
+    chunk: list[ImageFile] = []
+    size_bytes = 0
+    for file in files:
+        chunk.append(file)
+        size_bytes += file.size_bytes
+        if len(chunk) >= _CHUNK_FILES or size_bytes >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size_bytes = [], 0
+    if chunk:
+        yield chunk
+
+
+def _prepared(
+    chunks: Iterator[list[ImageFile]],
+    workers: Workers,
+    decoding: DecodingSettings,
+    normalisation: NormalisationSettings,
+    watch: Stopwatch,
+) -> Iterator[Batch]:
+    """Prepare chunks, in order, at most twice as many ahead as there are workers."""
+    ahead: deque[tuple[list[ImageFile], Future[Observed]]] = deque()
+
+    def next_one() -> Batch:
+        files, future = ahead[0]
+        batch = assembled(files, future.result(), watch)
+        ahead.popleft()
+        return batch
+
+    try:
+        for chunk in chunks:
+            ahead.append((chunk, workers.submit(chunk, decoding, normalisation)))
+            if len(ahead) > 2 * workers.count:
+                yield next_one()
+        while ahead:
+            yield next_one()
+    except (Interrupted, Terminated):
+        with suppress(BrokenProcessPool):  # the signal came to all processes
+            while ahead and ahead[0][1].done():
+                yield next_one()
+        raise
+    except BrokenProcessPool as error:
+        at_stake = [file for files, _ in ahead for file in files] or chunk
+        if not workers.started:
+            message = (
+                "The worker processes cannot start; in a script, call batchdigits under `if __name__ == '__main__':`."
+            )
+            raise BatchDigitsError(message) from error
+        message = (
+            f"A decoding worker died at {shown(at_stake[0].name)} or one of the {len(at_stake)} files from there on: "
+            "memory ran out, or a file crashes its decoder. Run again: with a ledger, the next run reads each of them "
+            "by itself and finds which one it is."
+        )
+        raise DecoderDied(message) from error
+
+
+def assembled(files: list[ImageFile], found: Observed, watch: Stopwatch) -> Batch:
+    """Give what a worker found its files back, and note its seconds."""
+    watch.add("decode", found.decode_seconds)
+    watch.add("normalise", found.normalise_seconds)
+
+    def page(seen: Seen) -> SeenPage:
+        return SeenPage(files[seen.at], *seen[1:])
+
+    faults = [(page(seen), fault) for seen, fault in found.faults]
+    unchanged = [files[at] for at in found.unchanged]
+    return Batch([page(seen) for seen in found.pages], found.pixels, found.ink, faults, unchanged, found.pictures)
+
+
+def _empty() -> Batch:
+    none = normalise([])
+    return Batch([], none.pixels, none.ink, [], [], [])
+
+
+def joined(*parts: Batch) -> Batch:
+    """Make one batch of some, of one at least."""
+    return Batch(
+        [page for part in parts for page in part.pages],
+        np.concatenate([part.pixels for part in parts]),
+        np.concatenate([part.ink for part in parts]),
+        [fault for part in parts for fault in part.faults],
+        [file for part in parts for file in part.unchanged],
+        [picture for part in parts for picture in part.pictures],
+    )
+
+
+def _split(batch: Batch, size: int) -> tuple[Batch, Batch]:
+    """Cut off the first `size` pages, and all faults and unchanged files with them."""
+    first, rest = slice(None, size), slice(size, None)
+    return (
+        Batch(
+            batch.pages[first],
+            batch.pixels[first],
+            batch.ink[first],
+            batch.faults,
+            batch.unchanged,
+            batch.pictures[first],
+        ),
+        Batch(batch.pages[rest], batch.pixels[rest], batch.ink[rest], [], [], batch.pictures[rest]),
+    )

@@ -1,0 +1,1 @@
+"""Run the engine on a cluster of Ray."""

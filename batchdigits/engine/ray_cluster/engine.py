@@ -1,0 +1,155 @@
+"""What is pending in; what `engine.on_this_machine` makes of it out, by the workers of a cluster of Ray.
+
+Ray Data maps shards of the file list over a pool of workers. Each loads the model once, decodes, normalises and
+predicts; faults are rows of what it sends. Results stream back to this process, which alone writes the ledger, so that
+a shard that was read twice, since its worker was lost, counts once. The workers read files by the names that this
+process found: local sources have to lie on storage that all nodes share; URLs do not. The model travels.
+"""
+
+import importlib.util
+import logging
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import chain, islice
+
+import numpy as np
+
+from batchdigits.engine.isolation import one_by_one
+from batchdigits.engine.local import Drawn, Engine, Task
+from batchdigits.engine.pool import Workers, assembled, batches, chunks, joined
+from batchdigits.engine.prediction import Predicted, predicted
+from batchdigits.engine.ray_cluster.client import Cluster
+from batchdigits.engine.ray_cluster.driver import NOT_INSTALLED, host_and_port
+from batchdigits.engine.ray_cluster.worker import Found, Shard
+from batchdigits.engine.worker import asked, contents
+from batchdigits.errors import (
+    FaultKind,
+    StorageError,
+    UsageError,
+    shown,
+)
+from batchdigits.ledger.plan import Turn
+from batchdigits.sources.discovery import ImageFile
+from batchdigits.storage.remote import is_far
+
+log = logging.getLogger(__name__)
+
+_CHUNKS = 4  # in a shard, which so is as much as a batch: it is recorded in one transaction
+
+
+def engine(address: str | None) -> Engine:
+    """Give what reads on Ray; where nothing is new, Ray does not start.
+
+    Args:
+        address: Of a cluster's head node; None for one on this machine.
+
+    Raises:
+        UsageError: Ray is not installed, or the address is none.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError(NOT_INSTALLED)
+    if address is not None:
+        host_and_port(address)
+    return on_ray
+
+
+def on_ray(task: Task) -> Generator[Predicted[Drawn], None, None]:
+    """Decode and predict on the workers of a cluster: an `Engine`.
+
+    What was in hand when a run died is read here, one by one, and so in the end is what no worker could read.
+
+    Raises:
+        UsageError: A worker has other versions.
+        StorageError: The cluster cannot be reached, or is lost; or a node does not see the files.
+        BatchDigitsError: What else ended it.
+    """
+    plan, settled = task.plan, task.settling.settled
+    yield from _here(task, settled(plan.in_turn(Turn.ALONE), plan.defer))
+    with ExitStack() as stack:
+        cluster: Cluster | None = None
+        for files in (
+            plan.in_turn(Turn.SETTLED, in_hand=False),
+            settled(plan.in_turn(Turn.YOUNG, in_hand=False), plan.defer),
+        ):
+            shards = _shards(files)
+            with task.stop.readily():
+                first = next(shards, None)
+            if first:
+                cluster = cluster or stack.enter_context(Cluster(task.settings, task.model, task.stop))
+                yield from _there(task, cluster, chain([first], shards))
+
+
+def _shards(files: Iterable[ImageFile]) -> Iterator[Shard]:
+    several = chunks(files)
+    while shard := list(islice(several, _CHUNKS)):
+        yield shard
+
+
+def _here(task: Task, files: Iterable[ImageFile]) -> Iterator[Predicted[Drawn]]:
+    """Read files one by one in a process of their own, and predict in this one, as on this machine."""
+    decoding, normalisation = task.settings.decoding, task.model.normalisation
+    with Workers(1, processes=False) as none:
+        ready = batches(
+            [],
+            none,
+            size=task.settings.batch_size,
+            decoding=decoding,
+            normalisation=normalisation,
+            first=one_by_one(files, decoding=decoding, normalisation=normalisation, watch=task.watch),
+        )
+        yield from predicted(ready, task.prediction, judge=task.judge, draw=task.draw, stop=task.stop)
+
+
+def _there(task: Task, cluster: Cluster, shards: Iterable[Shard]) -> Iterator[Predicted[Drawn]]:
+    """Have shards read by the cluster; those that do not come back, and files that it cannot open, are read here."""
+    left: list[ImageFile] = []
+    lost = 0
+    for shard, found in cluster.read(shards):
+        if found is None:
+            left.extend(file for files in shard for file in files)
+            lost += 1
+        else:
+            yield _judged(task, shard, found, left)
+    if lost:
+        log.info("No worker brought back %d of the shards of files; they are read here, one by one.", lost)
+    yield from _here(task, left)
+
+
+def _judged(task: Task, shard: Shard, found: Found, left: list[ImageFile]) -> Predicted[Drawn]:
+    """Make of what a worker found what is recorded.
+
+    Args:
+        task: Of the run.
+        shard: Files.
+        found: In them.
+        left: Gets those that the worker could not open: what its node sees is not what this machine does.
+
+    Raises:
+        StorageError: It could open none, and this machine can.
+    """
+    for stage, seconds in found.seconds.items():
+        task.watch.add(stage, seconds)
+    whole = joined(*(assembled(files, seen, task.watch) for files, seen in zip(shard, found.observed, strict=True)))
+    closed = [page.file for page, fault in whole.faults if fault.kind is FaultKind.UNREADABLE and not page.sha256]
+    if len(closed) == sum(map(len, shard)) > 1 and (seen := _readable(closed, task)):
+        message = (
+            f"The worker on {found.node} cannot open {shown(seen.path)}, which this machine can: local folders have to "
+            "lie on storage that all nodes share; mount it there under the same name, or use --engine local."
+        )
+        raise StorageError(message)
+    left.extend(closed)
+    batch, fresh = task.judge(whole.without({file.path for file in closed}))
+    if not fresh.any():
+        return Predicted(batch, fresh, np.zeros((0, 10), np.float32), None)
+    still = {page.file.path for page in batch.pages}  # what changed while it was read is left out
+    logits = found.logits[[page.file.path in still for page in whole.pages]][fresh]
+    with task.watch.stage("decide"):
+        return Predicted(batch, fresh, logits, task.draw(batch, fresh, logits))
+
+
+def _readable(files: list[ImageFile], task: Task) -> ImageFile | None:
+    """Give one that is on this machine, and can be read here."""
+    for file in files:
+        if not is_far(file.path) and isinstance(next(contents([asked(file)], task.settings.decoding)), bytes):
+            return file
+    return None

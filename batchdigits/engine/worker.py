@@ -1,0 +1,142 @@
+"""Files in; what is on their pages, as a few stacks of arrays, out: what a decoding worker does."""
+
+import ctypes
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+import cv2
+
+from batchdigits.decoding.codecs import Page, decode, read
+from batchdigits.errors import Fault
+from batchdigits.preprocessing import thumbnails
+from batchdigits.preprocessing.canvas import Finer, GreyImage, halved
+from batchdigits.preprocessing.normalisation import InkImages, InkMeasures, normalise
+from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.sources.discovery import ImageFile
+from batchdigits.storage import remote
+
+_MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 64 * 2**20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: what glibc comes to at most
+
+
+def prepare_process() -> None:
+    """Prepare a process that decodes: the parent alone takes signals, and its end, whatever it was, is its own too."""
+    cv2.setNumThreads(1)
+    keep_freed_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        assert parent is not None, "only a child process is prepared"
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what a chunk of pages took for the next one, where it is the C library.
+
+    By default it gives the arrays of each step back to the system, which then clears new pages for the next step: that
+    took a sixth of the time of small files.
+    """
+    with suppress(AttributeError, OSError):  # another C library
+        for option, size_bytes in _MALLOC_OPTIONS.items():
+            ctypes.CDLL(None).mallopt(option, size_bytes)
+
+
+class Seen(NamedTuple):
+    """A `SeenPage` as it travels between processes, its file by the place in the chunk."""
+
+    at: int
+    number: int
+    width: int | None
+    height: int | None
+    sha256: str
+    of: int
+
+
+class Observed(NamedTuple):
+    """What a worker found in a chunk."""
+
+    pages: list[Seen]
+    pixels: InkImages
+    ink: InkMeasures
+    faults: list[tuple[Seen, Fault]]
+    unchanged: list[int]
+    pictures: list[GreyImage]
+    decode_seconds: float
+    normalise_seconds: float
+
+
+Asked = tuple[str, int, str, str]
+"""Of a file, what a worker has to know: its path, size, ending and known sha256."""
+
+
+def asked(file: ImageFile) -> Asked:
+    """Ask for a file to be observed."""
+    return file.path, file.size_bytes, file.ending, file.known_sha256
+
+
+def contents(files: list[Asked], decoding: DecodingSettings) -> Iterator[bytes | Fault]:
+    """Read whole files one after the other; those behind URLs all at once, before the first.
+
+    Raises:
+        StorageError: What a URL names cannot be reached any more.
+    """
+    far = [(path, size_bytes) for path, size_bytes, *_ in files if remote.is_far(path)]
+    found = remote.fetched(far, decoding.max_bytes) if far else {}
+    for path, size_bytes, *_ in files:
+        yield found[path] if path in found else read(path, size_bytes, decoding)
+
+
+def observe(
+    files: list[Asked],
+    decoding: DecodingSettings,
+    normalisation: NormalisationSettings,
+    whole: Iterable[bytes | Fault] | None = None,
+) -> Observed:
+    """Read, decode and normalise a few files as one stack: what a worker does.
+
+    Args:
+        files: What `asked` makes of each.
+        decoding: Limits of decoding.
+        normalisation: What the model was trained behind.
+        whole: What `contents` gives of them, where they have been read.
+    """
+    pages: list[Seen] = []
+    greys: list[GreyImage] = []
+    finer: list[Finer | None] = []
+    faults: list[tuple[Seen, Fault]] = []
+    unchanged: list[int] = []
+    started = time.perf_counter()
+    whole = contents(files, decoding) if whole is None else whole
+    for at, ((_, _, ending, known_sha256), data) in enumerate(zip(files, whole, strict=True)):
+        if isinstance(data, Fault):
+            faults.append((Seen(at, 1, data.width, data.height, "", of=1), data))
+            continue
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 == known_sha256:
+            unchanged.append(at)
+            continue
+        decoded = decode(data, decoding, ending)
+        for number, page in enumerate(decoded, 1):
+            seen = Seen(at, number, page.width, page.height, sha256, of=len(decoded))
+            if isinstance(page, Page):
+                pages.append(seen)
+                greys.append(page.grey)
+                finer.append(page.finer)
+            else:
+                faults.append((seen, page))
+    decoded_at = time.perf_counter()
+    smaller = [halved(grey, thumbnails.SIDE) for grey in greys]
+    pixels, ink = normalise(greys, normalisation, smaller=smaller, finer=finer)
+    pictures = [thumbnails.reduced(page) for page in smaller]
+    seconds = decoded_at - started, time.perf_counter() - decoded_at
+    return Observed(pages, pixels, ink, faults, unchanged, pictures, *seconds)

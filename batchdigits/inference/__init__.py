@@ -1,0 +1,1 @@
+"""Load a model and decide by its logits."""

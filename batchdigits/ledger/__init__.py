@@ -1,0 +1,1 @@
+"""Keep what was seen and what people answered; never decisions."""

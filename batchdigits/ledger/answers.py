@@ -1,0 +1,89 @@
+"""People's answers in; out, a ledger that holds them, and which of them it can take.
+
+An answer belongs to bytes: to no path, model or run. What SQLite does not notice, their check sums and their number do.
+"""
+
+from collections.abc import Collection, Mapping
+
+from batchdigits.ledger.database import Database, check_sum
+
+Key = tuple[str, int]  # the sha256 of a file's bytes, and the page from 1
+
+_TAKE_IN = """
+INSERT INTO answers (sha256, page, answer, time, source, sum) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET answer = excluded.answer, time = excluded.time, source = excluded.source, sum = excluded.sum
+WHERE answer != excluded.answer
+"""
+
+# What stands on the right of EXCEPT looks at each observation once: `known` holds no whole sha256.
+_UNKNOWN = """
+SELECT sha256, page FROM given
+EXCEPT SELECT sha256, given.page
+FROM observations JOIN given USING (sha256) JOIN pages ON observation = observations.id AND pages.page = given.page
+EXCEPT SELECT sha256, page FROM answers
+"""
+
+
+def unknown(database: Database, keys: Collection[Key]) -> set[Key]:
+    """Tell which pages the ledger has never seen; one that has an answer already is known."""
+    with database.transaction() as execute:
+        execute("CREATE TEMP TABLE given (sha256 TEXT, page INTEGER, PRIMARY KEY (sha256, page)) WITHOUT ROWID")
+        database.executemany("INSERT INTO given VALUES (?, ?)", keys)
+        found = set(execute(_UNKNOWN))
+        execute("DROP TABLE given")
+    return found
+
+
+def replaced(database: Database, answers: Mapping[Key, str]) -> dict[Key, str]:
+    """Give the answers that others would take the place of, by page."""
+    found = {}
+    with database.errors():
+        for key, answer in answers.items():
+            row = database.execute("SELECT answer FROM answers WHERE sha256 = ? AND page = ?", key).fetchone()
+            if row and row[0] != answer:
+                found[key] = row[0]
+    return found
+
+
+def take_in(database: Database, answers: Mapping[Key, str], *, time: str, source: str) -> tuple[int, int]:
+    """Store answers, all in one transaction; one that is there already stays as it is.
+
+    Args:
+        database: The ledger's, open.
+        answers: `0` to `9`, or `x`, by page.
+        time: When they were given, as a text.
+        source: Where they come from.
+
+    Returns:
+        How many are new, and how many changed.
+
+    Raises:
+        StorageError: The ledger cannot be written.
+    """
+    rows = []
+    for key, answer in answers.items():
+        row = (*key, answer, time, source)
+        rows.append((*row, check_sum(*row)))
+    with database.transaction() as execute:
+        (before,) = execute("SELECT count(*) FROM answers").fetchone()
+        written = database.executemany(_TAKE_IN, rows).rowcount if rows else 0
+        (after,) = execute("SELECT count(*) FROM answers").fetchone()
+        if after != before:
+            execute("UPDATE answered SET answers = answers + ?", (after - before,))
+    return after - before, written - (after - before)
+
+
+def check(database: Database) -> None:
+    """Check that all answers are there, as they were taken in.
+
+    Raises:
+        StorageError: The ledger is damaged.
+    """
+    with database.errors():
+        count, last = 0, ("", 0)
+        for *row, row_sum in database.execute("SELECT * FROM answers ORDER BY sha256, page"):
+            if row_sum != check_sum(*row) or (row[0], row[1]) <= last:  # out of order, one would not be found
+                raise database.damaged()
+            count, last = count + 1, (row[0], row[1])
+        if database.execute("SELECT answers FROM answered").fetchall() != [(count,)]:
+            raise database.damaged()

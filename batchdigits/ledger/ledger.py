@@ -1,0 +1,216 @@
+"""What was seen: image files in, what is pending out; observations in, observations in the order of rows out.
+
+An SQLite database that holds observations (logits, ink measures, faults) and under what they were made, and people's
+answers; never decisions. An observation belongs to bytes: files with the same bytes share it. Beside a report it is a
+file that grows from run to run; without one it is private to a run and gone with it.
+
+What SQLite does not notice, a flipped byte in a value, the check sums of the rows do.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchdigits.errors import BatchDigitsError, DecoderDied, Interrupted, StorageError, Terminated
+from batchdigits.ledger import writer as recording
+from batchdigits.ledger.database import Database
+from batchdigits.ledger.plan import Plan, plan
+from batchdigits.ledger.reader import CHUNK, Observations, read
+from batchdigits.ledger.writer import LostAnswer as LostAnswer  # what `record` gives
+from batchdigits.sources.discovery import ImageFile, PassedOver
+from batchdigits.storage.remote import Place
+
+if TYPE_CHECKING:
+    from batchdigits.engine.pool import Batch
+
+# A file in a report whose fault no report has shown so far, as it is now.
+_UNTOLD = """
+FROM pages
+CROSS JOIN files ON files.observation = pages.observation
+CROSS JOIN found ON found.path = files.path
+LEFT JOIN told ON told.path = found.path AND told.size_bytes = found.size_bytes AND told.mtime_ns = found.mtime_ns
+WHERE fault IS NOT NULL AND told.path IS NULL AND found.path NOT IN (SELECT path FROM deferred)
+"""  # CROSS JOIN: SQLite keeps the order, and so begins with the few pages that have a fault
+
+Publications = dict[str, tuple[str, ...]]  # what may stand at a report's path, by its sha256: its sources
+PUBLISHED = "SELECT sha256, sources FROM reports WHERE path = ?"
+"""The rows of one report, by its path: for `publications`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Under what something is observed: where any of it changes, everything is observed anew."""
+
+    bundle: str
+    """The bundle's id, which covers the weights and the normalisation's settings."""
+    others: str
+    """Versions of decoding, normalisation and runtime, and the limits of decoding, in one line."""
+
+
+class Ledger:
+    """An open ledger: a context manager."""
+
+    def __init__(self, path: Path | None, condition: Condition) -> None:
+        """Say where it is; nothing is opened yet.
+
+        Args:
+            path: The ledger's file, made where there is none; None for one that is private to this run.
+            condition: Under what this run observes.
+        """
+        self.path = path
+        self._database = Database(path)
+        self._condition = condition
+
+    def __enter__(self) -> Self:
+        """Open it, or begin a new one.
+
+        Raises:
+            StorageError: It cannot be opened, is damaged, or is of a newer version.
+        """
+        self._database.__enter__()
+        key = (self._condition.bundle, self._condition.others)
+        with self._database.transaction() as execute:
+            execute("INSERT OR IGNORE INTO conditions (bundle, others) VALUES (?, ?)", key)
+            select = "SELECT id FROM conditions WHERE bundle = ? AND others = ?"
+            (self._condition_id,) = execute(select, key).fetchone()
+            recording.sort_in(self._database)  # what a killed run left, or an older version of this program
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it; unless the run was stopped, or died of something unforeseen, nothing is in hand any more.
+
+        What stopped it may be a limit of time, which a decoder that never comes back has used up.
+        """
+        died = not isinstance(error, BatchDigitsError) or isinstance(error, DecoderDied | Interrupted | Terminated)
+        if error is None or not died:
+            with suppress(StorageError), self._database.transaction() as execute:
+                execute("DELETE FROM in_hand WHERE path IN (SELECT path FROM found)")
+        self._database.__exit__(kind, error, trace)
+
+    @property
+    def knows(self) -> bool:
+        """Tell whether anything was observed before under this run's condition."""
+        select = "SELECT 1 FROM observations WHERE condition = ? LIMIT 1"
+        with self._database.errors():
+            return self._database.execute(select, (self._condition_id,)).fetchone() is not None
+
+    def plan(
+        self,
+        found: Iterable[ImageFile | PassedOver],
+        *,
+        young_ns: Callable[[], range] = lambda: range(0),
+        retry_failed: bool = False,
+        force: bool = False,
+    ) -> Plan:
+        """Take in what discovery finds, as `plan.plan` does, under this ledger's condition."""
+        return plan(
+            self._database,
+            found,
+            condition=self._condition_id,
+            young_ns=young_ns,
+            retry_failed=retry_failed,
+            force=force,
+        )
+
+    def fresh(self, batch: "Batch") -> NDArray[np.bool_]:
+        """Tell which pages of a batch were never observed before, in this batch neither: bool[N].
+
+        A page of another batch that is not recorded yet counts as never observed.
+        """
+        return recording.fresh(self._database, self._condition_id, batch)
+
+    def record(
+        self,
+        batch: "Batch",
+        fresh: NDArray[np.bool_],
+        logits: NDArray[np.float32],
+        thumbnails: Mapping[int, bytes] | None = None,
+    ) -> list[LostAnswer]:
+        """Store what was observed of one batch, faults too, in one transaction.
+
+        A page that was recorded meanwhile stays as it is.
+
+        Args:
+            batch: N pages and any number of faults and unchanged files; those of files that were deferred meanwhile
+                are left out.
+            fresh: bool[N], which pages were predicted, as `fresh` told.
+            logits: float32[M, K], in the order of the M fresh pages.
+            thumbnails: PNGs of some of these, by their row in the batch.
+
+        Returns:
+            The answers that files had before, in the order of paths.
+        """
+        with self._database.transaction():
+            return recording.record(
+                self._database,
+                self._condition_id,
+                batch,
+                fresh,
+                logits,
+                bundle=self._condition.bundle,
+                thumbnails=thumbnails or {},
+            )
+
+    def observations(self, chunk: int = CHUNK, *, thumbnails: bool = False) -> Iterator[Observations]:
+        """Give all that was observed of what was found, as `observations.read` does."""
+        return read(self._database, chunk, thumbnails=thumbnails)
+
+    def tell_faults(self) -> int:
+        """Note that a report shows the faults of what was found; return how many pages it shows for the first time."""
+        (pages,) = self._database.execute(f"SELECT count(*) {_UNTOLD}").fetchone()
+        if pages:
+            with self._database.transaction() as execute:
+                columns = "found.path, found.size_bytes, found.mtime_ns"
+                execute(f"INSERT OR REPLACE INTO told SELECT DISTINCT {columns} {_UNTOLD}")
+        return int(pages)
+
+    def published(self, report: Place) -> Publications:
+        """Give what may stand at a report's path, by its sha256: the sources that it was made from.
+
+        Raises:
+            StorageError: The ledger is damaged.
+        """
+        with self._database.errors():
+            rows = self._database.execute(PUBLISHED, (bytes(report),)).fetchall()
+        try:
+            return publications(rows)
+        except (ValueError, TypeError) as error:
+            raise self._database.damaged() from error
+
+    def publish(self, report: Place, sha256: str, sources: Sequence[str], *, replaced: str) -> None:
+        """Note what is about to stand at a report's path.
+
+        Args:
+            report: Absolute, or behind a normalised URL.
+            sha256: Of the new report.
+            sources: What it was made from.
+            replaced: The sha256 of what stands there now, and may still do if the run is killed; or empty.
+        """
+        with self._database.transaction() as execute:
+            execute("DELETE FROM reports WHERE path = ? AND sha256 != ?", (bytes(report), replaced))
+            row = (bytes(report), sha256, json.dumps(sources))
+            execute("INSERT OR REPLACE INTO reports (path, sha256, sources) VALUES (?, ?, ?)", row)
+
+    def forget(self) -> None:
+        """Drop what was observed of bytes that no file has any more.
+
+        Files that are gone stay known: people may still answer to them, and they may come back.
+        """
+        with self._database.transaction():
+            recording.forget(self._database)
+            if self.path:
+                recording.sort_in(self._database)
+
+
+def publications(rows: Iterable[tuple[str, str]]) -> Publications:
+    """Read what `PUBLISHED` selects; a ValueError or TypeError is damage."""
+    return {sha256: tuple(json.loads(sources)) for sha256, sources in rows}

@@ -1,0 +1,106 @@
+"""One run at a time: a ledger in, its lock held; the system takes the lock away when the process ends, however it does.
+
+The lock is an flock on a hidden file beside the ledger, which stays there. It holds who has the lock, for the message.
+"""
+
+import datetime
+import fcntl
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from batchdigits.errors import Locked, shown
+from batchdigits.storage.atomic import fitting, storage_errors
+
+
+@contextmanager
+def held(ledger: Path, *, wait_seconds: float) -> Iterator[None]:
+    """Hold the lock of a ledger.
+
+    Args:
+        ledger: Its file, which need not exist.
+        wait_seconds: How long to wait for another run to let go of it.
+
+    Raises:
+        Locked: Another run still holds it.
+        StorageError: The lock's file cannot be written.
+    """
+    path = _lock_of(ledger)
+    lock = FileLock(path)
+    with storage_errors(path):
+        path.open("ab").close()  # else the lock would make a folder that is missing
+        try:
+            lock.acquire(timeout=wait_seconds, poll_interval=0.2)
+        except Timeout:
+            message = (
+                f"Another run holds the ledger {shown(str(ledger))}{_holder(path)}; try again when it has ended, or "
+                "let predict wait with --wait."
+            )
+            raise Locked(message) from None
+    try:
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        with storage_errors(path):
+            path.write_text(f"pid {os.getpid()} on {socket.gethostname()} since {started}\n")
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def copied(ledger: Path) -> Iterator[Path]:
+    """Copy a ledger, as it is between two runs, into a folder that goes; give the copy's path.
+
+    Not even opening it for reading would leave it alone: SQLite mends what a killed run left.
+
+    Raises:
+        Locked: A run holds it.
+        StorageError: It cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="batchdigits-") as folder:
+        copy = Path(folder, "ledger")
+        with _undisturbed(ledger), storage_errors(ledger, verb="read"):
+            for suffix in ("", "-journal"):
+                if (original := Path(f"{os.path.realpath(ledger)}{suffix}")).exists():
+                    shutil.copyfile(original, f"{copy}{suffix}")
+        yield copy
+
+
+@contextmanager
+def _undisturbed(ledger: Path) -> Iterator[None]:
+    """Keep other runs away without writing anything, as for a look at a ledger that may not exist.
+
+    Raises:
+        Locked: A run holds the ledger.
+        StorageError: The lock's file cannot be read.
+    """
+    path = _lock_of(ledger)
+    with ExitStack() as stack:
+        with storage_errors(path, verb="read"), suppress(FileNotFoundError):  # nobody ever held it
+            file = stack.enter_context(path.open("rb"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                message = (
+                    f"Another run holds the ledger {shown(str(ledger))}{_holder(path)}; try again when it has ended."
+                )
+                raise Locked(message) from None
+        yield
+
+
+def _lock_of(ledger: Path) -> Path:
+    real = Path(os.path.realpath(ledger))  # a link to it has the same lock
+    return real.with_name(fitting(f".{real.name}", ".lock"))
+
+
+def _holder(path: Path) -> str:
+    """Say who holds the lock, where that can be read."""
+    with suppress(OSError, UnicodeDecodeError):
+        if text := path.read_text().strip():
+            return f": {shown(text)}"
+    return ""

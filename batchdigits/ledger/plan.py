@@ -1,0 +1,214 @@
+"""What discovery finds in; out, what of it has to be read, in which turn, and why."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from itertools import islice
+from operator import itemgetter
+
+from batchdigits.errors import FaultKind
+from batchdigits.ledger.database import Database
+from batchdigits.sources.discovery import ImageFile, PassedOver
+from batchdigits.storage import remote
+
+_IN_HAND = 2048  # files that are marked as in hand at a time, in one transaction: it waits for the disk
+_LARGE_IN_HAND = 512  # where these are large, and so take their time when they are read by themselves
+_SMALL_BYTES = 16 * 2**20  # that small ones have together, at most
+_CHUNK = 8192  # records that are held at a time
+
+
+class Turn(IntEnum):
+    """In which turn a pending file is read."""
+
+    ALONE = 0
+    """First, by itself: it was in hand when a run died."""
+    SETTLED = 1
+    """With its neighbours."""
+    YOUNG = 2
+    """Last: it may still be being written."""
+
+
+class Why(StrEnum):
+    """Why a file is pending."""
+
+    NEW = "new"
+    """It was never read."""
+    CHANGED = "changed"
+    """It has another size or time than it was read with."""
+    ASKED = "asked"
+    """It was asked for, now or in a run that did not come to it."""
+    CONDITION = "condition"
+    """It was read under another condition."""
+    UNOPENED = "unopened"
+    """It could not be opened, or not be read for another reason that may pass."""
+
+
+_PENDING = f"""
+INSERT INTO pending (path, sha256, why, turn)
+SELECT
+    found.path,
+    CASE WHEN whole.condition = :condition AND whole.ending = found.ending AND NOT whole.stale
+        THEN whole.sha256 ELSE '' END,
+    CASE WHEN files.path IS NULL THEN '{Why.NEW}'
+        WHEN files.size_bytes != found.size_bytes OR files.mtime_ns != found.mtime_ns THEN '{Why.CHANGED}'
+        WHEN whole.stale THEN '{Why.ASKED}'
+        WHEN whole.condition IS NOT :condition OR whole.ending != found.ending THEN '{Why.CONDITION}'
+        ELSE '{Why.UNOPENED}' END AS why,
+    CASE WHEN in_hand.path IS NOT NULL
+        OR EXISTS (SELECT 1 FROM pages WHERE observation = whole.id AND fault IS NOT NULL AND deadly)
+        THEN {Turn.ALONE:d}
+        WHEN found.mtime_ns BETWEEN :young AND :now THEN {Turn.YOUNG:d}
+        ELSE {Turn.SETTLED:d} END AS turn
+FROM found
+LEFT JOIN files ON files.path = found.path
+LEFT JOIN observations AS whole ON whole.id = files.observation
+LEFT JOIN in_hand ON in_hand.path = found.path
+WHERE why != '{Why.UNOPENED}'
+    OR (whole.sha256 = ''
+        AND EXISTS (SELECT 1 FROM pages WHERE observation = whole.id AND fault = '{FaultKind.UNREADABLE}'))
+ORDER BY turn, found.name
+"""  # SQLite compares text as UTF-8 bytes, which is by code point
+
+
+_FOLLOWING = "FROM pending WHERE turn = ? AND position > ? ORDER BY position LIMIT ?"
+_BLOCK = f"""
+SELECT path, name, size_bytes, mtime_ns, ending, inode, sha256, position
+FROM (SELECT * {_FOLLOWING}) JOIN found USING (path) ORDER BY position
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run has to do; the files themselves stand in the database."""
+
+    files: int
+    """Image files found, each counted once."""
+    pending: Counter[Why]
+    """How many of them have to be read, by reason."""
+    pending_bytes: int
+    """The size of these together."""
+    passed_over: Counter[str]
+    """Everything else, by reason."""
+    database: Database
+    """Open; `plan` has filled its tables `found`, `pending` and `passed_over`."""
+
+    def in_turn(self, turn: Turn, *, in_hand: bool = True) -> Iterator[ImageFile]:
+        """Give the files that have to be read in a turn, in the order of rows, and mark them as in hand.
+
+        What is recorded meanwhile changes nothing.
+
+        Args:
+            turn: Which one.
+            in_hand: False marks none. Where other processes read them than the run's own, no file can end the run; and
+                all are given out at once, so that a killed run would leave all to be read one by one.
+        """
+        last = 0
+        while rows := self.database.execute(_BLOCK, (turn, last, _IN_HAND)).fetchall():
+            if sum(size_bytes for _, _, size_bytes, *_ in rows) > _SMALL_BYTES:
+                rows = rows[:_LARGE_IN_HAND]
+            if in_hand:
+                with self.database.transaction() as execute:
+                    execute(f"INSERT OR IGNORE INTO in_hand SELECT path {_FOLLOWING}", (turn, last, len(rows)))
+            for path, *rest, last in rows:  # noqa: B007  the last one is where the next block begins
+                yield ImageFile(path.decode(errors="surrogateescape"), *rest)
+
+    def todo(self) -> Iterator[tuple[str, Turn | None, str]]:
+        """Give all that is pending, and after it all that was passed over, in the order of paths.
+
+        Yields:
+            The absolute path, its turn, and a `Why`; of what was passed over, None and the reason.
+        """
+        for path, turn, why in self.database.execute("SELECT path, turn, why FROM pending ORDER BY path"):
+            yield path.decode(errors="surrogateescape"), Turn(turn), why
+        for path, reason in self.database.execute("SELECT path, reason FROM passed_over ORDER BY path, reason"):
+            yield path.decode(errors="surrogateescape"), None, reason
+
+    def has_lost(self, folder: str) -> bool:
+        """Tell whether an absolute folder, or a normalised URL, held images in an earlier run and holds none now."""
+        beginning, ending = map(encoded, remote.span(folder))
+        after = beginning[:-1] + b"0"  # the byte after the slash, in which it ends
+        known, found = (
+            self.database.execute(
+                f"SELECT 1 FROM {table} WHERE path > ? AND path < ? AND substr(path, length(path) + 1 - ?) = ?",
+                (beginning, after, len(ending), ending),
+            ).fetchone()
+            for table in ("files", "found")
+        )
+        return bool(known and not found)
+
+    def defer(self, files: Iterable[ImageFile]) -> None:
+        """Leave files to the next run: the last known row of each stays, a new one has none yet."""
+        with self.database.transaction() as execute:
+            self.database.executemany("INSERT OR IGNORE INTO deferred VALUES (?)", [(encoded(f.path),) for f in files])
+            here = "path IN (SELECT path FROM deferred)"
+            execute(f"DELETE FROM waiting WHERE {here}")
+            execute(f"DELETE FROM in_hand WHERE {here}")
+            execute(f"DELETE FROM found WHERE {here} AND path NOT IN (SELECT path FROM files)")
+
+    @property
+    def deferred(self) -> int:
+        """How many files were left so far."""
+        return int(self.database.execute("SELECT count(*) FROM deferred").fetchone()[0])
+
+
+def plan(
+    database: Database,
+    found: Iterable[ImageFile | PassedOver],
+    *,
+    condition: int,
+    young_ns: Callable[[], range] = lambda: range(0),
+    retry_failed: bool = False,
+    force: bool = False,
+) -> Plan:
+    """Take in what discovery finds; a file that is reached twice keeps its first name.
+
+    A file is pending where it, or the condition, has changed since it was observed, and where it could not be
+    opened then.
+
+    Args:
+        database: Open, with nothing found so far.
+        found: All that the sources hold.
+        condition: The id of the condition under which is observed now.
+        young_ns: Gives the times of last change, in nanoseconds, of files whose turn comes last; called when all are
+            found.
+        retry_failed: Files with a fault are pending, too.
+        force: All are.
+    """
+    execute = database.execute
+    with database.transaction():
+        _take_in(database, found)
+        if force or retry_failed:
+            here = "(SELECT observation FROM files JOIN found ON files.path = found.path)"
+            failed = "" if force else "AND id IN (SELECT observation FROM pages WHERE fault IS NOT NULL)"
+            execute(f"UPDATE observations SET stale = 1 WHERE id IN {here} {failed}")
+            execute("DELETE FROM told WHERE path IN (SELECT path FROM found)")
+        times = young_ns()
+        execute(_PENDING, {"condition": condition, "young": times.start, "now": times.stop - 1})
+        here = "path IN (SELECT path FROM found) AND path NOT IN (SELECT path FROM pending)"
+        execute(f"DELETE FROM in_hand WHERE {here}")
+        (files,) = execute("SELECT count(*) FROM found").fetchone()
+        counts = execute(
+            "SELECT why, count(*), sum(size_bytes) FROM pending JOIN found USING (path) GROUP BY 1"
+        ).fetchall()
+        passed_over = dict(execute("SELECT reason, count(*) FROM passed_over GROUP BY 1"))
+    pending = Counter({Why(why): count for why, count, _ in counts})
+    return Plan(files, pending, sum(size_bytes for *_, size_bytes in counts), Counter(passed_over), database)
+
+
+def _take_in(database: Database, found: Iterable[ImageFile | PassedOver]) -> None:
+    columns = "path, name, size_bytes, mtime_ns, ending, inode"
+    image = f"INSERT OR IGNORE INTO found ({columns}) VALUES (?, ?, ?, ?, ?, ?)"
+    other = "INSERT INTO passed_over (path, reason) VALUES (?, ?)"
+    found = iter(found)
+    while chunk := list(islice(found, _CHUNK)):
+        images = [(encoded(file.path), *file[1:-1]) for file in chunk if isinstance(file, ImageFile)]
+        images.sort(key=itemgetter(0))  # in the order of the table, which is quicker
+        database.executemany(image, images)
+        others = [(encoded(item.path), item.reason) for item in chunk if isinstance(item, PassedOver)]
+        database.executemany(other, others)
+
+
+def encoded(path: str) -> bytes:
+    """Spell a path as the file system has it."""
+    return path.encode(errors="surrogateescape")

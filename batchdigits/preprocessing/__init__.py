@@ -1,0 +1,1 @@
+"""Turn grey pages into the 28×28 images that the model reads."""

@@ -1,0 +1,258 @@
+"""A table with people's answers in; out, a ledger that holds all of them, or none and every wrong line named."""
+
+import csv
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+
+from batchdigits.errors import StorageError, UsageError, printable, shown
+from batchdigits.ledger import answers
+from batchdigits.ledger.answers import Key
+from batchdigits.ledger.database import Database, beside
+from batchdigits.ledger.location import held
+from batchdigits.reports.formats.csv import unguard
+from batchdigits.reports.formats.parquet import text_columns
+from batchdigits.reports.formats.xlsx import text_rows
+from batchdigits.storage.atomic import storage_errors
+from batchdigits.storage.remote import Place, refuse
+
+log = logging.getLogger(__name__)
+
+_COLUMNS = ("path", "page", "sha256", "corrected")
+_ANSWERS = frozenset("0123456789x")
+_EMPTY = hashlib.sha256(b"").hexdigest()
+_MOST_PROBLEMS = 20  # lines that a message names
+_MOST_HEADER = 65536  # characters; a longer first line is no header of ours
+_MOST_SHOWN = 200  # characters of a cell in a message
+_MOST_DIGITS = 9  # of a page's number
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """What a line says, as it stands there."""
+
+    sheet: str
+    """Of a workbook, the sheet that the line is on; else empty."""
+    line: int
+    """From 1; of Parquet, the row."""
+    path: str
+    page: str
+    sha256: str
+    corrected: str
+    is_typed: bool = True
+    """Whether a person typed the answer there, as far as the table tells; else it was known when the table was made."""
+
+    @property
+    def where(self) -> str:
+        """Name the line."""
+        return f"line {self.line}" + (f" of {_brief(self.sheet)}" if self.sheet else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """Why a line cannot be taken in."""
+
+    place: tuple[str, int]
+    """The sheet, if there are any, and the line: what problems are ordered by."""
+    what: str
+    """What was found, and what was expected."""
+
+
+def correct(report: Place, corrections: Path, *, ledger: Path | None, time: datetime) -> str:
+    """Take people's answers into the ledger of a report: all that a file holds, or none.
+
+    Args:
+        report: Its name tells the ledger's.
+        corrections: A table with the columns path, page, sha256 and corrected, such as an edited copy of a report; its
+            ending is one of `ENDINGS`.
+        ledger: Where it is; None is beside the report.
+        time: What the answers are dated with.
+
+    Returns:
+        What was done, in one line.
+
+    Raises:
+        UsageError: The file holds no such table, or a line cannot be taken in; all of them are named.
+        StorageError: The file cannot be read; the ledger does not exist, is damaged, or cannot be written.
+        Locked: A run holds the ledger.
+    """
+    refuse(corrections, "The table with the answers")
+    if ledger:
+        refuse(ledger, "The ledger")
+    lines = ENDINGS.get(corrections.suffix.lower())
+    if not lines:
+        known = ", ".join(ENDINGS)
+        message = (
+            f"The ending of the corrections {shown(str(corrections))} is unknown; save the table as one of {known}, "
+            "and give that."
+        )
+        raise UsageError(message)
+    place = ledger or beside(report)
+    with storage_errors(place, verb="read"):
+        if not place.exists():
+            message = (
+                f"The ledger {shown(str(place))} does not exist, so nothing is known of the report "
+                f"{shown(str(report))}; make the report with predict first, or name its ledger with --ledger."
+            )
+            raise StorageError(message)
+    given, problems = _read(lines(corrections))
+    with held(place, wait_seconds=0), Database(place) as database:
+        answers.check(database)
+        for key in answers.unknown(database, given.keys()):
+            what = "the ledger does not know these bytes; remove the line, or answer the file as it is now"
+            problems.append(_problem(given[key], what))
+        if problems:
+            raise UsageError(_told(corrections, problems))
+        found = {key: _answer(cells) for key, cells in given.items()}
+        replaced = answers.replaced(database, found)
+        for key in [key for key in replaced if not given[key].is_typed]:  # the ledger has a newer one
+            del given[key], found[key], replaced[key]
+        for key, before in list(replaced.items())[:_MOST_PROBLEMS]:
+            log.warning("%s: the answer %s becomes %s.", _where(given[key]), before, found[key])
+        source, timestamp = printable(str(corrections)), time.isoformat(timespec="seconds")
+        new, changed = answers.take_in(database, found, time=timestamp, source=source)
+    count = f"{len(given)} answer{'' if len(given) == 1 else 's'}"
+    seen = "; run predict again to see them in the report" if given else ""
+    return f"{count} taken into {shown(str(place))} ({new} new, {changed} changed){seen}"
+
+
+def _read(lines: Iterable[_Cells | _Problem]) -> tuple[dict[Key, _Cells], list[_Problem]]:
+    """Read a table's answers, by the page that they are about, and what is wrong with others."""
+    given: dict[Key, _Cells] = {}
+    problems = []
+    for cells in lines:
+        if isinstance(cells, _Problem):
+            problems.append(cells)
+        elif not cells.corrected.strip():
+            continue
+        elif what := _wrong(cells):
+            problems.append(_problem(cells, what))
+        else:
+            key = (cells.sha256, int(cells.page))
+            first = given.setdefault(key, cells)
+            if cells.is_typed > first.is_typed:
+                given[key] = cells
+            elif cells.is_typed == first.is_typed and _answer(first) != _answer(cells):
+                what = f"the answer {_answer(cells)} is another than {_answer(first)} in {first.where}"
+                problems.append(_problem(cells, f"{what}, and both are about the same bytes"))
+    return given, problems
+
+
+def _csv_lines(corrections: Path) -> Iterator[_Cells | _Problem]:
+    """Give what the lines of a CSV say, whichever separator its header shows.
+
+    Bytes that are not UTF-8, as some spreadsheets write them, can only stand in columns that do not matter.
+    """
+    with (
+        _table_errors(corrections),
+        corrections.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file,
+    ):
+        first = file.readline(_MOST_HEADER)
+        headers = {separator: next(csv.reader([first], delimiter=separator), []) for separator in ",;"}
+        separators = [s for s, names in headers.items() if all(names.count(column) == 1 for column in _COLUMNS)]
+        if not separators:
+            message = (
+                f"The first line of the corrections {shown(str(corrections))} does not name each of the columns "
+                f"{', '.join(_COLUMNS)} once, parted by , or ; — it begins with «{_brief(first)}»."
+            )
+            raise UsageError(message)
+        header = headers[separators[0]]
+        places = [header.index(column) for column in _COLUMNS]
+        # Strict, since a quotation mark that is never closed would hide all that follows.
+        reader = csv.reader(chain([first], file), delimiter=separators[0], strict=True)
+        next(reader)
+        for row in reader:
+            if len(row) > len(header):
+                what = f"line {reader.line_num} has {len(row)} cells, but the first line {len(header)}"
+                yield _Problem(("", reader.line_num), what)
+                continue
+            row += [""] * (len(header) - len(row))  # spreadsheets leave out empty cells at the end
+            path, page, sha256, corrected = (row[place] for place in places)
+            yield _Cells("", reader.line_num, unguard(path), page, sha256, corrected)
+
+
+def _parquet_rows(corrections: Path) -> Iterator[_Cells]:
+    """Give what the rows of a Parquet file say."""
+    with storage_errors(corrections, verb="read"):
+        for row, (path, page, sha256, corrected) in enumerate(text_columns(corrections, _COLUMNS), 1):
+            yield _Cells("", row, path, page, sha256, corrected)
+
+
+def _xlsx_rows(corrections: Path) -> Iterator[_Cells]:
+    """Give what the rows of a workbook say, sheet by sheet."""
+    with storage_errors(corrections, verb="read"):
+        for sheet, line, (path, page, sha256, corrected), known in text_rows(corrections, _COLUMNS):
+            is_typed = corrected.strip().lower() != known
+            yield _Cells(sheet, line, path, page, sha256, corrected, is_typed)
+
+
+ENDINGS: dict[str, Callable[[Path], Iterator[_Cells | _Problem]]] = {
+    ".csv": _csv_lines,
+    ".parquet": _parquet_rows,
+    ".xlsx": _xlsx_rows,
+}
+"""How tables are read, by the ending of their name in lower case."""
+
+
+@contextmanager
+def _table_errors(corrections: Path) -> Iterator[None]:
+    """Name the file in what reading it raises."""
+    with storage_errors(corrections, verb="read"):
+        try:
+            yield
+        except csv.Error as error:
+            message = (
+                f"The corrections {shown(str(corrections))} are no CSV: {error}; save them anew. None was taken in."
+            )
+            raise UsageError(message) from error
+
+
+def _answer(cells: _Cells) -> str:
+    return cells.corrected.strip().lower()
+
+
+def _wrong(cells: _Cells) -> str:
+    """Say what is wrong with an answer by itself; empty where nothing is."""
+    if _answer(cells) not in _ANSWERS:
+        return f"«{_brief(cells.corrected)}» is no answer; expected a digit from 0 to 9, or x for no digit"
+    page = cells.page
+    if not (page.isascii() and page.isdecimal() and len(page) <= _MOST_DIGITS):
+        return f"«{_brief(page)}» is no page; expected a number from 1"
+    if cells.sha256 == _EMPTY:
+        return "the file is empty, and so are others: nobody can say what should stand in it"
+    if not cells.sha256:
+        return "without a sha256 nobody knows what it is about: a file that could not be read cannot be answered"
+    return ""
+
+
+def _problem(cells: _Cells, what: str) -> _Problem:
+    return _Problem((cells.sheet, cells.line), f"{_where(cells)}: {what}")
+
+
+def _where(cells: _Cells) -> str:
+    return f"{cells.where}, {_path(cells.path)}, page {_brief(cells.page)}"
+
+
+def _path(cell: str) -> str:
+    """Make a path safe for a terminal, as reports spell it: with its backslashes as they are."""
+    return _brief(cell).replace("\\\\", "\\")
+
+
+def _brief(cell: str) -> str:
+    """Make the beginning of a cell safe for a terminal."""
+    return shown(cell[:_MOST_SHOWN]) + ("…" if len(cell) > _MOST_SHOWN else "")
+
+
+def _told(corrections: Path, problems: list[_Problem]) -> str:
+    """Name the lines that are wrong, as many as a person reads."""
+    ordered = sorted(problems, key=lambda problem: problem.place)
+    lines = [problem.what for problem in ordered[:_MOST_PROBLEMS]]
+    if more := len(ordered) - len(lines):
+        lines.append(f"and {more} more")
+    head = f"The corrections {shown(str(corrections))} cannot be taken in, and none of them was; correct these lines:"
+    return "\n  ".join([head, *lines])

@@ -1,0 +1,49 @@
+"""A plan in; out, what a run would do, in lines for people and scripts. Nothing else is written."""
+
+from collections import Counter
+from typing import BinaryIO
+
+from batchdigits.errors import printable
+from batchdigits.ledger.plan import Plan, Turn, Why
+from batchdigits.reports.publish import Pipe
+
+_REASONS = {
+    Why.NEW: "",
+    Why.CHANGED: "its size or time is another one",
+    Why.ASKED: "--force or --retry-failed asks for it",
+    Why.CONDITION: "it was read with another model, version or limit",
+    Why.UNOPENED: "it could not be opened or read before, and is tried again",
+}
+_AGAIN = "read again"
+_YOUNG = "it is young: the run waits for it, and leaves it to the next one if it still changes"
+_ALONE = "a run died while it was in hand: it is read by itself"
+
+
+def tell(plan: Plan, stdout: BinaryIO) -> str:
+    """Write a line for each file that is not known, and return the summary in one line.
+
+    Args:
+        plan: What a run would do.
+        stdout: Gets lines of three cells parted by tabs: `new`, `changed`, `read again`, `deferred` or `passed over`;
+            the absolute path, as reports spell names; and why.
+    """
+    counts: Counter[str] = Counter()
+    pipe = Pipe(stdout)
+    for path, turn, why in plan.todo():
+        what, reason = _judged(turn, why)
+        counts[what] += 1
+        pipe.write(f"{what}\t{printable(path)}\t{reason}\n".encode())
+    known = plan.files - plan.pending.total()
+    parts = [f"{counts[what]:,} {what}" for what in (Why.NEW, Why.CHANGED, _AGAIN, "deferred")]
+    parts.append(f"{counts['passed over']:,} passed over")
+    return f"dry run: {plan.files:,} images found, {known:,} known, {', '.join(parts)}; nothing was read or written"
+
+
+def _judged(turn: Turn | None, why: str) -> tuple[str, str]:
+    """Say what happens to a file, and why."""
+    if turn is None:
+        return "passed over", why
+    if turn is Turn.YOUNG:
+        return "deferred", _YOUNG
+    what = why if why in (Why.NEW, Why.CHANGED) else _AGAIN
+    return what, _ALONE if turn is Turn.ALONE else _REASONS[Why(why)]

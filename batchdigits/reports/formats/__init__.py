@@ -1,0 +1,1 @@
+"""Write the rows of a report in each of its formats."""

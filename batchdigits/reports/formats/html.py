@@ -1,0 +1,183 @@
+"""The review page: chunks of rows in, one HTML file out on which a person checks those that need it.
+
+The file opens from a disk and fetches nothing. What comes from the images' names and pictures is data in it, never
+markup: it stands in JSON without any character that HTML knows, and the page's script shows it as text. The browser
+is told to run the one script that stands here, by its hash, and nothing else. Only what is shown is held in memory.
+"""
+
+import hashlib
+import json
+import math
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from itertools import groupby
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from batchdigits.inference.decisions import Status
+from batchdigits.reports.schema import About, Rows
+from batchdigits.settings import ReportSettings
+
+REVIEW, NO_DIGIT, AUDIT = "review", "no_digit", "audit"
+"""The parts of the page, in their order: unsure digits, pages without one, and the sample of sure ones."""
+
+_BLOCK = 200  # pictures in one element; the page decodes a block when one of them comes into sight
+_PARTS = (REVIEW, NO_DIGIT, AUDIT)
+_KINDS = (Status.REVIEW.value, Status.NOT_A_DIGIT.value, Status.BLANK.value, Status.OK.value)
+_ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One image on the page."""
+
+    part: int
+    """Where in `_PARTS` it stands."""
+    status: str
+    """`review`, `not_a_digit`, `blank` or `ok`."""
+    digit: int
+    """What it was read as; -1 where it has none."""
+    shown: dict[str, Any]
+    """What the page tells of it, ready for JSON."""
+    thumbnail: bytes
+    """A PNG; empty where there is none."""
+
+    def order(self) -> tuple[object, ...]:
+        """Tell its place: equal digits together, the least sure first."""
+        certainty = self.shown["confidence"] or 0.0
+        return self.part, *self.group(), certainty, self.shown["path"], self.shown["page"]
+
+    def group(self) -> tuple[int, int]:
+        """Tell which images it stands among."""
+        return _KINDS.index(self.status), self.digit
+
+
+class HtmlReport:
+    """A review page being written."""
+
+    def __init__(self, handle: BinaryIO, about: About, settings: ReportSettings) -> None:
+        """Prepare to write.
+
+        Args:
+            handle: Where the bytes go; stays open.
+            about: The page tells the threshold, the target and the model.
+            settings: Nothing here depends on it.
+        """
+        self._handle = handle
+        self._about = about
+        self._items: list[_Item] = []
+        self._statuses: Counter[str] = Counter()
+
+    def __enter__(self) -> Self:
+        """Begin; nothing is written before all rows are known, since the page sorts them."""
+        return self
+
+    def write(self, rows: Rows) -> None:
+        """Take a chunk of rows, and keep those that a person should see."""
+        self._statuses.update(rows.status)
+        self._items += _items(rows)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write the page; after an exception, nothing."""
+        if error is None:
+            items = sorted(self._items, key=_Item.order)
+            for text in _page(items, self._about, self._statuses):
+                self._handle.write(text.encode())
+
+
+def _items(rows: Rows) -> Iterator[_Item]:
+    """Pick the rows that a person should see."""
+    for row, status in enumerate(rows.status):
+        match status:
+            case Status.REVIEW:
+                part = REVIEW
+            case Status.NOT_A_DIGIT | Status.BLANK:
+                part = NO_DIGIT
+            case Status.OK if rows.audit[row]:
+                part = AUDIT
+            case _:
+                continue
+        digit, runner_up = int(rows.digit[row]), int(rows.runner_up[row])
+        shown = {
+            "path": rows.path[row],
+            "page": int(rows.page[row]),
+            "sha256": rows.sha256[row],
+            "digit": _none_below_zero(digit),
+            "confidence": _none_for_nan(float(rows.confidence[row])),
+            "runner_up": _none_below_zero(runner_up),
+            "runner_up_confidence": _none_for_nan(float(rows.runner_up_confidence[row])),
+            "detail": rows.detail[row],
+            "corrected": rows.corrected[row],
+        }
+        yield _Item(_PARTS.index(part), str(status), digit, shown, rows.thumbnail[row])
+
+
+def _page(items: Sequence[_Item], about: About, statuses: Counter[str]) -> Iterator[str]:
+    """Write the page, piece by piece: the pictures come last, so that the rest is there before they are."""
+    source = resources.files("batchdigits.reports.formats") / "page"
+    html, style, script = ((source / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    head, to_data, to_script, end = _parted(html, "<!-- style -->", "<!-- report -->", "<!-- script -->")
+    yield head.replace("STYLE-HASH", _hash(style)).replace("SCRIPT-HASH", _hash(script))
+    yield f"<style>{style}</style>"
+    yield to_data
+    yield _data("report", _report(items, about, statuses))
+    yield to_script
+    yield f"<script>{script}</script>\n"
+    for start in range(0, len(items), _BLOCK):
+        pictures = [b64encode(item.thumbnail).decode() for item in items[start : start + _BLOCK]]
+        yield _data(f"pictures-{start // _BLOCK}", pictures)
+    yield end
+
+
+def _parted(html: str, *marks: str) -> Iterator[str]:
+    """Cut the page's frame at the marks, each of which stands in it once and in this order."""
+    for mark in marks:
+        before, html = html.split(mark)
+        yield before
+    yield html
+
+
+def _report(items: Sequence[_Item], about: About, statuses: Counter[str]) -> dict[str, Any]:
+    """Gather what the page's script reads."""
+    groups = [
+        {"part": _PARTS[part], "status": _KINDS[kind], "digit": _none_below_zero(digit), "size": len(list(members))}
+        for (part, kind, digit), members in groupby(items, lambda item: (item.part, *item.group()))
+    ]
+    return {
+        "pages": statuses.total(),
+        "statuses": {status.value: statuses[status.value] for status in Status},
+        "threshold": about.threshold,
+        "target_error": about.target_error,
+        "model": about.model[:12],
+        "tool_version": about.tool_version,
+        "block": _BLOCK,
+        "groups": groups,
+        "items": [item.shown for item in items],
+    }
+
+
+def _data(name: str, value: object) -> str:
+    """Spell data as an element that no browser runs, in ASCII without `<`, `>` and `&`."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False).translate(_ESCAPES)
+    return f'<script type="application/json" id="{name}">{text}</script>\n'
+
+
+def _hash(text: str) -> str:
+    """Name a text as a Content-Security-Policy does.
+
+    Source: https://www.w3.org/TR/CSP3/#grammardef-hash-source
+    """
+    return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _none_below_zero(digit: int) -> int | None:
+    return None if digit < 0 else digit
+
+
+def _none_for_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value

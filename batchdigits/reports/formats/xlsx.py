@@ -1,0 +1,302 @@
+"""The workbook for people: chunks of rows in, an .xlsx file with pictures and formulas out; their answers read back.
+
+An answer is typed into the column `corrected` of Review or of Results. Review lists only rows that have no answer yet,
+so that what stands in its cells was typed there; an answer that is known stands on Results, and is changed there. What
+was known is kept in a hidden column, so that what people typed is told from it: neither an older answer nor that of a
+copy of the image contradicts it. `final` follows
+the `corrected` of its own row: no formula looks at another row or sheet, so that sorting and filtering break none.
+
+The bytes depend on the rows and on `About` alone: neither on the clock nor on how the rows came in chunks.
+"""
+
+import io
+import tempfile
+import warnings
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+from xml.etree.ElementTree import ParseError
+
+import numpy as np
+
+from batchdigits.errors import StorageError, UsageError, shown
+from batchdigits.inference.calibration import Audit
+from batchdigits.inference.decisions import DIGITS, Status
+from batchdigits.reports.formats.worksheet import PICTURE, Notes, Table, formats
+from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
+from batchdigits.settings import ReportSettings
+from batchdigits.storage.atomic import storage_errors
+
+_CREATED = datetime(2000, 1, 1)
+_COLUMNS = tuple(column for column in COLUMNS if column.kind is not Kind.PROBABILITIES)
+_REVIEW = (
+    *(PICTURE, "path", "page", "status", "digit", "confidence", "runner_up", "detail", "corrected", "final"),
+    "sha256",
+)
+_KNOWN = "known"  # what stood in `corrected` when the workbook was made
+_ERRORS = ("path", "page", "status", "detail")
+_TO_REVIEW = frozenset({Status.REVIEW, Status.NOT_A_DIGIT, Status.BLANK})
+_FAULTS = frozenset({Status.UNREADABLE, Status.TOO_LARGE, Status.UNSUPPORTED})
+_MEANINGS = {
+    "schema_version": "Version of the columns",
+    "tool_version": "Version of batchdigits",
+    "model": "The model's id",
+    "temperature": "What the model's logits were divided by, for its calibration",
+    "gate": "Probability that a page shows no digit, above which it was said to have none",
+    "threshold": "Confidence below which a digit went to review",
+    "target_error": "Share of wrong digits among those that are ok, which the threshold is to keep",
+    "max_pixels": "Width times height, in pixels, above which a page was too large",
+    "max_bytes": "Bytes above which a file was too large",
+    "versions": "Versions of decoding, normalisation and the runtime",
+}
+
+
+class XlsxReport:
+    """A workbook being written."""
+
+    def __init__(self, handle: BinaryIO, about: About, settings: ReportSettings) -> None:
+        """Prepare to write.
+
+        Args:
+            handle: Where the bytes go: readable and seekable too, to check them in the end; stays open.
+            about: Fills the sheet About, and tells Summary the threshold.
+            settings: Nothing here depends on it: probabilities are for machines.
+        """
+        self._handle = handle
+        self._about = about
+        self._counts = _Counts()
+        self._audit: list[tuple[dict[str, Any], bytes]] = []
+
+    def __enter__(self) -> Self:
+        """Begin the sheets."""
+        import xlsxwriter
+
+        with self._drafting():
+            self._folder = tempfile.TemporaryDirectory(prefix="batchdigits-")
+            options = {
+                **{"constant_memory": True, "tmpdir": self._folder.name},
+                **{"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False},
+            }
+            self._sink = _Sink(self._handle)
+            self._book = xlsxwriter.Workbook(self._sink, options)
+            self._book.use_zip64()
+            self._book.set_properties({"title": "Handwritten digits", "created": _CREATED})
+            looks = formats(self._book)
+            self._results = Table(self._book, looks, "Results", [*(column.name for column in _COLUMNS), _KNOWN])
+            self._review = Table(self._book, looks, "Review", _REVIEW)
+            self._summary = Notes(self._book, looks, "Summary", widths=(58, 14, 14))
+            self._errors = Table(self._book, looks, "Errors", _ERRORS)
+            self._notes = Notes(self._book, looks, "About", widths=(74, 70))
+        return self
+
+    def write(self, rows: Rows) -> None:
+        """Append a chunk of rows."""
+        names = [column.name for column in _COLUMNS]
+        columns = [_values(column, getattr(rows, column.name)) for column in _COLUMNS]
+        with self._drafting():
+            for values, thumbnail, audit in zip(
+                zip(*columns, strict=True), rows.thumbnail, rows.audit.tolist(), strict=True
+            ):
+                cells = dict(zip(names, values, strict=True))
+                self._counts.add(cells, audit=audit)
+                self._results.append({**cells, _KNOWN: cells["corrected"]})
+                if audit and not cells["corrected"]:
+                    self._audit.append((cells, thumbnail))
+                elif cells["status"] in _TO_REVIEW and not cells["corrected"]:
+                    self._review.append(cells, thumbnail)
+                elif cells["status"] in _FAULTS:
+                    self._errors.append(cells)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the file and check it; after an exception, only let go of it.
+
+        Raises:
+            StorageError: The file cannot be written, or cannot be read back.
+        """
+        try:
+            if error is None:
+                with self._drafting():
+                    self._finish()
+                self._check()
+        finally:
+            self._sink.handle = io.BytesIO()
+            for sheet in self._book.worksheets():
+                with suppress(OSError):  # what is still in its buffer is not wanted
+                    sheet.row_data_fh.close()
+            self._folder.cleanup()
+
+    def _finish(self) -> None:
+        from xlsxwriter.exceptions import FileCreateError
+
+        for cells, thumbnail in self._audit:  # below what is doubtful
+            self._review.append(cells, thumbnail)
+        for table in (self._results, self._review, self._errors):
+            table.finish()
+        _summarise(self._summary, self._counts, self._about)
+        self._notes.head("What this report was made by and under")
+        for name, value in self._about.metadata().items():
+            self._notes.line(_MEANINGS[name.removeprefix("batchdigits.")], "none given" if value == "None" else value)
+        try:
+            self._book.close()
+        except FileCreateError as error:
+            [reason] = error.args  # an OSError
+            raise reason from None
+
+    def _check(self) -> None:
+        self._handle.flush()
+        try:
+            with zipfile.ZipFile(self._handle) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            damaged = str(error)
+        if damaged:
+            message = f"{shown(self._handle.name)} cannot be read back after writing ({damaged}); check the disk."
+            raise StorageError(message)
+
+    @contextmanager
+    def _drafting(self) -> Iterator[None]:
+        """Name the folder of the temporary files in what they raise; the handle's errors name the report."""
+        try:
+            yield
+        except OSError as error:
+            with storage_errors(f"The draft of {self._handle.name} in {tempfile.gettempdir()} (set by TMPDIR)"):
+                raise error from None
+
+
+class _Sink:
+    """A file that can be exchanged: a zip archive that was given up still writes its end when it is collected."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self.handle = handle
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.handle, name)
+
+
+class _Counts:
+    """What Summary tells of the rows that have passed."""
+
+    def __init__(self) -> None:
+        self.status: Counter[str] = Counter()
+        self.digit: Counter[int | None] = Counter()
+        self.final: Counter[int | None] = Counter()
+        self.audit = Audit()
+
+    def add(self, cells: dict[str, Any], *, audit: bool) -> None:
+        """Count a row."""
+        self.status[cells["status"]] += 1
+        self.digit[cells["digit"]] += 1
+        self.final[cells["final"]] += 1
+        if audit:
+            self.audit.add(cells["sha256"], cells["page"], cells["digit"], cells["corrected"])
+
+
+def _summarise(notes: Notes, counts: _Counts, about: About) -> None:
+    rows = counts.status.total()
+    notes.head("Rows by status", "rows", "share")
+    for status in Status:
+        notes.line(status, counts.status[status], _share(counts.status[status], rows))
+    notes.line("all", rows)
+
+    notes.head("Digits", "read", "final")
+    for digit in range(DIGITS):
+        notes.line(str(digit), counts.digit[digit], counts.final[digit])
+
+    read = counts.status[Status.OK] + counts.status[Status.REVIEW]
+    notes.head("What to expect", "", "share")
+    notes.line("For review, of all digits that were read", None, _share(counts.status[Status.REVIEW], read))
+    expected = f"A digit is ok from a confidence of {about.threshold:.2%} on."
+    if about.target_error is not None:
+        expected += f" On scans like the validation data, that keeps those that are wrong to {about.target_error:.2%}."
+    notes.text(expected)
+
+    notes.head("The sample of ok rows that people should check", "rows", "share")
+    audit = counts.audit
+    notes.line("In the sample", audit.sample, _share(audit.sample, counts.status[Status.OK]))
+    notes.line("Of these, answered", audit.answered, _share(audit.answered, audit.sample))
+    notes.line("Of these, wrong", audit.wrong, _share(audit.wrong, audit.answered))
+    if interval := audit.interval():
+        low, high = interval
+        notes.text(f"So between {low:.2%} and {high:.2%} of all ok rows may be wrong (95% interval).")
+
+    notes.head("How to answer")
+    notes.text(
+        "Review shows what people should look at and have not answered yet; rows there that are ok, at its end, belong "
+        "to the sample. Type the digit, or x for «not a digit», into the column corrected."
+    )
+    notes.text("Any other row is answered on Results, in the same column; answers that are known are changed there.")
+    notes.text(
+        "Then save this workbook and run: batchdigits correct REPORT WORKBOOK. The next predict counts the answers in; "
+        "this sheet does not change before."
+    )
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _values(column: Column, values: Any) -> list[Any]:
+    """Turn one column of `Rows` into cells: an empty number becomes None."""
+    match column.kind:
+        case Kind.COUNT:
+            return [count or None for count in np.asarray(values).tolist()]
+        case Kind.DIGIT:
+            return [None if digit < 0 else digit for digit in values.tolist()]
+        case Kind.FRACTION:
+            return [None if value != value else value for value in values.tolist()]
+        case _:
+            return list(values)
+
+
+def text_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, int, tuple[str, ...], str]]:
+    """Read some columns of a workbook as text, from every sheet whose first row names them.
+
+    Yields:
+        The sheet's title, the row's number from 1, its cells (a whole number has no point), and what stood in
+        `corrected` when the workbook was made, where that was anything.
+
+    Raises:
+        UsageError: It is no workbook, or no sheet has the columns.
+        OSError: It cannot be read.
+    """
+    import openpyxl
+
+    found = False
+    try:
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # about what openpyxl does not keep, and nobody here saves
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
+            for sheet in book.worksheets:
+                sheet.reset_dimensions()  # some tools write wrong ones
+                rows = sheet.iter_rows(values_only=True)
+                header = next(rows, ())
+                if any(header.count(name) != 1 for name in names):
+                    continue
+                found = True
+                places = [header.index(name) for name in names]
+                for number, row in enumerate(rows, 2):
+                    cells = (*row, *[None] * (len(header) - len(row)))
+                    known = _text(cells[header.index(_KNOWN)]) if _KNOWN in header else ""
+                    yield sheet.title, number, tuple(_text(cells[place]) for place in places), known
+    except (OSError, zipfile.BadZipFile, zlib.error, ParseError, EOFError, LookupError, ValueError, TypeError) as error:
+        if isinstance(error, OSError) and error.errno:  # without a number it is openpyxl's own
+            raise
+        message = f"{shown(str(path))} is no workbook that can be read ({error}); save it anew as .xlsx."
+        raise UsageError(message) from error
+    if not found:
+        message = f"{shown(str(path))} has no sheet whose first row names each of {', '.join(names)} once."
+        raise UsageError(message)
+
+
+def _text(cell: object) -> str:
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return "" if cell is None else str(cell)

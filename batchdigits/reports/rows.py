@@ -1,0 +1,110 @@
+"""Observations in; rows of the report, and what they add up to, out: nothing here is kept in the ledger."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchdigits import __version__
+from batchdigits.inference import calibration as risk
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.decisions import HELD, NO_DIGIT, Decisions, InkMeasures, Logits, Status, decide, sampled
+from batchdigits.ledger.reader import Observations
+from batchdigits.monitoring import Tally
+from batchdigits.reports.publish import About, Rows
+from batchdigits.settings import PredictSettings
+
+MODEL_ID_LENGTH = 12
+"""Characters of the bundle's id that a row shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Under what observations become rows."""
+
+    model: Bundle
+    """What made the logits."""
+    threshold: float
+    """Confidence, 0 to 1, below which a digit goes to review."""
+    target_error: float | None
+    """What the threshold is proven to keep; None where it was given itself."""
+    audit: float
+    """Share of files, 0 to 1, that people should check though they are `ok`."""
+
+
+def audit_share(model: Bundle, target_error: float, files: int) -> float:
+    """Compute the share of files that people should check: as many as prove the target if none of them is wrong.
+
+    A model that has learnt from answers is checked on what it did not learn from: the lot is drawn alike.
+    """
+    most = HELD if "learnt" in model.provenance else 1.0
+    return min(most, risk.least_passing(target_error) / max(files, 1))
+
+
+def decided(logits: Logits, ink: InkMeasures, model: Bundle, *, threshold: float) -> Decisions:
+    """Decide on pages under a model's calibration."""
+    terms = model.calibration
+    return decide(logits, ink, threshold=threshold, temperature=terms.temperature, gate=terms.gate)
+
+
+def rows(chunks: Iterable[Observations], terms: Terms, tally: Tally) -> Iterator[Rows]:
+    """Turn observations into the rows of the report, and count them."""
+    for seen in chunks:
+        chunk = _rows(seen, terms)
+        tally.add(chunk)
+        yield chunk
+
+
+def _rows(seen: Observations, terms: Terms) -> Rows:
+    found = decided(seen.logits, seen.ink, terms.model, threshold=terms.threshold)
+    read = np.array([fault is None for fault in seen.faults], np.bool_)
+    status = np.array([fault.kind.value if fault else "" for fault in seen.faults], dtype=object)
+    detail = np.array([fault.detail if fault else "" for fault in seen.faults], dtype=object)
+    status[read], detail[read] = found.status, found.detail
+
+    def spread(column: NDArray[Any], empty: float) -> NDArray[Any]:
+        """Give the pages with a fault their empty cells."""
+        full = np.full((len(read), *column.shape[1:]), empty, column.dtype)
+        full[read] = column
+        return full
+
+    digit = spread(found.digit, NO_DIGIT)
+    final = np.where(status == Status.OK, digit, NO_DIGIT).astype(np.int8)
+    answers = [int(answer) if answer.isdigit() else NO_DIGIT for answer in seen.corrected if answer]
+    final[[answer != "" for answer in seen.corrected]] = answers
+    return Rows(
+        path=seen.names,
+        page=seen.pages,
+        status=status.tolist(),
+        digit=digit,
+        confidence=spread(found.confidence, np.nan),
+        runner_up=spread(found.runner_up, NO_DIGIT),
+        runner_up_confidence=spread(found.runner_up_confidence, np.nan),
+        corrected=seen.corrected,
+        final=final,
+        detail=detail.tolist(),
+        width=np.array([width or 0 for width in seen.widths], np.int32),
+        height=np.array([height or 0 for height in seen.heights], np.int32),
+        sha256=seen.sha256,
+        model=[name[:MODEL_ID_LENGTH] for name in seen.models],
+        probabilities=spread(found.probabilities, np.nan),
+        thumbnail=seen.thumbnails,
+        audit=(status == Status.OK) & sampled(seen.sha256, terms.audit),
+    )
+
+
+def about(terms: Terms, settings: PredictSettings, *, versions: str) -> About:
+    """Say what a report is made by and under."""
+    return About(
+        tool_version=__version__,
+        model=terms.model.id,
+        temperature=terms.model.calibration.temperature,
+        gate=terms.model.calibration.gate,
+        threshold=terms.threshold,
+        target_error=terms.target_error,
+        max_pixels=settings.decoding.max_pixels,
+        max_bytes=settings.decoding.max_bytes,
+        versions=versions,
+    )

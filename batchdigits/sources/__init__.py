@@ -1,0 +1,1 @@
+"""Find the files to read, and tell whether they stay as found."""

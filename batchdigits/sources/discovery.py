@@ -1,0 +1,307 @@
+"""Discovery: sources in, a stream of `ImageFile` and `PassedOver` records out; nothing here holds all names.
+
+The order is the file system's (the ledger sorts), and a file that two sources reach is yielded twice: the
+ledger keeps the first of each absolute path. What is held at a time is one listing and the sub-folders ahead.
+"""
+
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from batchdigits.errors import StorageError, UsageError, printable, shown
+from batchdigits.sources.distant import far
+from batchdigits.sources.rules import FOUND_ENDINGS, Rules, ending_of, is_hidden, no_candidate, overwriting, prefix_of
+from batchdigits.sources.rules import IMAGE_ENDINGS as IMAGE_ENDINGS
+from batchdigits.sources.rules import UNSUPPORTED_ENDINGS as UNSUPPORTED_ENDINGS
+from batchdigits.sources.rules import ImageFile as ImageFile
+from batchdigits.sources.rules import PassedOver as PassedOver
+from batchdigits.sources.selection import Selection
+from batchdigits.storage import remote
+from batchdigits.storage.remote import Place
+
+_IMAGE_SIGNATURE = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|II\+\0|MM\0\+|BM|GIF8[79]a|RIFF....WEBP", re.DOTALL
+)
+
+
+def discover(
+    sources: Sequence[str], *, outputs: Sequence[Place], selection: Selection | None = None
+) -> Iterator[ImageFile | PassedOver]:
+    """Find the images under all sources; that every source exists is checked before the first is yielded.
+
+    Args:
+        sources: folders (read recursively), files, globs where no such path exists literally, and URLs of folders or
+            files.
+        outputs: report files of this run, which are never taken as input.
+        selection: what is taken of all that stands in folders or matches globs; None takes everything.
+
+    Yields:
+        A record for each file found. Names are relative to the folder where that is the only source, else they
+        begin with the source as given.
+
+    Raises:
+        StorageError: a source does not exist or matches nothing, or a folder cannot be listed.
+        UsageError: a source is neither a file nor a folder, or an output would overwrite an image; a URL is not
+            spelled as it has to be, or what it needs is not installed.
+    """
+    rules = Rules(
+        outputs=frozenset(remote.absolute(str(output)) for output in outputs),
+        identities=frozenset(_identity(status) for output in outputs if (status := _status_of(str(output)))),
+        selection=selection or Selection(),
+    )
+    is_only = len(sources) == 1
+    begun = {source: far(source, rules, is_only=is_only) for source in sources if remote.is_url(source)}
+    checked = [(source, None if source in begun else _status_of_source(source)) for source in sources]
+    for source, status in checked:
+        if source in begun:
+            yield from begun[source]
+        elif status is None:
+            yield from _glob(source, rules)
+        elif stat.S_ISDIR(status.st_mode):
+            prefix = "" if is_only else prefix_of(source)
+            yield from _folder(_absolute(source), prefix, _Top.of(source), rules)
+        else:
+            path = _absolute(source)
+            yield _image(path, printable(source), ending_of(path), status, rules, given=True)
+
+
+def standing(sources: Sequence[str]) -> list[tuple[int, int] | None]:
+    """Tell which folders the sources are, by device and inode; None for a source, or its beginning, that is no folder.
+
+    Where this changes during a run, a folder was taken away: a disk unmounted, a share lost. URLs are left out: see
+    `remote.stand`.
+    """
+    folders = [
+        source if os.path.lexists(source) or not _is_pattern(source) else _split_glob(source)[0] or "."
+        for source in sources
+        if not remote.is_url(source)
+    ]
+    states = [_status_of(folder) for folder in folders]
+    return [_identity(status) if status and stat.S_ISDIR(status.st_mode) else None for status in states]
+
+
+def has_changed(file: ImageFile, *, far_too: bool = True) -> bool:
+    """Tell whether a file is gone, or has another size or time than it was found with.
+
+    Args:
+        file: As it was found.
+        far_too: Ask about a file behind a URL, too, which is a request.
+    """
+    if remote.is_far(file.path):
+        return far_too and remote.found_again(file.path) != (file.size_bytes, file.mtime_ns)
+    try:
+        status = os.stat(file.path)  # noqa: PTH116  (a Path takes as long again)
+    except FileNotFoundError:
+        return file.inode != 0  # a link that led nowhere still does
+    except OSError:  # out of reach: what reads it says so
+        return False
+    return (status.st_size, _fitted(status.st_mtime_ns)) != (file.size_bytes, file.mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Top:
+    """The folder that a source is, or that a glob begins with."""
+
+    path: str
+    """Absolute, with a slash at its end; what patterns match is relative to it."""
+    real: str
+    """The same without symbolic links; links may lead to files below it."""
+
+    @classmethod
+    def of(cls, folder: str) -> Self:
+        """Look at a folder."""
+        return cls(_absolute(folder).rstrip("/") + "/", os.path.realpath(folder))
+
+    def relative(self, path: str) -> str:
+        """Take a path's beginning away."""
+        return path.removeprefix(self.path)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)  # noqa: PTH100  (Path.absolute keeps `..`)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _status_of(path: str) -> os.stat_result | None:
+    """Return the status of what a path leads to, or None where there is nothing that can be reached."""
+    try:
+        return Path(path).stat()
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return None
+
+
+def _status_of_source(source: str) -> os.stat_result | None:
+    """Return the status of a source, or None for a glob that matches something."""
+    try:
+        status = Path(source).stat() if source else None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        status = None
+    except OSError as error:
+        msg = f"The source {shown(source)} cannot be read: {error.strerror}. Check its path and permissions."
+        raise StorageError(msg) from error
+    if status is None:
+        if os.path.lexists(source) or not _is_pattern(source):
+            msg = f"The source {shown(source)} does not exist; check its spelling and that its disk is mounted."
+            raise StorageError(msg)
+        if next(_matches(*_split_glob(source)), None) is None:
+            msg = f"Nothing matches the source {shown(source)}; check its spelling and that its disk is mounted."
+            raise StorageError(msg)
+    elif not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+        msg = f"The source {shown(source)} is a pipe, socket or device; name a file or a folder."
+        raise UsageError(msg)
+    return status
+
+
+def _listing(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Stream the entries of a folder; trouble with it ends the run, for a report must not lose rows silently."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            yield from entries
+    except OSError as error:
+        msg = f"The folder {shown(folder)} cannot be listed: {error.strerror}. Check its permissions and its disk."
+        raise StorageError(msg) from error
+
+
+def _folder(folder: str, prefix: str, top: _Top, rules: Rules) -> Iterator[ImageFile | PassedOver]:
+    """Walk an absolute folder; `prefix` (escaped) begins all names."""
+    ahead = [(folder, prefix)]
+    while ahead:
+        folder, prefix = ahead.pop()
+        for entry in _listing(folder):
+            name = prefix + printable(entry.name)
+            if not _is_folder(entry):
+                yield _file(entry, entry.path, name, top, rules)
+            elif rules.selection.enters(top.relative(entry.path)):
+                ahead.append((entry.path, f"{name}/"))
+            else:
+                yield PassedOver(entry.path, "folder left out by --exclude")
+
+
+def _glob(source: str, rules: Rules) -> Iterator[ImageFile | PassedOver]:
+    """Treat each match of a pattern like a file that was found, or walk it."""
+    beginning, parts = _split_glob(source)
+    top = _Top.of(beginning or ".")
+    for match, entry in _matches(beginning, parts):
+        if not _is_folder(entry):
+            yield _file(entry, _absolute(match), printable(match), top, rules)
+        elif rules.selection.enters(top.relative(_absolute(match))):
+            yield from _folder(_absolute(match), prefix_of(match), top, rules)
+        else:
+            yield PassedOver(_absolute(match), "folder left out by --exclude")
+
+
+def _is_pattern(text: str) -> bool:
+    return any(character in text for character in "*?[")
+
+
+def _split_glob(source: str) -> tuple[str, list[str]]:
+    """Split a pattern into the literal folder it begins with (empty, or ending in a slash) and the parts after it."""
+    parts = source.split("/")
+    literal = next(index for index, part in enumerate(parts) if _is_pattern(part))
+    return "".join(f"{part}/" for part in parts[:literal]), [part for part in parts[literal:] if part]
+
+
+def _matches(beginning: str, parts: list[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Stream what a pattern matches, as path and entry; unlike `glob.glob` it never walks through a link."""
+    ahead = [(beginning, parts)]
+    while ahead:
+        folder, parts = ahead.pop()
+        part, rest = parts[0], parts[1:]
+        any_depth = part == "**" and bool(rest)
+        if any_depth:
+            ahead.append((folder, rest))
+        for entry in _listing(folder):
+            if any_depth:
+                if _is_folder(entry):
+                    ahead.append((f"{folder}{entry.name}/", parts))
+            elif fnmatch.fnmatchcase(entry.name, part):
+                if not rest:
+                    yield folder + entry.name, entry
+                elif _is_folder(entry):
+                    ahead.append((f"{folder}{entry.name}/", rest))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell a folder to walk from all else: a link to one is none, nor is a hidden one, nor what cannot be asked."""
+    try:
+        return entry.is_dir(follow_symlinks=False) and not is_hidden(entry.name)
+    except OSError:
+        return False
+
+
+def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: Rules) -> ImageFile | PassedOver:
+    """Judge an entry that is not a folder to walk; nothing is opened but a file that is also an output."""
+    if is_hidden(entry.name):
+        return PassedOver(path, "hidden or system file")
+    ending = ending_of(path)
+    if entry.is_symlink():
+        return _link(path, name, ending, top, rules)
+    if reason := no_candidate(path, ending, top.relative(path), rules):
+        return PassedOver(path, reason)
+    status: os.stat_result | None
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return PassedOver(path, "gone while its folder was listed")
+    except OSError:
+        status = None  # gets a row, which will say why it cannot be read
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        return PassedOver(path, "not a regular file")
+    return _image(path, name, ending, status, rules, given=False)
+
+
+def _link(path: str, name: str, ending: str, top: _Top, rules: Rules) -> ImageFile | PassedOver:
+    """Judge a symbolic link; one that leads nowhere gets a row, if its own name is an image's."""
+    status = _status_of(path)
+    if status is not None and stat.S_ISDIR(status.st_mode):
+        return PassedOver(path, "symbolic link to a folder")
+    if reason := no_candidate(path, ending, top.relative(path), rules):
+        return PassedOver(path, reason)
+    if status is not None and not _is_inside(os.path.realpath(path), top.real):
+        return PassedOver(path, "symbolic link out of the source")
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        return PassedOver(path, "not a regular file")
+    return _image(path, name, ending, status, rules, given=False)
+
+
+def _is_inside(real_path: str, real_folder: str) -> bool:
+    return real_path.startswith(real_folder.rstrip("/") + "/")
+
+
+def _image(
+    path: str, name: str, ending: str, status: os.stat_result | None, rules: Rules, *, given: bool
+) -> ImageFile | PassedOver:
+    """Make the record of an image, unless it is an output of this run.
+
+    Raises:
+        UsageError: it is an output, and an image already stands there.
+    """
+    if path in rules.outputs or (rules.identities and status is not None and _identity(status) in rules.identities):
+        if (given or ending in FOUND_ENDINGS) and _holds_image(path):
+            raise UsageError(overwriting(path))
+        return PassedOver(path, "report of this run")
+    if status is None:
+        return ImageFile(path, name, size_bytes=0, mtime_ns=0, ending=ending, inode=0)
+    return ImageFile(path, name, status.st_size, _fitted(status.st_mtime_ns), ending, _fitted(status.st_ino))
+
+
+def _fitted(number: int) -> int:
+    """Fold a number into the 64 bits with a sign that a ledger holds: times after 2262, inodes of some shares."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+def _holds_image(path: str) -> bool:
+    """Look at the first bytes of a regular file; one that cannot be read counts as an image, to be safe."""
+    try:
+        with Path(path).open("rb") as file:
+            return _IMAGE_SIGNATURE.match(file.read(16)) is not None
+    except OSError:
+        return True

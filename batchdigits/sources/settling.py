@@ -1,0 +1,82 @@
+"""Files that may still be being written in; those that stopped changing, and those that did not, out.
+
+A file is young while its age, by the clock and the time of its last change, is 0 ≤ age < `settle_seconds`. One whose
+time lies in the future counts as settled: a clock that was set back must not hide files.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from batchdigits.sources.discovery import ImageFile, has_changed
+
+if TYPE_CHECKING:
+    from batchdigits.engine.pool import Batch
+
+_NS = 1_000_000_000  # in a second
+
+
+class Settling:
+    """What is young as a run begins, and until when the run waits for it."""
+
+    def __init__(self, settle_seconds: float) -> None:
+        """Look at the clocks.
+
+        Args:
+            settle_seconds: Age from which a file counts as settled; 0 takes every file for that.
+        """
+        self.seconds = settle_seconds
+        self._began_ns = time.time_ns()
+        self._began = time.monotonic()  # to wait by, for the clock may be set meanwhile
+        self.waited = 0.0
+        """Seconds that were spent in waiting so far."""
+
+    def young_ns(self) -> range:
+        """Give the times of last change that make a file young; those until now, since files come while others go."""
+        oldest_ns = self._began_ns - round(self.seconds * _NS) + 1
+        return range(oldest_ns, time.time_ns() + 1) if self.seconds else range(0)
+
+    def settled(self, files: Iterable[ImageFile], defer: Callable[[list[ImageFile]], None]) -> Iterator[ImageFile]:
+        """Wait until each file is no longer young; others pass at once.
+
+        Args:
+            files: Some of them young as the run began.
+            defer: Gets those of the young ones that have changed since they were found.
+
+        Yields:
+            Those that have not.
+        """
+        changed = []
+        for file in files:
+            if file.mtime_ns not in self.young_ns():
+                yield file
+                continue
+            age = (self._began_ns - file.mtime_ns) / _NS + time.monotonic() - self._began
+            wait = max(0.0, self.seconds - age)
+            time.sleep(wait)
+            self.waited += wait
+            if has_changed(file):
+                changed.append(file)
+            else:
+                yield file
+        if changed:
+            defer(changed)
+
+    def still(self, batch: "Batch", defer: Callable[[list[ImageFile]], None]) -> "Batch":
+        """Leave out of a batch what changed while it was read; one replaced behind a URL the next run reads again.
+
+        Args:
+            batch: Pages and faults of files.
+            defer: Gets the files that have changed since they were found.
+
+        Returns:
+            The batch without them.
+        """
+        if not self.seconds:
+            return batch
+        files = {file.path: file for file in batch.files()}.values()
+        changed = [file for file in files if has_changed(file, far_too=False)]
+        if not changed:
+            return batch
+        defer(changed)
+        return batch.without({file.path for file in changed})

@@ -1,0 +1,1 @@
+"""Read and write bytes, on this machine and behind URLs."""

@@ -1,0 +1,1 @@
+"""Reach each kind of storage behind URLs."""

@@ -1,0 +1,117 @@
+"""A normalised URL in; what reaches its storage, one for each server and process, out."""
+
+import io
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from batchdigits.errors import UsageError
+from batchdigits.storage.backends.base import Enters, Entry
+from batchdigits.storage.backends.s3 import S3
+from batchdigits.storage.backends.sftp import Sftp
+from batchdigits.storage.retries import done
+from batchdigits.storage.urls import Parts
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_NOISY = ("asyncio", "asyncssh", "asyncssh.sftp", "aiobotocore", "aiohttp", "botocore", "fsspec", "s3fs", "sshfs")
+
+
+class Store(Protocol):
+    """What reaches a storage; each coroutine is one attempt, for `patience`."""
+
+    def listed(self, place: Parts, enters: Enters) -> Iterator[Entry]:
+        """List a folder, or a file by itself."""
+
+    async def get(self, place: Parts, most_bytes: int) -> bytes | None:
+        """Read a file; None where it is larger than that."""
+
+    async def part(self, place: Parts, start: int, stop: int) -> bytes:
+        """Read some of a file."""
+
+    async def size(self, place: Parts) -> int | None:
+        """Give the size of a file; None where there is none."""
+
+    async def stands(self, place: Parts) -> bool:
+        """Tell whether a file or folder is there."""
+
+    async def sha256(self, place: Parts) -> str:
+        """Compute the SHA-256 of a file."""
+
+    async def put(self, draft: Path, place: Parts) -> None:
+        """Send a finished file, which takes its name when all of it has come."""
+
+    async def copy(self, old: Parts, new: Parts) -> None:
+        """Give a file a second name."""
+
+    async def check_folder(self, place: Parts) -> None:
+        """Find trouble with a report before there is one to write."""
+
+
+_KINDS: dict[str, Callable[[str], Store]] = {"s3": S3, "sftp": Sftp}
+_made: dict[str, Store] = {}
+_lock = threading.Lock()
+
+
+def store(place: Parts) -> Store:
+    """Give what reaches a place; it is made once a process, and never travels to another.
+
+    Raises:
+        UsageError: The extra is not installed.
+    """
+    name = place.scheme if place.scheme == "s3" else place.head
+    with _lock:
+        if name not in _made:
+            for logger in _NOISY:  # what they say of errors is said by ours, and once
+                logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
+            try:
+                import tenacity  # noqa: F401
+
+                _made[name] = _KINDS[place.scheme](place.head)
+            except ImportError as error:
+                message = f"{place.scheme}:// needs the extra: pip install 'batchdigits[remote]'."
+                raise UsageError(message) from error
+        return _made[name]
+
+
+class Far(io.RawIOBase):
+    """A file of a storage, read a part at a time."""
+
+    def __init__(self, place: Parts) -> None:
+        """Look how large it is.
+
+        Raises:
+            FileNotFoundError: It does not exist.
+        """
+        self._store, self._place, self._at = store(place), place, 0
+        size = done(lambda: self._store.size(place), place.url, "read")
+        if size is None:
+            raise FileNotFoundError(place.url)
+        self._size = size
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go elsewhere."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        """Read on."""
+        view = memoryview(buffer)
+        stop = min(self._at + len(view), self._size)
+        if stop <= self._at:
+            return 0
+        data = done(lambda: self._store.part(self._place, self._at, stop), self._place.url, "read")
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)

@@ -1,0 +1,333 @@
+"""Members of ZIP archives in; their listing and bytes out, and archives with one member replaced, whole.
+
+An archive on this machine needs nothing but Python. Of one that is far its directory is read, and the members that are
+asked for.
+"""
+
+import copy as copying
+import errno
+import hashlib
+import io
+import os
+import secrets
+import shutil
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
+
+from filelock import FileLock, Timeout
+
+from batchdigits.errors import Fault, FaultKind, StorageError, printable, shown
+from batchdigits.storage.backends.base import Enters, Entry, entered, version
+from batchdigits.storage.urls import Parts
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_BROKEN = (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, UnicodeDecodeError)
+"""What Python raises where an archive or a member is damaged, or of a kind that it does not know."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_ENCRYPTED = 1  # a flag
+_PACKINGS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})  # of the others Python unpacks more than is asked for
+_NO_TIME = (1980, 1, 1, 0, 0, 0)  # the same report in the same archive has the same bytes
+_MOST_OPEN = 8  # archives
+_WAIT_SECONDS = 600.0  # until another run has written an archive
+
+_BLOCK_BYTES = 2**16  # of a far archive that are read at once where nothing was read ahead
+_HEADER_BYTES = 2**9  # of a member; what a longer one has more is read when it is needed
+_GAP_BYTES = 2**12  # between two members that are read at once
+_SPAN_BYTES = 2**23  # of several members that are read at once
+
+
+class _Ahead(io.RawIOBase):
+    """A far file, of which a span is in memory."""
+
+    def __init__(self, far: io.RawIOBase) -> None:
+        self.lock = threading.Lock()  # for as long as a span is needed
+        self._far, self._at = far, 0
+        self._start, self._span = 0, b""
+
+    def hold(self, start: int, stop: int) -> None:
+        """Read a span at once, in place of the one before."""
+        self._start, self._span = start, b""
+        if start < stop:
+            self._far.seek(start)
+            self._span = self._far.read(stop - start) or b""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_CUR:
+            offset, whence = offset + self._at, io.SEEK_SET
+        self._at = self._far.seek(offset, whence)
+        return self._at
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer)
+        at = self._at - self._start
+        if 0 <= at < len(self._span):
+            data = self._span[at : at + len(view)]
+        else:
+            self._far.seek(self._at)
+            data = self._far.read(len(view)) or b""
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+class _Open(NamedTuple):
+    """An archive that is open."""
+
+    archive: zipfile.ZipFile
+    ahead: _Ahead | None
+    """Where it is far."""
+
+
+class Archives:
+    """Archives that are open, for all threads of this process."""
+
+    def __init__(self, opened: Callable[[Parts], str | io.RawIOBase]) -> None:
+        """Open none yet.
+
+        Args:
+            opened: Gives the path of a member's archive, or an open file where it is far.
+        """
+        self._opened = opened
+        self._open: dict[str, _Open] = {}
+        self._lock = threading.Lock()
+
+    def listed(self, place: Parts, enters: Enters) -> Iterator[Entry]:
+        """List a folder of an archive, as it is now.
+
+        Raises:
+            StorageError: It does not exist, or is no archive.
+        """
+        with self._lock:
+            self._open.pop(place.tail, None)
+        archive = self._archive(place).archive
+        prefix = f"{place.path}/" if place.path else ""
+        members = {name: member for name, member in archive.NameToInfo.items() if name.startswith(prefix)}
+        if place.path and not members:
+            if place.path not in archive.NameToInfo:
+                message = f"{shown(place.url)} does not exist: no member of the archive is named so."
+                raise StorageError(message)
+            members, prefix = {place.path: archive.NameToInfo[place.path]}, place.path
+        files = (
+            Entry(name.removeprefix(prefix), member.file_size, version(f"{member.CRC} {member.date_time}"))
+            for name, member in sorted(members.items())
+            if not member.is_dir()
+        )
+        yield from entered(files, enters)
+
+    def get(self, places: Sequence[Parts], most_bytes: int) -> dict[str, bytes | Fault | None]:
+        """Read members in the order in which their archives hold them; of a far one neighbours are read at once.
+
+        Returns:
+            By the URL, the bytes, a fault where they cannot be read, and None where they are more than that.
+
+        Raises:
+            StorageError: An archive itself cannot be read.
+        """
+        found: dict[str, bytes | Fault | None] = {}
+        for tail in dict.fromkeys(place.tail for place in places):
+            those = [place for place in places if place.tail == tail]
+            archive, ahead = self._archive(those[0])
+            wanted: dict[str, zipfile.ZipInfo] = {}
+            for place in those:
+                member = archive.NameToInfo.get(place.path)
+                if not member:
+                    found[place.url] = Fault(FaultKind.UNREADABLE, "cannot be opened: it is gone from its archive")
+                elif max(member.file_size, member.compress_size // 2) > most_bytes:  # packing makes no image that large
+                    found[place.url] = None
+                elif trouble := _trouble(archive, member):
+                    detail = f"cannot be read: {trouble}; unpack the archive, and read that"
+                    found[place.url] = Fault(FaultKind.UNREADABLE, detail)
+                else:
+                    wanted[place.url] = member
+            with ahead.lock if ahead else nullcontext():
+                for start, stop, urls in _spans(wanted):
+                    if ahead:
+                        ahead.hold(start, stop)
+                    found |= {url: _unpacked(archive, wanted[url]) for url in urls}
+                if ahead:
+                    ahead.hold(0, 0)
+        return found
+
+    def size(self, place: Parts) -> int | None:
+        """Give the size of a member; None where there is none, nor an archive."""
+        if not os.path.lexists(place.archive):
+            return None
+        with _opened_anew(place) as archive:
+            return archive.NameToInfo[place.path].file_size if place.path in archive.NameToInfo else None
+
+    def sha256(self, place: Parts) -> str:
+        """Compute the SHA-256 of a member."""
+        with _opened_anew(place) as archive, archive.open(place.path) as member:
+            return hashlib.file_digest(member, "sha256").hexdigest()  # type: ignore[arg-type]
+
+    def put(self, draft: Path, place: Parts) -> None:
+        """Write a local archive anew with one member replaced; it takes its name when all of it is on the disk."""
+        with draft.open("rb") as file:
+            _write(place, file)
+
+    def copy(self, old: Parts, new: Parts) -> None:
+        """Give a member a second name."""
+        with _opened_anew(old) as archive, archive.open(old.path) as member:
+            _write(new, member)
+
+    def check_folder(self, place: Parts) -> None:
+        """Find trouble with a report before there is one to write: what is there is an archive, and can be replaced."""
+        folder = Path(os.path.realpath(place.archive)).parent
+        if os.path.lexists(place.archive):
+            with _opened_anew(place):
+                pass
+        elif not folder.is_dir():
+            message = f"The folder of the archive {shown(place.archive)} does not exist; create it first."
+            raise StorageError(message)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            message = (
+                f"There is no permission to write into {shown(str(folder))}, where the archive {shown(place.archive)} "
+                "is replaced whole; change it, or choose another folder."
+            )
+            raise StorageError(message)
+
+    def _archive(self, place: Parts) -> _Open:
+        with self._lock:
+            if place.tail not in self._open:
+                with _errors(place):
+                    file = self._opened(place)
+                    ahead = None if isinstance(file, str) else _Ahead(file)
+                    buffered = cast("BinaryIO", io.BufferedReader(ahead, _BLOCK_BYTES)) if ahead else None
+                    self._open[place.tail] = _Open(zipfile.ZipFile(buffered or place.archive), ahead)
+            opened = self._open[place.tail]
+            while len(self._open) > _MOST_OPEN:
+                del self._open[next(iter(self._open))]  # it is closed when no thread reads it any more
+            return opened
+
+
+def _trouble(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:
+    """Say why a member cannot be unpacked; empty where nothing is against it."""
+    if member.flag_bits & _ENCRYPTED:
+        return "it is encrypted"
+    if member.compress_type not in _PACKINGS:
+        return "it is packed by another method than Deflate"
+    return "" if 0 <= member.header_offset < archive.start_dir else "it is not where its archive says"
+
+
+def _spans(members: dict[str, zipfile.ZipInfo]) -> Iterator[tuple[int, int, list[str]]]:
+    """Say from where to where members are read at once, by what they are called, in the order of their archive."""
+    start, stop = 0, 0
+    urls: list[str] = []
+    for url, member in sorted(members.items(), key=lambda item: item[1].header_offset):
+        end = member.header_offset + _HEADER_BYTES + member.compress_size
+        if urls and (member.header_offset > stop + _GAP_BYTES or end - start > _SPAN_BYTES):
+            yield start, stop, urls
+            urls = []
+        start, stop = (start, max(stop, end)) if urls else (member.header_offset, end)
+        urls.append(url)
+    if urls:
+        yield start, stop, urls
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | Fault:
+    """Read a member, and no more than its header says; that it holds more is told by its CRC."""
+    try:
+        with archive.open(member) as file:
+            return file.read(member.file_size + 1)  # without a limit Python unpacks up to 1 GiB before it looks
+    except _BROKEN as error:
+        reason = printable(str(error) or type(error).__name__)[:120]
+        return Fault(FaultKind.UNREADABLE, f"cannot be read from its archive: {reason}; pack it anew")
+    except OSError as error:
+        return Fault(FaultKind.UNREADABLE, f"cannot be read: {(error.strerror or 'unknown error').lower()}")
+
+
+def _write(place: Parts, content: IO[bytes]) -> None:
+    """Write an archive anew, with the mode and the comment that it had."""
+    archive = Path(os.path.realpath(place.archive))
+    mark = f".batchdigits-{hashlib.sha256(os.fsencode(archive.name)).hexdigest()[:8]}-"
+    with _errors(place), _alone(archive), ExitStack() as stack:
+        for left in archive.parent.glob(f"{mark}*.tmp"):  # by a run that was killed
+            left.unlink(missing_ok=True)
+        old = stack.enter_context(_opened_anew(place)) if archive.exists() else None
+        temporary = archive.with_name(f"{mark}{secrets.token_hex(4)}.tmp")
+        stack.callback(temporary.unlink, missing_ok=True)
+        temporary.touch(0o600 if old else 0o666, exist_ok=False)
+        file = stack.enter_context(temporary.open("wb"))
+        if old:
+            with suppress(PermissionError):  # only root gives files away
+                shutil.chown(temporary, archive.stat().st_uid, archive.stat().st_gid)
+            shutil.copymode(archive, temporary)
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
+            new.comment = old.comment if old else b""
+            for member in old.infolist() if old else []:
+                if member.filename != place.path and old:
+                    new.NameToInfo.pop(member.filename, None)  # else Python warns of a second one
+                    with old.open(member) as kept, new.open(copying.copy(member), "w") as copied:
+                        shutil.copyfileobj(kept, copied)
+            report = zipfile.ZipInfo(place.path, _NO_TIME)
+            report.compress_type = zipfile.ZIP_DEFLATED
+            with new.open(report, "w", force_zip64=True) as written:
+                shutil.copyfileobj(content, written)
+        file.flush()
+        os.fsync(file.fileno())
+        temporary.replace(archive)
+        with suppress(OSError):  # not every file system has a way to bring the new name to the disk
+            folder = os.open(archive.parent, os.O_RDONLY)
+            stack.callback(os.close, folder)
+            os.fsync(folder)
+
+
+@contextmanager
+def _alone(archive: Path) -> Iterator[None]:
+    """Keep others from writing an archive, by an flock on a hidden file beside it, which stays there."""
+    path = archive.with_name(f".{archive.name[-60:]}.lock")  # at most 4 bytes a character, and 255 of a name
+    path.open("ab").close()  # else the lock would make a folder that is missing
+    with FileLock(path, timeout=_WAIT_SECONDS):
+        yield
+
+
+@contextmanager
+def _opened_anew(place: Parts) -> Iterator[zipfile.ZipFile]:
+    """Open a local archive as it is now, of which each member can be copied."""
+    with _errors(place), zipfile.ZipFile(place.archive) as archive:
+        for member in archive.infolist():
+            if trouble := _trouble(archive, member):
+                message = (
+                    f"The archive {shown(place.archive)} cannot be written anew, for its member "
+                    f"{shown(member.filename)} cannot be copied: {trouble}; choose another archive."
+                )
+                raise StorageError(message)
+        yield archive
+
+
+@contextmanager
+def _errors(place: Parts) -> Iterator[None]:
+    """Say in one sentence what is wrong with an archive."""
+    name = shown(place.archive)
+    try:
+        yield
+    except FileNotFoundError as error:
+        message = f"The archive {name} does not exist; check its spelling and that its disk is mounted."
+        raise StorageError(message) from error
+    except Timeout as error:
+        message = f"Another run has been writing the archive {name} for long; try again when it has ended."
+        raise StorageError(message) from error
+    except OSError as error:
+        message = f"The archive {name} cannot be used: {error.strerror or 'unknown error'}; check its permissions."
+        if error.errno in _FULL:
+            message = (
+                f"The archive {name} cannot be written: the disk is full or a size limit is reached; free some space "
+                "or choose another folder."
+            )
+        raise StorageError(message) from error
+    except _BROKEN as error:
+        message = f"The archive {name} is no ZIP file, or is damaged; pack it anew."
+        raise StorageError(message) from error

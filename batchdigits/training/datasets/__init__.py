@@ -1,0 +1,1 @@
+"""Provide the images that training and evaluation use."""

@@ -1,0 +1,282 @@
+"""Labelled images in, from the package, folders or a CSV; normalised digits with their labels out.
+
+A source is a set that ships with the package (`mnist`), a folder with a sub-folder for each digit, or a CSV file
+with the columns `path` and `label`, and `page` where files have several. All images pass through the same decoding
+and normalisation as those of the main job.
+"""
+
+import glob
+import hashlib
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchdigits.engine.pool import Batch, Workers, batches
+from batchdigits.errors import StorageError, UsageError, shown
+from batchdigits.ledger.answered import answered, has_answers
+from batchdigits.preprocessing.normalisation import InkImages, InkMeasures, normalise
+from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.sources.discovery import ImageFile, discover
+from batchdigits.storage.atomic import file_sha256
+from batchdigits.storage.remote import refuse
+from batchdigits.training.datasets import shipped
+from batchdigits.training.datasets.shipped import Labels
+
+PageLabels = list[tuple[int, int]]  # of one file: page, from 1, and label
+
+log = logging.getLogger(__name__)
+
+_STACK = 500  # pages that are normalised at a time
+_READING = 256  # labelled images a batch
+_WORKERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """N labelled images, normalised, and those that could not be read."""
+
+    names: list[str]
+    """How messages call each image."""
+    pixels: InkImages
+    """uint8[N, 28, 28]."""
+    ink: InkMeasures
+    """float32[N, M]."""
+    labels: Labels
+    """int8[N]."""
+    unread: list[tuple[str, str, int]]
+    """Name, fault and label of each image that could not be read."""
+    sha256: list[str]
+    """Of each image's file; empty for the sets of the package."""
+
+    def __len__(self) -> int:
+        """Count the images that were read."""
+        return len(self.labels)
+
+    def take(self, rows: NDArray[np.int64]) -> "Labelled":
+        """Keep some rows, in the order given, and nothing of what was not read."""
+        names = [self.names[row] for row in rows]
+        sums = [self.sha256[row] for row in rows]
+        return Labelled(names, self.pixels[rows], self.ink[rows], self.labels[rows], [], sums)
+
+
+def read(source: str, normalisation: NormalisationSettings, *, part: str) -> Labelled:
+    """Read one source.
+
+    Args:
+        source: One of `shipped.NAMES`, a folder, a CSV file, or a report whose ledger is beside it.
+        normalisation: What the model is, or will be, trained behind.
+        part: `train` or `test`: the half of a shipped set. Folders and CSV files have no halves.
+
+    Raises:
+        UsageError: A label is no digit, or a CSV file lacks its columns.
+        StorageError: The source, or an image that a CSV file names, does not exist.
+    """
+    if source in shipped.NAMES:
+        return _read_shipped(source, part, normalisation)
+    refuse(source, "Labelled data")
+    path = Path(source)
+    if path.is_dir():
+        return _read_files(_folder(path), normalisation)
+    if has_answers(path):
+        return _read_files(_answered(path), normalisation)
+    if not path.is_file():
+        names = ", ".join(shipped.NAMES)
+        message = f"The labelled data {shown(source)} do not exist; name a folder, a CSV file, or one of {names}."
+        raise StorageError(message)
+    return _read_files(_csv(path), normalisation)
+
+
+def join(parts: Sequence[Labelled]) -> Labelled:
+    """Put sources one after another."""
+    return Labelled(
+        [name for part in parts for name in part.names],
+        np.concatenate([part.pixels for part in parts]),
+        np.concatenate([part.ink for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        [unread for part in parts for unread in part.unread],
+        [text for part in parts for text in part.sha256],
+    )
+
+
+def inked(data: Labelled) -> Labelled:
+    """Leave out what cannot teach: pages without ink, and what was not read."""
+    return data.take(np.flatnonzero(data.ink[:, 0] > 0))
+
+
+def split(data: Labelled, *, share: float, seed: int) -> tuple[Labelled, Labelled]:
+    """Split off a validation part at random: the training part and the validation part."""
+    order = np.random.default_rng(seed).permutation(len(data))
+    held = round(share * len(data))
+    return data.take(order[held:]), data.take(order[:held])
+
+
+def fingerprint(source: str) -> dict[str, str]:
+    """Name what a source holds by sha256: a shipped set's files, a CSV file, or a folder's list of files and sums."""
+    if source in shipped.NAMES:
+        return shipped.fingerprint(source)
+    refuse(source, "Labelled data")
+    path = Path(source)
+    if path.is_file():
+        return {path.name: file_sha256(path)}
+    digest = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(path)} {file_sha256(file)}\n".encode(errors="surrogateescape"))
+    return {path.name: digest.hexdigest()}
+
+
+def _read_shipped(name: str, part: str, normalisation: NormalisationSettings) -> Labelled:
+    pages, labels = shipped.pages(name, part)
+    stacks = [normalise(pages[start : start + _STACK], normalisation) for start in range(0, len(pages), _STACK)]
+    return Labelled(
+        [f"{name} {part} {number}" for number in range(len(pages))],
+        np.concatenate([stack.pixels for stack in stacks]),
+        np.concatenate([stack.ink for stack in stacks]),
+        labels,
+        [],
+        [""] * len(pages),
+    )
+
+
+def _read_files(files: Iterable[tuple[ImageFile, PageLabels]], normalisation: NormalisationSettings) -> Labelled:
+    """Decode and normalise the labelled pages of files; other pages are left out.
+
+    Raises:
+        UsageError: There is none, or a page is labelled twice.
+    """
+    label_of: dict[tuple[str, int], int] = {}
+    met: set[tuple[str, int]] = set()
+
+    def unlabelled() -> Iterator[ImageFile]:
+        for file, labels in files:
+            for page, label in labels:
+                if (file.path, page) in label_of:
+                    message = f"Page {page} of {shown(file.name)} is labelled twice; keep one label a page."
+                    raise UsageError(message)
+                label_of[file.path, page] = label
+            yield file
+
+    parts = []
+    for batch in _read(unlabelled(), normalisation):
+        met.update((page.file.path, page.number) for page in (*batch.pages, *(page for page, _ in batch.faults)))
+        rows = [row for row, page in enumerate(batch.pages) if (page.file.path, page.number) in label_of]
+        pages = [batch.pages[row] for row in rows]
+        parts.append(
+            Labelled(
+                [page.file.name if page.number == 1 else f"{page.file.name} page {page.number}" for page in pages],
+                batch.pixels[np.array(rows, np.intp)],
+                batch.ink[np.array(rows, np.intp)],
+                np.array([label_of[page.file.path, page.number] for page in pages], np.int8),
+                [
+                    (page.file.name, fault.detail, label_of[page.file.path, page.number])
+                    for page, fault in batch.faults
+                    if (page.file.path, page.number) in label_of
+                ],
+                [page.sha256 for page in pages],
+            )
+        )
+    if parts:  # a page that its file does not have is not forgotten
+        parts[-1].unread.extend(
+            (path, f"it has no page {page}", label)
+            for (path, page), label in label_of.items()
+            if (path, page) not in met
+        )
+    if not parts:
+        message = "The labelled data hold no image; expected a sub-folder for each digit, or a CSV of path,label."
+        raise UsageError(message)
+    return join(parts)
+
+
+def _read(files: Iterator[ImageFile], normalisation: NormalisationSettings) -> Iterator[Batch]:
+    with Workers(_WORKERS, processes=False) as workers:
+        yield from batches(files, workers, size=_READING, decoding=DecodingSettings(), normalisation=normalisation)
+
+
+def _folder(root: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
+    """Give the images of a folder that has a sub-folder for each digit; others are left out with a warning."""
+    digits = [folder for digit in range(10) if (folder := root / str(digit)).is_dir()]
+    if not digits:
+        message = f"The labelled folder {shown(str(root))} has no sub-folder named 0 to 9; sort its images into such."
+        raise UsageError(message)
+    for other in sorted(set(root.iterdir()) - set(digits)):
+        if other.is_dir():
+            log.warning("The folder %s is left out: its name is not a digit from 0 to 9.", shown(str(other)))
+    for folder in digits:
+        for item in discover([str(folder)], outputs=[]):
+            if isinstance(item, ImageFile):
+                yield item._replace(name=f"{folder.name}/{item.name}"), [(1, int(folder.name))]
+
+
+def _answered(report: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
+    """Give the images of a report that people answered with a digit, and that are still what they were."""
+    found = answered(report)
+    digits = [page for page in found if page.answer.isdigit()]
+    if not digits:
+        message = (
+            f"The ledger of the report {shown(str(report))} holds no answer that is a digit; answer some images first, "
+            "and take the answers in with batchdigits correct."
+        )
+        raise UsageError(message)
+    gone = 0
+    for path, pages in itertools.groupby(digits, key=lambda page: page.path):
+        known = list(pages)
+        if not os.path.isfile(path) or file_sha256(Path(path)) != known[0].sha256:  # noqa: PTH113
+            gone += len(known)
+            continue
+        for item in discover([glob.escape(path)], outputs=[]):
+            if isinstance(item, ImageFile):
+                yield item, [(page.page, int(page.answer)) for page in known]
+    log.info(
+        "%s: %d answers, of which %d say that there is no digit and teach nothing, and %d are about files that are "
+        "gone or changed.",
+        shown(str(report)),
+        len(found),
+        len(found) - len(digits),
+        gone,
+    )
+
+
+def _csv(path: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
+    """Give the images that a CSV of path,label names; relative paths start at the CSV's folder.
+
+    A column `page` says which page a row is of; without it, it is the first.
+    """
+    import pandas as pd
+
+    name = shown(str(path))
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, pd.errors.ParserError) as error:
+        reason = " ".join(str(error).split())
+        message = f"The label file {name} is not a CSV file in UTF-8: {reason}."
+        raise UsageError(message) from error
+    missing = {"path", "label"} - set(table.columns)
+    if missing:
+        message = f"The label file {name} lacks the column {' and '.join(sorted(missing))}; expected path,label."
+        raise UsageError(message)
+    wrong = table.index[~table["label"].str.fullmatch("[0-9]")]
+    if len(wrong):
+        message = (
+            f"The label file {name} has labels that are no digit from 0 to 9: {table['label'][wrong[0]]!r} in row "
+            f"{wrong[0] + 1}{f', and {len(wrong) - 1} more' if len(wrong) > 1 else ''}; mend or remove these rows."
+        )
+        raise UsageError(message)
+    table = table if "page" in table else table.assign(page="1")
+    wrong = table.index[~table["page"].str.fullmatch("[1-9][0-9]{0,8}")]
+    if len(wrong):
+        message = f"The label file {name} has a page that is no number from 1: {table['page'][wrong[0]]!r}; mend it."
+        raise UsageError(message)
+    for image, rows in table.groupby("path", sort=False):
+        labels = list(zip(rows["page"].astype(int), rows["label"].astype(int), strict=True))
+        refuse(str(image), f"An image that the label file {name} names")
+        if (path.parent / str(image)).is_dir():
+            message = f"The label file {name} labels the folder «{shown(str(image))}»; name one image in each row."
+            raise UsageError(message)
+        for item in discover([str(path.parent / str(image))], outputs=[]):
+            if isinstance(item, ImageFile):
+                yield item, labels

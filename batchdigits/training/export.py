@@ -1,0 +1,67 @@
+"""A trained Keras model in; the same function for the fast runtime, in its bundle's directory, out, once both agree."""
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchdigits.errors import BatchDigitsError, shown
+from batchdigits.inference import bundle
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.decisions import DIGITS, probabilities, softmax
+from batchdigits.inference.runtimes import Logits, Predictor
+from batchdigits.preprocessing.normalisation import InkImages
+from batchdigits.settings import Runtime
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+MOST_DIFFERENCE = 1e-4
+"""Between two runtimes' probabilities of one output."""
+
+_BATCH = 256
+
+
+def export(model: "keras.Model", directory: Path) -> None:
+    """Write the model as `model.tflite`, or nothing where the fast runtime is not installed: nobody could check it."""
+    exported = directory / bundle.EXPORTED
+    exported.unlink(missing_ok=True)
+    if find_spec("ai_edge_litert") is None:
+        log.warning("The bundle gets no model for --runtime litert; install batchdigits[litert] to have it exported.")
+        return
+    model.export(str(exported), format="litert", verbose=False)
+
+
+def check(made: Bundle, pixels: InkImages) -> None:
+    """Hold that both runtimes read images alike, if the bundle has a model for each.
+
+    Args:
+        made: The bundle, its temperature fitted.
+        pixels: uint8[N, 28, 28], golden images.
+
+    Raises:
+        BatchDigitsError: One of them gives another digit, or a probability that is further off than `MOST_DIFFERENCE`.
+    """
+    if made.exported is None:
+        return
+    logits = [_logits(made, pixels, runtime) for runtime in Runtime]
+    slow, fast = (probabilities(found, temperature=made.calibration.temperature) for found in logits)
+    gates = [softmax(found)[:, DIGITS:] for found in logits]
+    others = np.count_nonzero(slow.argmax(1) != fast.argmax(1))
+    difference = max(np.abs(slow - fast).max(initial=0), np.abs(gates[0] - gates[1]).max(initial=0))
+    if others or difference > MOST_DIFFERENCE:
+        message = (
+            f"The exported model of {shown(str(made.directory))} does not read like the trained one: {others} of "
+            f"{len(pixels)} images as another digit, probabilities up to {difference:.1e} apart, at most "
+            f"{MOST_DIFFERENCE:.0e} expected."
+        )
+        raise BatchDigitsError(message)
+
+
+def _logits(made: Bundle, pixels: InkImages, runtime: Runtime) -> Logits:
+    with Predictor(made, batch_size=_BATCH, runtime=runtime) as predictor:
+        return predictor(pixels)

@@ -1,0 +1,106 @@
+"""The first signal lets the batch in hand be finished, the second does not."""
+
+import os
+import signal
+
+import pytest
+
+from batchdigits.engine.run_context import Stop
+from batchdigits.errors import BatchDigitsError, ExitCode, Interrupted, Terminated
+
+CASES = [(signal.SIGINT, Interrupted, ExitCode.INTERRUPTED), (signal.SIGTERM, Terminated, ExitCode.TERMINATED)]
+
+
+@pytest.mark.parametrize(("number", "error", "code"), CASES)
+def test_a_signal_waits_for_the_work_in_hand(number: int, error: type[BatchDigitsError], code: ExitCode) -> None:
+    done: list[str] = []
+
+    def work(stop: Stop) -> None:
+        with stop.patiently():
+            os.kill(os.getpid(), number)
+            done.append("the batch")
+        done.append("and more")
+
+    with Stop() as stop, pytest.raises(error) as raised:
+        work(stop)
+    assert done == ["the batch"]
+    assert raised.value.exit_code == code
+    assert "goes on from there" in str(raised.value)
+
+
+@pytest.mark.parametrize(("number", "error", "code"), CASES)
+def test_a_second_signal_does_not_wait(number: int, error: type[BatchDigitsError], code: ExitCode) -> None:
+    done: list[str] = []
+
+    def work(stop: Stop) -> None:
+        with stop.patiently():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
+            done.append("the batch")
+
+    with Stop() as stop, pytest.raises(error):
+        work(stop)
+    assert done == []
+
+
+@pytest.mark.parametrize(("number", "error", "code"), CASES)
+def test_between_batches_a_signal_ends_the_run_at_once(
+    number: int, error: type[BatchDigitsError], code: ExitCode
+) -> None:
+    with Stop() as stop:
+        with stop.patiently():
+            pass
+        with pytest.raises(error):
+            os.kill(os.getpid(), number)
+
+
+def test_the_signals_are_given_back() -> None:
+    before = [signal.getsignal(number) for number, _, _ in CASES]
+    with Stop():
+        assert [signal.getsignal(number) for number, _, _ in CASES] != before
+    assert [signal.getsignal(number) for number, _, _ in CASES] == before
+
+
+def work_on(stop: Stop, done: list[str], *, before: int = 0, within: int = 0, after: int = 0) -> None:
+    """Go through a ready block within a patient one, with signals in between; note what is reached."""
+
+    def take(number: int) -> None:
+        if number:
+            os.kill(os.getpid(), number)
+
+    with stop.patiently():
+        take(before)
+        try:
+            with stop.readily():
+                take(within)
+                done.append("the next batch")
+        except BatchDigitsError as error:
+            done.append(type(error).__name__)
+        take(after)
+        done.append("what was begun")
+    done.append("all")
+
+
+@pytest.mark.parametrize(("number", "error", "code"), CASES)
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_a_signal_ends_a_ready_block_and_not_the_patient_one_around_it(
+    number: int, error: type[BatchDigitsError], code: ExitCode, when: str
+) -> None:
+    done: list[str] = []
+    with Stop() as stop, pytest.raises(error):
+        work_on(stop, done, **{when: number})
+    assert done == [error.__name__, "what was begun"]
+
+
+def test_after_a_ready_block_signals_wait_again() -> None:
+    done: list[str] = []
+    with Stop() as stop, pytest.raises(Terminated):
+        work_on(stop, done, after=signal.SIGTERM)
+    assert done == ["the next batch", "what was begun"]
+
+
+def test_without_a_signal_both_blocks_come_to_their_end() -> None:
+    done: list[str] = []
+    with Stop() as stop:
+        work_on(stop, done)
+    assert done == ["the next batch", "what was begun", "all"]

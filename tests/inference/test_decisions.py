@@ -1,0 +1,268 @@
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from batchdigits.errors import BundleError, FaultKind
+from batchdigits.inference.decisions import (
+    ANOTHER,
+    DEPTH,
+    DIGITS,
+    EDGE,
+    INK,
+    NO_DIGIT,
+    OTHER,
+    Decisions,
+    Status,
+    decide,
+    probabilities,
+    sampled,
+)
+
+many_logits = arrays.arrays(
+    np.float32,
+    st.tuples(st.integers(0, 6), st.integers(DIGITS, 12)),
+    elements=st.floats(-(2.0**99), 2.0**99, width=32) | st.floats(-8, 8, width=32),
+)
+
+
+def logits_of(*rows: dict[int, float]) -> np.ndarray:
+    """Logits whose softmax gives each named digit its probability, and the other digits nearly nothing."""
+    values = np.full((len(rows), DIGITS), 1e-12)
+    for row, shares in enumerate(rows):
+        for digit, share in shares.items():
+            values[row, digit] = share
+    return np.log(values).astype(np.float32)
+
+
+def inked(*shares: float, other: float = 0, depth: float = 1, edge: bool = False) -> np.ndarray:
+    """Ink measures of pages whose ink covers these shares, beside another thing of this size."""
+    ink = np.zeros((len(shares), 4), np.float32)
+    ink[:, INK], ink[:, OTHER], ink[:, DEPTH], ink[:, EDGE] = shares, other, depth, edge
+    return ink
+
+
+def decided(*rows: dict[int, float], threshold: float = 0.9, ink: float = 0.1) -> Decisions:
+    return decide(logits_of(*rows), inked(*[ink] * len(rows)), threshold=threshold)
+
+
+def test_a_sure_digit_is_ok() -> None:
+    decisions = decided({7: 0.97, 1: 0.03})
+    assert decisions.status == [Status.OK]
+    assert decisions.digit.tolist() == [7]
+    assert decisions.confidence.tolist() == [0.97]
+    assert decisions.runner_up.tolist() == [1]
+    assert decisions.runner_up_confidence.tolist() == [0.03]
+    assert decisions.detail == [""]
+
+
+def test_an_unsure_digit_goes_to_review_with_the_two_candidates_in_order() -> None:
+    decisions = decided({9: 0.6, 4: 0.4}, {0: 0.5, 8: 0.3, 6: 0.2})
+    assert decisions.status == [Status.REVIEW, Status.REVIEW]
+    assert decisions.digit.tolist() == [9, 0]
+    assert decisions.detail == ["could be 4 or 9", "could be 0 or 8"]
+
+
+@pytest.mark.parametrize(
+    ("depth", "edge", "detail"),
+    [
+        (0.24, False, "could be 4 or 9; faint ink"),
+        (0.25, False, "could be 4 or 9"),
+        (1.0, True, "could be 4 or 9; touches the edge"),
+        (0.1, True, "could be 4 or 9; faint ink; touches the edge"),
+    ],
+)
+def test_what_may_be_why_a_digit_is_unsure_is_said_of_review_alone(depth: float, edge: bool, detail: str) -> None:
+    ink = inked(0.1, 0.1, depth=depth, edge=edge)
+    assert decide(logits_of({9: 0.6, 4: 0.4}, {9: 1}), ink, threshold=0.9).detail == [detail, ""]
+
+
+def test_files_are_drawn_by_their_sums_alone_and_about_as_many_as_asked_for() -> None:
+    sums = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(4000)]
+    drawn = sampled(sums, 0.25)
+    assert 900 < drawn.sum() < 1100
+    assert (sampled(sums[::-1], 0.25) == drawn[::-1]).all()
+    assert (sampled(sums, 0.5) >= drawn).all()  # a larger sample holds the smaller one
+    assert sampled(sums, 1.0).all()
+    assert not sampled(sums, 0.0).any()
+    assert not sampled([""], 1.0).any()
+
+
+def test_a_page_without_ink_is_blank_and_its_cells_are_empty() -> None:
+    decisions = decided({7: 0.97, 1: 0.03}, ink=0)
+    assert decisions.status == [Status.BLANK]
+    assert decisions.detail == ["no ink was found"]
+    assert decisions.digit.tolist() == [-1]
+    assert decisions.runner_up.tolist() == [-1]
+    assert np.isnan(decisions.confidence).all()
+    assert np.isnan(decisions.runner_up_confidence).all()
+    assert np.isnan(decisions.probabilities).all()
+
+
+def test_a_blank_page_leaves_its_neighbours_where_they_are() -> None:
+    ink = inked(0.1, 0, 0.1)
+    decisions = decide(logits_of({3: 1}, {4: 1}, {5: 1}), ink, threshold=0.9)
+    assert decisions.digit.tolist() == [3, -1, 5]
+    assert np.nanargmax(decisions.probabilities[[0, 2]], axis=1).tolist() == [3, 5]
+
+
+def test_only_the_ink_share_makes_a_page_blank() -> None:
+    ink = np.zeros((1, 4), np.float32)
+    ink[0, INK] = 1e-9
+    assert decide(logits_of({3: 1}), ink, threshold=0.9).status == [Status.OK]
+
+
+def test_a_page_with_another_thing_as_large_as_a_digit_is_refused_unless_it_is_blank() -> None:
+    ink = np.concatenate([inked(0.1, other=ANOTHER + 0.01), inked(0, other=1), inked(0.1, other=ANOTHER - 0.01)])
+    decisions = decide(logits_of({3: 1}, {4: 1}, {5: 1}), ink, threshold=0.9)
+    assert decisions.status == [Status.NOT_A_DIGIT, Status.BLANK, Status.OK]
+    assert decisions.detail == ["there is more than one thing on it", "no ink was found", ""]
+    assert decisions.digit.tolist() == [NO_DIGIT, NO_DIGIT, 5]
+    assert np.isnan(decisions.confidence[:2]).all()
+
+
+@pytest.mark.parametrize(
+    ("share", "shown", "status"),
+    [(0.89996, 0.9, Status.OK), (0.90004, 0.9, Status.OK), (0.89994, 0.8999, Status.REVIEW)],
+)
+def test_the_threshold_judges_the_confidence_that_the_row_shows(share: float, shown: float, status: Status) -> None:
+    decisions = decided({7: share, 1: 1 - share})
+    assert decisions.confidence.tolist() == [shown]
+    assert decisions.status == [status]
+
+
+def test_outputs_after_the_ten_digits_change_nothing() -> None:
+    logits = logits_of({7: 0.97, 1: 0.03})
+    with_gate = np.hstack([logits, [[1e9, -1e9]]]).astype(np.float32)
+    assert decide(with_gate, inked(1), threshold=0.9).confidence.tolist() == [0.97]
+
+
+def test_a_higher_temperature_is_less_sure_of_the_same_digit() -> None:
+    ink = inked(1)
+    logits = np.zeros((1, DIGITS), np.float32)
+    logits[0, 7] = 6
+    hot = decide(logits, ink, threshold=0.9, temperature=2.0)
+    assert hot.digit.tolist() == [7]
+    assert hot.confidence.tolist() == [round(float(np.exp(3) / (np.exp(3) + 9)), 4)]
+
+
+def test_among_equal_logits_the_smaller_digit_wins() -> None:
+    decisions = decide(np.zeros((1, DIGITS), np.float32), inked(1), threshold=0.9)
+    assert (decisions.digit.tolist(), decisions.runner_up.tolist()) == ([0], [1])
+    assert decisions.confidence.tolist() == [0.1]
+
+
+def test_the_runner_up_is_known_even_where_its_probability_is_zero() -> None:
+    logits = np.full((1, DIGITS), -3e6, np.float32)
+    logits[0, 3], logits[0, 8] = 0, -1e6
+    decisions = decide(logits, inked(1), threshold=0.9)
+    assert (decisions.runner_up.tolist(), decisions.runner_up_confidence.tolist()) == ([8], [0.0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_that_gives_no_number_is_refused(value: float) -> None:
+    logits = np.zeros((2, DIGITS), np.float32)
+    logits[1, 4] = value
+    ink = inked(1, 1)
+    with pytest.raises(BundleError, match="not a finite number"):
+        decide(logits, ink, threshold=0.9)
+    ink[1] = 0
+    assert decide(logits, ink, threshold=0.9).status[1] is Status.BLANK
+
+
+def test_no_pages_give_no_decisions() -> None:
+    decisions = decide(np.zeros((0, DIGITS), np.float32), np.zeros((0, 4), np.float32), threshold=0.9)
+    assert decisions.status == decisions.detail == []
+    assert decisions.probabilities.shape == (0, DIGITS)
+
+
+@given(many_logits, st.floats(0.05, 20), st.floats(0, 1))
+def test_probabilities_sum_to_one_and_the_row_agrees_with_them(
+    logits: np.ndarray, temperature: float, threshold: float
+) -> None:
+    exact = probabilities(logits, temperature=temperature)
+    assert np.allclose(exact.sum(axis=1), 1, rtol=0, atol=1e-12)
+    decisions = decide(logits, inked(*np.ones(len(logits))), threshold=threshold, temperature=temperature)
+    assert np.abs(decisions.probabilities.sum(axis=1) - 1).max(initial=0) <= 0.0005 + 1e-6
+    assert (decisions.confidence == np.round(exact.max(axis=1), 4)).all()
+    assert (decisions.confidence >= decisions.runner_up_confidence).all()
+    assert (decisions.digit != decisions.runner_up).all()
+    assert [status == Status.OK for status in decisions.status] == (decisions.confidence >= threshold).tolist()
+
+
+@given(many_logits)
+def test_a_batch_decides_as_its_rows_one_by_one(logits: np.ndarray) -> None:
+    ink = inked(*np.ones(len(logits)))
+    whole = decide(logits, ink, threshold=0.5)
+    singles = [decide(logits[[row]], ink[[row]], threshold=0.5) for row in range(len(logits))]
+    assert whole.status == [single.status[0] for single in singles]
+    assert whole.confidence.tolist() == [single.confidence[0] for single in singles]
+    assert whole.probabilities.tolist() == [single.probabilities[0].tolist() for single in singles]
+
+
+def test_every_fault_has_a_status_of_its_name() -> None:
+    assert {kind.value for kind in FaultKind} <= {status.value for status in Status}
+
+
+def test_columns_have_their_types() -> None:
+    decisions = decided({7: 1}, {2: 1})
+    assert decisions.digit.dtype == decisions.runner_up.dtype == np.int8
+    assert decisions.confidence.dtype == decisions.runner_up_confidence.dtype == np.float64
+    assert decisions.probabilities.dtype == np.float32
+    assert all(isinstance(status, Status) for status in decisions.status)
+
+
+# ---- the gate --------------------------------------------------------------------------------------------------------
+
+
+def with_others(digit: float, not_a_digit: float, blank: float) -> np.ndarray:
+    """Logits of one page that give a 3, no digit and empty paper these shares of the probability."""
+    shares = np.full(12, 1e-9)
+    shares[[3, 10, 11]] = digit, not_a_digit, blank
+    return np.log(shares + 1e-12)[None].astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("shares", "gate", "status", "detail"),
+    [
+        ((0.35, 0.65, 0.0), 0.6, Status.NOT_A_DIGIT, "what is on it does not look like one digit"),
+        ((0.35, 0.05, 0.6), 0.6, Status.BLANK, "it looks like empty paper"),
+        ((0.35, 0.33, 0.32), 0.6, Status.NOT_A_DIGIT, "what is on it does not look like one digit"),
+        ((0.45, 0.55, 0.0), 0.6, Status.OK, ""),
+        ((0.001, 0.999, 0.0), 1.0, Status.OK, ""),
+        ((0.001, 0.0, 0.999), 1.0, Status.OK, ""),
+        ((0.8, 0.0, 0.2), 0.75, Status.BLANK, "it looks like empty paper"),
+        ((0.84, 0.0, 0.16), 0.75, Status.OK, ""),
+        ((0.7, 0.2, 0.1), 0.55, Status.NOT_A_DIGIT, "what is on it does not look like one digit"),
+    ],
+)
+def test_the_gate_refuses_what_is_more_likely_no_digit_than_it_allows(
+    shares: tuple[float, float, float], gate: float, status: Status, detail: str
+) -> None:
+    ink = inked(0.2, other=ANOTHER)
+    decisions = decide(with_others(*shares), ink, threshold=0.9, gate=gate)
+    assert (decisions.status, decisions.detail) == ([status], [detail])
+    passed = status == Status.OK
+    assert decisions.digit.tolist() == [3 if passed else NO_DIGIT]
+    assert (decisions.runner_up[0] == NO_DIGIT) == (not passed)
+    for column in (decisions.confidence, decisions.runner_up_confidence, decisions.probabilities):
+        assert np.isnan(column).all() == (not passed)
+
+
+def test_the_confidence_of_a_digit_that_passed_is_a_share_of_the_ten() -> None:
+    decisions = decide(with_others(0.4, 0.6, 0.0), inked(1), threshold=0.9, gate=0.7)
+    assert decisions.confidence[0] == 1
+    assert abs(decisions.probabilities.sum() - 1) < 1e-3
+
+
+def test_a_model_of_ten_outputs_refuses_nothing() -> None:
+    decisions = decide(np.zeros((1, 10), np.float32), inked(1), threshold=0.9, gate=0.0)
+    assert decisions.status == [Status.REVIEW]
+
+
+def test_no_ink_is_blank_whatever_the_gate_would_say() -> None:
+    decisions = decide(with_others(0.1, 0.9, 0.0), np.zeros((1, 4), np.float32), threshold=0.9, gate=0.5)
+    assert (decisions.status, decisions.detail) == ([Status.BLANK], ["no ink was found"])

@@ -1,0 +1,271 @@
+"""The predictor: both runtimes and the model of the package. What needs TensorFlow stands here, to load it once."""
+
+import importlib.metadata
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from batchdigits.errors import BundleError, UsageError
+from batchdigits.inference import bundle
+from batchdigits.inference.bundle import Bundle, Calibration
+from batchdigits.inference.decisions import softmax
+from batchdigits.inference.runtimes import _DISTRIBUTIONS, _OPENERS, Predictor, start_tensorflow, version
+from batchdigits.settings import Arch, NormalisationSettings, Runtime
+from batchdigits.training import export as exporting
+from batchdigits.training.architectures import OUTPUTS
+from batchdigits.training.trainer import load_model
+from tests.digits import digits
+from tests.standins import bundle_in
+
+BATCH = 256
+
+
+@pytest.fixture(scope="module", params=list(Runtime))
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    return Runtime(request.param)
+
+
+@pytest.fixture(scope="module")
+def predictor(runtime: Runtime) -> Iterator[Predictor]:
+    with Predictor(bundle.load(), batch_size=BATCH, runtime=runtime) as predictor:
+        yield predictor
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """600 images: digits, noise, and a blank one."""
+    noise = np.random.default_rng(2).integers(0, 256, (299, 28, 28), np.uint8)
+    return np.concatenate([digits(300), noise, np.zeros((1, 28, 28), np.uint8)])
+
+
+@pytest.fixture(scope="module")
+def logits(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
+    return predictor(pixels)
+
+
+def with_model(directory: Path, build: Any) -> Bundle:  # noqa: ANN401
+    """Make a bundle of what `build` makes with Keras."""
+    start_tensorflow()
+    import keras
+
+    directory.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Keras asks NumPy in a way of the past
+        build(keras).save(directory / "model.keras")
+    return bundle.save(
+        directory, normalisation=NormalisationSettings(), calibration=Calibration(1.0, gate=1.0), provenance={}
+    )
+
+
+def exported(made: Bundle) -> Bundle:
+    """Export a bundle's model for the fast runtime."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exporting.export(load_model(made), made.directory)
+    return bundle.save(
+        made.directory, normalisation=made.normalisation, calibration=made.calibration, provenance=made.provenance
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 255, 256, 257, 511, 512, 513, 600])
+def test_any_number_of_images_gives_a_row_each(
+    predictor: Predictor, pixels: np.ndarray, logits: np.ndarray, count: int
+) -> None:
+    found = predictor(pixels[:count])
+    assert found.dtype == np.float32
+    assert found.shape == (count, OUTPUTS[Arch.CNN])
+    np.testing.assert_array_equal(found, logits[:count])
+
+
+@pytest.mark.parametrize("cuts", [[1], [255], [256], [257], [100, 101, 400], list(range(40, 600, 40))])
+def test_a_row_does_not_depend_on_how_the_images_are_split(
+    predictor: Predictor, pixels: np.ndarray, logits: np.ndarray, cuts: list[int]
+) -> None:
+    parts = [predictor(part) for part in np.split(pixels, cuts)]
+    assert np.concatenate(parts).tobytes() == logits.tobytes()
+
+
+def test_a_row_does_not_depend_on_its_neighbours(predictor: Predictor, pixels: np.ndarray, logits: np.ndarray) -> None:
+    order = np.random.default_rng(4).permutation(len(pixels))
+    np.testing.assert_array_equal(predictor(pixels[order]), logits[order])
+
+
+def test_a_second_predictor_gives_the_same_bits(runtime: Runtime, pixels: np.ndarray, logits: np.ndarray) -> None:
+    with Predictor(bundle.load(), batch_size=BATCH, runtime=runtime) as again:
+        assert again(pixels).tobytes() == logits.tobytes()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_another_batch_size_gives_nearly_the_same_logits(
+    runtime: Runtime, pixels: np.ndarray, logits: np.ndarray, batch_size: int
+) -> None:
+    with Predictor(bundle.load(), batch_size=batch_size, runtime=runtime) as small:
+        np.testing.assert_allclose(small(pixels[:20]), logits[:20], rtol=1e-4, atol=1e-3)
+
+
+def test_a_large_batch_is_predicted_by_calls_of_256_images(pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def opened(bundle: Bundle, batch_size: int, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda part: calls.append(len(part)) or np.zeros((batch_size, 10), np.float32)  # type: ignore[func-returns-value]
+
+    monkeypatch.setitem(_OPENERS, Runtime.KERAS, opened)
+    with Predictor(bundle.load(), batch_size=1024) as predictor:
+        assert predictor(pixels[:600]).shape == (600, 10)
+    assert calls == [256, 256, 256]
+
+
+def test_the_images_stay_as_they_are_and_need_not_lie_in_one_block(
+    predictor: Predictor, pixels: np.ndarray, logits: np.ndarray
+) -> None:
+    copy = pixels.copy()
+    copy.flags.writeable = False
+    np.testing.assert_array_equal(predictor(copy[::-2]), logits[::-2])
+
+
+def test_most_digits_are_read_right(logits: np.ndarray) -> None:
+    """Whatever model ships: it gets the pixels as it wants them, 0 to 255 and bright ink on 0."""
+    from batchdigits.training.datasets.shipped import mnist
+
+    images, labels = mnist("train")
+    rows = np.random.default_rng(1).permutation(len(images))[:300]
+    np.testing.assert_array_equal(images[rows[0]], digits()[0])
+    assert (logits[:300].argmax(1) == labels[rows]).mean() > 0.9
+
+
+def test_more_threads_give_nearly_the_same_logits(runtime: Runtime, pixels: np.ndarray, logits: np.ndarray) -> None:
+    with Predictor(bundle.load(), batch_size=BATCH, runtime=runtime, threads=2) as wide:
+        np.testing.assert_allclose(wide(pixels[:20]), logits[:20], rtol=1e-4, atol=1e-3)
+
+
+def test_both_runtimes_give_the_same_digit_and_probabilities_within_a_ten_thousandth(pixels: np.ndarray) -> None:
+    found = []
+    for runtime in Runtime:
+        with Predictor(bundle.load(), batch_size=BATCH, runtime=runtime) as predictor:
+            found.append(softmax(predictor(pixels), bundle.load().calibration.temperature))
+    np.testing.assert_array_equal(found[0].argmax(1), found[1].argmax(1))
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_litert_has_the_threads_that_it_is_given(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ai_edge_litert import interpreter
+
+    given: list[dict[str, int]] = []
+
+    class Interpreter(interpreter.Interpreter):  # type: ignore[misc]
+        def __init__(self, path: str, **options: int) -> None:
+            given.append(options)
+            super().__init__(path, **options)
+
+    monkeypatch.setattr(interpreter, "Interpreter", Interpreter)
+    with Predictor(bundle.load(), batch_size=BATCH, runtime=Runtime.LITERT, threads=threads):
+        assert given
+    assert {options["num_threads"] for options in given} == {threads}
+
+
+def test_the_threads_of_tensorflow_do_not_hang_on_the_machine() -> None:
+    tensorflow = start_tensorflow()
+
+    assert tensorflow.config.threading.get_intra_op_parallelism_threads() == 1
+    assert tensorflow.config.threading.get_inter_op_parallelism_threads() == 1
+
+
+def test_a_gpu_that_tensorflow_sees_gets_memory_as_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensorflow = start_tensorflow()
+    grown = []
+    monkeypatch.setattr(tensorflow.config, "list_physical_devices", lambda kind: [f"{kind}:0", f"{kind}:1"])
+    monkeypatch.setattr(
+        tensorflow.config.experimental, "set_memory_growth", lambda gpu, growth: grown.append((gpu, growth))
+    )
+    monkeypatch.setattr(tensorflow.config, "threading", mock.Mock())  # it runs already, and would refuse
+    start_tensorflow()
+    assert grown == [("GPU:0", True), ("GPU:1", True)]
+
+
+@pytest.mark.parametrize("exported", [b"", b"no model", b"\x1c\0\0\0TFL3" + bytes(200)])
+def test_a_file_that_is_no_model_of_the_fast_runtime_is_refused(tmp_path: Path, exported: bytes) -> None:
+    broken = bundle_in(tmp_path / "bundle", exported=exported)
+    with pytest.raises(BundleError, match="LiteRT cannot open") as caught:
+        Predictor(broken, batch_size=2, runtime=Runtime.LITERT).__enter__()
+    assert str(broken.directory) in str(caught.value)
+
+
+def test_a_bundle_without_a_model_for_the_fast_runtime_says_what_to_do(tmp_path: Path) -> None:
+    made = bundle_in(tmp_path / "bundle")
+    with pytest.raises(BundleError, match="holds no model for litert; train it anew, or use --runtime keras"):
+        Predictor(made, batch_size=2, runtime=Runtime.LITERT).__enter__()
+
+
+def test_a_model_of_the_fast_runtime_that_does_not_fit_the_digits_is_refused(tmp_path: Path) -> None:
+    def build(keras: Any) -> Any:  # noqa: ANN401
+        layers = keras.layers
+        return keras.Sequential([layers.Input((28, 28), dtype="uint8"), layers.Flatten(), layers.Dense(9)])
+
+    with pytest.raises(BundleError, match=r"gives \(9,\) for an image"):
+        Predictor(exported(with_model(tmp_path / "bundle", build)), batch_size=2, runtime=Runtime.LITERT).__enter__()
+
+
+def test_a_runtime_that_is_not_installed_says_which_extra_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    remedy = r"install batchdigits\[litert\], or use --runtime keras"
+    with pytest.raises(UsageError, match=remedy):
+        Predictor(bundle.load(), batch_size=2, runtime=Runtime.LITERT).__enter__()
+    monkeypatch.setitem(_DISTRIBUTIONS, Runtime.LITERT, "ai-edge-litert-of-another-name")
+    with pytest.raises(UsageError, match=remedy):
+        version(Runtime.LITERT)
+
+
+@pytest.mark.parametrize("runtime", list(Runtime))
+def test_the_version_of_a_runtime_names_its_package(runtime: Runtime) -> None:
+    name, number = version(runtime).split(" ")
+    assert name == {Runtime.KERAS: "tensorflow", Runtime.LITERT: "ai-edge-litert"}[runtime]
+    assert number == importlib.metadata.version(name)
+
+
+@pytest.mark.parametrize("weights", [b"", b"no model", b"PK\x03\x04 no archive"])
+def test_a_file_that_is_no_keras_model_is_refused(tmp_path: Path, weights: bytes) -> None:
+    broken = bundle_in(tmp_path / "bundle", weights=weights)
+    with pytest.raises(BundleError) as caught, Predictor(broken, batch_size=2):
+        pass
+    assert str(broken.directory) in str(caught.value)
+
+
+def test_a_model_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    def build(keras: Any) -> Any:  # noqa: ANN401
+        layers = keras.layers
+        shape = [layers.Input((28, 28)), layers.Lambda(lambda x: x * 2.0, output_shape=(28, 28)), layers.Flatten()]
+        return keras.Sequential([*shape, layers.Dense(10)])
+
+    made = with_model(tmp_path / "bundle", build)
+    with pytest.raises(BundleError), Predictor(made, batch_size=2):
+        pass
+
+
+@pytest.mark.parametrize(("shape", "outputs"), [((28, 28), 9), ((28, 28), 1), ((32, 32), 10), ((28, 28, 3), 10)])
+def test_a_model_that_does_not_fit_the_pixels_or_the_digits_is_refused(
+    tmp_path: Path, shape: tuple[int, ...], outputs: int
+) -> None:
+    def build(keras: Any) -> Any:  # noqa: ANN401
+        layers = keras.layers
+        return keras.Sequential([layers.Input(shape), layers.Flatten(), layers.Dense(outputs)])
+
+    made = with_model(tmp_path / "bundle", build)
+    with pytest.raises(BundleError), Predictor(made, batch_size=2):
+        pass
+
+
+def test_a_model_with_more_outputs_than_digits_gives_them_all(tmp_path: Path) -> None:
+    def build(keras: Any) -> Any:  # noqa: ANN401
+        layers = keras.layers
+        return keras.Sequential([layers.Input((28, 28)), layers.Flatten(), layers.Dense(12)])
+
+    with Predictor(with_model(tmp_path / "bundle", build), batch_size=2) as wide:
+        assert wide(digits()[:3]).shape == (3, 12)
+        assert wide(digits()[:0]).shape == (0, 12)

@@ -1,0 +1,736 @@
+"""The ledger: what is found comes out in the order of rows, and what is seen comes out as it went in."""
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchdigits.engine.pool import Batch, SeenPage
+from batchdigits.errors import Fault, FaultKind, StorageError, printable
+from batchdigits.ledger import answers
+from batchdigits.ledger import ledger as module
+from batchdigits.ledger import writer as recording
+from batchdigits.ledger.database import SCHEMA_VERSION, Database
+from batchdigits.ledger.ledger import Condition, Ledger, LostAnswer, Observations
+from batchdigits.ledger.plan import Plan, Turn, Why
+from batchdigits.sources.discovery import ImageFile, PassedOver
+
+HERE = Condition(bundle="ab" * 32, others="decoding 1")
+
+
+def ledger_at(path: Path | None = None, condition: Condition = HERE) -> Ledger:
+    return Ledger(path, condition)
+
+
+def image(name: str = "a.png", *, path: str | None = None, **changes: Any) -> ImageFile:
+    fields = {
+        "path": f"/folder/{name}" if path is None else path,
+        "name": printable(name),
+        "size_bytes": 5,
+        "mtime_ns": 7,
+        "ending": ".png",
+        "inode": 9,
+    }
+    return ImageFile(**{**fields, **changes})
+
+
+def seen(file: ImageFile, number: int = 1, **changes: Any) -> SeenPage:
+    """A page of a file whose bytes are its path, its size and its time."""
+    sha256 = hashlib.sha256(f"{file.path!a} {file.size_bytes} {file.mtime_ns}".encode()).hexdigest()
+    fields = {"file": file, "number": number, "width": 28, "height": 30, "sha256": sha256, "of": 1}
+    return SeenPage(**{**fields, **changes})
+
+
+def batch_of(
+    pages: Sequence[SeenPage] = (),
+    faults: Sequence[tuple[SeenPage, Fault]] = (),
+    ink: np.ndarray | None = None,
+    unchanged: Sequence[ImageFile] = (),
+) -> Batch:
+    pixels = np.zeros((len(pages), 28, 28), np.uint8)
+    measures = np.zeros((len(pages), 2), np.float32) if ink is None else ink
+    return Batch(list(pages), pixels, measures, list(faults), list(unchanged), list(pixels))
+
+
+def record(ledger: Ledger, batch: Batch, logits: np.ndarray | None = None) -> int:
+    """Record a batch as the pipeline does, and tell how many pages were predicted."""
+    fresh = ledger.fresh(batch)
+    ledger.record(batch, fresh, logits_like(int(fresh.sum())) if logits is None else logits)
+    return int(fresh.sum())
+
+
+def pending(plan: Plan) -> list[ImageFile]:
+    """Take all that is to be read with its neighbours."""
+    return list(plan.in_turn(Turn.SETTLED))
+
+
+def logits_like(count: int, start: int = 0) -> np.ndarray:
+    """Logits whose first column says which row they are."""
+    return np.arange(start * 10, (start + count) * 10, dtype=np.float32).reshape(count, 10)
+
+
+def rows_of(ledger: Ledger, chunk: int = 8192) -> list[tuple[str, int]]:
+    return [row for part in ledger.observations(chunk) for row in zip(part.names, part.pages, strict=True)]
+
+
+def whole(ledger: Ledger) -> Observations:
+    (observations,) = ledger.observations()
+    return observations
+
+
+# File names as Linux has them: any bytes but NUL and the slash.
+names = st.binary(min_size=1, max_size=8).map(lambda name: os.fsdecode(name.replace(b"\0", b"0").replace(b"/", b"_")))
+names |= st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=6)
+names |= st.sampled_from(
+    ["a", "B", "é", "e\u0301", "\uffff", "\U00010000", "\ue000", "a.b", "a/b", "a b", "\udcff", "\n"]
+)
+
+
+def test_the_files_are_counted_once_and_what_is_passed_over_by_its_reason() -> None:
+    found = [image("b.png"), PassedOver("/x", "not an image"), image("a.png"), PassedOver("/y", "not an image")]
+    with ledger_at() as ledger:
+        plan = ledger.plan([*found, PassedOver("/z", "hidden"), image("a.png")])
+        assert (plan.files, plan.pending) == (2, {Why.NEW: 2})
+        assert plan.passed_over == {"not an image": 2, "hidden": 1}
+
+
+def test_an_empty_ledger_has_nothing_pending_and_nothing_observed() -> None:
+    with ledger_at() as ledger:
+        plan = ledger.plan([])
+        assert (plan.files, plan.pending.total(), plan.passed_over.total()) == (0, 0, 0)
+        assert pending(plan) == []
+        assert list(ledger.observations()) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(names, unique=True, max_size=12))
+def test_files_come_out_as_they_went_in_by_the_code_points_of_their_names(found: list[str]) -> None:
+    files = [image(name, inode=number) for number, name in enumerate(found)]
+    with ledger_at() as ledger:
+        assert pending(ledger.plan(files)) == sorted(files, key=lambda file: file.name)
+        record(ledger, batch_of([seen(file) for file in files]), logits_like(len(files)))
+        assert [name for name, _ in rows_of(ledger)] == sorted(printable(name) for name in found)
+
+
+def test_order_is_by_code_point_not_by_utf_16_nor_by_any_language() -> None:
+    expected = ["B", "Z", "a", "a!b", "a.b", "a/b", "a0", "é", "\uffff", "\U00010000"]
+    with ledger_at() as ledger:
+        plan = ledger.plan(image(name) for name in reversed(expected))
+        assert [file.name for file in pending(plan)] == expected
+
+
+def test_pages_of_a_file_are_in_the_order_of_numbers() -> None:
+    file, other = image("b.tif"), image("a.tif")
+    with ledger_at() as ledger:
+        ledger.plan([file, other])
+        pages = [seen(file, number, of=4) for number in (11, 2, 1, 10)]
+        record(ledger, batch_of([*pages, seen(other)]), logits_like(5))
+        assert rows_of(ledger) == [("a.tif", 1), ("b.tif", 1), ("b.tif", 2), ("b.tif", 10), ("b.tif", 11)]
+        assert (whole(ledger).logits[:, 0] // 10).tolist() == [4, 2, 1, 3, 0]
+
+
+def test_a_file_reached_twice_gives_one_row_and_keeps_its_first_name() -> None:
+    first = image("b.png", path="/one/b.png")
+    again = image("a/b.png", path="/one/b.png")
+    with ledger_at() as ledger:
+        plan = ledger.plan([first, again])
+        assert (plan.files, pending(plan)) == (1, [first])
+
+
+def test_two_files_of_one_name_stay_two() -> None:
+    with ledger_at() as ledger:
+        files = pending(ledger.plan([image("a.png", path="/one/a.png"), image("a.png", path="/two/a.png")]))
+        assert sorted(file.path for file in files) == ["/one/a.png", "/two/a.png"]
+        record(ledger, batch_of([seen(file) for file in files]), logits_like(2))
+        assert rows_of(ledger) == [("a.png", 1), ("a.png", 1)]
+
+
+def test_paths_that_differ_in_bytes_that_are_not_utf_8_stay_apart() -> None:
+    names = [os.fsdecode(name) for name in (b"\xff.png", b"\xfe.png", "ÿ.png".encode(), b"\\xff.png")]
+    files = [image(name) for name in names]
+    with ledger_at() as ledger:
+        found = pending(ledger.plan(files))
+        assert sorted(file.path for file in found) == sorted(file.path for file in files)
+        assert len(found) == 4
+
+
+floats = st.floats(width=32, allow_subnormal=True) | st.sampled_from([-0.0, float("inf"), float("-inf"), 1e-45])
+numbers = st.none() | st.integers(0, 2**31)
+faults = st.builds(Fault, st.sampled_from(FaultKind), st.text(st.characters(exclude_categories=["Cs"]), max_size=9))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), wide=st.integers(10, 13), measures=st.integers(1, 4), chunk=st.sampled_from([1, 2, 3, 100]))
+def test_what_was_seen_comes_back_bit_for_bit(data: st.DataObject, wide: int, measures: int, chunk: int) -> None:
+    kinds = data.draw(st.lists(st.booleans(), max_size=9))
+    pages, bad = [], []
+    for number, readable in enumerate(kinds):
+        page = seen(
+            image(f"{number:03}"),
+            width=data.draw(numbers),
+            height=data.draw(numbers),
+            sha256=f"{number:064}" if readable else data.draw(st.sampled_from(["", f"{number:064}"])),
+        )
+        if readable:
+            pages.append(page)
+        else:
+            bad.append((page, data.draw(faults)))
+    rows = st.lists(floats, min_size=wide, max_size=wide)
+    logits = np.array([data.draw(rows) for _ in pages], np.float32).reshape(len(pages), wide)
+    ink = np.array([data.draw(rows)[:measures] for _ in pages], np.float32).reshape(len(pages), measures)
+    with ledger_at() as ledger:
+        ledger.plan(page.file for page in [*pages, *(page for page, _ in bad)])
+        record(ledger, batch_of(pages, bad, ink), logits)
+        parts = list(ledger.observations(chunk))
+    expected = sorted([*pages, *(page for page, _ in bad)], key=lambda page: page.file.name)
+    fault_of = {page.file.name: fault for page, fault in bad}
+    assert all(len(part.names) == chunk for part in parts[:-1])
+    assert [name for part in parts for name in part.names] == [page.file.name for page in expected]
+    assert [number for part in parts for number in part.pages] == [page.number for page in expected]
+    assert [sha256 for part in parts for sha256 in part.sha256] == [page.sha256 for page in expected]
+    assert [width for part in parts for width in part.widths] == [page.width for page in expected]
+    assert [height for part in parts for height in part.heights] == [page.height for page in expected]
+    assert [fault for part in parts for fault in part.faults] == [fault_of.get(page.file.name) for page in expected]
+    for part in parts:
+        assert part.logits.dtype == part.ink.dtype == np.float32
+        assert len(part.logits) == len(part.ink) == part.faults.count(None)
+    assert b"".join(part.logits.tobytes() for part in parts) == logits.tobytes()
+    assert b"".join(part.ink.tobytes() for part in parts) == ink.tobytes()
+
+
+def test_a_chunk_of_faults_alone_has_no_logits() -> None:
+    bad = [
+        (seen(image(f"{n}.png"), width=None, height=None, sha256=""), Fault(FaultKind.UNREADABLE, "cut"))
+        for n in (1, 2)
+    ]
+    good = seen(image("3.png"))
+    with ledger_at() as ledger:
+        ledger.plan([*(page.file for page, _ in bad), good.file])
+        record(ledger, batch_of([good], bad), logits_like(1))
+        first, second = ledger.observations(2)
+    assert first.faults == [Fault(FaultKind.UNREADABLE, "cut")] * 2
+    assert first.widths == first.heights == [None, None]
+    assert len(first.logits) == len(first.ink) == 0
+    assert first.logits.ndim == first.ink.ndim == 2
+    assert second.faults == [None]
+    assert second.logits.shape == (1, 10)
+
+
+def test_a_fault_by_the_header_keeps_the_size_that_the_header_told() -> None:
+    page = seen(image(), width=60_000, height=50_000)
+    with ledger_at() as ledger:
+        ledger.plan([page.file])
+        record(ledger, batch_of(faults=[(page, Fault(FaultKind.TOO_LARGE, "big", 60_000, 50_000))]), logits_like(0))
+        observations = whole(ledger)
+    assert (observations.widths, observations.heights) == ([60_000], [50_000])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 6, 7, 8, 100])
+def test_chunks_are_full_but_the_last_and_lose_nothing_between_them(chunk: int) -> None:
+    files = [image(f"{number}.png") for number in range(7)]
+    with ledger_at() as ledger:
+        ledger.plan(files)
+        record(ledger, batch_of([seen(file) for file in files]), logits_like(7))
+        parts = list(ledger.observations(chunk))
+    assert [len(part.names) for part in parts] == [chunk] * (7 // chunk) + [7 % chunk] * (7 % chunk > 0)
+    assert np.concatenate([part.logits for part in parts]).tolist() == logits_like(7).tolist()
+
+
+def test_files_stay_pending_in_order_while_batches_are_recorded() -> None:
+    files = [image(f"{number:03}.png") for number in range(300)]
+    with ledger_at() as ledger:
+        plan = ledger.plan(files)
+        taken = []
+        for number, file in enumerate(plan.in_turn(Turn.SETTLED)):
+            taken.append(file)
+            record(ledger, batch_of([seen(file)]), logits_like(1, number))
+        assert taken == files
+        assert (whole(ledger).logits[:, 0] // 10).tolist() == list(range(300))
+
+
+def test_a_batch_that_fails_is_not_recorded_at_all() -> None:
+    first, second, third = (image(name) for name in "abc")
+    with ledger_at() as ledger:
+        ledger.plan([first, second])
+        with pytest.raises(StorageError, match="never planned"):
+            record(ledger, batch_of([seen(first), seen(third), seen(second)]))
+        assert record(ledger, batch_of([seen(first), seen(second)])) == 2
+        assert rows_of(ledger) == [("a", 1), ("b", 1)]
+
+
+def test_a_listing_that_fails_in_its_middle_leaves_no_file_behind() -> None:
+    def listing() -> Any:  # noqa: ANN401
+        yield image("a.png")
+        message = "the disk is gone"
+        raise ArithmeticError(message)
+
+    with ledger_at() as ledger:
+        with pytest.raises(ArithmeticError, match="the disk is gone"):
+            ledger.plan(listing())
+        plan = ledger.plan([image("b.png")])
+        assert pending(plan) == [image("b.png")]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_logits_that_do_not_fit_the_pages_are_refused(count: int) -> None:
+    file = image()
+    with ledger_at() as ledger:
+        ledger.plan([file])
+        with pytest.raises(ValueError, match="zip"):
+            record(ledger, batch_of([seen(file, of=2), seen(file, 2, of=2)]), logits_like(count))
+        assert record(ledger, batch_of([seen(file, of=2), seen(file, 2, of=2)])) == 2
+
+
+def test_a_file_that_was_never_read_is_missed_and_not_lost() -> None:
+    with ledger_at() as ledger:
+        ledger.plan([image("a.png"), image("b.png")])
+        record(ledger, batch_of([seen(image("a.png"))]))
+        with pytest.raises(StorageError, match="is damaged; move it away"):
+            list(ledger.observations())
+
+
+def test_a_ledger_without_a_path_is_private_to_its_run() -> None:
+    with ledger_at() as first, ledger_at() as second:
+        first.plan([image()])
+        assert pending(second.plan([])) == []
+
+
+# ---- from run to run -----------------------------------------------------------------------------------------------
+
+
+def a_run(path: Path, files: Sequence[ImageFile], condition: Condition = HERE, **options: bool) -> tuple[int, int]:
+    """Observe what is pending, a page a file: how many files were, and how many were predicted."""
+    with ledger_at(path, condition) as ledger:
+        plan = ledger.plan(files, **options)
+        found = pending(plan)
+        assert len(found) == plan.pending.total()
+        predicted = record(ledger, batch_of([seen(file) for file in found]))
+        ledger.forget()
+        assert rows_of(ledger) == sorted((file.name, 1) for file in files)
+    return len(found), predicted
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "report.csv.ledger"
+
+
+def test_what_is_known_is_not_pending_and_keeps_its_row(path: Path) -> None:
+    files = [image(f"{number}.png") for number in range(5)]
+    assert a_run(path, files) == (5, 5)
+    assert a_run(path, files) == (0, 0)
+    assert a_run(path, [*files, image("new.png")]) == (1, 1)
+
+
+@pytest.mark.parametrize("changes", [{"size_bytes": 6}, {"mtime_ns": 8}, {"mtime_ns": 6}, {"ending": ".jpg"}])
+def test_a_file_that_changed_is_read_again(path: Path, changes: dict[str, Any]) -> None:
+    a_run(path, [image("a.png"), image("b.png")])
+    assert a_run(path, [image("a.png"), image("b.png", **changes)]) == (1, 1)
+    assert a_run(path, [image("a.png"), image("b.png", **changes)]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "other", [Condition(bundle="cd" * 32, others=HERE.others), Condition(bundle=HERE.bundle, others="decoding 2")]
+)
+def test_under_another_condition_everything_is_observed_anew(path: Path, other: Condition) -> None:
+    files = [image("a.png"), image("b.png")]
+    a_run(path, files)
+    assert a_run(path, files, other) == (2, 2)
+    assert a_run(path, files, other) == (0, 0)
+    with ledger_at(path, other) as ledger:
+        ledger.plan(files)
+        assert whole(ledger).models == [other.bundle] * 2
+
+
+def test_a_touched_file_with_the_same_bytes_is_read_and_not_predicted(path: Path) -> None:
+    before, after = image("a.png", mtime_ns=1), image("a.png", mtime_ns=2)
+    a_run(path, [before])
+    with ledger_at(path) as ledger:
+        [file] = pending(ledger.plan([after]))
+        assert file.known_sha256 == seen(before).sha256
+        assert record(ledger, batch_of(unchanged=[file])) == 0
+        assert rows_of(ledger) == [("a.png", 1)]
+    with ledger_at(path) as ledger:
+        assert not ledger.plan([after]).pending
+
+
+def test_bytes_under_two_names_are_predicted_once_and_give_two_rows(path: Path) -> None:
+    first, second, third = (image(name) for name in ("a.png", "b.png", "c.png"))
+    pages = [seen(file, sha256="12" * 32) for file in (first, second, third)]
+    with ledger_at(path) as ledger:
+        ledger.plan([first, second, third])
+        assert record(ledger, batch_of(pages[:2])) == 1
+        assert record(ledger, batch_of(pages[2:])) == 0
+        observed = whole(ledger)
+    assert observed.names == ["a.png", "b.png", "c.png"]
+    assert np.ptp(observed.logits, axis=0).max() == 0
+    with ledger_at(path) as ledger:  # one that leaves does not take the others' observation with it
+        ledger.plan([third])
+        ledger.forget()
+        assert rows_of(ledger) == [("c.png", 1)]
+
+
+def test_the_same_bytes_under_another_ending_are_another_thing(path: Path) -> None:
+    files = [image("a.png"), image("a.jpg", ending=".jpg")]
+    with ledger_at(path) as ledger:
+        ledger.plan(files)
+        assert record(ledger, batch_of([seen(file, sha256="12" * 32) for file in files])) == 2
+
+
+def test_a_file_of_which_a_killed_run_saw_some_pages_is_read_again_and_the_rest_predicted(path: Path) -> None:
+    file = image("a.tif", ending=".tif")
+    with ledger_at(path) as ledger:
+        ledger.plan([file])
+        assert record(ledger, batch_of([seen(file, number, of=3) for number in (1, 2)])) == 2
+    with ledger_at(path) as ledger:
+        assert ledger.plan([file]).pending == {Why.NEW: 1}
+        assert record(ledger, batch_of([seen(file, number, of=3) for number in (1, 2, 3)])) == 1
+        assert rows_of(ledger) == [("a.tif", 1), ("a.tif", 2), ("a.tif", 3)]
+
+
+def test_a_file_that_crashes_its_decoder_after_a_killed_run_saw_some_pages_has_a_row(path: Path) -> None:
+    file = image("a.tif", ending=".tif")
+    fault = (seen(file, of=1), Fault(FaultKind.UNREADABLE, "crashes its decoder"))
+    with ledger_at(path) as ledger:
+        ledger.plan([file])
+        record(ledger, batch_of([seen(file, number, of=4) for number in (1, 2)]))
+    with ledger_at(path) as ledger:
+        ledger.plan([file])
+        record(ledger, batch_of(faults=[fault]))
+        ledger.forget()
+        assert rows_of(ledger) == [("a.tif", 1)]
+        assert whole(ledger).faults == [fault[1]]
+
+
+def with_a_fault(path: Path, *, sha256: str, is_deadly: bool = False) -> tuple[ImageFile, ImageFile]:
+    good, bad = image("a.png"), image("b.png")
+    fault = (seen(bad, sha256=sha256), Fault(FaultKind.UNREADABLE, "cut", is_deadly=is_deadly))
+    with ledger_at(path) as ledger:
+        ledger.plan([good, bad])
+        record(ledger, batch_of([seen(good)], [fault]))
+    return good, bad
+
+
+def test_what_could_not_be_opened_is_tried_in_every_run(path: Path) -> None:
+    files = with_a_fault(path, sha256="")
+    with ledger_at(path) as ledger:
+        plan = ledger.plan(files)
+        assert [file.name for file in pending(plan)] == ["b.png"]
+        assert plan.pending == {Why.UNOPENED: 1}
+    assert a_run(path, files) == (1, 1)
+    assert a_run(path, files) == (0, 0)
+
+
+def test_what_could_not_be_decoded_is_read_again_when_it_is_asked_for(path: Path) -> None:
+    files = with_a_fault(path, sha256="12" * 32)
+    assert a_run(path, files) == (0, 0)
+    assert a_run(path, files, retry_failed=True) == (1, 1)
+    assert a_run(path, files, retry_failed=True) == (0, 0)
+
+
+def test_force_predicts_all_anew_and_keeps_the_old_until_then(path: Path) -> None:
+    files = [image("a.png"), image("b.png")]
+    a_run(path, files)
+    with ledger_at(path) as ledger:
+        assert ledger.plan(files, force=True).pending == {Why.ASKED: 2}
+        assert rows_of(ledger) == [("a.png", 1), ("b.png", 1)]
+    assert a_run(path, files) == (2, 2)  # a killed run goes on
+    assert a_run(path, files) == (0, 0)
+
+
+def test_a_file_that_is_gone_has_no_row_and_is_known_when_it_comes_back(path: Path) -> None:
+    files = [image("a.png"), image("b.png")]
+    a_run(path, files)
+    assert a_run(path, files[:1]) == (0, 0)
+    assert a_run(path, files) == (0, 0)
+
+
+@pytest.mark.parametrize("statement", [recording.OBSERVATIONS_OF_BYTES, recording.PAGES_OF_BYTES])
+def test_what_is_known_of_bytes_is_found_without_looking_at_all_that_is_known(statement: str) -> None:
+    looks = [step for step in steps(statement.format("?, ?"), *4 * [""], 1) if step.startswith(("SCAN", "SEARCH"))]
+    assert len(looks) >= 3
+    assert [look for look in looks if not look.startswith("SEARCH")] in ([], ["SCAN alike"])  # what the two gave
+
+
+@pytest.mark.parametrize("statement", [f"SELECT 1 {module._UNTOLD}", recording.HAD.format("'a', 'b'")])
+def test_a_batch_and_its_faults_do_not_cost_a_look_at_all_files(statement: str) -> None:
+    assert not any("SCAN files" in step or "SCAN found" in step for step in steps(statement))
+
+
+def steps(statement: str, *values: str | int) -> list[str]:
+    """Tell how SQLite would go about a statement."""
+    with ledger_at() as ledger:
+        return [step for *_, step in ledger._database.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+
+
+# ---- people's answers ----------------------------------------------------------------------------------------------
+
+
+def answer(path: Path, given: dict[answers.Key, str], time: str = "now") -> tuple[int, int]:
+    with Database(path) as database:
+        assert answers.unknown(database, given.keys()) == set()
+        return answers.take_in(database, given, time=time, source="a test")
+
+
+def key(file: ImageFile, number: int = 1) -> answers.Key:
+    return seen(file).sha256, number
+
+
+def changed(path: Path, files: Sequence[ImageFile], faults: Sequence[ImageFile] = ()) -> list[LostAnswer]:
+    """Observe all files, some of which cannot be opened: the answers that are lost by that."""
+    with ledger_at(path) as ledger:
+        ledger.plan([*files, *faults])
+        closed = [(seen(file, sha256=""), Fault(FaultKind.UNREADABLE, "closed")) for file in faults]
+        batch = batch_of([seen(file) for file in files], closed)
+        fresh = ledger.fresh(batch)
+        lost = ledger.record(batch, fresh, logits_like(int(fresh.sum())))
+        ledger.forget()
+    return lost
+
+
+def corrected(path: Path, files: Sequence[ImageFile]) -> list[str]:
+    with ledger_at(path) as ledger:
+        ledger.plan(files)
+        return whole(ledger).corrected
+
+
+def test_an_answer_comes_with_the_rows_of_its_bytes_and_page(path: Path) -> None:
+    files = [image("a.tif"), image("b.tif"), image("c.tif")]
+    pages = [
+        seen(file, number, sha256=sha256 * 32, of=2)
+        for file, sha256 in zip(files, ("12", "34", "12"), strict=True)
+        for number in (1, 2)
+    ]
+    with ledger_at(path) as ledger:
+        ledger.plan(files)
+        record(ledger, batch_of(pages))
+    assert answer(path, {("12" * 32, 2): "7", ("34" * 32, 1): "x"}) == (2, 0)
+    assert corrected(path, files) == ["", "7", "x", "", "", "7"]
+
+
+def test_the_same_answer_again_changes_nothing_and_another_one_replaces_it(path: Path) -> None:
+    files = [image("a.png"), image("b.png"), image("c.png")]
+    a_run(path, files)
+    assert answer(path, {key(files[0]): "7", key(files[1]): "x"}) == (2, 0)
+    before, time = path.read_bytes(), path.stat()
+    assert answer(path, {key(files[0]): "7", key(files[1]): "x"}, time="later") == (0, 0)
+    assert answer(path, {}) == (0, 0)
+    assert (path.read_bytes(), path.stat()) == (before, time)
+    assert answer(path, {key(files[0]): "7", key(files[1]): "4", key(files[2]): "0"}, time="later") == (1, 1)
+    assert corrected(path, files) == ["7", "4", "0"]
+    with Database(path) as database:
+        assert [*database.execute("SELECT time FROM answers ORDER BY answer")] == [("later",), ("later",), ("now",)]
+
+
+def test_pages_that_the_ledger_never_saw_are_unknown_and_those_with_an_answer_are_not(path: Path) -> None:
+    old, other = image("a.png"), image("b.png")
+    a_run(path, [old, other])
+    answer(path, {key(old): "7"})
+    a_run(path, [image("a.png", mtime_ns=8), other])
+    with Database(path) as database:
+        asked = [key(old), key(other), key(other, 2), ("12" * 32, 1), ("", 1)]
+        assert answers.unknown(database, asked) == {key(other, 2), ("12" * 32, 1), ("", 1)}
+        assert answers.unknown(database, []) == set()
+
+
+def test_an_answer_stays_under_other_names_conditions_and_after_force(path: Path) -> None:
+    files = [image("a.png"), image("b.png")]
+    a_run(path, files)
+    answer(path, {key(files[0]): "7"})
+    a_run(path, files, force=True)
+    assert corrected(path, files) == ["7", ""]
+    a_run(path, files, Condition(bundle="cd" * 32, others="decoding 2"))
+    a_run(path, files)
+    assert corrected(path, files) == ["7", ""]
+    a_run(path, files[1:])
+    a_run(path, files)
+    assert corrected(path, files) == ["7", ""]
+    moved = image("z.png")
+    with ledger_at(path) as ledger:
+        ledger.plan([files[1], moved])
+        record(ledger, batch_of([seen(moved, sha256=key(files[0])[0])]))
+        ledger.forget()
+        assert whole(ledger).corrected == ["", "7"]
+
+
+def test_a_file_whose_bytes_changed_loses_its_answers_and_that_is_told_once(path: Path) -> None:
+    old, other = image("a.png"), image("b.png")
+    a_run(path, [old, other])
+    answer(path, {key(old): "7", key(other): "x"})
+    new = image("a.png", size_bytes=6)
+    assert changed(path, [new, other]) == [LostAnswer("/folder/a.png", 1, "7", is_read=True)]
+    assert corrected(path, [new, other]) == ["", "x"]
+    assert changed(path, [new, other]) == []
+    a_run(path, [old, other])  # the bytes that it was about come back
+    assert corrected(path, [old, other]) == ["7", "x"]
+
+
+def test_bytes_that_have_an_answer_of_their_own_lose_none(path: Path) -> None:
+    first, second = image("a.png", mtime_ns=1), image("a.png", mtime_ns=2)
+    a_run(path, [first])
+    answer(path, {key(first): "7"})
+    assert changed(path, [second]) == [LostAnswer("/folder/a.png", 1, "7", is_read=True)]
+    answer(path, {key(second): "4"})
+    assert changed(path, [first]) == []
+    assert corrected(path, [first]) == ["7"]
+
+
+def test_an_answer_does_not_count_while_its_file_cannot_be_read(path: Path) -> None:
+    file = image("a.png")
+    a_run(path, [file])
+    answer(path, {key(file): "7"})
+    closed = image("a.png", mtime_ns=8)
+    assert changed(path, [], [closed]) == [LostAnswer("/folder/a.png", 1, "7", is_read=False)]
+    assert corrected(path, [closed]) == [""]
+    assert changed(path, [file]) == []
+    assert corrected(path, [file]) == ["7"]
+
+
+def test_an_answer_is_lost_when_its_file_is_whole_again_and_not_before(path: Path) -> None:
+    old, new = image("a.tif", mtime_ns=1), image("a.tif", mtime_ns=2)
+    a_run(path, [old])
+    answer(path, {key(old): "7"})
+    with ledger_at(path) as ledger:
+        ledger.plan([new])
+        assert ledger.record(batch_of([seen(new, 1, of=2)]), np.ones(1, np.bool_), logits_like(1)) == []
+    with ledger_at(path) as ledger:
+        ledger.plan([new])
+        batch = batch_of([seen(new, number, of=2) for number in (1, 2)])
+        lost = ledger.record(batch, np.array([False, True]), logits_like(1))
+    assert lost == [LostAnswer("/folder/a.tif", 1, "7", is_read=True)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE answers SET answer = '8' WHERE page = 1",
+        "UPDATE answers SET time = 'then' WHERE page = 1",
+        "UPDATE answers SET source = 'a tesu' WHERE page = 1",
+        "UPDATE answers SET sha256 = 'ff' WHERE page = 1",
+        "UPDATE answers SET page = 3 WHERE page = 1",
+        "UPDATE answers SET sum = sum + 1 WHERE page = 1",
+        "DELETE FROM answers WHERE page = 2",
+        "UPDATE answered SET answers = 1",
+        "DELETE FROM answered",
+    ],
+)
+def test_a_damaged_answer_is_noticed(path: Path, damage: str) -> None:
+    file = image("a.tif")
+    with ledger_at(path) as ledger:
+        ledger.plan([file])
+        record(ledger, batch_of([seen(file, number, of=2) for number in (1, 2)]))
+    answer(path, {key(file, 1): "7", key(file, 2): "x"})
+    with Database(path) as database:
+        answers.check(database)
+        database.execute(damage)
+    with pytest.raises(StorageError, match="damaged"):
+        corrected(path, [file])
+    with pytest.raises(StorageError, match="damaged"), Database(path) as database:
+        answers.check(database)
+
+
+def test_answers_out_of_order_are_noticed_since_they_would_not_be_found(path: Path) -> None:
+    files = [image("a.png"), image("b.png")]
+    a_run(path, files)
+    answer(path, {key(files[0]): "7", key(files[1]): "x"})
+    with Database(path) as database:
+        [(root,)] = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'answers'")
+        [(size,)] = database.execute("PRAGMA page_size")
+    data = bytearray(path.read_bytes())
+    cells = (root - 1) * size + 8  # where the page's two-byte pointers begin; www.sqlite.org/fileformat.html
+    data[cells : cells + 4] = data[cells + 2 : cells + 4] + data[cells : cells + 2]
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match="damaged"):
+        corrected(path, files)
+
+
+# ---- a ledger that cannot be used ------------------------------------------------------------------------------------
+
+
+def test_a_newer_ledger_is_refused_and_stays_as_it_is(path: Path) -> None:
+    a_run(path, [image()])
+    with sqlite3.connect(path) as database:
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="a newer batchdigits wrote it"), ledger_at(path):
+        pass
+    assert path.read_bytes() == before
+
+
+def test_another_program_s_database_is_refused_and_stays_as_it_is(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE bookmarks (url TEXT)")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="no ledger"), ledger_at(path):
+        pass
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    path.write_text("a shopping list, longer than the header of a database, " * 40)
+    with pytest.raises(StorageError, match="damaged"), ledger_at(path):
+        pass
+
+
+def seen_in(path: Path, files: Sequence[ImageFile]) -> list[Any] | None:
+    """What a run would report without reading anything: None where it would read something, or refuses."""
+    try:
+        with ledger_at(path) as ledger:
+            if ledger.plan(files).pending:
+                return None
+            (found,) = ledger.observations()
+    except StorageError:
+        return None
+    return [getattr(found, field.name) for field in fields(found) if field.name not in ("logits", "ink")] + [
+        found.logits.tolist(),
+        found.ink.tolist(),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_a_damaged_ledger_is_never_silently_wrong(path: Path, seed: int) -> None:
+    files = [image(f"{number}.png") for number in range(40)]
+    a_run(path, files)
+    answer(path, {key(file): "7" for file in files[::2]})
+    expected = seen_in(path, files)
+    assert expected is not None
+    data = bytearray(path.read_bytes())
+    rng = np.random.default_rng(seed)
+    if seed % 5 == 0:
+        data = data[: rng.integers(1, len(data))]
+    else:
+        data[rng.integers(len(data))] ^= int(rng.integers(1, 256))
+    path.write_bytes(data)
+    assert seen_in(path, files) in (None, expected)
+
+
+@pytest.mark.parametrize("sources", ["'[half'", "NULL + 1", "5"])
+def test_damage_in_what_was_published_is_damage(path: Path, sources: str) -> None:
+    report = path.with_name("report.csv")
+    with ledger_at(path) as ledger:
+        ledger.publish(report, "ab" * 32, ["/scans"], replaced="")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA writable_schema = 1")
+        database.execute("UPDATE sqlite_master SET sql = replace(sql, 'sources TEXT NOT NULL', 'sources TEXT')")
+        database.commit()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"UPDATE reports SET sources = {sources}")
+        database.commit()
+    with ledger_at(path) as ledger, pytest.raises(StorageError, match="is damaged"):
+        ledger.published(report)
+
+
+def test_an_error_of_sqlite_that_nobody_caught_is_told_as_the_ledger_s(path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be used"), ledger_at(path) as ledger:
+        ledger._database.execute("SELECT * FROM nothing")

@@ -1,0 +1,524 @@
+"""The review page as a person meets it: driven in headless Chromium, from the keyboard to the corrected report."""
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from batchdigits.reports.formats.csv import unguard
+from batchdigits.reports.formats.html import HtmlReport
+from batchdigits.reports.schema import Rows
+from batchdigits.settings import ReportSettings
+from tests.browser import MISSING, chromium
+from tests.commands import CHECKOUT, Result, batchdigits, run
+from tests.digits import digits, on_page, png, write_png
+from tests.reports.examples import ABOUT, seven
+from tests.standins import bundle_in
+
+PATIENCE = 30
+"""Seconds after which the browser counts as stuck; no test measures time."""
+HOSTILE = "<img src=x onerror=document.title='owned'>.png"
+
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+
+
+@pytest.fixture(scope="module")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
+
+
+_PRESSES = 5
+_HEARING = 2.0  # seconds
+
+
+class ReviewPage:
+    """A page in the browser, with what a person does there."""
+
+    def __init__(self, chrome: Chrome, path: Path) -> None:
+        self.chrome = chrome
+        self.path = path
+        chrome.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(path.parent)})
+        self.reload()
+
+    def type(self, *keys: str) -> None:
+        """Press keys one by one; under load the browser now and then drops one, which is then pressed again."""
+        for key in keys:
+            for _ in range(_PRESSES):
+                before = self.run("return window.heard")
+                ActionChains(self.chrome, duration=0).send_keys(key).perform()
+                if self._is_heard(before):
+                    break
+            else:
+                pytest.fail(f"the browser does not hear {key!r}")
+
+    def _is_heard(self, before: int) -> bool:
+        end = time.monotonic() + _HEARING
+        while self.run("return window.heard") == before:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def run(self, script: str, *arguments: object) -> Any:
+        return self.chrome.execute_script(script, *arguments)
+
+    def reload(self) -> None:
+        self.chrome.get(self.path.as_uri())
+        # Before its first frame the browser may drop what is typed.
+        self.chrome.execute_async_script(
+            "const [done] = arguments; requestAnimationFrame(() => requestAnimationFrame(() => done()));"
+        )
+        self.run("window.heard = 0; addEventListener('keydown', () => { window.heard += 1; }, true);")
+
+    def text(self, name: str) -> str:
+        return str(self.run("return document.getElementById(arguments[0]).textContent", name))
+
+    def is_hidden(self, name: str) -> bool:
+        return bool(self.run("return document.getElementById(arguments[0]).hidden", name))
+
+    def click(self, name: str) -> None:
+        self.chrome.find_element("id", name).click()
+
+    def press_button(self, label: str) -> None:
+        self.chrome.find_element("css selector", f'#pad [aria-label="{label}"]').click()
+
+    @property
+    def marks(self) -> list[str]:
+        """What stands under the pictures, in their order."""
+        marks: list[str] = self.run("return [...document.querySelectorAll('.mark')].map((mark) => mark.textContent)")
+        return marks
+
+    @property
+    def chosen(self) -> int:
+        return int(self.run("return Number(document.querySelector('[aria-selected=true]').dataset.index)"))
+
+    @property
+    def has_focus(self) -> bool:
+        return bool(self.run("return document.activeElement.matches('[role=option][aria-selected=true]')"))
+
+    def tile(self, index: int) -> WebElement:
+        return self.chrome.find_element("css selector", f".tile[data-index='{index}']")
+
+    def downloaded(self) -> bytes:
+        """Press the button, and give what comes."""
+        place = self.path.parent / "corrections.csv"
+        self.click("download")
+        wait_until(
+            lambda: place.exists() and place.stat().st_size
+        )  # the browser first keeps its name with an empty file
+        return place.read_bytes()
+
+
+Opener = Callable[..., ReviewPage]
+
+
+@pytest.fixture
+def opened(chrome: Chrome, tmp_path: Path) -> Iterator[Opener]:
+    """Write rows into a report, and open it; in the end, the browser must have nothing to complain of."""
+
+    def open_page(*rows: Rows, name: str = "report.html") -> ReviewPage:
+        path = tmp_path / name
+        with path.open("wb") as handle, HtmlReport(handle, ABOUT, ReportSettings()) as report:
+            for chunk in rows:
+                report.write(chunk)
+        return ReviewPage(chrome, path)
+
+    chrome.get_log("browser")  # type: ignore[no-untyped-call]
+    yield open_page
+    assert chrome.get_log("browser") == []  # type: ignore[no-untyped-call]
+
+
+def sha256(number: int) -> str:
+    return f"{number:064x}"
+
+
+def unsure(number: int, digit: int = 7, **changes: object) -> Rows:
+    read = {"status": ["review"], "digit": np.array([digit], np.int8), "confidence": np.array([0.5])}
+    thumbnail = png(on_page(digits(60)[number % 60]))
+    return seven(f"{number:03}.png", **{**read, "sha256": [sha256(number)], "thumbnail": [thumbnail], **changes})
+
+
+def rejected(number: int) -> Rows:
+    nothing = np.array([np.nan])
+    empty = {"runner_up": np.array([-1], np.int8), "confidence": nothing, "runner_up_confidence": nothing}
+    return unsure(number, -1, status=["not_a_digit"], **empty)
+
+
+def audited(number: int, digit: int = 7) -> Rows:
+    sure = {"status": ["ok"], "audit": np.array([True]), "confidence": np.array([0.9999])}
+    return unsure(number, digit, **sure)
+
+
+def sevens(count: int) -> list[Rows]:
+    return [unsure(number) for number in range(count)]
+
+
+# ---- answering -----------------------------------------------------------------------------------------------------
+
+
+def test_answers_by_keyboard_go_to_the_next_open_image_and_survive_a_reload(opened: Opener) -> None:
+    page = opened(*sevens(3), rejected(3))
+    assert (page.text("count"), page.chosen) == ("0 of 4 answered", 0)
+    page.type("1")
+    assert (page.chosen, page.has_focus) == (1, True)
+    page.type("X", Keys.ENTER)
+    assert (page.chosen, page.text("count")) == (3, "3 of 4 answered")
+    page.type(Keys.ENTER)  # of what has no digit, it accepts that it has none
+    answered = ["→ 1", "→ x", "✓ 7", "✓ x"]
+    assert page.marks == answered
+    assert page.text("live") == "not a digit for 003.png. 4 of 4 answered."
+    page.reload()
+    assert (page.marks, page.text("count")) == (answered, "4 of 4 answered")
+
+
+def test_undo_goes_back_answer_by_answer_to_where_it_was_given(opened: Opener) -> None:
+    page = opened(*sevens(3))
+    page.type("1", "2", Keys.ARROW_LEFT, "3")
+    assert page.marks == ["→ 1", "→ 3", "50%"]
+    page.type("u")
+    assert (page.marks, page.chosen) == (["→ 1", "→ 2", "50%"], 1)
+    ActionChains(page.chrome).key_down(Keys.CONTROL).send_keys("z").key_up(Keys.CONTROL).perform()
+    page.type("u")
+    assert (page.marks, page.chosen) == (["50%"] * 3, 0)
+    page.type("u")
+    assert page.text("live") == "Nothing to undo. 0 of 3 answered."
+    page.reload()
+    assert page.marks == ["50%"] * 3
+
+
+def test_delete_takes_an_answer_back_and_leaves_that_of_the_report(opened: Opener) -> None:
+    page = opened(unsure(0, corrected=["3"]), unsure(1))
+    page.type("4", Keys.ARROW_LEFT, "5", Keys.HOME)
+    assert page.marks == ["→ 5", "→ 4"]
+    page.type(Keys.DELETE, Keys.ARROW_RIGHT, Keys.BACKSPACE)
+    assert page.marks == ["→ 3", "50%"]
+
+
+def test_an_answer_of_the_report_counts_and_the_first_open_image_is_chosen(opened: Opener) -> None:
+    page = opened(unsure(0, corrected=["7"]), unsure(1))
+    assert (page.marks, page.chosen, page.text("count")) == (["✓ 7", "50%"], 1, "1 of 2 answered")
+
+
+def test_copies_of_a_file_share_their_answer(opened: Opener) -> None:
+    page = opened(unsure(0), unsure(1, sha256=[sha256(0)]), unsure(2, sha256=[sha256(0)], page=[2]))
+    page.type("4")
+    assert (page.marks, page.chosen) == (["→ 4", "→ 4", "50%"], 2)
+
+
+def test_the_rest_of_a_group_is_accepted_at_once_and_undone_at_once(opened: Opener) -> None:
+    page = opened(*sevens(4), rejected(4), rejected(5))
+    page.type("1")
+    sevens_button, rejects_button = page.chrome.find_elements("css selector", ".rest")
+    assert (sevens_button.text, rejects_button.text) == ("Accept the other 3 as 7", "Accept all 2 as not a digit")
+    sevens_button.click()
+    assert page.marks[:4] == ["→ 1", "✓ 7", "✓ 7", "✓ 7"]
+    assert (sevens_button.text, page.chosen) == ("✓ all answered", 4)
+    rejects_button.click()
+    assert page.text("count") == "6 of 6 answered"
+    page.type("u", "u")
+    assert page.marks == ["→ 1", "50%", "50%", "50%", "", ""]
+
+
+def test_a_key_that_is_held_down_answers_one_image(opened: Opener) -> None:
+    page = opened(*sevens(3))
+    page.run("""
+        for (const repeat of [false, true, true])
+            document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "1", repeat, bubbles: true }));
+    """)
+    assert page.marks == ["→ 1", "50%", "50%"]
+
+
+def test_keys_of_the_browser_are_left_to_it(opened: Opener) -> None:
+    page = opened(*sevens(2))
+    page.run("""
+        for (const modifier of ["ctrlKey", "altKey", "metaKey"])
+            document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "1", [modifier]: true, bubbles: true }));
+    """)
+    assert page.marks == ["50%"] * 2
+
+
+def test_buttons_answer_too_and_keep_the_focus(opened: Opener) -> None:
+    page = opened(*sevens(4))
+    for label in ("4", "Not a digit", "Accept: 7"):
+        page.press_button(label)
+    assert page.marks == ["→ 4", "→ x", "✓ 7", "50%"]
+    assert page.run("return document.activeElement.getAttribute('aria-label')") == "Accept: 7"
+    page.press_button("Undo")
+    assert page.marks == ["→ 4", "→ x", "50%", "50%"]
+
+
+# ---- moving --------------------------------------------------------------------------------------------------------
+
+
+def test_arrows_move_by_rows_and_columns_through_all_groups(opened: Opener) -> None:
+    page = opened(*(unsure(n, 3) for n in range(70)), *(unsure(n, 5) for n in range(70, 75)))
+    tops = page.run("return [...document.querySelectorAll('.tile')].map((tile) => tile.getBoundingClientRect().top)")
+    columns = tops.index(next(top for top in tops if top > tops[0]))
+    assert columns > 4
+    page.type(Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
+    assert (page.chosen, page.has_focus) == (columns + 1, True)
+    page.type(Keys.ARROW_UP, Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_UP)
+    assert page.chosen == 0
+    page.type(Keys.END)
+    assert page.chosen == 69
+    page.type(Keys.HOME, *[Keys.ARROW_DOWN] * -(-70 // columns))
+    assert page.chosen == 70
+    page.type(Keys.ARROW_RIGHT, Keys.ARROW_UP)
+    assert page.chosen == min(70 - 1, (70 - 1) // columns * columns + 1)
+    page.type(*[Keys.ARROW_DOWN] * 2, Keys.END, Keys.ARROW_RIGHT)
+    assert page.chosen == 74
+
+
+def test_tab_reaches_the_group_where_it_was_left(opened: Opener) -> None:
+    page = opened(*(unsure(n, 3) for n in range(3)), *(unsure(n, 5) for n in range(3, 6)))
+    page.type(Keys.ARROW_RIGHT, Keys.TAB, Keys.TAB)  # past the button of the next group
+    assert (page.chosen, page.has_focus) == (3, True)
+    ActionChains(page.chrome).key_down(Keys.SHIFT).send_keys(Keys.TAB, Keys.TAB).key_up(Keys.SHIFT).perform()
+    assert (page.chosen, page.has_focus) == (1, True)
+
+
+def test_the_width_of_a_phone_needs_no_sideways_scrolling_and_the_chosen_image_stays_in_sight(opened: Opener) -> None:
+    page = opened(*sevens(90))
+    page.type(Keys.ARROW_RIGHT)
+    phone = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    page.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    try:
+        assert page.run("return document.documentElement.scrollWidth") == 360
+        page.type("1", *[Keys.ARROW_DOWN] * 9)
+        tile, panel = page.run("""
+            return [document.querySelector('[aria-selected=true]'), document.getElementById('panel')]
+                .map((found) => found.getBoundingClientRect().toJSON())
+        """)
+        assert 0 < tile["top"] < tile["bottom"] < panel["top"]
+        assert panel["bottom"] <= 740
+    finally:
+        page.chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+# ---- what is shown -------------------------------------------------------------------------------------------------
+
+
+def test_every_control_has_a_role_and_a_name_for_a_screen_reader(opened: Opener) -> None:
+    page = opened(unsure(0, path=["scans/a.tif"], page=[2]), rejected(1), audited(2))
+    tiles = page.chrome.find_elements("css selector", ".tile")
+    assert [(tile.aria_role, tile.accessible_name) for tile in tiles] == [
+        ("option", "Read as 7, 50.00% sure; scans/a.tif, page 2; not answered"),
+        ("option", "Not a digit; 001.png; not answered"),
+        ("option", "Read as 7, 99.99% sure; 002.png; not answered"),
+    ]
+    page.type("x")
+    assert tiles[0].accessible_name == "Read as 7, 50.00% sure; scans/a.tif, page 2; answered: not a digit"
+    lists = page.chrome.find_elements("css selector", "[role=listbox]")
+    assert [found.accessible_name for found in lists] == [
+        "Read as 7 1 image",
+        "Not a digit 1 image",
+        "Read as 7 1 image",
+    ]
+    buttons = page.chrome.find_elements("css selector", "button, progress")
+    assert all(button.accessible_name for button in buttons if button.is_displayed())
+    assert page.run("return document.documentElement.lang") == "en"
+
+
+def test_the_help_opens_and_closes_by_keyboard_and_answers_nothing_meanwhile(opened: Opener) -> None:
+    page = opened(*sevens(2))
+    page.type("?")
+    page.type("1", "x")
+    assert page.chrome.find_element("id", "help").is_displayed()
+    page.type(Keys.ESCAPE)
+    assert not page.chrome.find_element("id", "help").is_displayed()
+    assert page.marks == ["50%"] * 2
+
+
+def test_the_audit_sample_tells_the_share_of_errors_and_its_interval(opened: Opener) -> None:
+    page = opened(*(audited(number) for number in range(10)))
+    assert page.text("audit") == "10 pages to check; the target is 0.50%."
+    page.type("1", *[Keys.ENTER] * 8)
+    assert page.text("audit") == "9 of 10 checked, 1 wrong so far; the target is 0.50%."  # a part tells nothing
+    page.type(Keys.ENTER)
+    # Wilson's interval of 1 in 10, as in Brown, Cai and DasGupta 2001.
+    assert page.text("audit") == (
+        "10 of 10 checked, 1 wrong: 10.00%, 95% interval 1.79% to 40.42% (Wilson); the target is 0.50%."
+    )
+
+
+def test_pictures_are_drawn_when_they_come_near_and_a_missing_one_says_so(opened: Opener) -> None:
+    page = opened(unsure(0, thumbnail=[b""]), *(unsure(number) for number in range(1, 600)))
+
+    def drawn() -> int:
+        return int(page.run("return document.querySelectorAll('.tile img').length"))
+
+    wait_until(lambda: drawn() > 20)
+    assert drawn() < 300
+    assert page.tile(0).text.startswith("no picture")
+    page.type(Keys.END)
+    wait_until(
+        lambda: page.run("const [i] = arguments[0].querySelectorAll('img'); return i?.naturalWidth", page.tile(599))
+    )
+    assert drawn() < 500
+
+
+def wait_until(reached: Callable[[], Any]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_page_without_an_image_to_check_says_so(opened: Opener) -> None:
+    page = opened(seven())
+    page.type("1", Keys.ENTER, Keys.ARROW_DOWN, Keys.DELETE, "u")
+    assert "No image of this report needs a person." in page.text("images")
+    assert page.text("summary").startswith("1 page: 1 ok. ")
+
+
+# ---- what is harmless ----------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_is_markup_is_shown_as_it_is(opened: Opener) -> None:
+    page = opened(
+        unsure(0, path=[HOSTILE], detail=["</script><script>document.title='owned'</script>"]),
+        unsure(1, path=["z.png"]),
+    )
+    assert page.text("file") == HOSTILE
+    assert page.text("detail").endswith("</script><script>document.title='owned'</script>")
+    page.type("1")
+    assert page.text("live").startswith(f"1 for {HOSTILE}.")
+    assert page.chrome.title == "Digits to check"
+    assert page.run("return document.querySelectorAll('[onerror], img:not([src^=\"data:image/png\"])').length") == 0
+
+
+def test_a_name_cannot_turn_the_text_around_it(opened: Opener) -> None:
+    page = opened(unsure(0, path=["gnp.\u202e7.png"]))
+    assert page.text("file") == r"gnp.\u202e7.png"
+    page.type("1")
+    assert "gnp.\u202e7.png" in page.downloaded().decode()
+
+
+def test_a_script_that_got_into_the_page_would_not_run(opened: Opener) -> None:
+    page = opened(unsure(0))
+    page.run("""
+        const script = document.createElement("script");
+        script.textContent = "document.title = 'owned'";
+        document.body.append(script);
+        document.body.insertAdjacentHTML("beforeend", `<img src="data:," onerror="document.title = 'owned'">`);
+        document.body.insertAdjacentHTML("beforeend", `<p id="styled" style="color: red">`);
+    """)
+    complaints: list[str] = []
+
+    def complained() -> bool:
+        complaints.extend(entry["message"] for entry in page.chrome.get_log("browser"))  # type: ignore[no-untyped-call]
+        return len(complaints) >= 3
+
+    wait_until(complained)
+    assert all("Content Security Policy" in complaint for complaint in complaints)
+    assert page.chrome.title == "Digits to check"
+    assert page.run("return getComputedStyle(document.getElementById('styled')).color") != "rgb(255, 0, 0)"
+
+
+# ---- what is kept --------------------------------------------------------------------------------------------------
+
+
+def test_a_report_made_anew_at_its_place_keeps_answers_and_another_report_has_none(opened: Opener) -> None:
+    opened(*sevens(2)).type("1", "2")
+    assert opened(*sevens(2), name="other.html").marks == ["50%"] * 2
+    grown = opened(unsure(9, path=["000 new.png"]), *sevens(2))
+    assert grown.marks == ["50%", "→ 1", "→ 2"]
+
+
+def test_what_the_report_has_learnt_since_replaces_what_the_browser_kept(opened: Opener) -> None:
+    page = opened(*sevens(3))
+    assert page.is_hidden("new-answers")
+    page.type("1", "2", "3")
+    later = opened(unsure(0, corrected=["1"]), unsure(1, corrected=["9"]), unsure(2))
+    assert later.marks == ["→ 1", "→ 9", "→ 3"]
+    assert "Of 1 image the report holds a newer answer" in later.text("new-answers")
+    assert [row["corrected"] for row in rows_of(later.downloaded())] == ["3"]
+
+
+def test_what_others_put_into_the_memory_is_no_answer(opened: Opener) -> None:
+    page = opened(*sevens(3))
+    for number, text in enumerate(["{", '["<b>", ""]', "7"]):
+        key = f"batchdigits:{page.run('return location.pathname')}:{sha256(number)}:1"
+        page.run("localStorage.setItem(arguments[0], arguments[1])", key, text)
+    page.reload()
+    assert page.marks == ["50%"] * 3
+
+
+def test_without_a_memory_the_page_works_and_says_that_answers_will_not_survive(opened: Opener) -> None:
+    page = opened(*sevens(2))
+    assert page.is_hidden("no-memory")
+    closed = "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('', 'SecurityError') } })"
+    added = page.chrome.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": closed})
+    try:
+        page.reload()
+        page.type("1")
+        assert page.marks == ["→ 1", "50%"]
+        assert not page.is_hidden("no-memory")
+    finally:
+        page.chrome.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+    page.reload()
+    assert (page.marks, page.is_hidden("no-memory")) == (["50%"] * 2, True)
+
+
+# ---- what is taken home --------------------------------------------------------------------------------------------
+
+
+def rows_of(data: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(data.decode(), newline=""), strict=True))
+
+
+def test_the_download_holds_the_answers_that_were_given_here_as_our_own_csv(opened: Opener) -> None:
+    names = ['=1+"1",2.png', "é 7.png", "'quoted.png", "@sum.png", "-1.png"]
+    others = unsure(8, path=["z.png"], confidence=np.array([0.6])), unsure(9, corrected=["3"])
+    page = opened(*(unsure(n, path=[name]) for n, name in enumerate(names)), *others)
+    assert not page.chrome.find_element("id", "download").is_enabled()
+    page.type("1", "2", "x", Keys.ENTER, "0")
+    data = page.downloaded()
+    assert data.startswith(b"path,page,sha256,corrected\r\n")
+    assert data.count(b"\r\n") == data.count(b"\n") == 6
+    rows = rows_of(data)
+    assert {unguard(row["path"]) for row in rows} == set(names)
+    assert all(row["path"][:1] not in set("=+-@") for row in rows)
+    given = {row["sha256"]: (row["page"], row["corrected"]) for row in rows}
+    order = sorted(range(5), key=lambda number: names[number])
+    answers = ["1", "2", "x", "7", "0"]
+    assert given == {sha256(number): ("1", answer) for number, answer in zip(order, answers, strict=True)}
+
+
+def test_answers_go_from_the_page_into_the_report_and_back_onto_the_page(chrome: Chrome, tmp_path: Path) -> None:
+    model = bundle_in(tmp_path / "model", temperature=20.0)
+    for number, name in enumerate(["a.png", HOSTILE.replace("/", ""), "=c.png"]):
+        write_png(tmp_path / "scans" / name, on_page(digits(60)[number]))
+    report, table = tmp_path / "report.html", tmp_path / "report.csv"
+
+    def predict() -> Result:
+        options = ["--threshold", "1", "--model", model.directory]
+        command = [sys.executable, "-m", "tests.standin_command", "predict", tmp_path / "scans", *options]
+        return run([*command, "-o", table, "-o", report], cwd=CHECKOUT)
+
+    assert predict().code == 0
+    page = ReviewPage(chrome, report)
+    read = [row["digit"] for row in rows_of(table.read_bytes())]
+    assert len(page.marks) == 3
+    page.type("x", "0", Keys.ENTER)
+    page.reload()
+    answers = rows_of(page.downloaded())
+    taken = batchdigits("correct", table, tmp_path / "corrections.csv")
+    assert (taken.code, "3 answers taken into" in taken.stdout + taken.stderr) == (0, True)
+    assert predict().code == 0
+    shown = rows_of(table.read_bytes())
+    assert {row["path"]: row["corrected"] for row in shown} == {row["path"]: row["corrected"] for row in answers}
+    assert [row["digit"] for row in shown] == read
+    page.reload()
+    assert page.text("count") == "3 of 3 answered"
+    assert page.text("answer").startswith("Answer in the report: ")
+    assert not page.chrome.find_element("id", "download").is_enabled()  # nothing is left that the report has not

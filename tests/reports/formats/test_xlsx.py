@@ -1,0 +1,502 @@
+import csv
+import io
+import re
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import openpyxl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openpyxl.utils.escape import unescape
+
+from batchdigits.errors import StorageError, UsageError, printable
+from batchdigits.inference.decisions import Status
+from batchdigits.reports.formats.xlsx import XlsxReport, text_rows
+from batchdigits.reports.schema import COLUMNS, Rows
+from batchdigits.settings import ReportSettings
+from batchdigits.storage.atomic import atomic_write
+from tests.disks import disk_of, names
+from tests.reports.examples import ABOUT, a_thousand_names, hostile_names, hostile_texts, seven, sevens, unreadable
+
+HEADER = [column.name for column in COLUMNS if column.name != "probabilities"] + ["known"]
+TABLES = ("Results", "Review", "Errors")
+NO_DIGITS = np.array([-1], np.int8)
+
+
+def write_to(handle: Any, *chunks: Rows, about: Any = ABOUT) -> None:
+    with XlsxReport(handle, about, ReportSettings()) as report:
+        for rows in chunks:
+            report.write(rows)
+
+
+def written(*chunks: Rows, about: Any = ABOUT) -> bytes:
+    handle = io.BytesIO()
+    write_to(handle, *chunks, about=about)
+    return handle.getvalue()
+
+
+def book(*chunks: Rows, about: Any = ABOUT) -> Any:
+    """The workbook with its formulas."""
+    return openpyxl.load_workbook(io.BytesIO(written(*chunks, about=about)))
+
+
+def table(sheet: str, *chunks: Rows, about: Any = ABOUT) -> list[tuple[Any, ...]]:
+    """The cells of a sheet, a formula by the value that it had when it was written."""
+    whole = openpyxl.load_workbook(io.BytesIO(written(*chunks, about=about)), data_only=True)
+    return list(whole[sheet].iter_rows(values_only=True))
+
+
+def png(width: int, height: int, grey: int = 90) -> bytes:
+    return cv2.imencode(".png", np.full((height, width), grey, np.uint8))[1].tobytes()
+
+
+def doubtful(path: str = "1.png", /, **changes: object) -> Rows:
+    """One row that is for review."""
+    return seven(path, **{"status": ["review"], "detail": ["could be 1 or 7"], **changes})
+
+
+# ---- the sheets ----------------------------------------------------------------------------------------------------
+
+
+def test_a_workbook_has_five_sheets_even_without_rows() -> None:
+    assert book().sheetnames == ["Results", "Review", "Summary", "Errors", "About"]
+    assert table("Results") == [tuple(HEADER)]
+
+
+def test_a_row_reads_back_typed_and_empty_cells_are_empty() -> None:
+    header, first, second, fault = table(
+        "Results", seven(), seven(corrected=["0"], final=np.array([0], np.int8)), unreadable()
+    )
+    assert list(header) == HEADER
+    assert dict(zip(header, first, strict=True)) == {
+        **{"path": "7.png", "page": 1, "status": "ok", "digit": 7, "confidence": 0.9731},
+        **{"runner_up": 1, "runner_up_confidence": 0.0269, "corrected": None, "final": None, "detail": None},
+        **{"width": 28, "height": 30, "sha256": "ab" * 32, "model": "0123456789ab", "known": None},
+    }
+    assert second[7:9] == ("0", 0)
+    assert [name for name, cell in zip(header, fault, strict=True) if cell is not None] == ["path", "page", "status"]
+
+
+def test_digit_zero_is_not_an_empty_cell() -> None:
+    zero = np.array([0], np.int8)
+    _, row = table("Results", seven(digit=zero, runner_up=zero, final=zero, confidence=np.array([0.0])))
+    assert (row[3], row[4], row[5], row[8]) == (0, 0, 0, 0)
+
+
+def test_every_table_has_a_frozen_header_a_filter_and_a_title_on_each_printed_page() -> None:
+    whole = book(sevens(["a", "b"]), doubtful(), unreadable())
+    assert [whole[title].freeze_panes for title in TABLES] == ["B2"] * 3
+    assert [whole[title].auto_filter.ref for title in TABLES] == ["A1:O5", "A1:K2", "A1:D2"]
+    assert [whole[title].print_title_rows for title in TABLES] == ["$1:$1"] * 3
+    assert {whole[title].page_setup.orientation for title in TABLES} == {"landscape"}
+
+
+def test_one_rule_covers_a_column_however_many_rows_there_are() -> None:
+    whole = book(sevens(["a"] * 500), *[doubtful()] * 3)
+    for title, answers, shares in (("Results", "H2:H504", "E2:E504"), ("Review", "I2:I4", "F2:F4")):
+        [rule] = whole[title].data_validations.dataValidation
+        assert (str(rule.sqref), rule.type, rule.formula1) == (answers, "list", '"0,1,2,3,4,5,6,7,8,9,x"')
+        assert rule.showErrorMessage
+        [colours] = whole[title].conditional_formatting
+        assert (str(colours.sqref), [rule.type for rule in colours.rules]) == (shares, ["colorScale"])
+    assert not whole["Errors"].data_validations.dataValidation
+
+
+def test_shares_are_shown_in_percent_and_names_and_answers_stay_text_when_edited() -> None:
+    sheet = book(seven())["Results"]
+    assert [sheet[cell].number_format for cell in ("A2", "E2", "G2", "H2")] == ["@", "0.00%", "0.00%", "@"]
+
+
+def test_final_follows_the_corrected_of_its_own_row_alone() -> None:
+    whole = book(seven(), doubtful())
+    for title, cell, own in (("Results", "I3", "HCD"), ("Review", "J2", "IDE")):
+        formula = whole[title][cell].value
+        assert set(re.findall(r"[A-Z]+\d+", formula)) == {f"{column}{cell[1:]}" for column in own}
+        assert "!" not in formula
+
+
+def test_review_lists_with_its_picture_what_people_should_look_at_and_have_not_answered() -> None:
+    chunks = [
+        *(seven(f"{status}.png", status=[status], thumbnail=[png(96, 48)]) for status in Status),
+        doubtful("answered.png", corrected=["7"]),
+        seven("audited.png", audit=np.array([True]), thumbnail=[png(28, 28)]),
+        seven("audited and answered.png", audit=np.array([True]), corrected=["7"]),
+        doubtful("without a picture.png"),
+    ]
+    header, *rows = table("Review", *chunks)
+    assert header == (
+        *("picture", "path", "page", "status", "digit", "confidence", "runner_up", "detail", "corrected", "final"),
+        "sha256",
+    )
+    listed = ["review.png", "blank.png", "not_a_digit.png", "without a picture.png", "audited.png"]
+    assert [row[1] for row in rows] == listed
+    assert {row[8] for row in rows} == {None}
+    pictures = book(*chunks)["Review"]._images
+    assert [(picture.anchor._from.col, picture.anchor._from.row) for picture in pictures] == [
+        (0, n) for n in (1, 2, 3, 5)
+    ]
+    assert [picture._data() for picture in pictures] == [png(96, 48)] * 3 + [png(28, 28)]
+    assert {picture.anchor.editAs for picture in pictures} == {None}  # twoCell: they go with their rows
+
+
+def test_a_picture_stays_in_its_cell() -> None:
+    chunks = [doubtful(thumbnail=[png(*shape)]) for shape in ((96, 1), (1, 96), (96, 96), (3, 2))]
+    sheet = book(*chunks)["Review"]
+    for picture in sheet._images:
+        start, end = picture.anchor._from, picture.anchor.to
+        assert (end.col, end.row) == (start.col, start.row)
+    assert len(sheet._images) == 4
+
+
+def test_beyond_the_first_thousands_there_are_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchdigits.reports.formats.worksheet._MOST_PICTURES", 2)
+    sheet = book(*[doubtful(thumbnail=[png(9, 9, grey)]) for grey in range(4)])["Review"]
+    assert len(sheet._images) == 2
+    assert [sheet[f"A{row}"].value for row in range(2, 6)] == [None] * 2 + ["after 2 pictures, no more"] * 2
+
+
+def test_errors_lists_what_could_not_be_read() -> None:
+    chunks = [seven(f"{status}.png", status=[status], detail=["why"]) for status in Status]
+    assert table("Errors", *chunks) == [
+        ("path", "page", "status", "detail"),
+        *((f"{name}.png", 1, name, "why") for name in ("unreadable", "too_large", "unsupported")),
+    ]
+
+
+def summary(*chunks: Rows, about: Any = ABOUT) -> dict[str, tuple[Any, ...]]:
+    return {note: values for note, *values in table("Summary", *chunks, about=about) if note}  # type: ignore[misc]
+
+
+def test_the_summary_counts_rows_digits_and_the_sample() -> None:
+    audited = np.array([True])
+    told = summary(
+        sevens(["a", "b"]),
+        *(
+            seven(audit=audited, corrected=[answer], sha256=[answer * 64])
+            for answer in ("", "7", "1", "x", "x")  # the last two are copies
+        ),
+        doubtful(),
+        doubtful(corrected=["1"], final=np.array([1], np.int8)),
+        unreadable(),
+    )
+    assert told["ok"] == [7, 7 / 10]
+    assert told["review"] == [2, 2 / 10]
+    assert told["unreadable"] == [1, 1 / 10]
+    assert told["blank"] == [0, 0]
+    assert told["all"][0] == 10
+    assert told["7"] == [9, 0]
+    assert told["1"] == [0, 1]
+    assert told["For review, of all digits that were read"] == [None, 2 / 9]
+    assert told["In the sample"] == [4, 4 / 7]
+    assert told["Of these, answered"] == [3, 3 / 4]
+    assert told["Of these, wrong"] == [2, 2 / 3]
+
+
+def test_the_summary_tells_what_error_the_threshold_keeps_only_where_one_was_asked_for() -> None:
+    assert any("keeps those that are wrong to 0.50%" in note for note in summary())
+    alone = summary(about=replace(ABOUT, target_error=None))
+    assert not any("wrong to" in note for note in alone)
+    assert any("from a confidence of 90.00% on" in note for note in alone)
+
+
+def test_about_says_what_the_report_was_made_by_and_under() -> None:
+    pairs = dict(table("About")[1:])
+    assert list(pairs.values()) == list(ABOUT.metadata().values())
+    assert pairs["Confidence below which a digit went to review"] == "0.9"
+
+
+# ---- more rows than a sheet holds ----------------------------------------------------------------------------------
+
+
+def test_what_a_sheet_cannot_hold_goes_on_in_the_next(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("batchdigits.reports.formats.worksheet._MOST_ROWS", 3)
+    chunks = [sevens(["a", "b", "c", "d"]), doubtful("e", thumbnail=[png(9, 9)]), sevens(["f", "g"])]
+    whole = book(*chunks)
+    assert whole.sheetnames == ["Results", "Review", "Summary", "Errors", "About", "Results 2", "Results 3"]
+    assert [row[0] for title in ("Results", "Results 2", "Results 3") for row in whole[title].values] == [
+        *("path", "a", "b", "c"),
+        *("path", "d", "e", "f"),
+        *("path", "g"),
+    ]
+    assert whole["Results 2"].auto_filter.ref == "A1:O4"
+    assert str(whole["Results 3"].data_validations.dataValidation[0].sqref) == "H2"
+    assert "H2" in whole["Results 3"]["I2"].value
+    (tmp_path / "r.xlsx").write_bytes(written(*chunks))
+    read = [(sheet, row) for sheet, row, *_ in text_rows(tmp_path / "r.xlsx", ("path", "corrected"))]
+    assert read == [
+        *(("Results", row) for row in (2, 3, 4)),
+        ("Review", 2),
+        *(("Results 2", row) for row in (2, 3, 4)),
+        ("Results 3", 2),
+    ]
+
+
+# ---- what texts hold -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("=1+1", "{=1+1}", "+1", "-1", "@SUM(A1)", "'7", "007", "1e5", "TRUE", "#N/A", "7.png", " 7 ", "\t7\n"),
+        *(
+            "http://example.org/7.png",
+            "https://example.org",
+            "mailto:a@b.c",
+            "internal:Results!A1",
+            "ftp://a",
+            "<b>&amp;",
+        ),
+        *("<r>a</r>", "<r><t>7</t></r>", "_x0041_", "_x0041_x0042_", "_x005F_x0041_", "__x0041__", "_x00e9_", "_x41_"),
+    ],
+)
+def test_a_text_stays_the_text_that_it_is(text: str) -> None:
+    sheet = book(seven(text, detail=[text], status=["unreadable"]))["Results"]
+    assert [sheet[cell].data_type for cell in ("A2", "J2")] == ["s", "s"]
+    assert [unescape(sheet[cell].value) for cell in ("A2", "J2")] == [text, text]
+    assert sheet["A2"].hyperlink is None
+
+
+@given(st.lists(hostile_names, min_size=1, max_size=20), hostile_texts.filter(bool))
+@settings(max_examples=50, deadline=None)
+def test_every_name_and_detail_comes_back_exactly(paths: list[str], detail: str) -> None:
+    _, *rows = table("Results", sevens(paths), seven(detail=[detail]))
+    assert [unescape(row[0]) for row in rows[:-1]] == paths
+    assert unescape(rows[-1][9]) == detail
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a" * 32_767, "a" * 32_767),
+        ("a" * 32_768, "a" * 32_766 + "…"),
+        ("\U0001f58a" * 16_383, "\U0001f58a" * 16_383),
+        ("\U0001f58a" * 16_384, "\U0001f58a" * 16_383 + "…"),
+        ("a" + "\U0001f58a" * 16_384, "a" + "\U0001f58a" * 16_382 + "…"),
+    ],
+)
+def test_a_text_that_no_cell_can_hold_is_cut_and_says_so(text: str, expected: str) -> None:
+    assert table("Results", seven(detail=[text]))[1][9] == expected
+
+
+def test_the_longest_path_that_linux_knows_is_written_whole() -> None:
+    path = printable("\udcff" * 4096)
+    assert len(path) == 16_384
+    assert table("Results", seven(path))[1][0] == path
+
+
+# ---- the file ------------------------------------------------------------------------------------------------------
+
+
+def test_the_bytes_depend_neither_on_the_clock_nor_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchdigits.reports.formats.worksheet._MOST_ROWS", 4)
+    rows = [
+        Rows(**{**{name: getattr(row, name) for name in Rows.__dataclass_fields__}, "path": [f"{number}.png"]})
+        for number, row in enumerate(
+            [seven(), doubtful(thumbnail=[png(9, 9)]), unreadable(), seven(audit=np.array([True]))] * 3
+        )
+    ]
+
+    def joined(some: list[Rows]) -> Rows:
+        columns = {name: [getattr(row, name) for row in some] for name in Rows.__dataclass_fields__}
+        return Rows(**{n: sum(c, []) if isinstance(c[0], list) else np.concatenate(c) for n, c in columns.items()})
+
+    whole = written(joined(rows))
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    assert written(*rows) == whole
+    assert written(joined(rows[:5]), sevens([]), joined(rows[5:])) == whole
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        assert {entry.date_time[:3] for entry in archive.infolist()} == {(1980, 1, 31)}
+        core = archive.read("docProps/core.xml").decode()
+    assert set(re.findall(r"\d{4}-\d\d-\d\dT[\d:]+Z", core)) == {"2000-01-01T00:00:00Z"}
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def test_no_temporary_file_stays_behind(tmp_path: Path, temporary: Path) -> None:
+    path = tmp_path / "r.xlsx"
+
+    def broken() -> None:
+        with atomic_write(path) as handle, XlsxReport(handle, ABOUT, ReportSettings()) as report:
+            report.write(seven())
+            assert names(temporary) != []
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        broken()
+    assert (names(tmp_path), names(temporary)) == (["temporary"], [])
+    with atomic_write(path) as handle:
+        write_to(handle, seven())
+    assert (names(tmp_path), names(temporary)) == (["r.xlsx", "temporary"], [])
+
+
+@pytest.mark.parametrize("rows", [1, 20_000])
+def test_a_full_disk_is_named_and_leaves_the_old_report(tmp_path: Path, temporary: Path, rows: int) -> None:
+    path = tmp_path / "r.xlsx"
+    path.write_text("old")
+    many = [f"{number:099}" for number in range(rows)]
+    expected = rf"The draft of .*r\.xlsx in {temporary} \(set by TMPDIR\) cannot be written: the disk is full"
+    with disk_of(2000), pytest.raises(StorageError, match=expected), atomic_write(path) as handle:
+        write_to(handle, sevens(many))
+    assert path.read_text() == "old"
+    assert (names(tmp_path), names(temporary)) == (["r.xlsx", "temporary"], [])
+
+
+class Full(io.BytesIO):
+    """A disk that is full after some bytes, and says so as the drafts of reports do."""
+
+    name = "r.xlsx"
+    room = 0
+
+    def write(self, data: Any) -> int:
+        self.room -= len(data)
+        if self.room < 0:
+            message = "r.xlsx cannot be written: the disk is full"
+            raise StorageError(message)
+        return super().write(data)
+
+
+@pytest.mark.parametrize("room", [0, 10, 3000])
+def test_a_report_that_finds_no_room_names_itself(room: int) -> None:
+    handle = Full()
+    handle.room = room
+    with pytest.raises(StorageError, match=r"^r\.xlsx cannot be written"):
+        write_to(handle, sevens([f"{number}.png" for number in range(100)]))
+
+
+class Forgetful(io.BytesIO):
+    """A disk that gives back other bytes than it was given."""
+
+    name = "r.xlsx"
+    change: Callable[[bytes], bytes]
+
+    def flush(self) -> None:
+        data = self.getvalue()
+        self.seek(0)
+        self.truncate()
+        super().write(self.change(data))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda data: b"PK and then nothing", lambda data: data[:-40], lambda data: data[:90] + b"damage" + data[96:]],
+    ids=["nothing", "cut", "changed"],
+)
+def test_a_file_that_does_not_read_back_is_refused(change: Callable[[bytes], bytes]) -> None:
+    handle = Forgetful()
+    handle.change = change
+    with pytest.raises(StorageError, match=r"^r\.xlsx cannot be read back"):
+        write_to(handle, seven())
+
+
+# ---- reading answers back ------------------------------------------------------------------------------------------
+
+
+def sheets(path: Path, *tables: list[list[Any]]) -> Path:
+    whole = openpyxl.Workbook()
+    whole.remove(whole.active)
+    for rows in tables:
+        sheet = whole.create_sheet()
+        for row in rows:
+            sheet.append(row)
+    whole.save(path)
+    return path
+
+
+def test_cells_are_read_as_text_however_they_are_typed_and_ordered(tmp_path: Path) -> None:
+    path = sheets(
+        tmp_path / "a.xlsx",
+        [["b", "c", "a"], [7, None, "x"], [7.0, "more"], [], [7.5, 1, True]],
+        [["a", "b", "b"], [1, 2, 3]],
+        [],
+        [["no"], [1]],
+    )
+    assert [(row, cells) for _, row, cells, _ in text_rows(path, ("a", "b"))] == [
+        *((2, ("x", "7")), (3, ("", "7")), (4, ("", "")), (5, ("True", "7.5"))),
+    ]
+
+
+def test_a_workbook_without_the_columns_is_refused(tmp_path: Path) -> None:
+    for tables in ([[["a"], [1]]], [[]]):
+        path = sheets(tmp_path / "a.xlsx", *tables)
+        with pytest.raises(UsageError, match=r"a\.xlsx has no sheet whose first row names each of a, b once"):
+            list(text_rows(path, ("a", "b")))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, -30, -3000])
+def test_what_is_no_workbook_is_refused(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "a.xlsx"
+    path.write_bytes(written(seven())[:cut])
+    with pytest.raises(UsageError, match=r"a\.xlsx is no workbook that can be read .*; save it anew"):
+        list(text_rows(path, ("path",)))
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    for name, text in (("a.txt", "a"), ("[Content_Types].xml", "<Types"), ("[Content_Types].xml", "<Types/>")):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, text)
+        with pytest.raises(UsageError, match="is no workbook that can be read"):
+            list(text_rows(path, ("path",)))
+
+
+# ---- in LibreOffice ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, str], Path]:
+    """What converts a file with LibreOffice, and gives the new file."""
+    program = shutil.which("soffice")
+    if not program:
+        pytest.skip("LibreOffice is missing: install libreoffice-calc to see its part checked")
+    profile = tmp_path_factory.mktemp("profile")
+
+    def convert(path: Path, to: str) -> Path:
+        folder = path.with_name("converted")
+        command = [program, f"-env:UserInstallation={profile.as_uri()}", "--headless", "--convert-to", to]
+        subprocess.run([*command, "--outdir", folder, path], check=True, capture_output=True, timeout=100)
+        [made] = folder.glob(f"{path.stem}.*")
+        return made
+
+    return convert
+
+
+def test_libreoffice_lets_final_follow_what_is_typed(office: Callable[[Path, str], Path], tmp_path: Path) -> None:
+    answers = [None, "3", 4, "x", "X", " 5 ", "0", 0]
+    whole = book(*[doubtful()] * len(answers), *[seven(final=np.array([7], np.int8))] * len(answers))
+    for row, answer in enumerate(answers, 2):
+        whole["Review"][f"I{row}"].value = answer
+        whole["Results"][f"H{row + len(answers)}"].value = answer
+    whole.save(tmp_path / "r.xlsx")
+    saved = office(tmp_path / "r.xlsx", "xlsx")
+    typed = [cell for sheet, _, [cell], _ in text_rows(saved, ["corrected"]) if sheet == "Review"]
+    assert typed == ["", "3", "4", "x", "X", " 5 ", "0", "0"]
+    read = openpyxl.load_workbook(saved, data_only=True)
+    found = [read["Review"][f"J{row}"].value for row in range(2, 10)]
+    assert [cell or None if cell == "" else cell for cell in found] == [None, 3, 4, None, None, 5, 0, 0]
+    found = [read["Results"][f"I{row}"].value for row in range(10, 18)]
+    assert [cell or None if cell == "" else cell for cell in found] == [7, 3, 4, None, None, 5, 0, 0]
+
+
+def test_libreoffice_reads_a_thousand_hostile_names_exactly(
+    office: Callable[[Path, str], Path], tmp_path: Path
+) -> None:
+    paths = a_thousand_names()
+    (tmp_path / "r.xlsx").write_bytes(written(sevens(paths)))
+    made = office(tmp_path / "r.xlsx", "csv:Text - txt - csv (StarCalc):44,34,76,1")
+    with made.open(encoding="utf-8", newline="") as file:
+        assert [row[0] for row in csv.reader(file)][1:] == paths

@@ -1,0 +1,335 @@
+"""Discovery: which files are images, under which names, and what ends the run before it starts."""
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from batchdigits.errors import StorageError, UsageError
+from batchdigits.sources import discovery as images
+from batchdigits.sources.discovery import ImageFile, PassedOver, discover
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def touch(path: Path, content: bytes = b"x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def found(*sources: Path | str, outputs: Sequence[Path] = ()) -> list[ImageFile]:
+    records = discover([str(source) for source in sources], outputs=outputs)
+    return sorted((record for record in records if isinstance(record, ImageFile)), key=lambda image: image.name)
+
+
+def names(*sources: Path | str, outputs: Sequence[Path] = ()) -> list[str]:
+    return [image.name for image in found(*sources, outputs=outputs)]
+
+
+def passed_over(*sources: Path | str, outputs: Sequence[Path] = ()) -> dict[str, str]:
+    records = discover([str(source) for source in sources], outputs=outputs)
+    return {Path(record.path).name: record.reason for record in records if isinstance(record, PassedOver)}
+
+
+def test_images_are_found_in_all_subfolders_under_names_relative_to_the_only_folder(tmp_path: Path) -> None:
+    for name in ("b.png", "a/c.JPG", "a/d/e.Tiff", "a/f.webp", "x.gif", "y.bmp", "z.jpeg", "z.tif"):
+        touch(tmp_path / name)
+    assert names(tmp_path) == ["a/c.JPG", "a/d/e.Tiff", "a/f.webp", "b.png", "x.gif", "y.bmp", "z.jpeg", "z.tif"]
+    assert names(f"{tmp_path}/") == names(tmp_path)
+
+
+def test_a_record_tells_what_the_file_system_knows(tmp_path: Path) -> None:
+    path = touch(tmp_path / "a" / "B.PNG", b"12345")
+    os.utime(path, ns=(1, 1_234_567_890_123_456_789))
+    status = path.stat()
+    expected = ImageFile(str(path), "a/B.PNG", 5, 1_234_567_890_123_456_789, ".png", status.st_ino)
+    assert found(tmp_path) == [expected]
+
+
+def test_formats_that_are_not_read_are_found_so_that_they_get_a_row(tmp_path: Path) -> None:
+    expected = ["a.HEIC", "a.avif", "a.heif", "a.jp2", "a.pdf", "a.svg"]
+    for name in expected:
+        touch(tmp_path / name)
+    assert names(tmp_path) == expected
+
+
+def test_with_several_sources_names_begin_with_the_source_as_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "one" / "a.png")
+    touch(tmp_path / "two" / "b" / "c.png")
+    monkeypatch.chdir(tmp_path)
+    assert names("one/", "./two", "one/a.png") == ["./two/b/c.png", "one/a.png", "one/a.png"]
+    assert [image.path for image in found("two", "one/../one")] == [f"{tmp_path}/one/a.png", f"{tmp_path}/two/b/c.png"]
+
+
+def test_a_file_given_by_name_is_an_image_whatever_its_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / ".hidden" / "scan")
+    monkeypatch.chdir(tmp_path)
+    (image,) = found(".hidden/scan")
+    assert (image.name, image.ending, image.path) == (".hidden/scan", "", str(tmp_path / ".hidden" / "scan"))
+
+
+def test_a_file_reached_twice_is_yielded_twice_under_one_path(tmp_path: Path) -> None:
+    path = touch(tmp_path / "a" / "b.png")
+    assert [image.path for image in found(tmp_path, tmp_path / "a", path)] == [str(path)] * 3
+
+
+def test_what_is_no_image_is_passed_over_with_its_reason(tmp_path: Path) -> None:
+    touch(tmp_path / "notes.txt")
+    touch(tmp_path / "png")
+    assert passed_over(tmp_path) == {"notes.txt": "not an image", "png": "not an image"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".a.png", "._a.png", "a.tmp", "a.PART", "a.png.crdownload", "~a.png", "Thumbs.db", "thumbs.DB"],
+)
+def test_hidden_and_system_files_are_passed_over(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / name)
+    assert passed_over(tmp_path) == {name: "hidden or system file"}
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("folder", [".git", "__MACOSX", "@eaDir", "~x"])
+def test_a_hidden_folder_is_passed_over_whole(tmp_path: Path, folder: str) -> None:
+    touch(tmp_path / folder / "a.png")
+    touch(tmp_path / folder / "b" / "a.png")
+    records = list(discover([str(tmp_path)], outputs=[]))
+    assert records == [PassedOver(str(tmp_path / folder), "hidden or system file")]
+
+
+def test_a_folder_named_like_an_image_is_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path / "x.png" / "y.png")
+    assert names(tmp_path) == ["x.png/y.png"]
+
+
+@pytest.mark.parametrize("name", ["spaces and 'quotes'.png", "ünï 数字.png", "=HYPERLINK(1).png", "n" * 251 + ".png"])
+def test_unusual_names_stay_as_they_are(tmp_path: Path, name: str) -> None:
+    touch(tmp_path / name)
+    assert names(tmp_path) == [name]
+
+
+def test_control_characters_backslashes_and_foreign_bytes_in_names_are_escaped(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/d\n"
+    Path(os.fsdecode(folder)).mkdir()
+    touch(Path(os.fsdecode(folder + b"/\xff\\.png")))
+    (image,) = found(tmp_path)
+    assert image.name == "d\\x0a/\\xff\\\\.png"
+    assert os.fsencode(image.path) == folder + b"/\xff\\.png"
+    assert names(tmp_path, tmp_path / "d\n") == [f"{tmp_path}/d\\x0a/\\xff\\\\.png"] * 2
+
+
+def test_pipes_and_sockets_are_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    os.mkfifo("pipe.png")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.png")
+        assert passed_over(tmp_path) == {"pipe.png": "not a regular file", "socket.png": "not a regular file"}
+        with pytest.raises(UsageError, match=r"pipe\.png is a pipe"):
+            found("pipe.png")
+
+
+def test_a_link_to_a_file_inside_the_source_is_an_image_under_its_own_name(tmp_path: Path) -> None:
+    target = touch(tmp_path / "source" / "deep" / "a.png", b"12345")
+    (tmp_path / "source" / "link.jpg").symlink_to(target)
+    (tmp_path / "door").symlink_to("source")
+    for source in (tmp_path / "source", tmp_path / "door"):
+        assert [(image.name, image.size_bytes) for image in found(source)] == [("deep/a.png", 5), ("link.jpg", 5)]
+
+
+def test_links_out_of_the_source_and_to_folders_are_not_followed(tmp_path: Path) -> None:
+    outside = touch(tmp_path / "source-2" / "a.png")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "out.png").symlink_to(outside)
+    (source / "up.png").symlink_to(tmp_path)
+    (source / "loop").symlink_to(source)
+    (source / "text").symlink_to(touch(source / "notes.txt"))
+    (source / "device.png").symlink_to("/dev/null")
+    assert names(source) == []
+    assert passed_over(source) == {
+        "out.png": "symbolic link out of the source",
+        "up.png": "symbolic link to a folder",
+        "loop": "symbolic link to a folder",
+        "text": "not an image",
+        "notes.txt": "not an image",
+        "device.png": "symbolic link out of the source",
+    }
+
+
+def test_a_link_that_leads_nowhere_gets_a_row(tmp_path: Path) -> None:
+    (tmp_path / "dangling.png").symlink_to("nowhere.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "dangling.txt").symlink_to("nowhere")
+    assert [(image.name, image.size_bytes, image.mtime_ns) for image in found(tmp_path)] == [
+        ("dangling.png", 0, 0),
+        ("loop.png", 0, 0),
+    ]
+
+
+def test_a_file_that_vanishes_while_its_folder_is_listed_is_passed_over(tmp_path: Path) -> None:
+    paths = [touch(tmp_path / f"{number}.png") for number in range(2)]
+    records = discover([str(tmp_path)], outputs=[])
+    first = next(records)
+    for path in paths:
+        path.unlink()
+    (second,) = records
+    assert isinstance(first, ImageFile)
+    assert isinstance(second, PassedOver)
+    assert second.reason == "gone while its folder was listed"
+
+
+def test_a_glob_finds_by_ending_and_walks_the_folders_that_it_matches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("in/a.png", "in/b.txt", "in/sub/c.png", "in/sub/deep/d.png", "in/.hidden/e.png", "other/f.png"):
+        touch(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert names("in/*.png") == ["in/a.png"]
+    assert names("in/*") == ["in/a.png", "in/sub/c.png", "in/sub/deep/d.png"]
+    assert names("in/**/*.png") == ["in/a.png", "in/sub/c.png", "in/sub/deep/d.png"]
+    assert names("in/**") == ["in/a.png", "in/sub/c.png", "in/sub/deep/d.png"]
+    assert names("*/[af].png") == ["in/a.png", "other/f.png"]
+    assert names(f"{tmp_path}/*/?.png") == [f"{tmp_path}/in/a.png", f"{tmp_path}/other/f.png"]
+    assert names("in/*/c.png", "other") == ["in/sub/c.png", "other/f.png"]
+    assert passed_over("in/*.txt") == {"b.txt": "not an image"}
+
+
+def test_a_path_that_exists_is_no_glob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "scan[1].png")
+    touch(tmp_path / "scan1.png")
+    monkeypatch.chdir(tmp_path)
+    assert names("scan[1].png") == ["scan[1].png"]
+
+
+def test_a_glob_does_not_walk_through_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    assert names("in/**/*.png") == ["in/a.png"]
+    assert passed_over("in/*") == {"loop": "symbolic link to a folder"}
+
+
+@pytest.mark.parametrize("source", ["missing", "missing/*.png", "*.png", "", "dangling*.png", "a\0b", "file/x.png"])
+def test_a_source_that_leads_to_nothing_ends_the_run_before_the_first_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    touch(tmp_path / "good" / "a.png")
+    touch(tmp_path / "file")
+    (tmp_path / "dangling*.png").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path)
+    if source == "*.png":
+        (tmp_path / "dangling*.png").unlink()
+    records = discover(["good", source], outputs=[])
+    with pytest.raises(StorageError, match=r"mounted|cannot be listed"):
+        next(records)
+
+
+def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
+    assert list(discover([str(tmp_path)], outputs=[])) == []
+
+
+@pytest.mark.parametrize("unlistable", ["", "/sub"])
+def test_a_folder_that_cannot_be_listed_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unlistable: str
+) -> None:
+    touch(tmp_path / "sub" / "a.png")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if path == f"{tmp_path}{unlistable}":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(images.os, "scandir", refusing)
+    with pytest.raises(StorageError, match="Permission denied"):
+        found(tmp_path)
+
+
+def test_a_file_whose_status_cannot_be_read_gets_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        name = "a.png"
+        path = f"{tmp_path}/a.png"
+
+        def is_symlink(self) -> bool:
+            return False
+
+        def is_dir(self, *, follow_symlinks: bool) -> bool:
+            raise OSError(5, f"Input/output error {follow_symlinks}")
+
+        def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+            raise OSError(5, f"Input/output error {follow_symlinks}")
+
+    monkeypatch.setattr(images, "_listing", lambda _folder: iter([Refusing()]))
+    assert [(image.name, image.size_bytes) for image in found(tmp_path)] == [("a.png", 0)]
+
+
+def test_folders_as_deep_as_a_path_may_be_are_read_and_deeper_ones_end_the_run(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    while len(folder) + 202 < 4090:
+        folder += "/" + "d" * 200
+        Path(folder).mkdir()
+    touch(Path(folder) / "a.png")
+    assert len(names(tmp_path)) == 1
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.mkdir("e" * 250, dir_fd=descriptor)
+    deeper = os.open("e" * 250, os.O_RDONLY, dir_fd=descriptor)
+    try:
+        with pytest.raises(StorageError, match="too long"):
+            found(tmp_path)
+    finally:
+        os.rmdir("e" * 250, dir_fd=descriptor)
+        os.close(deeper)
+        os.close(descriptor)
+
+
+def test_a_report_of_this_run_is_never_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = touch(tmp_path / "report.csv", b"path,page\r\n")
+    touch(tmp_path / "a.png")
+    os.link(report, tmp_path / "again.png")
+    (tmp_path / "link.png").symlink_to(report)
+    monkeypatch.chdir(tmp_path)
+    expected = dict.fromkeys(["report.csv", "again.png", "link.png"], "report of this run")
+    assert passed_over(tmp_path, outputs=[Path("report.csv")]) == expected
+    assert passed_over("report.csv", outputs=[report]) == {"report.csv": "report of this run"}
+    assert names(tmp_path, outputs=[tmp_path / "not-yet.csv"]) == ["a.png", "again.png", "link.png"]
+
+
+@pytest.mark.parametrize("content", [PNG, b"\xff\xd8\xff\xe0", b"II*\0", b"MM\0*", b"BM12", b"GIF89a", b"RIFF1234WEBP"])
+def test_an_output_that_would_overwrite_an_image_is_refused(tmp_path: Path, content: bytes) -> None:
+    image = touch(tmp_path / "in" / "a.png", content)
+    hard, soft = tmp_path / "hard.csv", tmp_path / "soft.csv"
+    os.link(image, hard)
+    soft.symlink_to(image)
+    for output in (image, hard, soft):
+        with pytest.raises(UsageError, match=r"overwrite the input image .*a\.png; choose another name for -o"):
+            found(image.parent, outputs=[output])
+
+
+def test_an_image_given_by_name_is_not_overwritten_whatever_its_ending(tmp_path: Path) -> None:
+    image = touch(tmp_path / "scan.csv", PNG)
+    with pytest.raises(UsageError, match="overwrite"):
+        found(image, outputs=[image])
+
+
+def test_an_output_that_cannot_be_read_counts_as_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = touch(tmp_path / "a.png")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UsageError, match="overwrite"):
+        found(tmp_path, outputs=[image])
+
+
+def test_many_files_in_one_folder_are_streamed(tmp_path: Path) -> None:
+    for number in range(1000):
+        touch(tmp_path / f"{number}.{'png' if number % 2 else 'txt'}")
+    kinds = Counter(type(record) for record in discover([str(tmp_path)], outputs=[]))
+    assert kinds == {ImageFile: 500, PassedOver: 500}

@@ -1,0 +1,106 @@
+"""Settling: files that may still be being written wait their turn, and those that change wait for the next run."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchdigits.engine.pool import Workers, batches
+from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.sources import settling as module
+from batchdigits.sources.discovery import ImageFile, discover
+from batchdigits.sources.settling import Settling
+from tests.digits import one_of_each, write_png
+
+NOW_NS = 1_800_000_000_000_000_000
+
+
+class Clock:
+    """Takes the place of the module `time`: it moves only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def time_ns(self) -> int:
+        return NOW_NS
+
+    def monotonic(self) -> float:
+        return 1000 + sum(self.slept)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def written(path: Path, *, age: float = 0.0) -> ImageFile:
+    write_png(path, one_of_each()[3])
+    os.utime(path, ns=(NOW_NS, NOW_NS - round(age * 1e9)))
+    (file,) = discover([str(path)], outputs=[])
+    assert isinstance(file, ImageFile)
+    return file
+
+
+@given(age_ns=st.integers(-(10**10), 10**10), settle=st.sampled_from([0.0, 0.5, 2.0, 3600.0]))
+def test_a_file_is_young_while_its_age_is_less_than_the_limit_and_never_negative(age_ns: int, settle: float) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "time", Clock())
+        assert (NOW_NS - age_ns in Settling(settle).young_ns()) == (0 <= age_ns < settle * 1e9)
+
+
+def test_a_file_that_comes_while_others_are_listed_is_young_too(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    settling = Settling(2.0)
+    monkeypatch.setattr(clock, "time_ns", lambda: NOW_NS + 5_000_000_000)
+    assert NOW_NS + 4_000_000_000 in settling.young_ns()
+    assert NOW_NS + 5_000_000_001 not in settling.young_ns()
+
+
+def test_the_run_waits_until_a_young_file_has_come_of_age_and_no_longer(tmp_path: Path, clock: Clock) -> None:
+    files = [written(tmp_path / f"{age}.png", age=age) for age in (1.5, 0.25, 1.0)]
+    deferred: list[ImageFile] = []
+    settling = Settling(2.0)
+    assert list(settling.settled(files, deferred.extend)) == files
+    assert clock.slept == [0.5, 1.25, 0.0]
+    assert settling.waited == 1.75
+    assert deferred == []
+
+
+def test_a_young_file_that_goes_on_changing_is_deferred_and_the_others_are_not(tmp_path: Path, clock: Clock) -> None:
+    grows, touched, replaced, gone, still = (written(tmp_path / f"{name}.png") for name in "abcde")
+    Path(grows.path).write_bytes(Path(grows.path).read_bytes() + b"more")
+    os.utime(grows.path, ns=(NOW_NS, NOW_NS))
+    os.utime(touched.path, ns=(NOW_NS, NOW_NS + 1))
+    written(tmp_path / "new.png", age=1)
+    (tmp_path / "new.png").replace(replaced.path)
+    Path(gone.path).unlink()
+    deferred: list[ImageFile] = []
+    passed = list(Settling(2.0).settled([grows, touched, replaced, gone, still], deferred.extend))
+    assert deferred == [grows, touched, replaced, gone]
+    assert passed == [still]
+
+
+def test_what_changes_while_it_is_read_is_left_out_of_its_batch_pages_and_faults(tmp_path: Path, clock: Clock) -> None:
+    files = [written(tmp_path / f"{name}.png") for name in "abc"]
+    (tmp_path / "b.png").write_bytes(b"half")
+    (tmp_path / "c.png").write_bytes(b"half")
+    files += [written(tmp_path / "d.png")]
+    with Workers(1, processes=False) as workers:
+        settings = {"decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
+        (batch,) = batches(files, workers, size=9, **settings)  # type: ignore[arg-type]
+    assert len(batch.faults) == 2
+    os.utime(tmp_path / "a.png")
+    deferred: list[ImageFile] = []
+    still = Settling(2.0).still(batch, deferred.extend)
+    assert [file.name[-5:] for file in deferred] == ["a.png", "b.png", "c.png"]
+    assert [page.file.name[-5:] for page in still.pages] == ["d.png"]
+    assert still.faults == []
+    assert (still.pixels == batch.pixels[1:]).all()
+    assert (still.ink == batch.ink[1:]).all()
+    assert Settling(0).still(batch, deferred.extend) is batch

@@ -1,0 +1,231 @@
+"""The training job and the evaluation from labelled data to files, on a few hundred images."""
+
+import csv
+import importlib.metadata
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from batchdigits import __version__
+from batchdigits.errors import BundleError, UsageError
+from batchdigits.inference import bundle
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.runtimes import Predictor
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.settings import Arch, EvaluateSettings, TrainSettings
+from batchdigits.training import train as runs
+from batchdigits.training.datasets import shipped
+from tests.digits import one_of_each, write_png
+from tests.disks import names
+
+DATA = Path(__file__).parents[1] / "data"
+# Keras 3.15 warns of itself under numpy 2 when it saves a model
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+SETTINGS = TrainSettings(output=Path(), arch=Arch.DENSE, batch_size=64, data=("mnist",))
+
+
+@pytest.fixture(scope="module")
+def small_mnist() -> Any:
+    """Let the package hold 1,000 training and 100 test images only."""
+    sizes = {"train": 1000, "test": 100}
+    halves = {part: tuple(array[:count] for array in shipped.mnist(part)) for part, count in sizes.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shipped, "mnist", lambda part: halves[part])
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(small_mnist: None, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return runs.train(replace(SETTINGS, output=tmp_path_factory.mktemp("made") / "new" / "bundle"))
+
+
+def test_the_bundle_loads_and_predicts(made: Bundle) -> None:
+    loaded = bundle.load(made.directory)
+    assert loaded == made
+    images, labels = shipped.mnist("test")
+    with Predictor(loaded, batch_size=16) as predictor:
+        logits = predictor(normalise(list(images), loaded.normalisation).pixels)
+    assert logits.shape == (100, 10)
+    right = int((logits.argmax(axis=1) == labels).sum())
+    assert right > 50
+    assert right == json.loads((made.directory / "metrics.json").read_text())["mnist_test"]["correct"]
+
+
+def test_everything_that_is_promised_stands_beside_the_bundle(made: Bundle) -> None:
+    promised = ["bundle.json", "confusion.csv", "confusion.png", "history.jsonl", "learning_curves.png", "metrics.json"]
+    promised += ["model.keras", "model.tflite", "reliability.png", "risk_coverage.png", "samples.png"]
+    assert [name for name in names(made.directory) if name != "checkpoints"] == promised
+    for picture in made.directory.glob("*.png"):
+        with Image.open(picture) as image:
+            assert min(image.size) > 100
+    with (made.directory / "confusion.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[0] == "true"
+    assert sum(int(cell) for row in rows for cell in row[1:]) == 100
+
+
+def test_the_metrics_are_of_the_validation_part_and_of_the_test_half(made: Bundle) -> None:
+    metrics = json.loads((made.directory / "metrics.json").read_text())
+    assert {name: part["count"] for name, part in metrics.items()} == {"validation": 100, "mnist_test": 100}
+    for part in metrics.values():
+        low, high = part["interval_95"]
+        assert 0 <= low <= part["accuracy"] <= high <= 1
+
+
+def test_the_model_that_ships_has_no_optimizer_in_it(made: Bundle) -> None:
+    parameters = 42_310
+    assert made.weights.stat().st_size < 2 * 4 * parameters
+
+
+def test_provenance_tells_where_the_model_comes_from(made: Bundle) -> None:
+    told = made.provenance
+    assert set(told) >= {"recipe", "data", "images", "metrics", "versions", "git_revision"}
+    recipe = {"data": ["mnist"], "arch": "dense", "batch_size": 64, "learning_rate": 0.002, "seed": 1998}
+    assert told["recipe"].items() >= (recipe | {"validation_share": 0.1}).items()
+    assert len(told["data"]["mnist"]) == 4
+    assert all(len(text) == 64 for text in told["data"]["mnist"].values())
+    assert told["images"] == {"training": 900, "validation": 100}
+    assert told["metrics"] == json.loads((made.directory / "metrics.json").read_text())
+    assert told["versions"]["batchdigits"] == __version__
+    for library in ("tensorflow", "keras", "numpy", "opencv-python-headless", "pillow"):
+        assert told["versions"][library] == importlib.metadata.version(library)
+    assert told["git_revision"] is None or len(told["git_revision"].removesuffix("+")) == 40
+
+
+def test_the_number_of_epochs_is_told_even_where_nobody_named_it(made: Bundle) -> None:
+    assert len((made.directory / "history.jsonl").read_text().splitlines()) == 10
+    assert made.provenance["recipe"]["epochs"] == 10
+
+
+def test_the_same_command_gives_the_same_metrics(made: Bundle, small_mnist: None, tmp_path: Path) -> None:
+    again = runs.train(replace(SETTINGS, output=tmp_path))
+    for part in ("validation", "mnist_test"):
+        first, second = (told.provenance["metrics"][part] for told in (made, again))
+        assert abs(first["correct"] - second["correct"]) <= 1
+        assert first["confidence_when_right"] == pytest.approx(second["confidence_when_right"], abs=1e-4)
+    assert (tmp_path / "samples.png").read_bytes() == (made.directory / "samples.png").read_bytes()
+
+
+def test_a_changed_byte_of_what_was_made_is_noticed(made: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(made.directory, tmp_path / "copy")
+    data = bytearray((tmp_path / "copy" / "model.keras").read_bytes())
+    data[-100] ^= 1
+    (tmp_path / "copy" / "model.keras").write_bytes(data)
+    with pytest.raises(BundleError, match=r"model\.keras does not match"):
+        bundle.load(tmp_path / "copy")
+
+
+def test_the_run_opens_with_what_the_data_are(
+    tmp_path: Path, small_mnist: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop(*_: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(runs, "fit", stop)
+    with caplog.at_level("INFO", "batchdigits"), pytest.raises(InterruptedError):
+        runs.train(replace(SETTINGS, output=tmp_path))
+    assert "uint8 (1000, 28, 28)" in caplog.text
+    assert "int8 (1000,)" in caplog.text
+    counts = np.bincount(shipped.mnist("train")[1])
+    assert ", ".join(f"{digit}: {count}" for digit, count in enumerate(counts)) in caplog.text
+    assert names(tmp_path) == ["samples.png"]
+
+
+def test_a_network_that_learns_from_simulated_scans_shows_some_first_and_hears_small_sets_often(
+    tmp_path: Path, small_mnist: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[np.ndarray] = []
+
+    def stop(pixels: np.ndarray, labels: np.ndarray, *_: object) -> None:
+        given.extend((pixels, labels))
+        raise InterruptedError
+
+    monkeypatch.setattr(runs, "fit", stop)
+    with pytest.raises(InterruptedError):
+        runs.train(replace(SETTINGS, output=tmp_path, arch=Arch.CNN))
+    assert names(tmp_path) == ["samples.png", "simulated.png"]
+    with Image.open(tmp_path / "simulated.png") as image:
+        assert np.asarray(image.convert("L")).std() > 40
+    pixels, labels = given
+    digits = labels < 10
+    assert digits.sum() == 3600  # 900, four times
+    assert len(np.unique(pixels[digits].reshape(3600, -1), axis=0)) == 900
+    assert (np.bincount(labels)[[10, 11]] > 1000).all()
+    assert not pixels[labels == 11].any()
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """A folder with a sub-folder for each digit, one image in each."""
+    for digit, image in enumerate(one_of_each()):
+        write_png(tmp_path / "labelled" / str(digit) / "a.png", image)
+    return tmp_path / "labelled"
+
+
+def test_an_evaluation_counts_images_that_cannot_be_read_as_mistakes_and_names_them(
+    made: Bundle, labelled: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copyfile(DATA / "truncated.jpg", labelled / "4" / "broken.jpg")
+    settings = EvaluateSettings(source=str(labelled), output=tmp_path / "out", model=made.directory)
+    result = runs.evaluate(settings)
+    assert (result.count, result.unanswered) == (11, 1)
+    assert result.confusion[4].sum() == 2
+    assert "4/broken.jpg" in caplog.text
+    assert names(tmp_path / "out") == [
+        *("confusion.csv", "confusion.png", "metrics.json", "mistakes.png", "reliability.png", "risk_coverage.png")
+    ]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["count"] == 11
+
+
+def test_an_evaluation_of_a_blank_image_says_that_no_digit_was_said(
+    made: Bundle, labelled: Path, tmp_path: Path
+) -> None:
+    write_png(labelled / "5" / "blank.png", np.full((40, 40), 255, np.uint8))
+    result = runs.evaluate(EvaluateSettings(source=str(labelled), output=tmp_path / "out", model=made.directory))
+    assert (result.count, result.unanswered) == (11, 1)
+
+
+def test_an_evaluation_where_nothing_can_be_read_is_all_mistakes(made: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "in" / "3").mkdir(parents=True)
+    shutil.copyfile(DATA / "truncated.jpg", tmp_path / "in" / "3" / "a.jpg")
+    result = runs.evaluate(EvaluateSettings(source=str(tmp_path / "in"), output=tmp_path / "out", model=made.directory))
+    assert (result.count, result.correct, result.unanswered) == (1, 0, 1)
+
+
+def test_images_without_ink_and_such_that_cannot_be_read_teach_nothing_and_are_counted(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_png(labelled / "5" / "blank.png", np.full((40, 40), 255, np.uint8))
+    shutil.copyfile(DATA / "truncated.jpg", labelled / "4" / "broken.jpg")
+    seen: list[int] = []
+
+    def stop(pixels: Any, labels: Any, val_pixels: Any, *_: object) -> None:
+        seen.extend([len(pixels), len(val_pixels), int((pixels.max(axis=(1, 2)) == 0).sum())])
+        raise InterruptedError
+
+    monkeypatch.setattr(runs, "fit", stop)
+    with pytest.raises(InterruptedError):
+        runs.train(replace(SETTINGS, data=(str(labelled),), output=tmp_path / "out", validation_share=0.2))
+    assert seen == [8, 2, 0]
+    assert "2 images are left out" in caplog.text
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_too_few_images_are_a_usage_error(share: float, labelled: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, data=(str(labelled),), output=tmp_path / "out", validation_share=share)
+    with pytest.raises(UsageError, match="too few"):
+        runs.train(settings)
+
+
+def test_training_on_images_that_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "in" / "3").mkdir(parents=True)
+    shutil.copyfile(DATA / "truncated.jpg", tmp_path / "in" / "3" / "a.jpg")
+    with pytest.raises(UsageError, match="0 labelled images"):
+        runs.train(replace(SETTINGS, data=(str(tmp_path / "in"),), output=tmp_path / "out"))

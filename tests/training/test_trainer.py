@@ -1,0 +1,269 @@
+"""Training on a few hundred images: what it writes, that it repeats itself, and that it survives being killed."""
+
+import json
+import shutil
+import signal
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from batchdigits.errors import BundleError, UsageError
+from batchdigits.inference import bundle
+from batchdigits.inference.bundle import Calibration
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
+from batchdigits.training import trainer as fitting
+from batchdigits.training.datasets.shipped import mnist
+from batchdigits.training.trainer import fit
+from tests.commands import CHECKOUT, run
+from tests.disks import names
+
+# Keras 3.15 warns of itself under numpy 2 when it saves a model
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+LINE = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
+DENSE = TrainSettings(output=Path(), arch=Arch.DENSE, epochs=3, batch_size=32)
+CNN = TrainSettings(output=Path(), arch=Arch.CNN, epochs=2, batch_size=32)
+
+
+def some(count: int) -> tuple[Any, Any, Any, Any]:
+    """The first MNIST training images, normalised, the last fifth of them for validation."""
+    images, labels = (half[:count] for half in mnist("train"))
+    pixels = normalise(list(images)).pixels
+    training = count * 4 // 5
+    return pixels[:training], labels[:training], pixels[training:], labels[training:]
+
+
+def trained(settings: TrainSettings, count: int = 500) -> list[Any]:
+    """Train, and give the weights."""
+    weights: list[Any] = fit(*some(count), settings).get_weights()
+    return weights
+
+
+def history(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+
+
+def without_seconds(output: Path) -> list[dict[str, float]]:
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in history(output)]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dataclasses import replace
+from batchdigits.training import trainer as fitting
+from tests.training.test_trainer import CNN, DENSE, some
+
+keep = fitting._Checkpoints.keep
+
+def keep_and_die(self, model, average, record):
+    if dying == "between epochs":
+        keep(self, model, average, record)
+    elif record.epoch == 1:
+        return keep(self, model, average, record)
+    else:  # in the middle of the second checkpoint
+        with self.lines.open("a") as lines:
+            lines.write('{"epoch": 2, "loss"')
+        self.folder.joinpath("epoch-0002.keras").write_bytes(b"half a model")
+    if settings is CNN_HERE:  # the last one
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise InterruptedError
+
+fitting._Checkpoints.keep = keep_and_die
+CNN_HERE = replace(CNN, output=Path("cnn"))
+DENSE_HERE = replace(DENSE, output=Path("dense"))
+for settings, count, dying in ((DENSE_HERE, 500, "within"), (CNN_HERE, 400, "between epochs")):
+    try:
+        fitting.fit(*some(count), settings)
+    except InterruptedError:
+        pass
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a dense run that broke off in its second checkpoint, and a cnn run killed after its first epoch."""
+    folder = tmp_path_factory.mktemp("killed")
+    for name in ("dense", "cnn"):
+        (folder / name).mkdir()
+    result = run([sys.executable, "-c", KILLED], cwd=folder, env={"PYTHONPATH": CHECKOUT})
+    assert result.code == -signal.SIGKILL, result.stderr
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A run that nobody interrupted."""
+
+    output: Path
+    weights: list[Any]
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    output = tmp_path_factory.mktemp("dense")
+    return Whole(output, trained(replace(DENSE, output=output)))
+
+
+@pytest.fixture(scope="module")
+def cnn(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    output = tmp_path_factory.mktemp("cnn")
+    return Whole(output, trained(replace(CNN, output=output), count=400))
+
+
+def assert_same(output: Path, weights: list[Any], whole: Whole) -> None:
+    lines, expected = without_seconds(output), without_seconds(whole.output)
+    assert [line["epoch"] for line in lines] == [line["epoch"] for line in expected]
+    for line, other in zip(lines, expected, strict=True):
+        assert line == pytest.approx(other, abs=1e-4)
+    for weight, weight_of_whole in zip(weights, whole.weights, strict=True):
+        np.testing.assert_allclose(weight, weight_of_whole, atol=1e-4)
+
+
+def test_a_run_that_died_while_it_kept_an_epoch_is_resumed_to_the_same_end(killed: Path, dense: Whole) -> None:
+    lines = (killed / "dense" / "history.jsonl").read_text()
+    assert lines.count("\n") == 1
+    assert lines.endswith('{"epoch": 2, "loss"')
+    weights = trained(replace(DENSE, output=killed / "dense", resume=True))
+    assert_same(killed / "dense", weights, dense)
+
+
+def test_a_run_that_was_killed_between_epochs_is_resumed_to_the_same_end(killed: Path, cnn: Whole) -> None:
+    """With dropout, batch normalisation and varied images: the state of each goes on too."""
+    (kept,) = history(killed / "cnn")
+    weights = trained(replace(CNN, output=killed / "cnn", resume=True), count=400)
+    assert history(killed / "cnn")[0] == kept  # its seconds too: the epoch was not trained again
+    assert_same(killed / "cnn", weights, cnn)
+
+
+def test_resuming_where_nothing_was_begun_begins_and_the_same_seed_gives_the_same_run(
+    dense: Whole, tmp_path: Path
+) -> None:
+    assert_same(tmp_path, trained(replace(DENSE, output=tmp_path, resume=True)), dense)
+
+
+def test_a_run_that_is_resumed_at_its_end_trains_no_more(dense: Whole, tmp_path: Path) -> None:
+    shutil.copytree(dense.output, tmp_path / "copy")
+    again = trained(replace(DENSE, output=tmp_path / "copy", resume=True))
+    assert all((weight == other).all() for weight, other in zip(again, dense.weights, strict=True))
+    assert history(tmp_path / "copy") == history(dense.output)
+
+
+def test_a_run_without_resume_begins_anew_and_another_seed_gives_another_run(dense: Whole, tmp_path: Path) -> None:
+    shutil.copytree(dense.output, tmp_path / "copy")
+    trained(replace(DENSE, output=tmp_path / "copy", seed=7, epochs=1))
+    (line,) = history(tmp_path / "copy")
+    assert line["epoch"] == 1
+    assert line["loss"] != pytest.approx(history(dense.output)[0]["loss"], abs=1e-4)
+    assert names(tmp_path / "copy" / "checkpoints") == ["epoch-0001.keras", "epoch-0001.npz", "recipe.json"]
+
+
+def test_one_json_line_an_epoch_tells_how_it_went(dense: Whole) -> None:
+    lines = history(dense.output)
+    assert [list(line) for line in lines] == [LINE] * 3
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    for line in lines:
+        assert 0 <= line["accuracy"] <= 1
+        assert 0 <= line["val_accuracy"] <= 1
+        assert line["loss"] > 0
+        assert line["val_loss"] > 0
+        assert line["seconds"] > 0
+
+
+def test_only_the_last_checkpoint_is_kept(dense: Whole) -> None:
+    assert names(dense.output / "checkpoints") == ["epoch-0003.keras", "epoch-0003.npz", "recipe.json"]
+
+
+def test_the_dense_network_reads_nine_in_ten_after_two_epochs(tmp_path: Path) -> None:
+    trained(replace(DENSE, output=tmp_path, epochs=2), count=10_000)
+    assert history(tmp_path)[-1]["val_accuracy"] >= 0.9
+
+
+def test_the_convolutional_network_learns(cnn: Whole) -> None:
+    first, last = history(cnn.output)
+    assert last["loss"] < first["loss"]
+    assert last["accuracy"] > max(first["accuracy"], 0.3)
+
+
+def test_checkpoints_of_another_recipe_are_refused(dense: Whole, tmp_path: Path) -> None:
+    shutil.copytree(dense.output, tmp_path / "copy")
+    other = replace(DENSE, output=tmp_path / "copy", resume=True, learning_rate=0.1)
+    with pytest.raises(UsageError, match="another recipe"):
+        fit(*some(500), other)
+
+
+def a_teacher(folder: Path, *, outputs: int, says: int) -> Path:
+    """Make the bundle of a model that says the same digit of every image."""
+    import keras
+
+    last = keras.layers.Dense(outputs)
+    model = keras.Sequential([keras.Input((28, 28), dtype="uint8"), keras.layers.Flatten(), last])
+    last.set_weights([np.zeros((784, outputs)), 10.0 * np.eye(outputs)[says]])
+    folder.mkdir()
+    model.save(folder / "model.keras")
+    bundle.save(folder, normalisation=NormalisationSettings(), calibration=Calibration(1.0, gate=1.0), provenance={})
+    return folder
+
+
+def test_a_network_learns_from_its_teacher_and_not_from_the_labels(tmp_path: Path) -> None:
+    teacher = a_teacher(tmp_path / "teacher", outputs=10, says=3)
+    model = fit(*some(500), replace(DENSE, output=tmp_path / "out", teacher=teacher))
+    said = np.asarray(model(some(500)[0], training=False)).argmax(axis=1)
+    assert (said == 3).all()
+
+
+def test_a_teacher_with_other_outputs_is_refused(tmp_path: Path) -> None:
+    teacher = a_teacher(tmp_path / "teacher", outputs=12, says=3)
+    with pytest.raises(UsageError, match="has 12 outputs, expected 10; use another"):
+        fit(*some(100), replace(DENSE, output=tmp_path / "out", teacher=teacher))
+
+
+def test_a_teacher_that_cannot_be_used_costs_no_checkpoint(tmp_path: Path) -> None:
+    settings = replace(DENSE, output=tmp_path / "out", epochs=1)
+    fit(*some(100), settings)
+    kept = names(tmp_path / "out" / "checkpoints")
+    with pytest.raises(BundleError):
+        fit(*some(100), replace(settings, teacher=tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match="would be overwritten by its pupil"):
+        fit(*some(100), replace(settings, teacher=tmp_path / "out"))
+    assert names(tmp_path / "out" / "checkpoints") == kept
+
+
+def test_a_teacher_behind_another_normalisation_is_refused(tmp_path: Path) -> None:
+    teacher = a_teacher(tmp_path / "teacher", outputs=10, says=3)
+    bundle.save(
+        teacher,
+        normalisation=NormalisationSettings(digit_side=12),
+        calibration=Calibration(1.0, gate=1.0),
+        provenance={},
+    )
+    with pytest.raises(UsageError, match="trained behind another normalisation"):
+        fit(*some(100), replace(DENSE, output=tmp_path / "out", teacher=teacher))
+
+
+def test_a_run_does_not_go_on_with_another_teacher(tmp_path: Path) -> None:
+    settings = replace(DENSE, output=tmp_path / "out", epochs=1)
+    fit(*some(100), replace(settings, teacher=a_teacher(tmp_path / "first", outputs=10, says=3)))
+    other = a_teacher(tmp_path / "second", outputs=10, says=4)
+    with pytest.raises(UsageError, match="are of another recipe"):
+        fit(*some(100), replace(settings, teacher=other, resume=True))
+
+
+@pytest.mark.parametrize("batch_size", [100, 128, 600])
+def test_every_image_is_seen_once_an_epoch_in_whole_batches(batch_size: int) -> None:
+    pixels, labels, _, _ = some(800)
+    settings = replace(DENSE, batch_size=batch_size)
+    with fitting._targets(settings) as targets:
+        batches = list(fitting._batches(pixels, labels, targets, settings, 1))
+    sizes = [len(seen) for seen, _ in batches]
+    whole, rest = divmod(len(pixels), batch_size)
+    assert sizes == [batch_size] * whole + [rest] * (rest > 0)
+    seen, expected = (np.concatenate(part) for part in zip(*batches, strict=True))
+    order = np.lexsort(seen.reshape(len(seen), -1).T)
+    assert (seen[order] == pixels[np.lexsort(pixels.reshape(len(pixels), -1).T)]).all()
+    assert np.bincount(expected).tolist() == np.bincount(labels).tolist()
