@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from batchdigits.decoding.codecs import Page, decode, read
 from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, shown
 from batchdigits.inference import bundle
-from batchdigits.inference.decisions import NO_DIGIT, Status, decide
+from batchdigits.inference.decisions import decide
 from batchdigits.inference.runtimes import Predictor
 from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import NO_DIGIT, Status
 from batchdigits.settings import ExplainSettings, PredictSettings
 from batchdigits.storage.atomic import atomic_write
 from batchdigits.storage.remote import refuse

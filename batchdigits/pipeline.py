@@ -14,26 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.engine.prediction import Prediction
-from batchdigits.engine.run_context import Stop
-from batchdigits.engine.stopwatch import Stopwatch
+from batchdigits.engine.run_context import Stop, Stopwatch
 from batchdigits.errors import NoImages, StorageError, UsageError, shown
 from batchdigits.inference import bundle, drift
 from batchdigits.inference import calibration as risk
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.runtimes import Logits, Predictor, version
+from batchdigits.inference.runtimes import Predictor, version
 from batchdigits.ledger.database import beside
-from batchdigits.ledger.ledger import Condition, Ledger, LostAnswer
+from batchdigits.ledger.ledger import Condition, Ledger
 from batchdigits.ledger.location import copied, held
 from batchdigits.ledger.plan import Plan
+from batchdigits.ledger.writer import LostAnswer
 from batchdigits.monitoring import Summary, Tally
+from batchdigits.records import Logits
 from batchdigits.reports import backup as publication
 from batchdigits.reports import dry_run as dryrun
 from batchdigits.reports import publish as reports
 from batchdigits.reports import rows as rendering
 from batchdigits.reports.rows import Terms
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
-from batchdigits.sources.discovery import IMAGE_ENDINGS, discover, standing
-from batchdigits.sources.selection import Selection
+from batchdigits.sources.discovery import discover, standing
+from batchdigits.sources.rules import IMAGE_ENDINGS, Selection
 from batchdigits.sources.settling import Settling
 from batchdigits.storage import remote
 from batchdigits.storage.atomic import storage_errors
@@ -41,7 +42,7 @@ from batchdigits.storage.remote import Place
 
 if TYPE_CHECKING:
     from batchdigits.engine.local import Drawn, Engine
-    from batchdigits.engine.pool import Batch
+    from batchdigits.records import Batch
 
 log = logging.getLogger(__name__)
 

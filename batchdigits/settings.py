@@ -115,9 +115,6 @@ class ReportSettings:
     """The spelling of CSV."""
 
 
-SIDE = 28
-"""Pixels: width and height of the model's input."""
-
 MOST_WORKERS = 16
 """Decoding workers where nobody says how many: so many keep one prediction busy, whatever the machine."""
 

@@ -23,7 +23,8 @@ from PIL import Image
 from batchdigits.decoding.codecs import HALVED_FROM, MAX_SIDE, Page, decode
 from batchdigits.decoding.headers import SIGNATURE
 from batchdigits.errors import Fault
-from batchdigits.preprocessing.normalisation import INK_MEASURES, SIDE, GreyImage, normalise
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import INK_MEASURES, SIDE, GreyImage
 from batchdigits.settings import DecodingSettings
 
 SAMPLES = Path(__file__).parents[1] / "sample_images"

@@ -10,8 +10,7 @@ import numpy as np
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle, Calibration
 from batchdigits.inference.calibration import Risk
-from batchdigits.inference.runtimes import Logits
-from batchdigits.preprocessing.normalisation import InkImages
+from batchdigits.records import InkImages, Logits
 from batchdigits.settings import NormalisationSettings, Runtime
 
 RISKS = (Risk(0.99, passed=3500, wrong=0), Risk(0.9, passed=5000, wrong=15), Risk(0.1, passed=6000, wrong=60))

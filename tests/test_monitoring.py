@@ -15,11 +15,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchdigits import monitoring
-from batchdigits.engine.stopwatch import Stopwatch
+from batchdigits.engine.run_context import Stopwatch
 from batchdigits.errors import ExitCode, StorageError, UsageError
 from batchdigits.inference.calibration import Audit
-from batchdigits.inference.decisions import Status
 from batchdigits.monitoring import STATUSES, Ending, Summary, Tally
+from batchdigits.records import Status
 from batchdigits.settings import DecodingSettings, PredictSettings
 from tests.commands import run
 from tests.disks import disk_of, names

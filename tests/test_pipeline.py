@@ -28,25 +28,23 @@ from hypothesis import strategies as st
 from batchdigits import pipeline
 from batchdigits.engine import local as engine
 from batchdigits.engine import pool as batches
-from batchdigits.engine.pool import Batch
 from batchdigits.engine.run_context import Stop
 from batchdigits.errors import BundleError, Fault, FaultKind, NoImages, StorageError, Terminated, UsageError
 from batchdigits.inference import bundle, drift
 from batchdigits.inference import calibration as risk
 from batchdigits.inference.bundle import Bundle, Calibration
 from batchdigits.inference.decisions import decide, probabilities
-from batchdigits.inference.runtimes import Logits
 from batchdigits.ledger import answers
 from batchdigits.ledger.database import Database
-from batchdigits.ledger.ledger import LostAnswer
 from batchdigits.ledger.location import held
+from batchdigits.ledger.writer import LostAnswer
 from batchdigits.monitoring import Summary
 from batchdigits.preprocessing import thumbnails
-from batchdigits.preprocessing.normalisation import InkImages, normalise
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import Batch, ImageFile, InkImages, Logits
 from batchdigits.reports.corrections import correct
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings, ReportSettings
 from batchdigits.sources import settling
-from batchdigits.sources.discovery import ImageFile
 from batchdigits.storage import remote
 from batchdigits.storage.atomic import file_sha256
 from tests.digits import digits, on_page, one_of_each, write_png, write_tiff
@@ -988,7 +986,7 @@ def test_what_was_in_hand_when_a_run_died_is_read_by_itself_and_the_report_is_th
     alone: list[str] = []
     one_by_one = engine.one_by_one
 
-    def noted(files: Iterable[ImageFile], **options: Any) -> Iterator[batches.Batch]:
+    def noted(files: Iterable[ImageFile], **options: Any) -> Iterator[Batch]:
         return one_by_one((alone.append(file.name) or file for file in files), **options)  # type: ignore[func-returns-value]
 
     monkeypatch.setattr(engine, "one_by_one", noted)

@@ -28,8 +28,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from batchdigits.decoding import headers
-from batchdigits.decoding.grayscale import DEEP_MODES, GreyImage, grey_of
+from batchdigits.decoding.grayscale import DEEP_MODES, grey_of
 from batchdigits.errors import Fault, FaultKind, printable
+from batchdigits.records import GreyImage
 from batchdigits.settings import DecodingSettings
 
 MAX_SIDE: Final = 1024

@@ -11,13 +11,13 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from multiprocessing.connection import Connection
 
-from batchdigits.engine.pool import Batch, SeenPage, assembled
-from batchdigits.engine.stopwatch import Stopwatch
+from batchdigits.engine.pool import assembled
+from batchdigits.engine.run_context import Stopwatch
 from batchdigits.engine.worker import Asked, Observed, asked, contents, observe, prepare_process
 from batchdigits.errors import DecoderDied, Fault, FaultKind, StorageError
 from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import Batch, ImageFile, SeenPage
 from batchdigits.settings import DecodingSettings, NormalisationSettings
-from batchdigits.sources.discovery import ImageFile
 
 SECONDS = 120.0
 """How long a file's decoder may take, and the start of a process; a photo of 100 million pixels takes some two."""

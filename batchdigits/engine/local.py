@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.engine.isolation import one_by_one
-from batchdigits.engine.pool import Batch, Workers, batches, is_work_for_processes
+from batchdigits.engine.pool import Workers, batches, is_work_for_processes
 from batchdigits.engine.prediction import Predicted, Prediction, predicted
-from batchdigits.engine.run_context import Stop
-from batchdigits.engine.stopwatch import Stopwatch
+from batchdigits.engine.run_context import Stop, Stopwatch
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import INK, Decisions, Status, sampled
-from batchdigits.inference.runtimes import Logits
+from batchdigits.inference.decisions import Decisions, sampled
 from batchdigits.ledger.plan import Plan, Turn
 from batchdigits.preprocessing import thumbnails
+from batchdigits.records import INK, Batch, Logits, Status
 from batchdigits.settings import PredictSettings
 from batchdigits.sources.settling import Settling
 

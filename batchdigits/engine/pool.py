@@ -8,24 +8,21 @@ import logging
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from itertools import chain
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import cv2
-import numpy as np
 
-from batchdigits.engine.stopwatch import Stopwatch
+from batchdigits.engine.run_context import Stopwatch
 from batchdigits.engine.worker import Observed, Seen, asked, keep_freed_memory, observe, prepare_process
-from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, Interrupted, Terminated, shown
-from batchdigits.preprocessing.normalisation import GreyImage, InkImages, InkMeasures, normalise
+from batchdigits.errors import BatchDigitsError, DecoderDied, Interrupted, Terminated, shown
+from batchdigits.records import Batch, ImageFile, SeenPage
 from batchdigits.settings import MOST_WORKERS, DecodingSettings, NormalisationSettings
-from batchdigits.sources.discovery import ImageFile
 
 log = logging.getLogger(__name__)
 
@@ -37,66 +34,6 @@ _CHUNK_BYTES = 2 * 2**20  # a chunk of scans stays small enough to be held decod
 
 _BATCH_BYTES = 8 * 2**20  # of files that take their time: what was read of them is predicted and recorded meanwhile
 _BATCH_PAGES = 64  # which are as many as that at least, for a prediction costs the same for fewer
-
-
-class SeenPage(NamedTuple):
-    """Where one row of a batch comes from."""
-
-    file: ImageFile
-    """The file."""
-    number: int
-    """The page in the file, from 1."""
-    width: int | None
-    """Pixels as stored, after EXIF rotation; None where a fault hides it."""
-    height: int | None
-    """Pixels as stored, after EXIF rotation; None where a fault hides it."""
-    sha256: str
-    """Of the file's own bytes, hexadecimal; empty where they could not be read."""
-    of: int
-    """How many pages the file has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Pages that can be predicted together, and the faults met on the way to them."""
-
-    pages: list[SeenPage]
-    """`pages[i]` is `pixels[i]` and `ink[i]`."""
-    pixels: InkImages
-    """uint8[N, 28, 28]."""
-    ink: InkMeasures
-    """float32[N, M]."""
-    faults: list[tuple[SeenPage, Fault]]
-    """Pages without pixels."""
-    unchanged: list[ImageFile]
-    """Files whose bytes are those that are known of them."""
-    pictures: list[GreyImage]
-    """`pictures[i]` is `pages[i]`, reduced for people."""
-
-    @property
-    def nbytes(self) -> int:
-        """How much memory its arrays take."""
-        return self.pixels.nbytes + self.ink.nbytes + sum(picture.nbytes for picture in self.pictures)
-
-    def files(self) -> Iterator[ImageFile]:
-        """Give the files of its pages, faults and unchanged files; one of several pages several times."""
-        for page in self.pages:
-            yield page.file
-        for page, _ in self.faults:
-            yield page.file
-        yield from self.unchanged
-
-    def without(self, paths: Set[str]) -> "Batch":
-        """Leave out what belongs to some files."""
-        kept = [at for at, page in enumerate(self.pages) if page.file.path not in paths]
-        return Batch(
-            [self.pages[at] for at in kept],
-            self.pixels[kept],
-            self.ink[kept],
-            [(page, fault) for page, fault in self.faults if page.file.path not in paths],
-            [file for file in self.unchanged if file.path not in paths],
-            [self.pictures[at] for at in kept],
-        )
 
 
 def is_work_for_processes(files: int, size_bytes: int) -> bool:
@@ -200,16 +137,16 @@ def batches(
         DecoderDied: A worker process died.
         BatchDigitsError: None could start.
     """
-    waiting = _empty()
+    waiting = Batch.empty()
     size_bytes = 0
     end: BatchDigitsError | None = None
     try:
         for chunk in chain(first, _prepared(chunks(files), workers, decoding, normalisation, watch or Stopwatch())):
-            waiting = joined(waiting, chunk)
+            waiting = Batch.concat(waiting, chunk)
             size_bytes += sum(page.file.size_bytes for page in chunk.pages if page.number == 1)
             are_large = size_bytes >= _BATCH_BYTES and len(waiting.pages) >= _BATCH_PAGES
             while are_large or max(len(waiting.pages), len(waiting.faults), len(waiting.unchanged)) >= size:
-                batch, waiting = _split(waiting, size)
+                batch, waiting = waiting.split(size)
                 size_bytes, are_large = 0, False
                 yield batch
     except BatchDigitsError as error:
@@ -288,36 +225,3 @@ def assembled(files: list[ImageFile], found: Observed, watch: Stopwatch) -> Batc
     faults = [(page(seen), fault) for seen, fault in found.faults]
     unchanged = [files[at] for at in found.unchanged]
     return Batch([page(seen) for seen in found.pages], found.pixels, found.ink, faults, unchanged, found.pictures)
-
-
-def _empty() -> Batch:
-    none = normalise([])
-    return Batch([], none.pixels, none.ink, [], [], [])
-
-
-def joined(*parts: Batch) -> Batch:
-    """Make one batch of some, of one at least."""
-    return Batch(
-        [page for part in parts for page in part.pages],
-        np.concatenate([part.pixels for part in parts]),
-        np.concatenate([part.ink for part in parts]),
-        [fault for part in parts for fault in part.faults],
-        [file for part in parts for file in part.unchanged],
-        [picture for part in parts for picture in part.pictures],
-    )
-
-
-def _split(batch: Batch, size: int) -> tuple[Batch, Batch]:
-    """Cut off the first `size` pages, and all faults and unchanged files with them."""
-    first, rest = slice(None, size), slice(size, None)
-    return (
-        Batch(
-            batch.pages[first],
-            batch.pixels[first],
-            batch.ink[first],
-            batch.faults,
-            batch.unchanged,
-            batch.pictures[first],
-        ),
-        Batch(batch.pages[rest], batch.pixels[rest], batch.ink[rest], [], [], batch.pictures[rest]),
-    )

@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.engine.run_context import Stop
-from batchdigits.engine.stopwatch import Stopwatch
+from batchdigits.engine.run_context import Stop, Stopwatch
 from batchdigits.errors import BatchDigitsError
 
 if TYPE_CHECKING:
-    from batchdigits.engine.pool import Batch
-    from batchdigits.inference.runtimes import Logits
-    from batchdigits.preprocessing.normalisation import InkImages
+    from batchdigits.records import Batch, InkImages, Logits
 
     _Function = Callable[[InkImages], Logits]
 

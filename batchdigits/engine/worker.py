@@ -16,10 +16,10 @@ import cv2
 from batchdigits.decoding.codecs import Page, decode, read
 from batchdigits.errors import Fault
 from batchdigits.preprocessing import thumbnails
-from batchdigits.preprocessing.canvas import Finer, GreyImage, halved
-from batchdigits.preprocessing.normalisation import InkImages, InkMeasures, normalise
+from batchdigits.preprocessing.canvas import halved
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import FullResolution, GreyImage, ImageFile, InkImages, InkMeasures
 from batchdigits.settings import DecodingSettings, NormalisationSettings
-from batchdigits.sources.discovery import ImageFile
 from batchdigits.storage import remote
 
 _MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 64 * 2**20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: what glibc comes to at most
@@ -112,7 +112,7 @@ def observe(
     """
     pages: list[Seen] = []
     greys: list[GreyImage] = []
-    finer: list[Finer | None] = []
+    finer: list[FullResolution | None] = []
     faults: list[tuple[Seen, Fault]] = []
     unchanged: list[int] = []
     started = time.perf_counter()

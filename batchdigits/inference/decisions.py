@@ -6,28 +6,29 @@ ones: whoever reads a report and knows the threshold comes to the same status as
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.errors import BundleError
+from batchdigits.records import (
+    BLANK,
+    DEPTH,
+    DIGITS,
+    EDGE,
+    INK,
+    NO_DIGIT,
+    NOT_A_DIGIT,
+    OTHER,
+    Digits,
+    Fractions,
+    InkMeasures,
+    Logits,
+    Status,
+)
 
-Logits = NDArray[np.float32]  # [N, K], K >= 10: the ten digits, then outputs that only the gate uses
-InkMeasures = NDArray[np.float32]  # [N, M]
-Digits = NDArray[np.int8]  # [N], -1 where there is none
-Fractions = NDArray[np.float64]  # [N], NaN where there is none
-
-DIGITS = 10
-"""The first columns of the logits: the digits 0 to 9."""
-NOT_A_DIGIT, BLANK = 10, 11
-"""The columns after them, which only the gate uses: ink that is no digit, and empty paper."""
 DECIMALS = 4
 """Decimals of every confidence and probability in a report."""
-INK, OTHER, DEPTH, EDGE = 0, 1, 2, 3
-"""Columns of the ink measures: the share of the page's pixels that are the digit's ink, where 0 means that none was
-found; the largest thing beside the digit, as a share of the digit; the share of the paper's light that its darkest ink
-takes; and whether it touches the page's edge."""
 FAINT = 0.25
 """Of the column `DEPTH`, below which ink is called faint."""
 ANOTHER = 0.4
@@ -36,27 +37,6 @@ above it, of 300 pages with two or three digits side by side 82%."""
 BLANK_WEIGHT = 4
 """What the probability of empty paper counts at the gate, against that of other ink: the network seldom gives it to a
 digit, and an empty page that passes for one is the worse mistake. `tests/benchmarks/accuracy.py` measures both."""
-NO_DIGIT = -1
-"""What stands in a column of digits where there is none."""
-
-
-class Status(StrEnum):
-    """What a row says about its page."""
-
-    OK = "ok"
-    """A digit, at or above the threshold."""
-    REVIEW = "review"
-    """A digit, below the threshold."""
-    BLANK = "blank"
-    """No ink was found, or the gate takes it for the paper's own."""
-    NOT_A_DIGIT = "not_a_digit"
-    """Ink, but the gate takes it for something else."""
-    UNREADABLE = "unreadable"
-    """The file could not be opened or decoded."""
-    TOO_LARGE = "too_large"
-    """Over the limit by its header or size; never decoded."""
-    UNSUPPORTED = "unsupported"
-    """A format that has to be converted first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,26 +9,20 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from batchdigits.errors import BundleError, UsageError, shown
 from batchdigits.inference.bundle import Bundle
-from batchdigits.settings import SIDE, Runtime
+from batchdigits.records import DIGITS, SIDE, InkImages, Logits
+from batchdigits.settings import Runtime
 
-if TYPE_CHECKING:
-    from batchdigits.preprocessing.normalisation import InkImages
-
-Logits = NDArray[np.float32]  # [N, K], K >= 10: the ten digits, then outputs that only the gate uses
-
-DIGITS = 10
 _MOST_IMAGES = 256  # of one call; more at once are no quicker on a processor, and a few new ones would wait for all
 _DISTRIBUTIONS = {Runtime.KERAS: "tensorflow", Runtime.LITERT: "ai-edge-litert"}
 _NOT_INSTALLED = "The runtime litert is not installed; install batchdigits[litert], or use --runtime keras."
 
-_Function = Callable[["InkImages"], Logits]  # uint8[B, 28, 28] -> float32[B, K], B always the same
+_Function = Callable[[InkImages], Logits]  # uint8[B, 28, 28] -> float32[B, K], B always the same
 
 
 class Predictor:
@@ -65,7 +59,7 @@ class Predictor:
         """Let the model go."""
         self._function = None
 
-    def __call__(self, pixels: "InkImages") -> Logits:
+    def __call__(self, pixels: InkImages) -> Logits:
         """Predict.
 
         Args:
@@ -77,7 +71,7 @@ class Predictor:
         parts = range(0, max(1, len(pixels)), self._images_a_call)
         return np.concatenate([self._one_batch(pixels[start : start + self._images_a_call]) for start in parts])
 
-    def _one_batch(self, pixels: "InkImages") -> Logits:
+    def _one_batch(self, pixels: InkImages) -> Logits:
         assert self._function is not None, "the predictor was not entered"
         padded = np.zeros((self._images_a_call, *pixels.shape[1:]), np.uint8)
         padded[: len(pixels)] = pixels
@@ -151,7 +145,7 @@ def _open_litert(bundle: Bundle, batch_size: int, threads: int) -> _Function:
         message = f"LiteRT cannot open the model of the bundle {shown(str(bundle.directory))}: {error}"
         raise BundleError(message) from error
 
-    def predict(pixels: "InkImages") -> Logits:
+    def predict(pixels: InkImages) -> Logits:
         interpreter.set_tensor(at, pixels)
         interpreter.invoke()
         return np.asarray(interpreter.get_tensor(out), np.float32)

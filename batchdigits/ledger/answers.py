@@ -4,8 +4,10 @@ An answer belongs to bytes: to no path, model or run. What SQLite does not notic
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-from batchdigits.ledger.database import Database, check_sum
+from batchdigits.ledger.database import Database, beside, check_sum, glimpse
 
 Key = tuple[str, int]  # the sha256 of a file's bytes, and the page from 1
 
@@ -87,3 +89,39 @@ def check(database: Database) -> None:
             count, last = count + 1, (row[0], row[1])
         if database.execute("SELECT answers FROM answered").fetchall() != [(count,)]:
             raise database.damaged()
+
+
+_ANSWERED = """
+SELECT min(files.path), answers.page, answers.sha256, answers.answer
+FROM answers JOIN observations USING (sha256) JOIN files ON files.observation = observations.id
+GROUP BY answers.sha256, answers.page
+ORDER BY min(files.path), answers.page
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A page that somebody answered."""
+
+    path: str
+    """The file, absolute, as it was found last."""
+    page: int
+    """From 1."""
+    sha256: str
+    """Of the bytes that the answer is about."""
+    answer: str
+    """`0` to `9`, or `x` for no digit."""
+
+
+def has_answers(report: Path) -> bool:
+    """Tell whether a file is a report whose ledger is beside it."""
+    return report.is_file() and beside(report).is_file()
+
+
+def answered(report: Path) -> list[Answered]:
+    """Read the answers of a report's ledger, in the order of paths, without waiting for a run that may hold it.
+
+    Of copies of an image one is given.
+    """
+    rows = glimpse(beside(report), _ANSWERED)
+    return [Answered(path.decode(errors="surrogateescape"), page, sha256, text) for path, page, sha256, text in rows]

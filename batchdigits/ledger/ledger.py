@@ -24,11 +24,11 @@ from batchdigits.ledger.database import Database
 from batchdigits.ledger.plan import Plan, plan
 from batchdigits.ledger.reader import CHUNK, Observations, read
 from batchdigits.ledger.writer import LostAnswer as LostAnswer  # what `record` gives
-from batchdigits.sources.discovery import ImageFile, PassedOver
+from batchdigits.records import ImageFile, Skipped
 from batchdigits.storage.remote import Place
 
 if TYPE_CHECKING:
-    from batchdigits.engine.pool import Batch
+    from batchdigits.records import Batch
 
 # A file in a report whose fault no report has shown so far, as it is now.
 _UNTOLD = """
@@ -105,7 +105,7 @@ class Ledger:
 
     def plan(
         self,
-        found: Iterable[ImageFile | PassedOver],
+        found: Iterable[ImageFile | Skipped],
         *,
         young_ns: Callable[[], range] = lambda: range(0),
         retry_failed: bool = False,

@@ -9,7 +9,7 @@ from operator import itemgetter
 
 from batchdigits.errors import FaultKind
 from batchdigits.ledger.database import Database
-from batchdigits.sources.discovery import ImageFile, PassedOver
+from batchdigits.records import ImageFile, Skipped
 from batchdigits.storage import remote
 
 _IN_HAND = 2048  # files that are marked as in hand at a time, in one transaction: it waits for the disk
@@ -154,7 +154,7 @@ class Plan:
 
 def plan(
     database: Database,
-    found: Iterable[ImageFile | PassedOver],
+    found: Iterable[ImageFile | Skipped],
     *,
     condition: int,
     young_ns: Callable[[], range] = lambda: range(0),
@@ -196,7 +196,7 @@ def plan(
     return Plan(files, pending, sum(size_bytes for *_, size_bytes in counts), Counter(passed_over), database)
 
 
-def _take_in(database: Database, found: Iterable[ImageFile | PassedOver]) -> None:
+def _take_in(database: Database, found: Iterable[ImageFile | Skipped]) -> None:
     columns = "path, name, size_bytes, mtime_ns, ending, inode"
     image = f"INSERT OR IGNORE INTO found ({columns}) VALUES (?, ?, ?, ?, ?, ?)"
     other = "INSERT INTO passed_over (path, reason) VALUES (?, ?)"
@@ -205,7 +205,7 @@ def _take_in(database: Database, found: Iterable[ImageFile | PassedOver]) -> Non
         images = [(encoded(file.path), *file[1:-1]) for file in chunk if isinstance(file, ImageFile)]
         images.sort(key=itemgetter(0))  # in the order of the table, which is quicker
         database.executemany(image, images)
-        others = [(encoded(item.path), item.reason) for item in chunk if isinstance(item, PassedOver)]
+        others = [(encoded(item.path), item.reason) for item in chunk if isinstance(item, Skipped)]
         database.executemany(other, others)
 
 

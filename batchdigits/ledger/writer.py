@@ -17,10 +17,10 @@ from batchdigits.errors import StorageError
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.plan import encoded
 from batchdigits.ledger.reader import FLOAT32, file_sum, page_sum
-from batchdigits.sources.discovery import ImageFile
+from batchdigits.records import ImageFile
 
 if TYPE_CHECKING:
-    from batchdigits.engine.pool import Batch, SeenPage
+    from batchdigits.records import Batch, SeenPage
 
 _SOME = 499  # values that a statement is asked with at a time, twice; every SQLite takes 999
 _KEY = 10  # characters of a sha256; of a million images, hardly two share them by chance

@@ -1,15 +1,12 @@
 """Grey pages of any size in; pages as small as they are looked at, and strips of canvases that hold them, out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from batchdigits.preprocessing.strips import Rows, Strip, repeat_edges
-
-GreyImage = NDArray[np.uint8]  # [H, W]
-Finer = Callable[[], GreyImage]
+from batchdigits.records import FullResolution, GreyImage
 
 CANVAS_SIDES = (16, 28, 32, 48, 64)
 """Pixels: a page is placed on the smallest canvas that holds it; a larger page is reduced to the largest."""
@@ -53,7 +50,7 @@ def halved(page: GreyImage, side: int) -> GreyImage:
     return page
 
 
-def crop(page: GreyImage, box: Sequence[float], finer: Finer | None = None) -> GreyImage:
+def crop(page: GreyImage, box: Sequence[float], finer: FullResolution | None = None) -> GreyImage:
     """Cut a digit's part out of its page, with paper around it.
 
     Args:

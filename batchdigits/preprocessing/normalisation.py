@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.preprocessing.borders import cover_borders, turn_bars
-from batchdigits.preprocessing.canvas import CANVAS_SIDES, Finer, crop, strip_of
-from batchdigits.preprocessing.canvas import GreyImage as GreyImage  # what `normalise` takes
+from batchdigits.preprocessing.canvas import CANVAS_SIDES, crop, strip_of
 from batchdigits.preprocessing.polarity import Signs, find_polarity, slopes_of_light, weigh_polarity, without_slopes
 from batchdigits.preprocessing.ruled_lines import remove_lines
 from batchdigits.preprocessing.strips import (
@@ -33,18 +32,10 @@ from batchdigits.preprocessing.strips import (
     spread,
     total,
 )
-from batchdigits.settings import SIDE as SIDE  # of what `normalise` gives
+from batchdigits.records import INK_MEASURES, SIDE, FullResolution, GreyImage, InkImages, InkMeasures
 from batchdigits.settings import NormalisationSettings
 
-InkImages = NDArray[np.uint8]  # [N, 28, 28], bright ink on 0
-InkMeasures = NDArray[np.float32]  # [N, len(INK_MEASURES)]
 Floats = NDArray[np.float32]
-
-INK_MEASURES = ("share", "other", "depth", "edge")
-"""Columns of the ink measures: the share of the page that the digit's ink covers, 0 to 1 (0: no ink was found); the
-largest thing that was left out, as a share of the digit's ink, 0 or more: another digit, perhaps (lines, and what
-touches the page's edge, do not count); how much of the paper's light the darkest ink takes, 0 to 1; and whether the
-digit touches the page's edge, 1 or 0."""
 
 DEFAULTS = NormalisationSettings()
 
@@ -61,7 +52,7 @@ def normalise(
     settings: NormalisationSettings = DEFAULTS,
     *,
     smaller: Sequence[GreyImage] | None = None,
-    finer: Sequence[Finer | None] = (),
+    finer: Sequence[FullResolution | None] = (),
 ) -> Normalised:
     """Bring pages of any size, polarity and lighting to the pixel contract.
 
@@ -84,7 +75,7 @@ def normalise(
 def _normalise(
     pages: Sequence[GreyImage],
     smaller: Sequence[GreyImage],
-    finer: Sequence[Finer | None],
+    finer: Sequence[FullResolution | None],
     polarity: Signs,
     settings: NormalisationSettings,
 ) -> Normalised:

@@ -5,7 +5,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from batchdigits.preprocessing.canvas import GreyImage, fit
+from batchdigits.preprocessing.canvas import fit
+from batchdigits.records import GreyImage
 
 SIDE = 96
 """Pixels: the longer side, at most."""

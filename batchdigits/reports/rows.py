@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from batchdigits import __version__
 from batchdigits.inference import calibration as risk
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import HELD, NO_DIGIT, Decisions, InkMeasures, Logits, Status, decide, sampled
+from batchdigits.inference.decisions import HELD, Decisions, decide, sampled
 from batchdigits.ledger.reader import Observations
 from batchdigits.monitoring import Tally
+from batchdigits.records import NO_DIGIT, InkMeasures, Logits, Status
 from batchdigits.reports.publish import About, Rows
 from batchdigits.settings import PredictSettings
 

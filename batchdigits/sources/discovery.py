@@ -1,4 +1,4 @@
-"""Discovery: sources in, a stream of `ImageFile` and `PassedOver` records out; nothing here holds all names.
+"""Discovery: sources in, a stream of `ImageFile` and `Skipped` records out; nothing here holds all names.
 
 The order is the file system's (the ledger sorts), and a file that two sources reach is yielded twice: the
 ledger keeps the first of each absolute path. What is held at a time is one listing and the sub-folders ahead.
@@ -10,19 +10,24 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
 from batchdigits.errors import StorageError, UsageError, printable, shown
-from batchdigits.sources.distant import far
-from batchdigits.sources.rules import FOUND_ENDINGS, Rules, ending_of, is_hidden, no_candidate, overwriting, prefix_of
-from batchdigits.sources.rules import IMAGE_ENDINGS as IMAGE_ENDINGS
-from batchdigits.sources.rules import UNSUPPORTED_ENDINGS as UNSUPPORTED_ENDINGS
-from batchdigits.sources.rules import ImageFile as ImageFile
-from batchdigits.sources.rules import PassedOver as PassedOver
-from batchdigits.sources.selection import Selection
+from batchdigits.records import ImageFile, Skipped
+from batchdigits.sources.rules import (
+    FOUND_ENDINGS,
+    Rules,
+    Selection,
+    ending_of,
+    is_hidden,
+    no_candidate,
+    overwriting,
+    prefix_of,
+)
 from batchdigits.storage import remote
-from batchdigits.storage.remote import Place
+from batchdigits.storage.remote import Entry, Place
 
 _IMAGE_SIGNATURE = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|II\+\0|MM\0\+|BM|GIF8[79]a|RIFF....WEBP", re.DOTALL
@@ -31,7 +36,7 @@ _IMAGE_SIGNATURE = re.compile(
 
 def discover(
     sources: Sequence[str], *, outputs: Sequence[Place], selection: Selection | None = None
-) -> Iterator[ImageFile | PassedOver]:
+) -> Iterator[ImageFile | Skipped]:
     """Find the images under all sources; that every source exists is checked before the first is yielded.
 
     Args:
@@ -170,7 +175,7 @@ def _listing(folder: str) -> Iterator[os.DirEntry[str]]:
         raise StorageError(msg) from error
 
 
-def _folder(folder: str, prefix: str, top: _Top, rules: Rules) -> Iterator[ImageFile | PassedOver]:
+def _folder(folder: str, prefix: str, top: _Top, rules: Rules) -> Iterator[ImageFile | Skipped]:
     """Walk an absolute folder; `prefix` (escaped) begins all names."""
     ahead = [(folder, prefix)]
     while ahead:
@@ -182,10 +187,10 @@ def _folder(folder: str, prefix: str, top: _Top, rules: Rules) -> Iterator[Image
             elif rules.selection.enters(top.relative(entry.path)):
                 ahead.append((entry.path, f"{name}/"))
             else:
-                yield PassedOver(entry.path, "folder left out by --exclude")
+                yield Skipped(entry.path, "folder left out by --exclude")
 
 
-def _glob(source: str, rules: Rules) -> Iterator[ImageFile | PassedOver]:
+def _glob(source: str, rules: Rules) -> Iterator[ImageFile | Skipped]:
     """Treat each match of a pattern like a file that was found, or walk it."""
     beginning, parts = _split_glob(source)
     top = _Top.of(beginning or ".")
@@ -195,7 +200,7 @@ def _glob(source: str, rules: Rules) -> Iterator[ImageFile | PassedOver]:
         elif rules.selection.enters(top.relative(_absolute(match))):
             yield from _folder(_absolute(match), prefix_of(match), top, rules)
         else:
-            yield PassedOver(_absolute(match), "folder left out by --exclude")
+            yield Skipped(_absolute(match), "folder left out by --exclude")
 
 
 def _is_pattern(text: str) -> bool:
@@ -237,38 +242,38 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: Rules) -> ImageFile | PassedOver:
+def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: Rules) -> ImageFile | Skipped:
     """Judge an entry that is not a folder to walk; nothing is opened but a file that is also an output."""
     if is_hidden(entry.name):
-        return PassedOver(path, "hidden or system file")
+        return Skipped(path, "hidden or system file")
     ending = ending_of(path)
     if entry.is_symlink():
         return _link(path, name, ending, top, rules)
     if reason := no_candidate(path, ending, top.relative(path), rules):
-        return PassedOver(path, reason)
+        return Skipped(path, reason)
     status: os.stat_result | None
     try:
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
-        return PassedOver(path, "gone while its folder was listed")
+        return Skipped(path, "gone while its folder was listed")
     except OSError:
         status = None  # gets a row, which will say why it cannot be read
     if status is not None and not stat.S_ISREG(status.st_mode):
-        return PassedOver(path, "not a regular file")
+        return Skipped(path, "not a regular file")
     return _image(path, name, ending, status, rules, given=False)
 
 
-def _link(path: str, name: str, ending: str, top: _Top, rules: Rules) -> ImageFile | PassedOver:
+def _link(path: str, name: str, ending: str, top: _Top, rules: Rules) -> ImageFile | Skipped:
     """Judge a symbolic link; one that leads nowhere gets a row, if its own name is an image's."""
     status = _status_of(path)
     if status is not None and stat.S_ISDIR(status.st_mode):
-        return PassedOver(path, "symbolic link to a folder")
+        return Skipped(path, "symbolic link to a folder")
     if reason := no_candidate(path, ending, top.relative(path), rules):
-        return PassedOver(path, reason)
+        return Skipped(path, reason)
     if status is not None and not _is_inside(os.path.realpath(path), top.real):
-        return PassedOver(path, "symbolic link out of the source")
+        return Skipped(path, "symbolic link out of the source")
     if status is not None and not stat.S_ISREG(status.st_mode):
-        return PassedOver(path, "not a regular file")
+        return Skipped(path, "not a regular file")
     return _image(path, name, ending, status, rules, given=False)
 
 
@@ -278,7 +283,7 @@ def _is_inside(real_path: str, real_folder: str) -> bool:
 
 def _image(
     path: str, name: str, ending: str, status: os.stat_result | None, rules: Rules, *, given: bool
-) -> ImageFile | PassedOver:
+) -> ImageFile | Skipped:
     """Make the record of an image, unless it is an output of this run.
 
     Raises:
@@ -287,7 +292,7 @@ def _image(
     if path in rules.outputs or (rules.identities and status is not None and _identity(status) in rules.identities):
         if (given or ending in FOUND_ENDINGS) and _holds_image(path):
             raise UsageError(overwriting(path))
-        return PassedOver(path, "report of this run")
+        return Skipped(path, "report of this run")
     if status is None:
         return ImageFile(path, name, size_bytes=0, mtime_ns=0, ending=ending, inode=0)
     return ImageFile(path, name, status.st_size, _fitted(status.st_mtime_ns), ending, _fitted(status.st_ino))
@@ -305,3 +310,61 @@ def _holds_image(path: str) -> bool:
             return _IMAGE_SIGNATURE.match(file.read(16)) is not None
     except OSError:
         return True
+
+
+def far(source: str, rules: Rules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
+    """Find the images behind a URL; the first is looked for at once, so that trouble with a source shows before all.
+
+    Args:
+        source: The URL as given.
+        rules: What is found is judged by them.
+        is_only: There is no other source: names are relative to this one.
+
+    Raises:
+        StorageError: Nothing is there, or it cannot be listed.
+        UsageError: An output would overwrite an image, or what the URL needs is not installed.
+    """
+    records = _listed(source, rules, is_only=is_only)
+    first = next(records, None)
+    return records if first is None else chain([first], records)
+
+
+def _listed(source: str, rules: Rules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
+    url = remote.absolute(source)
+    place = remote.parts(url)
+    prefix = "" if is_only else prefix_of(source)
+    left: list[Skipped] = []
+
+    def enters(folder: str) -> bool:
+        if is_hidden(folder.rpartition("/")[2]):
+            left.append(Skipped(place.inside(folder), "hidden or system file"))
+            return False
+        if not rules.selection.enters(folder):
+            left.append(Skipped(place.inside(folder), "folder left out by --exclude"))
+            return False
+        return True
+
+    for entry in remote.listed(url, enters):
+        yield from left
+        left.clear()
+        if entry.rest:
+            yield _judged(entry, place.inside(entry.rest), prefix + printable(entry.rest), rules)
+        elif url in rules.outputs:
+            raise UsageError(overwriting(url))
+        else:
+            yield ImageFile(url, printable(source), entry.size_bytes, entry.version, ending_of(place.path), inode=0)
+    yield from left
+
+
+def _judged(entry: Entry, url: str, name: str, rules: Rules) -> ImageFile | Skipped:
+    """Judge a file that was found behind a URL."""
+    if is_hidden(entry.rest.rpartition("/")[2]):
+        return Skipped(url, "hidden or system file")
+    if entry.passed_over:
+        return Skipped(url, entry.passed_over)
+    ending = ending_of(entry.rest)
+    if reason := no_candidate(url, ending, entry.rest, rules):
+        return Skipped(url, reason)
+    if url in rules.outputs:  # whose endings are never an image's
+        return Skipped(url, "report of this run")
+    return ImageFile(url, name, entry.size_bytes, entry.version, ending, inode=0)

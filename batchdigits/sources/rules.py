@@ -1,11 +1,14 @@
 """What is known of a found file in; out, whether it gets a row, by its name alone: on this machine and behind URLs."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from batchdigits.errors import printable, shown
-from batchdigits.sources.selection import Selection
+from batchdigits.errors import UsageError, printable, shown
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
 """Endings of files that are decoded."""
@@ -16,34 +19,43 @@ FOUND_ENDINGS = IMAGE_ENDINGS | UNSUPPORTED_ENDINGS
 _HIDDEN_NAME = re.compile(r"[.~].*|.*\.(tmp|part|crdownload)|thumbs\.db|__macosx|@eadir", re.IGNORECASE | re.DOTALL)
 
 
-class ImageFile(NamedTuple):  # a dataclass takes four times as long to make
-    """A file that gets one row a page."""
+class Selection:
+    """What `--include` and `--exclude` ask for; without patterns everything is taken."""
 
-    path: str
-    """Absolute path, as `os.fsdecode` gives it: bytes that are not UTF-8 are surrogates; or a normalised URL."""
-    name: str
-    """The `path` column of its rows: `/` between parts, escaped by `errors.printable`."""
-    size_bytes: int
-    """Size of the file; 0 for one whose status cannot be read, such as a dangling link."""
-    mtime_ns: int
-    """Time of its last change in nanoseconds since 1970; 0 for one whose status cannot be read. Behind a URL that tells
-    no such time, a negative number that is another for other bytes."""
-    ending: str
-    """The name's ending, with its dot, in lower case; empty without one."""
-    inode: int
-    """Inode number of the file; 0 for one whose status cannot be read, or behind a URL."""
-    known_sha256: str = ""
-    """Of the bytes that were observed at this path before; empty where there are none."""
+    def __init__(self, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+        """Compile patterns in the syntax of .gitignore.
+
+        Args:
+            include: Where there are any, only files that match are taken.
+            exclude: Files that match are not taken, folders that match are not entered.
+
+        Raises:
+            UsageError: Something is no pattern.
+
+        Source: https://git-scm.com/docs/gitignore#_pattern_format
+        """
+        self._include = _compiled("--include", include) if include else None
+        self._exclude = _compiled("--exclude", exclude) if exclude else None
+
+    def takes(self, name: str) -> bool:
+        """Tell whether a file is read, by its path relative to the source."""
+        included = self._include is None or self._include.match_file(name)
+        return included and not (self._exclude and self._exclude.match_file(name))
+
+    def enters(self, name: str) -> bool:
+        """Tell whether a folder is entered, by its path relative to the source, without a slash at its end."""
+        return not (self._exclude and self._exclude.match_file(f"{name}/"))
 
 
-@dataclass(frozen=True, slots=True)
-class PassedOver:
-    """Something found that gets no row; it is counted by its reason."""
+def _compiled(option: str, patterns: Sequence[str]) -> "GitIgnoreSpec":
+    from pathspec import GitIgnoreSpec  # here, for few runs have patterns
 
-    path: str
-    """Absolute path, as `os.fsdecode` gives it, or a normalised URL."""
-    reason: str
-    """A short noun phrase, the same for all of its kind: `not an image`."""
+    try:
+        return GitIgnoreSpec.from_lines(patterns)
+    except ValueError as error:
+        names = " ".join(map(shown, patterns))
+        message = f"{option} {names} holds something that is no pattern of .gitignore's syntax: {error}."
+        raise UsageError(message) from error
 
 
 @dataclass(frozen=True, slots=True)

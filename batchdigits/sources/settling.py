@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from batchdigits.sources.discovery import ImageFile, has_changed
+from batchdigits.records import ImageFile
+from batchdigits.sources.discovery import has_changed
 
 if TYPE_CHECKING:
-    from batchdigits.engine.pool import Batch
+    from batchdigits.records import Batch
 
 _NS = 1_000_000_000  # in a second
 

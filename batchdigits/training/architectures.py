@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.inference.decisions import BLANK, DIGITS
-from batchdigits.preprocessing.normalisation import SIDE
+from batchdigits.records import BLANK, DIGITS, SIDE
 from batchdigits.settings import Arch
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ import numpy as np
 from batchdigits.inference import calibration as risk
 from batchdigits.inference import drift
 from batchdigits.inference.bundle import Bundle, Calibration
-from batchdigits.inference.decisions import NO_DIGIT, decide, probabilities
-from batchdigits.inference.runtimes import Logits, Predictor
+from batchdigits.inference.decisions import decide, probabilities
+from batchdigits.inference.runtimes import Predictor
 from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import NO_DIGIT, Labels, Logits
 from batchdigits.training.datasets.augmentation import vary
 from batchdigits.training.datasets.labelled import Labelled
-from batchdigits.training.datasets.shipped import Labels
 
 _BATCH = 512
 _SCANS = 0.4  # share of the images that are seen on a simulated scan

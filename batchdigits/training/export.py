@@ -10,9 +10,9 @@ import numpy as np
 from batchdigits.errors import BatchDigitsError, shown
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import DIGITS, probabilities, softmax
-from batchdigits.inference.runtimes import Logits, Predictor
-from batchdigits.preprocessing.normalisation import InkImages
+from batchdigits.inference.decisions import probabilities, softmax
+from batchdigits.inference.runtimes import Predictor
+from batchdigits.records import DIGITS, InkImages, Logits
 from batchdigits.settings import Runtime
 
 if TYPE_CHECKING:

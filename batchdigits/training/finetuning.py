@@ -14,7 +14,8 @@ import numpy as np
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import DIGITS, HELD, sampled
+from batchdigits.inference.decisions import HELD, sampled
+from batchdigits.records import DIGITS
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
 from batchdigits.training.datasets import labelled as datasets
 from batchdigits.training.datasets.labelled import Labelled

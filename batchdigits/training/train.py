@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle, Calibration
-from batchdigits.inference.decisions import BLANK, NOT_A_DIGIT, decide
+from batchdigits.inference.decisions import decide
 from batchdigits.inference.runtimes import Predictor
-from batchdigits.preprocessing.normalisation import GreyImage, InkImages, normalise
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import BLANK, NO_DIGIT, NOT_A_DIGIT, GreyImage, InkImages, Labels
 from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, Runtime, TrainSettings
 from batchdigits.storage.atomic import atomic_write
 from batchdigits.training import export as exporting
@@ -29,10 +30,8 @@ from batchdigits.training.datasets import shipped
 from batchdigits.training.datasets.augmentation import vary
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.negatives import negatives
-from batchdigits.training.datasets.shipped import Labels
 from batchdigits.training.evaluation import plots as pictures
-from batchdigits.training.evaluation import trust
-from batchdigits.training.evaluation.metrics import NO_DIGIT, Evaluation, as_json, confusion_csv, interval_text, percent
+from batchdigits.training.evaluation.metrics import Evaluation, as_json, confusion_csv, interval_text, percent
 from batchdigits.training.evaluation.metrics import evaluate as compare
 from batchdigits.training.trainer import fit, load_model, recipe
 
@@ -249,9 +248,9 @@ def _simulate(training: Labelled, path: Path, seed: int) -> None:
 def _pictures(output: Path, score: _Score) -> None:
     pictures.heatmap(score.result, output / "confusion.png")
     _write(output / "confusion.csv", confusion_csv(score.result))
-    trust.reliability_diagram(score.confidence, score.right, output / "reliability.png")
+    pictures.reliability_diagram(score.confidence, score.right, output / "reliability.png")
     threshold = score.result.selected.threshold if score.result.selected else None
-    trust.risk_coverage_curve(score.confidence, score.right, output / "risk_coverage.png", threshold=threshold)
+    pictures.risk_coverage_curve(score.confidence, score.right, output / "risk_coverage.png", threshold=threshold)
 
 
 def _provenance(

@@ -23,7 +23,8 @@ from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import softmax
 from batchdigits.inference.runtimes import Predictor, start_tensorflow
-from batchdigits.preprocessing.normalisation import SIDE, InkImages, normalise
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import SIDE, InkImages, Labels
 from batchdigits.settings import (
     EPOCHS,
     FINE_EPOCHS,
@@ -39,7 +40,6 @@ from batchdigits.training.datasets.augmentation import vary
 if TYPE_CHECKING:
     import keras
 
-Labels = NDArray[np.int8]  # [N], 0 to 9, and the outputs beyond
 Targets = Labels | NDArray[np.float32]  # labels, or probabilities [N, K]
 _Teach = Callable[[InkImages, Labels], Targets]
 

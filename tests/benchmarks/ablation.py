@@ -32,15 +32,14 @@ from printed import BORDER_SIDES, PHOTOS, beside_strokes, bordered, of_one_bit, 
 
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import Status
 from batchdigits.inference.runtimes import Predictor
 from batchdigits.preprocessing import normalisation
-from batchdigits.preprocessing.normalisation import SIDE, GreyImage, InkImages, _choose, _Found, _frame, _is_part
+from batchdigits.preprocessing.normalisation import _choose, _Found, _frame, _is_part
 from batchdigits.preprocessing.polarity import Floats, Signs, find_polarity
 from batchdigits.preprocessing.strips import Components, Rows, Strip, morph
+from batchdigits.records import SIDE, GreyImage, InkImages, Labels, Status
 from batchdigits.settings import NormalisationSettings
 from batchdigits.training.datasets.augmentation import vary
-from batchdigits.training.datasets.shipped import Labels
 from batchdigits.training.evaluation.metrics import wilson_interval
 
 CORRUPTED = ("stripe", "fog", "spatter", "impulse noise")

@@ -25,12 +25,13 @@ from printed import printed
 from batchdigits.decoding.codecs import Page, decode
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import ANOTHER, OTHER, Decisions, InkMeasures, Logits, Status, decide
+from batchdigits.inference.decisions import ANOTHER, Decisions, decide
 from batchdigits.inference.runtimes import Predictor
-from batchdigits.preprocessing.normalisation import GreyImage, InkImages, normalise
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import OTHER, GreyImage, InkImages, InkMeasures, Labels, Logits, Status
 from batchdigits.settings import DecodingSettings, PredictSettings
 from batchdigits.training.datasets.augmentation import vary
-from batchdigits.training.datasets.shipped import MNIST, Labels, mnist, pages
+from batchdigits.training.datasets.shipped import MNIST, mnist, pages
 from batchdigits.training.evaluation.metrics import wilson_interval
 from batchdigits.training.evaluation.plots import contact_sheet
 from batchdigits.training.finetuning import own_data

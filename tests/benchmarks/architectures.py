@@ -33,9 +33,8 @@ from rounds import Contestant, Line, Lines, Pass, in_turn, timed
 
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle, Calibration
-from batchdigits.inference.decisions import INK
 from batchdigits.inference.runtimes import Predictor, start_tensorflow
-from batchdigits.preprocessing.normalisation import GreyImage, InkImages
+from batchdigits.records import INK, GreyImage, InkImages, Labels
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
 from batchdigits.training import architectures
 from batchdigits.training import train as runs
@@ -43,7 +42,7 @@ from batchdigits.training.architectures import _convolution as convolution
 from batchdigits.training.datasets import labelled as datasets
 from batchdigits.training.datasets.augmentation import vary
 from batchdigits.training.datasets.labelled import Labelled
-from batchdigits.training.datasets.shipped import NAMES, Labels
+from batchdigits.training.datasets.shipped import NAMES
 from batchdigits.training.evaluation.metrics import wilson_interval
 from batchdigits.training.trainer import fit, recipe
 

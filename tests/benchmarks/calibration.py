@@ -17,11 +17,12 @@ from batchdigits.inference import calibration as risk
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import decide
 from batchdigits.inference.runtimes import Predictor
-from batchdigits.preprocessing.normalisation import GreyImage, normalise
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import GreyImage, Labels
 from batchdigits.training.calibration import calibrate
 from batchdigits.training.datasets.augmentation import vary
-from batchdigits.training.datasets.shipped import Labels, mnist
-from batchdigits.training.evaluation.reliability import calibration_error
+from batchdigits.training.datasets.shipped import mnist
+from batchdigits.training.evaluation.metrics import calibration_error
 from batchdigits.training.finetuning import own_data
 
 _STACK = 512

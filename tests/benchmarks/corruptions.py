@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.preprocessing.normalisation import SIDE, InkImages
+from batchdigits.records import SIDE, InkImages
 
 Corruption = Callable[[InkImages, np.random.Generator], InkImages]
 Floats = NDArray[np.float64]

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from batchdigits.inference.runtimes import start_tensorflow
-from batchdigits.preprocessing.normalisation import SIDE, InkImages
+from batchdigits.records import SIDE, InkImages
 from batchdigits.settings import PredictSettings
 from batchdigits.training.datasets.shipped import mnist
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from batchdigits.decoding.codecs import Page, decode
-from batchdigits.preprocessing.normalisation import GreyImage, InkImages
+from batchdigits.records import GreyImage, InkImages
 from batchdigits.settings import DecodingSettings
 
 SEED = 1998

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import typer
 
-from batchdigits.preprocessing.normalisation import SIDE
+from batchdigits.records import SIDE
 from tests.benchmarks.forward import BATCH, keras_convnet
 from tests.benchmarks.rounds import Pass, timed
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from printed import photographed
 
 from batchdigits.preprocessing import polarity
-from batchdigits.preprocessing.normalisation import DEFAULTS, GreyImage, normalise
+from batchdigits.preprocessing.normalisation import DEFAULTS, normalise
 from batchdigits.preprocessing.polarity import polarity_evidence
+from batchdigits.records import GreyImage
 from batchdigits.training.datasets import augmentation
 from batchdigits.training.datasets.shipped import mnist
 

@@ -10,7 +10,7 @@ import numpy as np
 from no_digit import SEED
 from numpy.typing import NDArray
 
-from batchdigits.preprocessing.normalisation import SIDE, GreyImage, InkImages
+from batchdigits.records import SIDE, GreyImage, InkImages
 
 BORDER_SIDES = (2, 3, 4)  # of a page, along which a printed border runs
 PAGE_SIDES = (24, 64)  # pixels of a page with a printed border

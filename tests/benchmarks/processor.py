@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from batchdigits.cli.app import main
-from batchdigits.engine import stopwatch
+from batchdigits.engine import run_context
 from batchdigits.engine import worker as observing
 
 
@@ -24,7 +24,7 @@ def measured(file: Path, arguments: list[str]) -> None:
             began.append(time.process_time())
         return time.thread_time()
 
-    stopwatch.time = SimpleNamespace(perf_counter=of_thread)  # type: ignore[assignment]
+    run_context.time = SimpleNamespace(perf_counter=of_thread)  # type: ignore[assignment]
     summary = file.with_suffix(".summary.json")
     code: object = 0
     try:

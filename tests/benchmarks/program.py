@@ -16,8 +16,7 @@ import typer
 
 from batchdigits import pipeline
 from batchdigits.engine import local as engine
-from batchdigits.inference.runtimes import Logits
-from batchdigits.preprocessing.normalisation import InkImages
+from batchdigits.records import InkImages, Logits
 from batchdigits.settings import PredictSettings, Runtime
 from tests.benchmarks.forward import whole_batches
 from tests.benchmarks.rounds import Pass, timed

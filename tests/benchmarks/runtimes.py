@@ -32,8 +32,8 @@ from tqdm import tqdm
 
 from batchdigits.inference import bundle
 from batchdigits.inference.decisions import probabilities
-from batchdigits.inference.runtimes import Logits, start_tensorflow
-from batchdigits.preprocessing.normalisation import InkImages
+from batchdigits.inference.runtimes import start_tensorflow
+from batchdigits.records import InkImages, Logits
 from batchdigits.training.finetuning import own_data
 
 ONE_RUNTIME = Path(__file__).with_name("one_runtime.py")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from batchdigits.preprocessing.normalisation import InkImages
+from batchdigits.records import InkImages
 from batchdigits.training.datasets.shipped import mnist
 
 LONG_AGO = 1_600_000_000

@@ -15,12 +15,13 @@ import pytest
 from batchdigits.engine import isolation
 from batchdigits.engine import worker as observing
 from batchdigits.engine.isolation import one_by_one
-from batchdigits.engine.pool import Batch, Workers
+from batchdigits.engine.pool import Workers
 from batchdigits.engine.pool import batches as batches_of
-from batchdigits.engine.stopwatch import Stopwatch
+from batchdigits.engine.run_context import Stopwatch
 from batchdigits.errors import DecoderDied, Fault, FaultKind
+from batchdigits.records import Batch, ImageFile
 from batchdigits.settings import DecodingSettings, NormalisationSettings
-from batchdigits.sources.discovery import ImageFile, discover
+from batchdigits.sources.discovery import discover
 from tests.digits import digits, write_png, write_tiff
 
 SETTINGS = {"watch": Stopwatch(), "decoding": DecodingSettings(), "normalisation": NormalisationSettings()}

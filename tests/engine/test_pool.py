@@ -24,12 +24,13 @@ from hypothesis import strategies as st
 from batchdigits.decoding.codecs import Page, decode
 from batchdigits.engine import pool as module
 from batchdigits.engine import worker as observing
-from batchdigits.engine.pool import Batch, SeenPage, Workers, assembled, batches, is_work_for_processes
-from batchdigits.engine.stopwatch import Stopwatch
+from batchdigits.engine.pool import Workers, assembled, batches, is_work_for_processes
+from batchdigits.engine.run_context import Stopwatch
 from batchdigits.errors import BatchDigitsError, Fault, FaultKind, Interrupted, Terminated
 from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import Batch, ImageFile, SeenPage
 from batchdigits.settings import DecodingSettings, NormalisationSettings
-from batchdigits.sources.discovery import ImageFile, discover
+from batchdigits.sources.discovery import discover
 from tests.digits import Grey, digits, on_page, write_png, write_tiff
 from tests.standins import decoding_threads
 
@@ -455,7 +456,6 @@ UNGUARDED = """
 from batchdigits.engine.pool import Workers, batches
 from batchdigits.sources.discovery import discover
 from batchdigits.settings import DecodingSettings, NormalisationSettings
-from batchdigits.engine.stopwatch import Stopwatch
 
 with Workers(1, processes=True) as workers:
     files = list(discover(["a.png"], outputs=[]))

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 
 from batchdigits.engine import prediction as overlap
-from batchdigits.engine.pool import Batch, SeenPage
 from batchdigits.engine.prediction import Prediction, predicted
-from batchdigits.engine.run_context import Stop
-from batchdigits.engine.stopwatch import Stopwatch
+from batchdigits.engine.run_context import Stop, Stopwatch
 from batchdigits.errors import BatchDigitsError, BundleError, Terminated
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.sources.discovery import ImageFile
+from batchdigits.records import Batch, ImageFile, SeenPage
 from tests.standins import logits_of
 
 LATE = 10.0  # seconds after which a test gives up

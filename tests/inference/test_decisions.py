@@ -7,20 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from batchdigits.errors import BundleError, FaultKind
-from batchdigits.inference.decisions import (
-    ANOTHER,
-    DEPTH,
-    DIGITS,
-    EDGE,
-    INK,
-    NO_DIGIT,
-    OTHER,
-    Decisions,
-    Status,
-    decide,
-    probabilities,
-    sampled,
-)
+from batchdigits.inference.decisions import ANOTHER, Decisions, decide, probabilities, sampled
+from batchdigits.records import DEPTH, DIGITS, EDGE, INK, NO_DIGIT, OTHER, Status
 
 many_logits = arrays.arrays(
     np.float32,

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from batchdigits.inference import bundle
-from batchdigits.inference.decisions import Status, decide
+from batchdigits.inference.decisions import decide
 from batchdigits.inference.runtimes import Predictor
 from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import Status
 from batchdigits.settings import PredictSettings
 from tests.digits import digits, shaded
 

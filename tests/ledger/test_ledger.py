@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchdigits.engine.pool import Batch, SeenPage
 from batchdigits.errors import Fault, FaultKind, StorageError, printable
 from batchdigits.ledger import answers
 from batchdigits.ledger import ledger as module
 from batchdigits.ledger import writer as recording
 from batchdigits.ledger.database import SCHEMA_VERSION, Database
-from batchdigits.ledger.ledger import Condition, Ledger, LostAnswer, Observations
+from batchdigits.ledger.ledger import Condition, Ledger, Observations
 from batchdigits.ledger.plan import Plan, Turn, Why
-from batchdigits.sources.discovery import ImageFile, PassedOver
+from batchdigits.ledger.writer import LostAnswer
+from batchdigits.records import Batch, ImageFile, SeenPage, Skipped
 
 HERE = Condition(bundle="ab" * 32, others="decoding 1")
 
@@ -96,9 +96,9 @@ names |= st.sampled_from(
 
 
 def test_the_files_are_counted_once_and_what_is_passed_over_by_its_reason() -> None:
-    found = [image("b.png"), PassedOver("/x", "not an image"), image("a.png"), PassedOver("/y", "not an image")]
+    found = [image("b.png"), Skipped("/x", "not an image"), image("a.png"), Skipped("/y", "not an image")]
     with ledger_at() as ledger:
-        plan = ledger.plan([*found, PassedOver("/z", "hidden"), image("a.png")])
+        plan = ledger.plan([*found, Skipped("/z", "hidden"), image("a.png")])
         assert (plan.files, plan.pending) == (2, {Why.NEW: 2})
         assert plan.passed_over == {"not an image": 2, "hidden": 1}
 

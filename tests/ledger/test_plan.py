@@ -8,7 +8,7 @@ import pytest
 from batchdigits.errors import DecoderDied, Fault, FaultKind, NoImages, StorageError, Terminated
 from batchdigits.ledger.ledger import Condition
 from batchdigits.ledger.plan import Turn, Why
-from batchdigits.sources.discovery import PassedOver
+from batchdigits.records import Skipped
 from tests.ledger.test_ledger import (
     HERE,
     a_run,
@@ -149,7 +149,7 @@ def test_every_reason_is_told(path: Path) -> None:
     changed, new = image("c.png", size_bytes=6), image("e.png")
     with ledger_at(path) as ledger:
         plan = ledger.plan(
-            [image("a.png"), image("b.png"), changed, image("d.png"), new, PassedOver("/folder/x", "not an image")]
+            [image("a.png"), image("b.png"), changed, image("d.png"), new, Skipped("/folder/x", "not an image")]
         )
         assert plan.pending == {Why.UNOPENED: 1, Why.CHANGED: 1, Why.NEW: 1}
         assert list(plan.todo()) == [

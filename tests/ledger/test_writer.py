@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.ledger.database import check_sum
-from batchdigits.ledger.ledger import LostAnswer
 from batchdigits.ledger.plan import Why
 from batchdigits.ledger.reader import file_sum, page_sum
+from batchdigits.ledger.writer import LostAnswer
 from tests.ledger.test_ledger import (
     a_run,
     answer,

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from batchdigits.preprocessing.canvas import halved
-from batchdigits.preprocessing.normalisation import INK_MEASURES, SIDE, normalise
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import INK_MEASURES, SIDE
 from batchdigits.settings import NormalisationSettings
 from tests.digits import INK, PAPER, Grey, digits, enlarged, on_page, one_of_each, shaded
 

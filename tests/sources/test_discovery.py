@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from batchdigits.errors import StorageError, UsageError
+from batchdigits.records import ImageFile, Skipped
 from batchdigits.sources import discovery as images
-from batchdigits.sources.discovery import ImageFile, PassedOver, discover
+from batchdigits.sources.discovery import discover
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -32,7 +33,7 @@ def names(*sources: Path | str, outputs: Sequence[Path] = ()) -> list[str]:
 
 def passed_over(*sources: Path | str, outputs: Sequence[Path] = ()) -> dict[str, str]:
     records = discover([str(source) for source in sources], outputs=outputs)
-    return {Path(record.path).name: record.reason for record in records if isinstance(record, PassedOver)}
+    return {Path(record.path).name: record.reason for record in records if isinstance(record, Skipped)}
 
 
 def test_images_are_found_in_all_subfolders_under_names_relative_to_the_only_folder(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_hidden_folder_is_passed_over_whole(tmp_path: Path, folder: str) -> No
     touch(tmp_path / folder / "a.png")
     touch(tmp_path / folder / "b" / "a.png")
     records = list(discover([str(tmp_path)], outputs=[]))
-    assert records == [PassedOver(str(tmp_path / folder), "hidden or system file")]
+    assert records == [Skipped(str(tmp_path / folder), "hidden or system file")]
 
 
 def test_a_folder_named_like_an_image_is_a_folder(tmp_path: Path) -> None:
@@ -180,7 +181,7 @@ def test_a_file_that_vanishes_while_its_folder_is_listed_is_passed_over(tmp_path
         path.unlink()
     (second,) = records
     assert isinstance(first, ImageFile)
-    assert isinstance(second, PassedOver)
+    assert isinstance(second, Skipped)
     assert second.reason == "gone while its folder was listed"
 
 
@@ -332,4 +333,4 @@ def test_many_files_in_one_folder_are_streamed(tmp_path: Path) -> None:
     for number in range(1000):
         touch(tmp_path / f"{number}.{'png' if number % 2 else 'txt'}")
     kinds = Counter(type(record) for record in discover([str(tmp_path)], outputs=[]))
-    assert kinds == {ImageFile: 500, PassedOver: 500}
+    assert kinds == {ImageFile: 500, Skipped: 500}

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from batchdigits.errors import UsageError
-from batchdigits.sources.discovery import ImageFile, PassedOver, discover
-from batchdigits.sources.selection import Selection
+from batchdigits.records import ImageFile, Skipped
+from batchdigits.sources.discovery import discover
+from batchdigits.sources.rules import Selection
 
 NAMES = ["a.png", "b.jpg", "drafts/a.png", "in/drafts/b.png", "in/a.png", "in/deep/keep.png", "drafts.png", "x y/a.png"]
 PATTERNS = [
@@ -61,13 +62,13 @@ def test_an_excluded_folder_is_not_even_listed(folder: Path, monkeypatch: pytest
     monkeypatch.setattr(images, "_listing", lambda name: listed.append(Path(name).name) or listing(name))
     found = list(discover([str(folder)], outputs=[], selection=Selection(exclude=["in/"])))
     assert sorted(listed) == ["drafts", "scans", "x y"]
-    reasons = {item.path: item.reason for item in found if isinstance(item, PassedOver)}
+    reasons = {item.path: item.reason for item in found if isinstance(item, Skipped)}
     assert reasons == {str(folder / "in"): "folder left out by --exclude"}
 
 
 def test_what_is_left_out_is_passed_over_with_its_reason(folder: Path) -> None:
     found = discover([str(folder)], outputs=[], selection=Selection(include=["in/"]))
-    reasons = {Path(item.path).name: item.reason for item in found if isinstance(item, PassedOver)}
+    reasons = {Path(item.path).name: item.reason for item in found if isinstance(item, Skipped)}
     assert reasons["b.jpg"] == "left out by --include or --exclude"
 
 

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchdigits.engine.pool import Workers, batches
+from batchdigits.records import ImageFile
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.sources import settling as module
-from batchdigits.sources.discovery import ImageFile, discover
+from batchdigits.sources.discovery import discover
 from batchdigits.sources.settling import Settling
 from tests.digits import one_of_each, write_png
 

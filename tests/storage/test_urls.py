@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from batchdigits.cli.schedule import Parameter, schedule
 from batchdigits.errors import StorageError, UsageError
+from batchdigits.records import ImageFile
 from batchdigits.settings import ScheduleSettings
-from batchdigits.sources.discovery import ImageFile, discover
-from batchdigits.sources.selection import Selection
+from batchdigits.sources.discovery import discover
+from batchdigits.sources.rules import Selection
 from batchdigits.storage.backends.base import Entry, entered, version
 from batchdigits.storage.remote import RemoteFile, absolute, check, is_url, parts, place, refuse, refuse_secrets, span
 from batchdigits.storage.retries import is_transient

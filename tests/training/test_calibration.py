@@ -13,7 +13,7 @@ from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.training import calibration as module
 from batchdigits.training.calibration import calibrate, fit_temperature
 from batchdigits.training.datasets.labelled import Labelled
-from batchdigits.training.evaluation.reliability import bins_of, calibration_error, risk_coverage
+from batchdigits.training.evaluation.metrics import bins_of, calibration_error, risk_coverage
 from tests.digits import digits
 from tests.standins import StandIn, bundle_in
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from batchdigits.engine.isolation import one_by_one
 from batchdigits.engine.local import Drawn, Engine, Task
-from batchdigits.engine.pool import Workers, assembled, batches, chunks, joined
+from batchdigits.engine.pool import Workers, assembled, batches, chunks
 from batchdigits.engine.prediction import Predicted, predicted
 from batchdigits.engine.ray_cluster.client import Cluster
 from batchdigits.engine.ray_cluster.driver import NOT_INSTALLED, host_and_port
@@ -29,7 +29,7 @@ from batchdigits.errors import (
     shown,
 )
 from batchdigits.ledger.plan import Turn
-from batchdigits.sources.discovery import ImageFile
+from batchdigits.records import Batch, ImageFile
 from batchdigits.storage.remote import is_far
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,9 @@ def _judged(task: Task, shard: Shard, found: Found, left: list[ImageFile]) -> Pr
     """
     for stage, seconds in found.seconds.items():
         task.watch.add(stage, seconds)
-    whole = joined(*(assembled(files, seen, task.watch) for files, seen in zip(shard, found.observed, strict=True)))
+    whole = Batch.concat(
+        *(assembled(files, seen, task.watch) for files, seen in zip(shard, found.observed, strict=True))
+    )
     closed = [page.file for page, fault in whole.faults if fault.kind is FaultKind.UNREADABLE and not page.sha256]
     if len(closed) == sum(map(len, shard)) > 1 and (seen := _readable(closed, task)):
         message = (

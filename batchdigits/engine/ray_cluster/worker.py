@@ -16,9 +16,9 @@ from batchdigits import __version__
 from batchdigits.engine.worker import Observed, asked, keep_freed_memory, observe
 from batchdigits.errors import BatchDigitsError, UsageError
 from batchdigits.inference import bundle
-from batchdigits.inference.runtimes import Logits, Predictor, version
+from batchdigits.inference.runtimes import Predictor, version
+from batchdigits.records import ImageFile, Logits
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings, Runtime
-from batchdigits.sources.discovery import ImageFile
 
 _SECONDS_A_CHUNK = 300.0  # that one may take; a worker that hangs longer in a decoder ends itself
 

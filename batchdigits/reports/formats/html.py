@@ -17,7 +17,7 @@ from itertools import groupby
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from batchdigits.inference.decisions import Status
+from batchdigits.records import Status
 from batchdigits.reports.schema import About, Rows
 from batchdigits.settings import ReportSettings
 

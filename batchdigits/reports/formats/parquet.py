@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.errors import StorageError, UsageError, shown
-from batchdigits.inference.decisions import DIGITS, Status
+from batchdigits.records import DIGITS, Status
 from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
 from batchdigits.settings import ReportSettings
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from batchdigits.inference.decisions import DIGITS, Status
+from batchdigits.records import DIGITS, Status
 
 if TYPE_CHECKING:
     from xlsxwriter import Workbook

@@ -27,7 +27,7 @@ import numpy as np
 
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.inference.calibration import Audit
-from batchdigits.inference.decisions import DIGITS, Status
+from batchdigits.records import DIGITS, Status
 from batchdigits.reports.formats.worksheet import PICTURE, Notes, Table, formats
 from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
 from batchdigits.settings import ReportSettings

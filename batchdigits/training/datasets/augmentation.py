@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.preprocessing.normalisation import SIDE, GreyImage, InkImages
+from batchdigits.records import SIDE, GreyImage, InkImages
 
 Floats = NDArray[np.float32]
 Inks = NDArray[np.float32]  # [N, side, side], 0 no ink to 1 full ink

@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.engine.pool import Batch, Workers, batches
+from batchdigits.engine.pool import Workers, batches
 from batchdigits.errors import StorageError, UsageError, shown
-from batchdigits.ledger.answered import answered, has_answers
-from batchdigits.preprocessing.normalisation import InkImages, InkMeasures, normalise
+from batchdigits.ledger.answers import answered, has_answers
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import Batch, ImageFile, InkImages, InkMeasures, Labels
 from batchdigits.settings import DecodingSettings, NormalisationSettings
-from batchdigits.sources.discovery import ImageFile, discover
+from batchdigits.sources.discovery import discover
 from batchdigits.storage.atomic import file_sha256
 from batchdigits.storage.remote import refuse
 from batchdigits.training.datasets import shipped
-from batchdigits.training.datasets.shipped import Labels
 
 PageLabels = list[tuple[int, int]]  # of one file: page, from 1, and label
 

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.preprocessing.normalisation import SIDE, GreyImage, InkImages, normalise
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import SIDE, GreyImage, InkImages
 
 Floats = NDArray[np.float64]
 

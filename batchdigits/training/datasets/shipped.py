@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 
 from batchdigits.decoding.codecs import Page, decode
 from batchdigits.errors import StorageError
-from batchdigits.preprocessing.normalisation import GreyImage
+from batchdigits.records import GreyImage, Labels
 from batchdigits.settings import DecodingSettings
 from batchdigits.storage.atomic import file_sha256
-
-Labels = NDArray[np.int8]  # [N], 0 to 9
 
 MNIST = "mnist"
 NAMES = (MNIST, "hwd1000", "optdigits")

@@ -18,18 +18,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from batchdigits.engine.pool import Batch
 from batchdigits.engine.ray_cluster import driver
 from batchdigits.engine.ray_cluster import engine as scaleout
 from batchdigits.engine.ray_cluster import worker as reading
 from batchdigits.engine.ray_cluster.client import _descendants
 from batchdigits.engine.ray_cluster.driver import host_and_port
 from batchdigits.engine.ray_cluster.worker import Reader, versions
-from batchdigits.engine.stopwatch import Stopwatch
+from batchdigits.engine.run_context import Stopwatch
 from batchdigits.errors import BatchDigitsError, BundleError, UsageError
 from batchdigits.inference import bundle
+from batchdigits.records import Batch, ImageFile
 from batchdigits.settings import PredictSettings, Runtime
-from batchdigits.sources.discovery import ImageFile, discover
+from batchdigits.sources.discovery import discover
 from batchdigits.storage.atomic import file_sha256
 from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 from tests.digits import digits, on_page, write_differing, write_png, write_tiff

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from batchdigits.errors import StorageError
-from batchdigits.inference.decisions import Status
+from batchdigits.records import Status
 from batchdigits.reports.formats.parquet import ParquetReport
 from batchdigits.reports.schema import COLUMNS, Rows
 from batchdigits.settings import ReportSettings

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from openpyxl.utils.escape import unescape
 
 from batchdigits.errors import StorageError, UsageError, printable
-from batchdigits.inference.decisions import Status
+from batchdigits.records import Status
 from batchdigits.reports.formats.xlsx import XlsxReport, text_rows
 from batchdigits.reports.schema import COLUMNS, Rows
 from batchdigits.settings import ReportSettings

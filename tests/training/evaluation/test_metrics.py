@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchdigits.records import NO_DIGIT
 from batchdigits.training.evaluation.metrics import (
-    NO_DIGIT,
     Evaluation,
     as_json,
     as_text,

@@ -8,9 +8,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from batchdigits.training.evaluation.metrics import NO_DIGIT, Evaluation, evaluate
-from batchdigits.training.evaluation.plots import SHEET_LIMIT, contact_sheet, heatmap, learning_curves, sample_grid
-from batchdigits.training.evaluation.trust import reliability_diagram, risk_coverage_curve
+from batchdigits.records import NO_DIGIT
+from batchdigits.training.evaluation.metrics import Evaluation, evaluate
+from batchdigits.training.evaluation.plots import (
+    SHEET_LIMIT,
+    contact_sheet,
+    heatmap,
+    learning_curves,
+    reliability_diagram,
+    risk_coverage_curve,
+    sample_grid,
+)
 
 HISTORY = [
     {"epoch": 1, "loss": 0.41, "accuracy": 0.88, "val_loss": 0.12, "val_accuracy": 0.962, "seconds": 12.5},
