@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from batchdigits.decoding.codecs import Page, decode, read
 from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, shown
 from batchdigits.inference import bundle
-from batchdigits.inference.decisions import decide
+from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import Predictor
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import NO_DIGIT, Status
@@ -85,13 +85,12 @@ def explain(settings: ExplainSettings) -> Explanation:
     seen = normalise([page.grey], model.normalisation, finer=[page.finer])
     with Predictor(model, batch_size=_MAIN_JOB.batch_size, runtime=settings.runtime) as predictor:
         logits = predictor(seen.pixels)
-    terms = model.calibration
     try:
-        threshold = terms.threshold(settings)
+        threshold = model.calibration.threshold(settings)
     except UsageError as error:  # the digit can be told all the same
         log.warning(str(error))
         threshold = 0.0
-    decided = decide(logits, seen.ink, threshold=threshold, temperature=terms.temperature, gate=terms.gate)
+    decided = decide_calibrated(logits, seen.ink, model.calibration, threshold=threshold)
     return Explanation(
         decided.status[0], int(decided.digit[0]), decided.detail[0], decided.probabilities[0], seen.pixels[0]
     )

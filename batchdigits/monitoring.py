@@ -9,26 +9,25 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchdigits import __version__
 from batchdigits.errors import ExitCode, FaultKind, StorageError, UsageError, printable, shown
-from batchdigits.inference.calibration import Audit
 from batchdigits.settings import PredictSettings
 from batchdigits.storage.atomic import atomic_write_all, storage_errors
 from batchdigits.storage.remote import refuse
 
 if TYPE_CHECKING:
-    from batchdigits.reports.publish import Rows
+    pass
+
+if TYPE_CHECKING:
+    from batchdigits.inference.audit import Audit
 
 SCHEMA_VERSION = 1
 """Rises when a key of the JSON document changes its meaning; a new key does not raise it."""
-STATUSES = ("ok", "review", "blank", "not_a_digit", *(kind.value for kind in FaultKind))
-"""All that a row can say about its page."""
-
 _STAGES_OF_ALL = {"list", "report"}
 """The stages that every image passes through; the others see those that are new or changed."""
 _LIBRARIES = {
@@ -43,25 +42,6 @@ _LIBRARIES = {
 """The distributions that answers can depend on, by the names that the document gives them."""
 
 
-@dataclass(slots=True)
-class Tally:
-    """What rows add up to."""
-
-    rows: Counter[str] = field(default_factory=Counter)
-    """By status."""
-    digits: Counter[int] = field(default_factory=Counter)
-    """Rows that name a digit, `ok` or `review`, by digit."""
-    audit: Audit = field(default_factory=Audit)
-    """What people found in the sample of those that are `ok`."""
-
-    def add(self, rows: "Rows") -> None:
-        """Count a chunk of rows."""
-        self.rows.update(rows.status)
-        self.digits.update(rows.digit[rows.digit >= 0].tolist())
-        for row in rows.audit.nonzero()[0].tolist():
-            self.audit.add(rows.sha256[row], rows.page[row], int(rows.digit[row]), rows.corrected[row])
-
-
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What a run did."""
@@ -72,8 +52,12 @@ class Summary:
     """How many of them had to be read."""
     deferred: int
     """How many were left to the next run, since they were still being written."""
-    tally: Tally
-    """What the rows of the report add up to."""
+    rows: Counter[str]
+    """Rows of the report, by status."""
+    digits: Counter[int]
+    """Rows that name a digit, `ok` or `review`, by digit."""
+    audit: "Audit"
+    """What people found in the sample of those that are `ok`."""
     passed_over: Counter[str]
     """What was found and is no image, by reason."""
     faulty: int
@@ -99,13 +83,13 @@ class Summary:
     @property
     def review_share(self) -> float | None:
         """The share of pages with a digit that a person has to look at; None where no page has one."""
-        rows = self.tally.rows
+        rows = self.rows
         digits = rows["ok"] + rows["review"]
         return rows["review"] / digits if digits else None
 
     def line(self) -> str:
         """Say it in one line."""
-        rows = self.tally.rows
+        rows = self.rows
         pages = rows.total()
         parts = [f"{self.files} {_plural(self.files, 'image')} found"]
         if self.pending != self.files:
@@ -129,7 +113,7 @@ class Summary:
             told = f"ok from a confidence of {self.threshold}"
         else:
             told = f"target error {self.target_error:.2%} (proven for scans like the validation data)"
-        audit = self.tally.audit
+        audit = self.audit
         if not audit.answered:
             return told
         if (interval := audit.interval()) is None:
@@ -234,6 +218,13 @@ def document(ending: Ending, settings: PredictSettings) -> dict[str, Any]:
     }
 
 
+def _pages(summary: Summary) -> dict[str, int]:
+    """Give the rows of the report by every status, those that no row has too."""
+    from batchdigits.records import Status  # here, for it imports numpy, and no message needs that
+
+    return {status.value: summary.rows[status] for status in Status}
+
+
 def _numbers(summary: Summary) -> dict[str, Any]:
     seconds = summary.elapsed
     stages = {
@@ -247,13 +238,13 @@ def _numbers(summary: Summary) -> dict[str, Any]:
     return {
         "model": summary.model,
         "images": {"found": summary.files, "new_or_changed": summary.pending, "deferred": summary.deferred},
-        "pages": {status: summary.tally.rows[status] for status in STATUSES},
+        "pages": _pages(summary),
         "threshold": summary.threshold,
         "target_error": summary.target_error,
         "audit": _audit(summary),
         "drift": summary.drift,
         "new_faults": summary.faulty,
-        "digits": {str(digit): summary.tally.digits[digit] for digit in range(10)},
+        "digits": {str(digit): summary.digits[digit] for digit in range(10)},
         "review_share": summary.review_share,
         "passed_over": dict(summary.passed_over.most_common()),
         "stages": stages,
@@ -294,9 +285,9 @@ def metrics(ending: Ending, *, task: str) -> bytes:
     if summary:
         images = {"found": summary.files, "pending": summary.pending, "deferred": summary.deferred}
         gauge("images", "Image files: found, new or changed, and left to the next run.", images, "state")
-        gauge("pages", "Rows of the report.", {status: summary.tally.rows[status] for status in STATUSES}, "status")
+        gauge("pages", "Rows of the report.", _pages(summary), "status")
         single("new_faults", "Pages with a fault that are new to the report.", summary.faulty)
-        digits = {str(digit): summary.tally.digits[digit] for digit in range(10)}
+        digits = {str(digit): summary.digits[digit] for digit in range(10)}
         gauge("digits", "Rows of the report that name a digit.", digits, "digit")
         if summary.review_share is not None:
             single("review_ratio", "Share of the pages with a digit that is to be reviewed.", summary.review_share)
@@ -340,7 +331,7 @@ def _version(library: str) -> str | None:
 
 
 def _audit(summary: Summary) -> dict[str, int]:
-    audit = summary.tally.audit
+    audit = summary.audit
     return {"sample": audit.sample, "answered": audit.answered, "wrong": audit.wrong}
 
 

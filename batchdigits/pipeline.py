@@ -17,21 +17,23 @@ from batchdigits.engine.prediction import Prediction
 from batchdigits.engine.run_context import Stop, Stopwatch
 from batchdigits.errors import NoImages, StorageError, UsageError, shown
 from batchdigits.inference import bundle, drift
-from batchdigits.inference import calibration as risk
+from batchdigits.inference.audit import audit_share
 from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.calibration import strictest_threshold
+from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import Predictor, version
 from batchdigits.ledger.database import beside
 from batchdigits.ledger.ledger import Condition, Ledger
 from batchdigits.ledger.location import copied, held
 from batchdigits.ledger.plan import Plan
 from batchdigits.ledger.writer import LostAnswer
-from batchdigits.monitoring import Summary, Tally
+from batchdigits.monitoring import Summary
 from batchdigits.records import Logits
 from batchdigits.reports import backup as publication
 from batchdigits.reports import dry_run as dryrun
 from batchdigits.reports import publish as reports
 from batchdigits.reports import rows as rendering
-from batchdigits.reports.rows import Terms
+from batchdigits.reports.rows import DecisionSettings, Tally
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
 from batchdigits.sources.discovery import discover, standing
 from batchdigits.sources.rules import IMAGE_ENDINGS, Selection
@@ -99,11 +101,11 @@ def run(
         confidences = _observe(ledger, plan, settling, model, prediction, settings, watch, stop, engine)
         if standing(settings.sources) != folders or (plan.pending and not remote.stand(settings.sources)):
             raise StorageError(_vanished(settings.sources))
-        terms = Terms(
+        terms = DecisionSettings(
             model,
             threshold,
             settings.target_error if settings.threshold is None else None,
-            rendering.audit_share(model, settings.target_error, plan.files),
+            audit_share(model, settings.target_error, plan.files),
         )
         with watch.stage("report"):
             reports.publish(
@@ -123,7 +125,9 @@ def run(
             files=plan.files,
             pending=plan.pending.total(),
             deferred=plan.deferred,
-            tally=tally,
+            rows=tally.rows,
+            digits=tally.digits,
+            audit=tally.audit,
             passed_over=plan.passed_over,
             faulty=faulty,
             model=model.id,
@@ -262,9 +266,9 @@ def _observe(
 
     from batchdigits.engine.local import Task, on_this_machine, thumbnails_of
 
-    strictest = max(risk.strictest(model.calibration.risks), settings.threshold or 0.0)
+    strictest = max(strictest_threshold(model.calibration.risks), settings.threshold or 0.0)
     is_drawn = ledger.path is not None or _shows_pictures(_files(settings))  # else nobody would ever see a picture
-    audit = 2 * rendering.audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
+    audit = 2 * audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
     with tqdm(total=files, unit="image", disable=not settings.progress) as bar:
 
         def judge(whole: "Batch") -> tuple["Batch", NDArray[np.bool_]]:
@@ -274,7 +278,7 @@ def _observe(
             return batch, ledger.fresh(batch)
 
         def draw(batch: "Batch", fresh: NDArray[np.bool_], logits: Logits) -> "Drawn":
-            decided = rendering.decided(logits, batch.ink[fresh], model, threshold=strictest)
+            decided = decide_calibrated(logits, batch.ink[fresh], model.calibration, threshold=strictest)
             pictures = thumbnails_of(batch, fresh, decided, audit=audit) if is_drawn else {}
             return drift.histogram(decided.confidence), pictures
 

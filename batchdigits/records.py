@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.errors import Fault
+from batchdigits.errors import Fault, FaultKind
 
 GreyImage = NDArray[np.uint8]  # [H, W], 0 black to 255 white
 FullResolution = Callable[[], GreyImage]
@@ -51,11 +51,11 @@ class Status(StrEnum):
     """No ink was found, or the gate takes it for the paper's own."""
     NOT_A_DIGIT = "not_a_digit"
     """Ink, but the gate takes it for something else."""
-    UNREADABLE = "unreadable"
+    UNREADABLE = FaultKind.UNREADABLE.value
     """The file could not be opened or decoded."""
-    TOO_LARGE = "too_large"
+    TOO_LARGE = FaultKind.TOO_LARGE.value
     """Over the limit by its header or size; never decoded."""
-    UNSUPPORTED = "unsupported"
+    UNSUPPORTED = FaultKind.UNSUPPORTED.value
     """A format that has to be converted first."""
 
 

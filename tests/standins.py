@@ -8,12 +8,16 @@ from typing import Self
 import numpy as np
 
 from batchdigits.inference import bundle
-from batchdigits.inference.bundle import Bundle, Calibration
-from batchdigits.inference.calibration import Risk
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.calibration import Calibration, ThresholdCounts
 from batchdigits.records import InkImages, Logits
 from batchdigits.settings import NormalisationSettings, Runtime
 
-RISKS = (Risk(0.99, passed=3500, wrong=0), Risk(0.9, passed=5000, wrong=15), Risk(0.1, passed=6000, wrong=60))
+RISKS = (
+    ThresholdCounts(0.99, passed=3500, wrong=0),
+    ThresholdCounts(0.9, passed=5000, wrong=15),
+    ThresholdCounts(0.1, passed=6000, wrong=60),
+)
 """A target error of 0.1% leads to a threshold of 0.99, one of 0.5% to 0.9."""
 
 _WEIGHTS = np.random.default_rng(7).integers(-9, 10, (784, 10))

@@ -17,9 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from batchdigits import monitoring
 from batchdigits.engine.run_context import Stopwatch
 from batchdigits.errors import ExitCode, StorageError, UsageError
-from batchdigits.inference.calibration import Audit
-from batchdigits.monitoring import STATUSES, Ending, Summary, Tally
+from batchdigits.inference.audit import Audit
+from batchdigits.monitoring import Ending, Summary
 from batchdigits.records import Status
+from batchdigits.reports.rows import Tally
 from batchdigits.settings import DecodingSettings, PredictSettings
 from tests.commands import run
 from tests.disks import disk_of, names
@@ -51,8 +52,7 @@ def summary(**changes: Any) -> Summary:
     rows = changes.pop("rows", Counter(ok=2, review=1))
     audited = changes.pop("audited", 0)
     audit = Audit(changes.pop("sample", audited), audited, changes.pop("wrong", 0))
-    tally = Tally(rows, Counter({7: 2, 0: 1}), audit)
-    return Summary(tally=tally, **{**fields, **changes})
+    return Summary(rows=rows, digits=Counter({7: 2, 0: 1}), audit=audit, **{**fields, **changes})
 
 
 def test_the_seconds_of_a_stage_are_added_up(clock: list[float]) -> None:
@@ -200,8 +200,8 @@ def document(of: Summary | None = None, **changes: Any) -> dict[str, Any]:
     return read
 
 
-def test_the_statuses_here_are_those_of_a_row() -> None:
-    assert set(STATUSES) == set(Status)
+def test_the_document_names_every_status_of_a_row_in_their_order() -> None:
+    assert list(document(summary())["pages"]) == [status.value for status in Status]
 
 
 def test_the_document_says_what_was_counted_and_names_every_status_and_digit() -> None:

@@ -30,9 +30,9 @@ from batchdigits.engine import local as engine
 from batchdigits.engine import pool as batches
 from batchdigits.engine.run_context import Stop
 from batchdigits.errors import BundleError, Fault, FaultKind, NoImages, StorageError, Terminated, UsageError
-from batchdigits.inference import bundle, drift
-from batchdigits.inference import calibration as risk
-from batchdigits.inference.bundle import Bundle, Calibration
+from batchdigits.inference import audit, bundle, drift
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.decisions import decide, probabilities
 from batchdigits.ledger import answers
 from batchdigits.ledger.database import Database
@@ -208,7 +208,7 @@ def test_the_summary_counts_what_the_report_holds(mixed: Path, model: Bundle) ->
     summary = run(model, mixed, stdout=stdout)
     statuses = [row["status"] for row in rows_of(stdout.getvalue())]
     assert summary.files == len(PAGES)
-    assert dict(summary.tally.rows) == {status: statuses.count(status) for status in statuses}
+    assert dict(summary.rows) == {status: statuses.count(status) for status in statuses}
     assert summary.faulty == sum(status in list(FaultKind) for status in statuses) == 5
     assert summary.passed_over == {"not an image": 1, "hidden or system file": 2}
     assert list(summary.seconds) == [
@@ -398,7 +398,7 @@ def test_an_empty_report_is_written_where_that_is_allowed(tmp_path: Path, model:
     (tmp_path / "in").mkdir()
     outputs = (tmp_path / "a.csv", tmp_path / "a.parquet")
     summary = run(model, tmp_path / "in", outputs=outputs, allow_empty=True)
-    assert (summary.files, summary.tally.rows.total()) == (0, 0)
+    assert (summary.files, summary.rows.total()) == (0, 0)
     assert (tmp_path / "a.csv").read_bytes().startswith(b"path,page,status,")
     assert rows_of((tmp_path / "a.csv").read_bytes()) == []
     assert pq.read_table(tmp_path / "a.parquet").num_rows == 0
@@ -555,7 +555,7 @@ def test_nothing_new_needs_no_predictor_and_leaves_the_reports_untouched(
         again = run(model, growing, outputs=reports)
     assert list(map(written, reports)) == before
     assert (first.pending, again.pending, again.faulty) == (len(PAGES), 0, 0)
-    assert again.tally.rows == first.tally.rows
+    assert again.rows == first.rows
 
 
 def test_a_new_threshold_renders_the_report_anew_without_predicting(
@@ -600,7 +600,7 @@ def thumbnails_in(ledger: Path) -> dict[str, bytes]:
 def test_the_ledger_keeps_pictures_of_what_people_may_want_to_look_at(
     growing: Path, surer: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(risk, "least_passing", lambda _: 0)  # an audit sample of none
+    monkeypatch.setattr(audit, "least_passing", lambda _: 0)  # an audit sample of none
     run(surer, growing, outputs=(tmp_path / "report.csv",), target_error=0.001)
     rows = by_page((tmp_path / "report.csv").read_bytes())
     expected = {Path(path).name for (path, _), row in rows.items() if row["status"] in ("review", "blank")}
@@ -641,12 +641,12 @@ def test_the_audit_sample_has_pictures_too_and_its_answers_are_counted(
     (tmp_path / "answers.csv").write_text("\n".join(lines))
     correct(report, tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
     again = run(surer, growing, outputs=(report,))
-    assert (again.tally.audit.answered, again.tally.audit.wrong) == (
+    assert (again.audit.answered, again.audit.wrong) == (
         1,
         1,
     )  # what was in review is no part of the sample
-    assert 1 < again.tally.audit.sample < len(rows)
-    assert f", 1 of the {again.tally.audit.sample} pages to audit answered; " in again.line()
+    assert 1 < again.audit.sample < len(rows)
+    assert f", 1 of the {again.audit.sample} pages to audit answered; " in again.line()
 
 
 def test_reports_for_people_show_the_pictures_that_the_ledger_keeps_and_the_audit_sample(
@@ -875,7 +875,7 @@ def test_a_file_of_another_century_is_read_once(tmp_path: Path, model: Bundle, y
     image = write_png(tmp_path / "in" / "a.png", one_of_each()[0])
     subprocess.run(["touch", "-d", f"{year}-01-01", image], check=True)
     report = tmp_path / "report.csv"
-    assert run(model, tmp_path / "in", outputs=(report,), settle_seconds=2.0).tally.rows.total() == 1
+    assert run(model, tmp_path / "in", outputs=(report,), settle_seconds=2.0).rows.total() == 1
     assert run(model, tmp_path / "in", outputs=(report,), settle_seconds=2.0).pending == 0
 
 
@@ -890,7 +890,7 @@ def test_one_of_several_folders_that_is_empty_now_leaves_the_report(tmp_path: Pa
     with pytest.raises(NoImages, match=r"No image was found in \S+/b; .*Reports stay"):
         run(model, *sources, outputs=(report,))
     assert report.read_bytes() == before
-    assert run(model, *sources, outputs=(report,), allow_empty=True).tally.rows.total() == 2
+    assert run(model, *sources, outputs=(report,), allow_empty=True).rows.total() == 2
 
 
 def test_a_young_file_that_was_in_hand_when_a_run_died_is_not_read_before_it_has_come_of_age(

@@ -14,8 +14,9 @@ from batchdigits.engine.isolation import one_by_one
 from batchdigits.engine.pool import Workers, batches, is_work_for_processes
 from batchdigits.engine.prediction import Predicted, Prediction, predicted
 from batchdigits.engine.run_context import Stop, Stopwatch
+from batchdigits.inference.audit import in_sample
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import Decisions, sampled
+from batchdigits.inference.decisions import Decisions
 from batchdigits.ledger.plan import Plan, Turn
 from batchdigits.preprocessing import thumbnails
 from batchdigits.records import INK, Batch, Logits, Status
@@ -99,7 +100,7 @@ def thumbnails_of(batch: Batch, fresh: NDArray[np.bool_], decisions: Decisions, 
         PNGs, by the row in the batch.
     """
     rows = np.flatnonzero(fresh)
-    wanted = sampled([batch.pages[row].sha256 for row in rows], audit)
+    wanted = in_sample([batch.pages[row].sha256 for row in rows], audit)
     wanted |= np.array([status is not Status.OK for status in decisions.status], np.bool_)
     return {
         row: thumbnails.png(255 - batch.pixels[row] if 0 < batch.ink[row, INK] < _LOST else batch.pictures[row])

@@ -12,14 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from batchdigits.errors import BundleError, StorageError, shown
-from batchdigits.inference import calibration as risk
-from batchdigits.inference.calibration import Risk
+from batchdigits.inference.calibration import Calibration, ThresholdCounts
 from batchdigits.settings import (
     DecodingSettings,
-    EvaluateSettings,
-    ExplainSettings,
     NormalisationSettings,
-    PredictSettings,
 )
 from batchdigits.storage.atomic import atomic_write, file_sha256
 
@@ -34,30 +30,6 @@ EXPORTED = "model.tflite"
 """The file of the fast runtime, which training exports."""
 _CARD = "bundle.json"
 _REMEDY = "install batchdigits anew, or name a whole bundle with --model"
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """What makes probabilities and decisions of logits, fitted on data that the model was not trained on."""
-
-    temperature: float
-    """What the logits are divided by."""
-    gate: float
-    """Probability, 0 to 1, that a page shows no digit, above which it is said to have none; 1 lets all pass."""
-    risks: tuple[Risk, ...] = ()
-    """What each threshold did to the validation data, from strict to loose; empty where no target error can be kept."""
-    reference: tuple[int, ...] = ()
-    """How many of these digits have a confidence in each bin of `drift.EDGES`; empty where drift cannot be told."""
-
-    def threshold(self, settings: PredictSettings | EvaluateSettings | ExplainSettings) -> float:
-        """Find the confidence below which a digit goes to review: the one that is set, or that keeps the target error.
-
-        Raises:
-            UsageError: The validation data cannot prove the target.
-        """
-        if settings.threshold is not None:
-            return settings.threshold
-        return risk.threshold(settings.target_error, self.risks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +160,9 @@ def _read_card(directory: Path, name: str) -> dict[str, Any]:
 
 
 def _calibration(card: dict[str, Any]) -> Calibration:
-    risks = tuple(Risk(float(threshold), int(passed), int(wrong)) for threshold, passed, wrong in card["risks"])
+    risks = tuple(
+        ThresholdCounts(float(threshold), int(passed), int(wrong)) for threshold, passed, wrong in card["risks"]
+    )
     reference = tuple(int(count) for count in card["reference"])
     return Calibration(float(card["temperature"]), float(card["gate"]), risks, reference)
 

@@ -13,10 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchdigits.errors import UsageError
+from batchdigits.settings import (
+    EvaluateSettings,
+    ExplainSettings,
+    PredictSettings,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +46,7 @@ THRESHOLDS = tuple(
 """Confidences, from strict to loose, fixed before any data were seen."""
 
 
-class Risk(NamedTuple):
+class ThresholdCounts(NamedTuple):
     """What one threshold did to the validation data."""
 
     threshold: float
@@ -52,35 +57,31 @@ class Risk(NamedTuple):
     """How many of these were said to be another digit than they are."""
 
 
-@dataclass(slots=True)
-class Audit:
-    """What people found in the sample of rows that are `ok`; copies of an image count once."""
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What makes probabilities and decisions of logits, fitted on data that the model was not trained on."""
 
-    sample: int = 0
-    """Pages in it."""
-    answered: int = 0
-    """How many of these somebody has answered."""
-    wrong: int = 0
-    """How many of these were said to be another digit than they are."""
-    _seen: set[tuple[str, int]] = field(default_factory=set)
+    temperature: float
+    """What the logits are divided by."""
+    gate: float
+    """Probability, 0 to 1, that a page shows no digit, above which it is said to have none; 1 lets all pass."""
+    risks: tuple[ThresholdCounts, ...] = ()
+    """What each threshold did to the validation data, from strict to loose; empty where no target error can be kept."""
+    reference: tuple[int, ...] = ()
+    """How many of these digits have a confidence in each bin of `drift.EDGES`; empty where drift cannot be told."""
 
-    def add(self, sha256: str, page: int, digit: int, answer: str) -> None:
-        """Count a row of the sample."""
-        if (sha256, page) not in self._seen:
-            self._seen.add((sha256, page))
-            self.sample += 1
-            self.answered += answer != ""
-            self.wrong += answer not in ("", str(digit))
+    def threshold(self, settings: PredictSettings | EvaluateSettings | ExplainSettings) -> float:
+        """Find the confidence below which a digit goes to review: the one that is set, or that keeps the target error.
 
-    def interval(self) -> tuple[float, float] | None:
-        """Give what the true share of wrong ones may be, at 95%; None before all are answered.
-
-        Those that people looked at first are no sample.
+        Raises:
+            UsageError: The validation data cannot prove the target.
         """
-        return wilson_interval(self.wrong, self.answered) if self.answered and self.answered == self.sample else None
+        if settings.threshold is not None:
+            return settings.threshold
+        return loosest_threshold(settings.target_error, self.risks)
 
 
-def count(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[Risk, ...]:
+def threshold_table(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[ThresholdCounts, ...]:
     """Count what each of `THRESHOLDS` lets pass.
 
     Args:
@@ -88,12 +89,12 @@ def count(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[Ri
         right: bool[N].
     """
     return tuple(
-        Risk(threshold, int((confidence >= threshold).sum()), int((~right[confidence >= threshold]).sum()))
+        ThresholdCounts(threshold, int((confidence >= threshold).sum()), int((~right[confidence >= threshold]).sum()))
         for threshold in THRESHOLDS
     )
 
 
-def threshold(target: float, risks: Sequence[Risk]) -> float:
+def loosest_threshold(target: float, risks: Sequence[ThresholdCounts]) -> float:
     """Find the loosest threshold that is proven to keep the target.
 
     Args:
@@ -104,19 +105,19 @@ def threshold(target: float, risks: Sequence[Risk]) -> float:
         UsageError: The validation data cannot prove it.
     """
     found = None
-    for risk in _sequence(risks):
-        if probability_of_at_most(risk.wrong, risk.passed, target) > LEVEL:
+    for counts in _sequence(risks):
+        if probability_of_at_most(counts.wrong, counts.passed, target) > LEVEL:
             break
-        found = risk.threshold
+        found = counts.threshold
     if found is None:
         raise UsageError(_unproven(target, risks))
     return found
 
 
-def strictest(risks: Sequence[Risk]) -> float:
+def strictest_threshold(risks: Sequence[ThresholdCounts]) -> float:
     """Give the threshold of the smallest target that is offered and proven; 1 where none is."""
     targets = (STRICTEST * step for step in range(1, round(1 / STRICTEST)))
-    return next((threshold(target, risks) for target in targets if _is_provable(target, risks)), 1.0)
+    return next((loosest_threshold(target, risks) for target in targets if _is_provable(target, risks)), 1.0)
 
 
 _MOST = 1_000_000  # digits that a message reckons with
@@ -138,47 +139,18 @@ def probability_of_at_most(wrong: int, passed: int, error: float) -> float:
     return min(1.0, math.fsum(math.exp(term) for term in terms))
 
 
-def wilson_interval(correct: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Give the score interval of a share: what the true share may be, given `correct` of `count`.
-
-    Unlike the textbook interval (p ± z·σ) it stays within 0 to 1, and has a width even when all or none are right.
-
-    Args:
-        correct: Successes, 0 to `count`.
-        count: Trials, ≥ 1.
-        z: Two-sided quantile of the normal distribution; the default gives 95%.
-
-    Returns:
-        Low and high end, 0 to 1.
-
-    Raises:
-        ValueError: `correct` is not within 0 to `count`, or `count` is not positive.
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the
-    American Statistical Association 22 (1927) 209–212.
-    """
-    if count < 1 or not 0 <= correct <= count:
-        message = f"an interval needs 0 ≤ correct ≤ count and count ≥ 1. Received: correct={correct}, count={count}"
-        raise ValueError(message)
-    share = correct / count
-    scale = 1 + z**2 / count
-    centre = (share + z**2 / (2 * count)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _sequence(risks: Sequence[Risk]) -> list[Risk]:
+def _sequence(risks: Sequence[ThresholdCounts]) -> list[ThresholdCounts]:
     """Give the thresholds that are tested, whatever the target."""
     return [risk for risk in risks if 2 * risk.passed >= risks[-1].passed]
 
 
-def _is_provable(target: float, risks: Sequence[Risk]) -> bool:
+def _is_provable(target: float, risks: Sequence[ThresholdCounts]) -> bool:
     first = next(iter(_sequence(risks)), None)
     return first is not None and probability_of_at_most(first.wrong, first.passed, target) <= LEVEL
 
 
-def _unproven(target: float, risks: Sequence[Risk]) -> str:
-    first = next(iter(_sequence(risks)), Risk(1.0, passed=0, wrong=0))
+def _unproven(target: float, risks: Sequence[ThresholdCounts]) -> str:
+    first = next(iter(_sequence(risks)), ThresholdCounts(1.0, passed=0, wrong=0))
     held = f"The model's validation data cannot prove the target error {target:.2%}"
     remedy = "allow a larger --target-error, or name the confidence yourself with --threshold"
     found = f"of its surest {first.passed:,} digits {first.wrong:,} are wrong"

@@ -4,13 +4,13 @@ Numbers are rounded here, once, to the four decimals that reports show, and the 
 ones: whoever reads a report and knows the threshold comes to the same status as the program.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.errors import BundleError
+from batchdigits.inference.calibration import Calibration
 from batchdigits.records import (
     BLANK,
     DEPTH,
@@ -134,23 +134,9 @@ def decide(
     )
 
 
-def sampled(sha256: Sequence[str], share: float) -> NDArray[np.bool_]:
-    """Draw files by the sha256 of their bytes, which is as good as by lot, and the same in every run.
-
-    Args:
-        sha256: N sums, hexadecimal; an empty one is never drawn.
-        share: Of all files, 0 to 1.
-
-    Returns:
-        bool[N].
-    """
-    below = share * 16**_LOT
-    return np.array([text != "" and int(text[:_LOT], 16) < below for text in sha256], np.bool_)
-
-
-HELD = 0.25
-"""Share of answered images, drawn by `sampled`, that no model learns from."""
-_LOT = 13  # hexadecimal digits that decide; a float64 holds them
+def decide_calibrated(logits: Logits, ink: InkMeasures, calibration: Calibration, *, threshold: float) -> Decisions:
+    """Decide as `decide` does, by the temperature and the gate of a model."""
+    return decide(logits, ink, threshold=threshold, temperature=calibration.temperature, gate=calibration.gate)
 
 
 def probabilities(logits: Logits, *, temperature: float = 1.0) -> NDArray[np.float64]:

@@ -1,20 +1,20 @@
 """Observations in; rows of the report, and what they add up to, out: nothing here is kept in the ledger."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits import __version__
-from batchdigits.inference import calibration as risk
+from batchdigits.inference.audit import Audit, in_sample
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import HELD, Decisions, decide, sampled
+from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.ledger.reader import Observations
-from batchdigits.monitoring import Tally
-from batchdigits.records import NO_DIGIT, InkMeasures, Logits, Status
-from batchdigits.reports.publish import About, Rows
+from batchdigits.records import NO_DIGIT, Status
+from batchdigits.reports.schema import About, Rows
 from batchdigits.settings import PredictSettings
 
 MODEL_ID_LENGTH = 12
@@ -22,7 +22,7 @@ MODEL_ID_LENGTH = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class DecisionSettings:
     """Under what observations become rows."""
 
     model: Bundle
@@ -35,22 +35,26 @@ class Terms:
     """Share of files, 0 to 1, that people should check though they are `ok`."""
 
 
-def audit_share(model: Bundle, target_error: float, files: int) -> float:
-    """Compute the share of files that people should check: as many as prove the target if none of them is wrong.
+@dataclass(slots=True)
+class Tally:
+    """What rows add up to."""
 
-    A model that has learnt from answers is checked on what it did not learn from: the lot is drawn alike.
-    """
-    most = HELD if "learnt" in model.provenance else 1.0
-    return min(most, risk.least_passing(target_error) / max(files, 1))
+    rows: Counter[str] = field(default_factory=Counter)
+    """By status."""
+    digits: Counter[int] = field(default_factory=Counter)
+    """Rows that name a digit, `ok` or `review`, by digit."""
+    audit: Audit = field(default_factory=Audit)
+    """What people found in the sample of those that are `ok`."""
+
+    def add(self, rows: Rows) -> None:
+        """Count a chunk of rows."""
+        self.rows.update(rows.status)
+        self.digits.update(rows.digit[rows.digit >= 0].tolist())
+        for row in rows.audit.nonzero()[0].tolist():
+            self.audit.add(rows.sha256[row], rows.page[row], int(rows.digit[row]), rows.corrected[row])
 
 
-def decided(logits: Logits, ink: InkMeasures, model: Bundle, *, threshold: float) -> Decisions:
-    """Decide on pages under a model's calibration."""
-    terms = model.calibration
-    return decide(logits, ink, threshold=threshold, temperature=terms.temperature, gate=terms.gate)
-
-
-def rows(chunks: Iterable[Observations], terms: Terms, tally: Tally) -> Iterator[Rows]:
+def rows(chunks: Iterable[Observations], terms: DecisionSettings, tally: Tally) -> Iterator[Rows]:
     """Turn observations into the rows of the report, and count them."""
     for seen in chunks:
         chunk = _rows(seen, terms)
@@ -58,8 +62,8 @@ def rows(chunks: Iterable[Observations], terms: Terms, tally: Tally) -> Iterator
         yield chunk
 
 
-def _rows(seen: Observations, terms: Terms) -> Rows:
-    found = decided(seen.logits, seen.ink, terms.model, threshold=terms.threshold)
+def _rows(seen: Observations, terms: DecisionSettings) -> Rows:
+    found = decide_calibrated(seen.logits, seen.ink, terms.model.calibration, threshold=terms.threshold)
     read = np.array([fault is None for fault in seen.faults], np.bool_)
     status = np.array([fault.kind.value if fault else "" for fault in seen.faults], dtype=object)
     detail = np.array([fault.detail if fault else "" for fault in seen.faults], dtype=object)
@@ -92,11 +96,11 @@ def _rows(seen: Observations, terms: Terms) -> Rows:
         model=[name[:MODEL_ID_LENGTH] for name in seen.models],
         probabilities=spread(found.probabilities, np.nan),
         thumbnail=seen.thumbnails,
-        audit=(status == Status.OK) & sampled(seen.sha256, terms.audit),
+        audit=(status == Status.OK) & in_sample(seen.sha256, terms.audit),
     )
 
 
-def about(terms: Terms, settings: PredictSettings, *, versions: str) -> About:
+def about(terms: DecisionSettings, settings: PredictSettings, *, versions: str) -> About:
     """Say what a report is made by and under."""
     return About(
         tool_version=__version__,

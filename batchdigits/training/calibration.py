@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 
-from batchdigits.inference import calibration as risk
 from batchdigits.inference import drift
-from batchdigits.inference.bundle import Bundle, Calibration
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.calibration import Calibration, threshold_table
 from batchdigits.inference.decisions import decide, probabilities
 from batchdigits.inference.runtimes import Predictor
 from batchdigits.preprocessing.normalisation import normalise
@@ -47,7 +47,7 @@ def calibrate(model: Bundle, validation: Labelled, *, seed: int) -> Calibration:
     fits = np.arange(len(validation)) % _FIT == 0
     temperature = fit_temperature(logits[said & fits], labels[said & fits])
     tested = decide(logits[~fits], ink[~fits], threshold=0.0, temperature=temperature, gate=gate)
-    risks = risk.count(tested.confidence, tested.digit == labels[~fits])
+    risks = threshold_table(tested.confidence, tested.digit == labels[~fits])
     return Calibration(temperature, gate, risks, tuple(drift.histogram(tested.confidence).tolist()))
 
 

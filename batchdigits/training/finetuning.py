@@ -13,8 +13,8 @@ import numpy as np
 
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.inference import bundle
+from batchdigits.inference.audit import HOLDOUT_SHARE, in_sample
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import HELD, sampled
 from batchdigits.records import DIGITS
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
 from batchdigits.training.datasets import labelled as datasets
@@ -98,7 +98,7 @@ def lesson(settings: TrainSettings, base: Bundle) -> Lesson:
     for name, fault, _ in data.unread:
         log.warning("%s is left out of training: %s", name, fault)
     data = datasets.inked(data)
-    apart = sampled(data.sha256, HELD)  # by their bytes: the same ones whatever else is answered later
+    apart = in_sample(data.sha256, HOLDOUT_SHARE)  # by their bytes: the same ones whatever else is answered later
     learnt, held = data.take(np.flatnonzero(~apart)), data.take(np.flatnonzero(apart))
     times = max(1, min(_MOST_REPEATED, math.ceil(_WEIGHT * len(old) / max(len(learnt), 1))))
     log.info("new images: %d to learn from, %d times over, and %d to measure on", len(learnt), times, len(held))

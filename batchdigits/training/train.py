@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.inference import bundle
-from batchdigits.inference.bundle import Bundle, Calibration
-from batchdigits.inference.decisions import decide
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.calibration import Calibration
+from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import Predictor
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import BLANK, NO_DIGIT, NOT_A_DIGIT, GreyImage, InkImages, Labels
@@ -185,8 +186,7 @@ def _score(data: Labelled, model: Bundle, threshold: float | None, runtime: Runt
     """Predict labelled images, and compare."""
     with Predictor(model, batch_size=_BATCH, runtime=runtime) as predictor:
         logits = predictor(data.pixels)
-    terms = model.calibration
-    decided = decide(logits, data.ink, threshold=0.0, temperature=terms.temperature, gate=terms.gate)
+    decided = decide_calibrated(logits, data.ink, model.calibration, threshold=0.0)
     unread = len(data.unread)
     predicted = np.concatenate([decided.digit, np.full(unread, NO_DIGIT, np.int8)])
     true = np.concatenate([data.labels, np.array([label for _, _, label in data.unread], np.int8)])

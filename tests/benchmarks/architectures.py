@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from rounds import Contestant, Line, Lines, Pass, in_turn, timed
 
 from batchdigits.inference import bundle
-from batchdigits.inference.bundle import Bundle, Calibration
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.runtimes import Predictor, start_tensorflow
 from batchdigits.records import INK, GreyImage, InkImages, Labels
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings

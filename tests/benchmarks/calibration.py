@@ -57,9 +57,9 @@ def main(
             f"{calibration_error(confidence, right):.2%}",
             "-" if index is None else f"{index:.2f}",
         ]
-        cells += [selected(confidence, right, risk.threshold(target, terms.risks)) for target in _TARGETS]
+        cells += [selected(confidence, right, risk.loosest_threshold(target, terms.risks)) for target in _TARGETS]
         print(f"| {name} | {' | '.join(cells)} |")
-    thresholds = ", ".join(f"{target:.1%}: {risk.threshold(target, terms.risks)}" for target in _TARGETS)
+    thresholds = ", ".join(f"{target:.1%}: {risk.loosest_threshold(target, terms.risks)}" for target in _TARGETS)
     print(f"\nThresholds: {thresholds}; the default is {terms.threshold(DEFAULTS)}")
 
 

@@ -83,7 +83,7 @@ def predict(folder: Path, report: Path, runtime: str, images: int) -> Pass:
         started = time.perf_counter()
         summary = pipeline.run(settings, stdout=io.BytesIO())
         seconds = time.perf_counter() - started
-    if summary.tally.rows.total() != images or summary.faulty:
+    if summary.rows.total() != images or summary.faulty:
         raise AssertionError(f"expected {images} rows without a fault: {summary.line()}")
     return Pass(seconds)
 

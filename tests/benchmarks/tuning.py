@@ -17,7 +17,7 @@ from accuracy import validation_part
 from numpy.typing import NDArray
 
 from batchdigits.inference import bundle
-from batchdigits.inference.calibration import wilson_interval
+from batchdigits.inference.audit import wilson_interval
 
 _PROGRAM = [str(Path(sys.executable).with_name("batchdigits"))]
 _IMAGES = 800  # to answer; as many others measure

@@ -32,8 +32,9 @@ from batchdigits.errors import (
     Terminated,
     UsageError,
 )
+from batchdigits.inference.audit import Audit
 from batchdigits.ledger.location import held
-from batchdigits.monitoring import Summary, Tally
+from batchdigits.monitoring import Summary
 from batchdigits.settings import PredictSettings
 from tests.commands import CHECKOUT, Result, batchdigits, on_a_terminal, permissions_hold, under_permissions
 from tests.digits import one_of_each, write_png
@@ -44,7 +45,9 @@ SUMMARY = Summary(
     files=3,
     pending=2,
     deferred=1,
-    tally=Tally(Counter(ok=2), Counter({7: 2})),
+    rows=Counter(ok=2),
+    digits=Counter({7: 2}),
+    audit=Audit(),
     passed_over=Counter(),
     faulty=0,
     model="a" * 64,

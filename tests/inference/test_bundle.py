@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from batchdigits.errors import BundleError, StorageError
 from batchdigits.inference import bundle
-from batchdigits.inference.bundle import FORMAT, PACKAGED, Bundle, Calibration, load, save
-from batchdigits.inference.calibration import Risk
+from batchdigits.inference.bundle import FORMAT, PACKAGED, Bundle, load, save
+from batchdigits.inference.calibration import Calibration, ThresholdCounts
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from tests.standins import bundle_in
 
@@ -80,7 +80,9 @@ calibrations = st.builds(
     Calibration,
     temperature=st.floats(0.01, 100),
     gate=st.floats(0, 1),
-    risks=st.lists(st.builds(Risk, st.floats(0, 1), st.integers(0, 10**9), st.integers(0, 10**9))).map(tuple),
+    risks=st.lists(st.builds(ThresholdCounts, st.floats(0, 1), st.integers(0, 10**9), st.integers(0, 10**9))).map(
+        tuple
+    ),
     reference=st.lists(st.integers(0, 10**9)).map(tuple),
 )
 
@@ -130,7 +132,7 @@ def test_the_same_content_has_the_same_id_and_any_other_content_another(tmp_path
         made("c", weights=b"W"),
         made("d", calibration=Calibration(1.5, 1.0)),
         made("g", calibration=Calibration(1.0, 0.5)),
-        made("h", calibration=Calibration(1.0, 1.0, risks=(Risk(0.9, 10, 1),))),
+        made("h", calibration=Calibration(1.0, 1.0, risks=(ThresholdCounts(0.9, 10, 1),))),
         made("i", calibration=Calibration(1.0, 1.0, reference=(1, 2))),
         made("e", provenance={"seed": 2}),
         made("f", provenance={"seed": 1, "more": None}),

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from batchdigits.errors import BundleError, FaultKind
-from batchdigits.inference.decisions import ANOTHER, Decisions, decide, probabilities, sampled
+from batchdigits.inference.audit import in_sample
+from batchdigits.inference.decisions import ANOTHER, Decisions, decide, probabilities
 from batchdigits.records import DEPTH, DIGITS, EDGE, INK, NO_DIGIT, OTHER, Status
 
 many_logits = arrays.arrays(
@@ -70,13 +71,13 @@ def test_what_may_be_why_a_digit_is_unsure_is_said_of_review_alone(depth: float,
 
 def test_files_are_drawn_by_their_sums_alone_and_about_as_many_as_asked_for() -> None:
     sums = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(4000)]
-    drawn = sampled(sums, 0.25)
+    drawn = in_sample(sums, 0.25)
     assert 900 < drawn.sum() < 1100
-    assert (sampled(sums[::-1], 0.25) == drawn[::-1]).all()
-    assert (sampled(sums, 0.5) >= drawn).all()  # a larger sample holds the smaller one
-    assert sampled(sums, 1.0).all()
-    assert not sampled(sums, 0.0).any()
-    assert not sampled([""], 1.0).any()
+    assert (in_sample(sums[::-1], 0.25) == drawn[::-1]).all()
+    assert (in_sample(sums, 0.5) >= drawn).all()  # a larger sample holds the smaller one
+    assert in_sample(sums, 1.0).all()
+    assert not in_sample(sums, 0.0).any()
+    assert not in_sample([""], 1.0).any()
 
 
 def test_a_page_without_ink_is_blank_and_its_cells_are_empty() -> None:

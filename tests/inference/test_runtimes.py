@@ -13,7 +13,8 @@ import pytest
 
 from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
-from batchdigits.inference.bundle import Bundle, Calibration
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.decisions import softmax
 from batchdigits.inference.runtimes import _DISTRIBUTIONS, _OPENERS, Predictor, start_tensorflow, version
 from batchdigits.settings import Arch, NormalisationSettings, Runtime

@@ -10,7 +10,8 @@ import pytest
 
 from batchdigits.errors import BatchDigitsError
 from batchdigits.inference import bundle
-from batchdigits.inference.bundle import Bundle, Calibration
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.runtimes import Predictor, start_tensorflow
 from batchdigits.settings import Arch, NormalisationSettings, Runtime
 from batchdigits.training import export as exporting

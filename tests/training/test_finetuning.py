@@ -14,10 +14,9 @@ import pytest
 from batchdigits import pipeline
 from batchdigits.errors import StorageError, UsageError
 from batchdigits.inference import bundle
+from batchdigits.inference.audit import HOLDOUT_SHARE, audit_share
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import HELD
 from batchdigits.reports.corrections import correct
-from batchdigits.reports.rows import audit_share
 from batchdigits.settings import Arch, NormalisationSettings, PredictSettings, TrainSettings
 from batchdigits.training import finetuning as tuning
 from batchdigits.training import train as runs
@@ -119,8 +118,8 @@ def test_copies_of_an_image_are_on_one_side(base: Bundle, new: Path) -> None:
 def test_what_a_model_learnt_from_is_no_part_of_its_audit_sample(base: Bundle) -> None:
     tuned = replace(base, provenance=base.provenance | {"learnt": {"report.csv": {}}})
     assert audit_share(base, 0.005, files=100) == 1.0
-    assert audit_share(tuned, 0.005, files=100) == HELD
-    assert audit_share(tuned, 0.005, files=100_000) == audit_share(base, 0.005, files=100_000) < HELD
+    assert audit_share(tuned, 0.005, files=100) == HOLDOUT_SHARE
+    assert audit_share(tuned, 0.005, files=100_000) == audit_share(base, 0.005, files=100_000) < HOLDOUT_SHARE
 
 
 def validation_of(count: int) -> Labelled:

@@ -13,7 +13,7 @@ import pytest
 
 from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
-from batchdigits.inference.bundle import Calibration
+from batchdigits.inference.calibration import Calibration
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
 from batchdigits.training import trainer as fitting

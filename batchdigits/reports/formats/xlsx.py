@@ -26,7 +26,7 @@ from xml.etree.ElementTree import ParseError
 import numpy as np
 
 from batchdigits.errors import StorageError, UsageError, shown
-from batchdigits.inference.calibration import Audit
+from batchdigits.inference.audit import Audit
 from batchdigits.records import DIGITS, Status
 from batchdigits.reports.formats.worksheet import PICTURE, Notes, Table, formats
 from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.inference.calibration import Risk, wilson_interval
+from batchdigits.inference.audit import wilson_interval
+from batchdigits.inference.calibration import ThresholdCounts
 from batchdigits.records import NO_DIGIT, Digits
 
 pass
@@ -50,7 +51,7 @@ class Evaluation:
     """Mean confidence of the wrong answers, 0 to 1, images without an answer left out; None if there are none."""
     calibration_error: float | None
     """The expected calibration error over 15 bins of equal count, 0 to 1; None where nothing was answered."""
-    selected: Risk | None
+    selected: ThresholdCounts | None
     """What the threshold lets pass, and what is wrong of it; None where there is no threshold."""
     confusion: Confusion
     """Images by true digit (row) and digit said (column; the last one `none`); int64[10, 11], read-only."""
@@ -97,7 +98,9 @@ def evaluate(predicted: Digits, true: Digits, confidence: Confidences, *, thresh
         confidence_when_right=_mean(confidence[right]),
         confidence_when_wrong=_mean(confidence[wrong]),
         calibration_error=calibration_error(sure, right) if (right | wrong).any() else None,
-        selected=None if threshold is None else Risk(threshold, int(passed.sum()), int((passed & wrong).sum())),
+        selected=None
+        if threshold is None
+        else ThresholdCounts(threshold, int(passed.sum()), int((passed & wrong).sum())),
         confusion=confusion,
     )
 
