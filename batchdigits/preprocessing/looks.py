@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-GreyImage = NDArray[np.uint8]  # [H, W]
-Look = NDArray[np.uint8]  # [64, 64, 3]
+from batchdigits.records import GreyImage
+
+Cells = NDArray[np.uint8]  # [64, 64, 3]
 
 CELLS = 64
 """Cells across and down."""
@@ -29,6 +30,15 @@ class Square(NamedTuple):
     left: int
     top: int
     side: int
+
+
+class Look(NamedTuple):
+    """What is seen of a part of a page."""
+
+    cells: Cells
+    """uint8[64, 64, 3]: mean, darkest and lightest pixel."""
+    gain: float
+    """How many levels of the cells one grey level of the page became."""
 
 
 def whole(page: GreyImage) -> Square:
@@ -63,7 +73,7 @@ def look(page: GreyImage, square: Square) -> Look:
     gain = _CONTRAST / max(float(spread[0, 0]), _LEAST_SPREAD)
     table = np.clip(128.5 + gain * (_LEVELS - np.float32(level[0, 0])), 0, 255).astype(np.uint8)
     seen[y : y + rows, x : x + columns] = cv2.LUT(cv2.merge([mean, darkest, lightest]), table)
-    return seen
+    return Look(seen, gain)
 
 
 def cover(ink: GreyImage, square: Square) -> NDArray[np.uint8]:
