@@ -99,8 +99,8 @@ def evaluate(
     verbose: Verbose = False,
 ) -> ExitCode:
     """Measure the model on labelled images."""
+    from batchdigits.training.evaluation.evaluate import evaluate as evaluate_model
     from batchdigits.training.evaluation.metrics import as_text
-    from batchdigits.training.train import evaluate as evaluate_model
 
     settings = EvaluateSettings(source, output, model, runtime, target_error, given_threshold(context))
     typer.echo(as_text(evaluate_model(settings)))
