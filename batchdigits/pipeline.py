@@ -22,9 +22,8 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import strictest_threshold
 from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import Predictor, version
-from batchdigits.ledger.database import beside
 from batchdigits.ledger.ledger import Condition, Ledger
-from batchdigits.ledger.location import copied, held
+from batchdigits.ledger.location import beside, copied, held
 from batchdigits.ledger.plan import Plan
 from batchdigits.ledger.writer import LostAnswer
 from batchdigits.monitoring import Summary

@@ -100,15 +100,16 @@ def test_settings_stand_at_the_bottom_of_the_imports() -> None:
 
 def test_the_command_line_repeats_no_default() -> None:
     """Its numbers and words come from the records; what it says itself is only None and switches that are off."""
-    from batchdigits.cli import app as cli
+    from batchdigits.cli import app, predict, train
 
-    tree = ast.parse(inspect.getsource(cli))
     commands = [
         node
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef) and any("command" in ast.unparse(part) for part in node.decorator_list)
+        for module in (app, predict, train)
+        for node in ast.parse(inspect.getsource(module)).body
+        if isinstance(node, ast.FunctionDef)
+        and any(word in ast.unparse(part) for part in node.decorator_list for word in ("command", "exits"))
     ]
-    assert len(commands) >= 4
+    assert len(commands) >= 6
     for command in commands:
         defaults = [*command.args.defaults, *(default for default in command.args.kw_defaults if default)]
         literals = [node.value for default in defaults for node in ast.walk(default) if isinstance(node, ast.Constant)]

@@ -1,4 +1,4 @@
-"""The command line: options in, a call with their settings, an exit code out. No logic."""
+"""The command line: the program with its commands, and those of them that are only a few lines. No logic."""
 
 import atexit
 import gc
@@ -8,31 +8,30 @@ import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 
-from batchdigits.cli import options
-from batchdigits.cli import process as console
-from batchdigits.cli import schedule as scheduling
-from batchdigits.cli.options import Config, Model, Quiet, Runtime, TargetError, Threshold, Verbose
-from batchdigits.engine.run_context import Stop
-from batchdigits.errors import ExitCode
-from batchdigits.settings import (
-    DecodingSettings,
-    EngineName,
-    EvaluateSettings,
-    ExplainSettings,
-    IfLocked,
-    PredictSettings,
-    ReportSettings,
-    ScheduleSettings,
-    TrainSettings,
+from batchdigits import __version__
+from batchdigits.cli.options import (
+    Config,
+    Ledger,
+    Model,
+    Runtime,
+    TargetError,
+    Threshold,
+    Verbose,
+    given_threshold,
+    parameters_of,
 )
+from batchdigits.cli.predict import predict
+from batchdigits.cli.process import LOG, exits, run_program, silence_native_code
+from batchdigits.cli.schedule import Parameter
+from batchdigits.cli.schedule import schedule as schedule_text
+from batchdigits.cli.train import evaluate, train
+from batchdigits.errors import ExitCode, UsageError
+from batchdigits.settings import ExplainSettings, PredictSettings, ScheduleSettings
 from batchdigits.storage import remote
-
-if TYPE_CHECKING:
-    from batchdigits.engine.local import Engine
 
 app = typer.Typer(
     help="Reads the handwritten digit on each image of a folder into a spreadsheet.",
@@ -51,181 +50,43 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     as_json = given[:1] == ["predict"] and "--log-json" in given
     if as_json or not {"-v", "--verbose"} & set(given):
-        console.silence_native_code()
+        silence_native_code()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a bar that the terminal cannot show is no reason to fail
-    console.run_program(app, given, as_json=as_json)
+    run_program(app, given, as_json=as_json)
 
 
 _PREDICT = PredictSettings(sources=())
-_TRAIN = TrainSettings(output=Path("runs/cnn"))
-_EVALUATE = EvaluateSettings(source="")
 _SCHEDULE = ScheduleSettings()
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"batchdigits {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _program(version: options.Version = False) -> None:
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     pass
 
 
-@app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_PREDICT"})
-@console.exits
-def predict(
-    context: typer.Context,
-    sources: options.Sources,
-    output: options.Output = list(_PREDICT.outputs),  # noqa: B006  Typer copies it
-    model: Model = None,
-    ledger: options.Ledger = _PREDICT.ledger,
-    no_ledger: options.NoLedger = False,
-    wait: options.Wait = _PREDICT.wait_seconds,
-    if_locked: options.IfLocked = IfLocked.FAIL,
-    force: options.Force = False,
-    retry_failed: options.RetryFailed = False,
-    include: options.Include = list(_PREDICT.include),  # noqa: B006  Typer copies it
-    exclude: options.Exclude = list(_PREDICT.exclude),  # noqa: B006  Typer copies it
-    settle: options.Settle = _PREDICT.settle_seconds,
-    overwrite: options.Overwrite = False,
-    target_error: TargetError = _PREDICT.target_error,
-    threshold: Threshold = _PREDICT.threshold,
-    runtime: Runtime = _PREDICT.runtime,
-    batch_size: options.BatchSize = _PREDICT.batch_size,
-    threads: options.Threads = _PREDICT.threads,
-    workers: options.Workers = _PREDICT.workers,
-    engine: options.Engine = _PREDICT.engine,
-    ray_address: options.RayAddress = _PREDICT.ray_address,
-    max_pixels: options.MaxPixels = _PREDICT.decoding.max_pixels,
-    probabilities: options.Probabilities = False,
-    csv_dialect: options.CsvDialect = _PREDICT.report.csv_dialect,
-    allow_empty: options.AllowEmpty = False,
-    dry_run: options.DryRun = False,
-    summary: options.Summary = _PREDICT.summary,
-    metrics: options.Metrics = _PREDICT.metrics,
-    config: Config = None,
-    show_config: options.ShowConfig = False,
-    log_json: options.LogJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> ExitCode:
-    """Read all images under SOURCE and write what digit is on each."""
-    if show_config:
-        typer.echo(console.config_text(context))
-        return ExitCode.OK
-    from batchdigits import pipeline
-
-    settings = PredictSettings(
-        sources=tuple(sources),
-        outputs=tuple(output),
-        model=model,
-        ledger=console.ledger(context),
-        no_ledger=no_ledger,
-        wait_seconds=wait,
-        force=force,
-        retry_failed=retry_failed,
-        include=tuple(include),
-        exclude=tuple(exclude),
-        settle_seconds=settle,
-        overwrite=overwrite,
-        target_error=target_error,
-        threshold=console.threshold(context),
-        runtime=runtime,
-        batch_size=batch_size,
-        threads=threads,
-        workers=workers,
-        engine=engine,
-        ray_address=console.ray_address(context),
-        allow_empty=allow_empty,
-        progress=sys.stderr.isatty() and not quiet and not log_json,
-        summary=summary,
-        metrics=metrics,
-        decoding=DecodingSettings(max_pixels=max_pixels),
-        report=ReportSettings(probabilities=probabilities, csv_dialect=csv_dialect),
-    )
-    if dry_run:
-        _engine(settings)
-        console.LOG.info(pipeline.preview(settings, stdout=sys.stdout.buffer))
-        return ExitCode.OK
-    with Stop() as stop:
-        return console.monitored(
-            lambda: pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop, engine=_engine(settings)), settings
-        )
-
-
-def _engine(settings: PredictSettings) -> "Engine | None":
-    """Give what reads where the settings say; None is this machine."""
-    if settings.engine is EngineName.LOCAL:
-        return None
-    from batchdigits.engine.ray_cluster import engine as scaleout
-
-    return scaleout.engine(settings.ray_address)
-
-
-@app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_TRAIN"})
-@console.exits
-def train(
-    output: options.Bundle = _TRAIN.output,
-    data: options.Data = list(_TRAIN.data),  # noqa: B006  Typer copies it
-    base: options.Base = _TRAIN.base,
-    arch: options.Arch = _TRAIN.arch,
-    teacher: options.Teacher = _TRAIN.teacher,
-    epochs: options.Epochs = _TRAIN.epochs,
-    batch_size: options.StepSize = _TRAIN.batch_size,
-    learning_rate: options.LearningRate = _TRAIN.learning_rate,
-    validation_share: options.ValidationShare = _TRAIN.validation_share,
-    seed: options.Seed = _TRAIN.seed,
-    resume: options.Resume = False,
-    config: Config = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> ExitCode:
-    """Train a model and write its bundle, with metrics and pictures beside it."""
-    from batchdigits.training import train as runs
-
-    settings = TrainSettings(
-        output=output,
-        data=tuple(data),
-        base=base,
-        arch=arch,
-        teacher=teacher,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        validation_share=validation_share,
-        seed=seed,
-        resume=resume,
-        progress=sys.stderr.isatty() and not quiet,
-    )
-    runs.train(settings)
-    return ExitCode.OK
-
-
-@app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_EVALUATE"})
-@console.exits
-def evaluate(
-    context: typer.Context,
-    source: options.Labelled,
-    output: options.Evaluation = _EVALUATE.output,
-    model: Model = None,
-    runtime: Runtime = _EVALUATE.runtime,
-    target_error: TargetError = _EVALUATE.target_error,
-    threshold: Threshold = _EVALUATE.threshold,
-    config: Config = None,
-    verbose: Verbose = False,
-) -> ExitCode:
-    """Measure the model on labelled images."""
-    from batchdigits.training import train as runs
-    from batchdigits.training.evaluation.metrics import as_text
-
-    settings = EvaluateSettings(source, output, model, runtime, target_error, console.threshold(context))
-    typer.echo(as_text(runs.evaluate(settings)))
-    return ExitCode.OK
+for _command in (predict, train, evaluate):
+    app.command(context_settings={"auto_envvar_prefix": f"BATCHDIGITS_{_command.__name__.upper()}"})(_command)
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_EXPLAIN"})
-@console.exits
+@exits
 def explain(
     context: typer.Context,
-    image: options.Image = None,
-    save_input: options.SaveInput = None,
+    image: Annotated[
+        str | None, typer.Argument(metavar="IMAGE", help="The image; without it, a terminal is asked.")
+    ] = None,
+    save_input: Annotated[Path | None, typer.Option(help="Write the 28×28 that the model saw as a PNG.")] = None,
     model: Model = None,
     runtime: Runtime = _PREDICT.runtime,
     target_error: TargetError = _PREDICT.target_error,
@@ -234,23 +95,47 @@ def explain(
     verbose: Verbose = False,
 ) -> ExitCode:
     """Say what digit is on one image, and how sure that is."""
-    from batchdigits import explain as explaining
+    from batchdigits.explain import explain as explain_image
+    from batchdigits.explain import save_input as write_input
 
-    image = console.asked_for_image() if image is None else image
-    explanation = explaining.explain(ExplainSettings(image, model, runtime, target_error, console.threshold(context)))
+    image = _asked_for_image() if image is None else image
+    explanation = explain_image(ExplainSettings(image, model, runtime, target_error, given_threshold(context)))
     typer.echo(explanation.text())
     if save_input is not None:
-        explaining.save_input(explanation, save_input)
+        write_input(explanation, save_input)
     return ExitCode.FAULTS if explanation.is_fault else ExitCode.OK
+
+
+def _asked_for_image() -> str:
+    """Ask the terminal for the path of an image.
+
+    Raises:
+        UsageError: There is no terminal, or nothing was given.
+    """
+    if not sys.stdin.isatty():
+        message = "No image was named; expected one, as in: batchdigits explain scan.png"
+        raise UsageError(message)
+    typer.echo("Path of the image: ", err=True, nl=False)
+    if path := sys.stdin.readline().strip():
+        return path
+    message = "No path was given; expected that of an image."
+    raise UsageError(message)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def schedule(
-    arguments: options.OfPredict,
-    every: options.Every = _SCHEDULE.every,
-    nightly: options.Nightly = False,
-    limit: options.Limit = _SCHEDULE.limit,
-    systemd: options.Systemd = False,
+    arguments: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE -o REPORT", help="What predict gets: SOURCE, reports, any option of it."),
+    ],
+    every: Annotated[str | None, typer.Option(metavar="TIME", help="Run every 15m, 2h or 1d.")] = _SCHEDULE.every,
+    nightly: Annotated[bool, typer.Option("--nightly", help="Run at 02:15.")] = False,
+    limit: Annotated[
+        str, typer.Option(metavar="TIME", help="End a run that takes longer: 90m, 6h, 1d.")
+    ] = _SCHEDULE.limit,
+    systemd: Annotated[
+        bool, typer.Option("--systemd", help="Print a service and a timer instead of a crontab line.")
+    ] = False,
 ) -> None:
     """Print what makes cron or systemd run predict by itself; install nothing."""
     program = typer.main.get_command(app)
@@ -259,35 +144,35 @@ def schedule(
     # since a scheduler has another.
     context = program.commands["predict"].make_context("batchdigits predict", arguments, auto_envvar_prefix=None)
     settings = ScheduleSettings(every=every, nightly=nightly, limit=limit, systemd=systemd)
-    _print_schedule(console.parameters_of(context), settings, outputs=context.params["output"])
+    _print_schedule(parameters_of(context), settings, outputs=context.params["output"])
 
 
-@console.exits
-def _print_schedule(
-    parameters: list[scheduling.Parameter], settings: ScheduleSettings, *, outputs: list[str]
-) -> ExitCode:
-    from batchdigits.reports import publish as reports
+@exits
+def _print_schedule(parameters: list[Parameter], settings: ScheduleSettings, *, outputs: list[str]) -> ExitCode:
+    from batchdigits.reports.publish import check_outputs
 
     folder, timeout = str(Path.cwd()), shutil.which("timeout") or "timeout"
-    text = scheduling.schedule(
+    text = schedule_text(
         parameters, settings, folder=folder, python=sys.executable, timeout=timeout, is_there=os.path.lexists
     )
-    reports.check_outputs(outputs)
+    check_outputs(outputs)
     sys.stdout.buffer.write(os.fsencode(text))
     return ExitCode.OK
 
 
 @app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_CORRECT"})
-@console.exits
+@exits
 def correct(
-    report: options.Report,
-    corrections: options.Corrections,
-    ledger: options.Ledger = _PREDICT.ledger,
+    report: Annotated[str, typer.Argument(metavar="REPORT", help="The report that people looked at.")],
+    corrections: Annotated[
+        Path, typer.Argument(metavar="CORRECTIONS", help="A .csv with their answers, as an edited copy of the report.")
+    ],
+    ledger: Ledger = _PREDICT.ledger,
     config: Config = None,
     verbose: Verbose = False,
 ) -> ExitCode:
     """Read people's answers, for the next predict to show them in the report."""
-    from batchdigits.reports import corrections as correcting
+    from batchdigits.reports.corrections import correct as take_over
 
-    console.LOG.info(correcting.correct(remote.place(report), corrections, ledger=ledger, time=datetime.now(UTC)))
+    LOG.info(take_over(remote.place(report), corrections, ledger=ledger, time=datetime.now(UTC)))
     return ExitCode.OK

@@ -1,23 +1,92 @@
-"""What the command line says of its options: their types, limits and help in; defaults stand in `settings`."""
+"""The options that several commands share, and how all of them get their values: command line, job file, default."""
 
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from batchdigits import __version__, settings
-from batchdigits.cli.process import check_number, read_config, read_share, without_source
+from batchdigits import settings
+from batchdigits.cli.schedule import Parameter
+from batchdigits.errors import UsageError, shown
+from batchdigits.inference.calibration import LOOSEST, STRICTEST
+from batchdigits.settings import EngineName
+from batchdigits.storage.remote import check, refuse_secrets
+
+_NOT_IN_JOB_FILES = {"config", "show_config"}
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"batchdigits {__version__}")
-        raise typer.Exit
+def read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the keys of a job file the defaults of the command's options."""
+    if path is None:
+        return None
+    try:
+        job: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        message = f"The job file {shown(str(path))} cannot be read: {error.strerror}."
+        raise typer.BadParameter(message) from error
+    except ValueError as error:
+        message = f"The job file {shown(str(path))} is not TOML: {error}."
+        raise typer.BadParameter(message) from error
+    known = {
+        parameter.name: parameter
+        for parameter in context.command.params
+        if parameter.name and parameter.name not in _NOT_IN_JOB_FILES
+    }
+    for key, value in job.items():
+        name = key.replace("-", "_")
+        if name in known and isinstance(value, str) and (known[name].multiple or known[name].nargs != 1):
+            message = f'The job file {shown(str(path))} gives {key} as one text; expected a list: {key} = ["…"].'
+            raise typer.BadParameter(message)
+        try:
+            refuse_secrets(key, *_texts(value))
+        except UsageError as error:
+            raise typer.BadParameter(str(error)) from error
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else f"; known are {', '.join(sorted(known))}."
+            message = f"The job file {shown(str(path))} has the unknown key {key}{hint}"
+            raise typer.BadParameter(message)
+    context.default_map = {key.replace("-", "_"): value for key, value in job.items()}
+    return path
 
 
-Version = Annotated[
-    bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
-]
+def _texts(value: object) -> Iterator[str]:
+    """Give all keys and values of a job file's value."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    else:
+        yield str(value)
+
+
+def read_share(text: str | float) -> float:
+    """Read a share of the surest digits that may be wrong: `0.5%` or `0.005`."""
+    word = str(text).strip()
+    try:
+        share = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+    except ValueError:
+        share = math.nan
+    if not STRICTEST <= share <= LOOSEST:
+        message = f"{shown(word)} is no share of errors; expected {STRICTEST:.1%} to {LOOSEST:.0%}, as in 0.5%."
+        raise typer.BadParameter(message)
+    return round(share, 6)
+
+
+def check_number(number: float | None) -> float | None:
+    """Refuse what is no number: it is neither below nor above any limit."""
+    if number is not None and math.isnan(number):
+        message = "nan is no number."
+        raise typer.BadParameter(message)
+    return number
+
+
 Config = Annotated[
     Path | None,
     typer.Option(help="Job file (TOML) with defaults for these options.", callback=read_config, is_eager=True),
@@ -42,139 +111,100 @@ TargetError = Annotated[
         help="Share of wrong digits among those that are ok, such as 0.5%, which the threshold has to keep.",
     ),
 ]
-
 Runtime = Annotated[
     settings.Runtime, typer.Option(help="What carries the model out; litert starts at once, of batchdigits[litert].")
-]
-
-# of predict
-
-Sources = Annotated[
-    list[str], typer.Argument(metavar="SOURCE", help="Folders (read recursively), files, quoted globs, or URLs.")
-]
-Output = Annotated[
-    list[str],
-    typer.Option(
-        "--output", "-o", help="Report file, .csv, .parquet, .xlsx or .html; - is CSV to stdout. May be repeated."
-    ),
 ]
 Ledger = Annotated[
     Path | None, typer.Option(help="What is known from run to run; without it, the first report's name + .ledger.")
 ]
-NoLedger = Annotated[bool, typer.Option("--no-ledger", help="Keep nothing for the next run.")]
-Wait = Annotated[
-    float,
-    typer.Option(
-        min=0, max=86_400, callback=check_number, help="Seconds to wait for another run that holds the ledger."
-    ),
-]
-IfLocked = Annotated[
-    settings.IfLocked, typer.Option(help="Where another run holds the ledger: end with code 75, or with 0.")
-]
-Force = Annotated[bool, typer.Option("--force", help="Predict all images anew, known or not.")]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Read files anew that gave a fault.")]
-Include = Annotated[list[str], typer.Option(help="Read only files that match this gitignore pattern. May be repeated.")]
-Exclude = Annotated[list[str], typer.Option(help="Pass over what matches this gitignore pattern. May be repeated.")]
-Settle = Annotated[
-    float,
-    typer.Option(
-        min=0,
-        max=86_400,
-        callback=check_number,
-        help="A file younger than these seconds is read last, or in the next run.",
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace reports that were made from other sources.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images that are predicted and recorded together.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads within one prediction.")]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help=f"Decoding workers; without it, one for each core, at most {settings.MOST_WORKERS}."),
-]
-Engine = Annotated[
-    settings.EngineName, typer.Option(help="Where images are read: on this machine, or on Ray, of batchdigits[ray].")
-]
-RayAddress = Annotated[
-    str | None,
-    typer.Option(
-        metavar="HOST:PORT",
-        help="Head node of the cluster for --engine ray, or auto; without it, a cluster on this machine for this run.",
-    ),
-]
-MaxPixels = Annotated[int, typer.Option(min=1, help="Larger pages, width times height, are not decoded.")]
-Probabilities = Annotated[bool, typer.Option("--probabilities", help="Add the columns p0 to p9 to CSV.")]
-CsvDialect = Annotated[settings.CsvDialect, typer.Option(help="How CSV is spelled.")]
-AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Write an empty report where no image is found.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be read, and write nothing.")]
-Summary = Annotated[Path | None, typer.Option(help="Write the run's numbers, or why it failed, to this .json file.")]
-Metrics = Annotated[
-    Path | None, typer.Option(help="Write them to this .prom file, for the node exporter of Prometheus.")
-]
-ShowConfig = Annotated[
-    bool,
-    typer.Option(
-        "--show-config",
-        help="Print each option's value and where it came from, as a job file, and leave.",
-        callback=without_source,
-        is_eager=True,
-    ),
-]
-LogJson = Annotated[bool, typer.Option("--log-json", help="Say everything in JSON, an object a line.")]
 
-# of train
 
-Bundle = Annotated[Path, typer.Option("--output", "-o", help="The bundle directory to make.")]
-Data = Annotated[
-    list[str],
-    typer.Option(
-        help="mnist (the default), a folder with a sub-folder per digit, a CSV of path,label, or an answered report. "
-        "May be repeated."
-    ),
-]
-Base = Annotated[
-    Path | None,
-    typer.Option("--from", help="Model bundle that goes on learning: from --data, and what it was trained on."),
-]
-Arch = Annotated[settings.Arch, typer.Option(help="The network.")]
-Teacher = Annotated[
-    Path | None, typer.Option(help="Model bundle whose probabilities the network learns instead of the labels.")
-]
-Epochs = Annotated[int | None, typer.Option(min=0, help="Passes over the data; with --from, 0 refits the calibration.")]
-StepSize = Annotated[int, typer.Option(min=1, help="Images a step.")]
-LearningRate = Annotated[float | None, typer.Option(min=0, callback=check_number, help="Peak of the schedule.")]
-ValidationShare = Annotated[
-    float,
-    typer.Option(min=0, max=1, callback=check_number, help="Share of the data that is split off for validation."),
-]
-Seed = Annotated[int, typer.Option(min=0, help="Of the split, the weights, the order, the variations.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")]
+def without_source(context: typer.Context, wanted: bool) -> bool:
+    """Let `--show-config` do without a SOURCE."""
+    if wanted:
+        for parameter in context.command.params:
+            parameter.required = False
+    return wanted
 
-# of evaluate
 
-Labelled = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="mnist, a folder with a sub-folder per digit, or a CSV of path,label.")
-]
-Evaluation = Annotated[Path, typer.Option("--output", "-o", help="Folder for metrics and pictures.")]
+def stronger(context: typer.Context, first: str, second: str) -> str:
+    """Say which of two options that exclude each other was given closer to the command line."""
+    order = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP", "DEFAULT")
+    ranks = [order.index(source.name) for name in (first, second) if (source := context.get_parameter_source(name))]
+    return second if ranks[1] < ranks[0] else first
 
-# of explain
 
-Image = Annotated[str | None, typer.Argument(metavar="IMAGE", help="The image; without it, a terminal is asked.")]
-SaveInput = Annotated[Path | None, typer.Option(help="Write the 28×28 that the model saw as a PNG.")]
+def parameters_of(context: Any) -> list[Parameter]:
+    """Give what a command's parser read, for `schedule`."""
+    parameters = []
+    for parameter in context.command.params:
+        value, origin = context.params[parameter.name], context.get_parameter_source(parameter.name)
+        if value is not None and parameter.type.name == "path":
+            value = Path(value)
+        spellings = parameter.secondary_opts if value is False else parameter.opts
+        flag = spellings[0] if spellings and parameter.param_type_name == "option" else ""
+        parameters.append(Parameter(parameter.name, flag, value, origin.name if origin else ""))
+    return parameters
 
-# of schedule
 
-OfPredict = Annotated[
-    list[str],
-    typer.Argument(metavar="SOURCE -o REPORT", help="What predict gets: SOURCE, reports, any option of it."),
-]
-Every = Annotated[str | None, typer.Option(metavar="TIME", help="Run every 15m, 2h or 1d.")]
-Nightly = Annotated[bool, typer.Option("--nightly", help="Run at 02:15.")]
-Limit = Annotated[str, typer.Option(metavar="TIME", help="End a run that takes longer: 90m, 6h, 1d.")]
-Systemd = Annotated[bool, typer.Option("--systemd", help="Print a service and a timer instead of a crontab line.")]
+def given_threshold(context: typer.Context) -> float | None:
+    """Give `--threshold`, unless `--target-error` was given closer to the command line."""
+    if stronger(context, "threshold", "target_error") == "target_error":
+        return None
+    found: float | None = context.params["threshold"]
+    return found
 
-# of correct
 
-Report = Annotated[str, typer.Argument(metavar="REPORT", help="The report that people looked at.")]
-Corrections = Annotated[
-    Path, typer.Argument(metavar="CORRECTIONS", help="A .csv with their answers, as an edited copy of the report.")
-]
+def given_ledger(context: typer.Context) -> Path | None:
+    """Give `--ledger`, unless `--no-ledger` was given closer to the command line."""
+    found = context.params["ledger"]
+    if found is not None and context.params["no_ledger"] and stronger(context, "ledger", "no_ledger") == "no_ledger":
+        return None
+    return None if found is None else Path(found)
+
+
+def given_ray_address(context: typer.Context) -> str | None:
+    """Give `--ray-address`, unless an engine that has none was given closer to the command line.
+
+    Raises:
+        UsageError: It was given for such an engine.
+    """
+    found: str | None = context.params["ray_address"]
+    if found is None or context.params["engine"] == EngineName.RAY:
+        return found
+    if stronger(context, "ray_address", "engine") == "engine":
+        return None
+    message = "--ray-address is for --engine ray, and would do nothing here; give both, or neither."
+    raise UsageError(message)
+
+
+def config_text(context: typer.Context) -> str:
+    """Give the value of every option, and where it came from, as a job file: TOML."""
+    check(*context.params["sources"] or [], *context.params["output"])  # of passwords, nothing has come this far
+    job_file = context.params["config"]
+    lines = []
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        origin = {
+            "COMMANDLINE": "from the command line",
+            "ENVIRONMENT": f"environment {context.auto_envvar_prefix}_{name.upper()}",
+            "DEFAULT_MAP": f"job file {shown(str(job_file))}",
+        }.get(source.name if source else "", "default")
+        value = context.params[name]
+        text = "(not set)" if value is None else _toml(value)
+        if name not in _NOT_IN_JOB_FILES:
+            lines.append(f"{'# ' if value is None else ''}{name} = {text}  # {origin}")
+        elif job_file is not None and name == "config":
+            lines.append(f"# config = {text}  # {origin}")
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

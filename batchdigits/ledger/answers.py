@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchdigits.ledger.database import Database, beside, check_sum, glimpse
+from batchdigits.ledger.database import Database, check_sum, glimpse
+from batchdigits.ledger.location import beside
 
 Key = tuple[str, int]  # the sha256 of a file's bytes, and the page from 1
 

@@ -12,8 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from batchdigits.errors import StorageError, shown
-from batchdigits.storage.atomic import atomic_write, fitting, storage_errors
-from batchdigits.storage.remote import Place, RemoteFile
+from batchdigits.storage.atomic import atomic_write, storage_errors
 
 _OBSERVATIONS = """
 CREATE TABLE conditions (           -- under what something was observed
@@ -296,15 +295,6 @@ def _run(execute: Callable[[str], object], statements: str) -> None:
     """Run several statements within the transaction; `executescript` would commit it."""
     for statement in statements.split(";\n"):
         execute(statement)
-
-
-def beside(report: Place) -> Path:
-    """Name the ledger that a report has where nobody names another.
-
-    SQLite needs a disk: that of a report behind a URL is on this machine, among the user's own files.
-    """
-    here = report.here if isinstance(report, RemoteFile) else report
-    return here.with_name(fitting(here.name, ".ledger"))
 
 
 def check_sum(*values: bytes | str | int | None) -> int:

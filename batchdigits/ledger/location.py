@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from batchdigits.errors import Locked, shown
 from batchdigits.storage.atomic import fitting, storage_errors
+from batchdigits.storage.remote import Place, RemoteFile
 
 
 @contextmanager
@@ -104,3 +105,12 @@ def _holder(path: Path) -> str:
         if text := path.read_text().strip():
             return f": {shown(text)}"
     return ""
+
+
+def beside(report: Place) -> Path:
+    """Name the ledger that a report has where nobody names another.
+
+    SQLite needs a disk: that of a report behind a URL is on this machine, among the user's own files.
+    """
+    here = report.here if isinstance(report, RemoteFile) else report
+    return here.with_name(fitting(here.name, ".ledger"))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchdigits.errors import UsageError, shown
-from batchdigits.ledger.database import beside, glimpse
+from batchdigits.ledger.database import glimpse
 from batchdigits.ledger.ledger import PUBLISHED, Ledger, Publications, publications
+from batchdigits.ledger.location import beside
 from batchdigits.reports.corrections import ENDINGS
 from batchdigits.storage.atomic import file_sha256, fitting, standing_sha256, storage_errors
 from batchdigits.storage.remote import Place, RemoteFile, absolute

@@ -13,8 +13,8 @@ from pathlib import Path
 from batchdigits.errors import StorageError, UsageError, printable, shown
 from batchdigits.ledger import answers
 from batchdigits.ledger.answers import Key
-from batchdigits.ledger.database import Database, beside
-from batchdigits.ledger.location import held
+from batchdigits.ledger.database import Database
+from batchdigits.ledger.location import beside, held
 from batchdigits.reports.formats.csv import unguard
 from batchdigits.reports.formats.parquet import text_columns
 from batchdigits.reports.formats.xlsx import text_rows

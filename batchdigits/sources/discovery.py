@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from batchdigits.errors import StorageError, UsageError, printable, shown
 from batchdigits.records import ImageFile, Skipped
@@ -28,6 +28,9 @@ from batchdigits.sources.rules import (
 )
 from batchdigits.storage import remote
 from batchdigits.storage.remote import Entry, Place
+
+if TYPE_CHECKING:
+    pass
 
 _IMAGE_SIGNATURE = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|II\+\0|MM\0\+|BM|GIF8[79]a|RIFF....WEBP", re.DOTALL
@@ -88,24 +91,6 @@ def standing(sources: Sequence[str]) -> list[tuple[int, int] | None]:
     ]
     states = [_status_of(folder) for folder in folders]
     return [_identity(status) if status and stat.S_ISDIR(status.st_mode) else None for status in states]
-
-
-def has_changed(file: ImageFile, *, far_too: bool = True) -> bool:
-    """Tell whether a file is gone, or has another size or time than it was found with.
-
-    Args:
-        file: As it was found.
-        far_too: Ask about a file behind a URL, too, which is a request.
-    """
-    if remote.is_far(file.path):
-        return far_too and remote.found_again(file.path) != (file.size_bytes, file.mtime_ns)
-    try:
-        status = os.stat(file.path)  # noqa: PTH116  (a Path takes as long again)
-    except FileNotFoundError:
-        return file.inode != 0  # a link that led nowhere still does
-    except OSError:  # out of reach: what reads it says so
-        return False
-    return (status.st_size, _fitted(status.st_mtime_ns)) != (file.size_bytes, file.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,10 +280,12 @@ def _image(
         return Skipped(path, "report of this run")
     if status is None:
         return ImageFile(path, name, size_bytes=0, mtime_ns=0, ending=ending, inode=0)
-    return ImageFile(path, name, status.st_size, _fitted(status.st_mtime_ns), ending, _fitted(status.st_ino))
+    return ImageFile(
+        path, name, status.st_size, signed_64_bits(status.st_mtime_ns), ending, signed_64_bits(status.st_ino)
+    )
 
 
-def _fitted(number: int) -> int:
+def signed_64_bits(number: int) -> int:
     """Fold a number into the 64 bits with a sign that a ledger holds: times after 2262, inodes of some shares."""
     return (number + 2**63) % 2**64 - 2**63
 

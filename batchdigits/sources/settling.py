@@ -4,17 +4,37 @@ A file is young while its age, by the clock and the time of its last change, is 
 time lies in the future counts as settled: a clock that was set back must not hide files.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from batchdigits.records import ImageFile
-from batchdigits.sources.discovery import has_changed
+from batchdigits.sources.discovery import signed_64_bits
+from batchdigits.storage import remote
 
 if TYPE_CHECKING:
     from batchdigits.records import Batch
 
 _NS = 1_000_000_000  # in a second
+
+
+def has_changed(file: ImageFile, *, far_too: bool = True) -> bool:
+    """Tell whether a file is gone, or has another size or time than it was found with.
+
+    Args:
+        file: As it was found.
+        far_too: Ask about a file behind a URL, too, which is a request.
+    """
+    if remote.is_far(file.path):
+        return far_too and remote.found_again(file.path) != (file.size_bytes, file.mtime_ns)
+    try:
+        status = os.stat(file.path)  # noqa: PTH116  (a Path takes as long again)
+    except FileNotFoundError:
+        return file.inode != 0  # a link that led nowhere still does
+    except OSError:  # out of reach: what reads it says so
+        return False
+    return (status.st_size, signed_64_bits(status.st_mtime_ns)) != (file.size_bytes, file.mtime_ns)
 
 
 class Settling:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, shown
 from batchdigits.storage import retries as patience
-from batchdigits.storage.backends.base import Enters, Entry
-from batchdigits.storage.backends.registry import Far, Store, store
+from batchdigits.storage.backends.base import Enters, Entry, Store
+from batchdigits.storage.backends.registry import Far, store
 from batchdigits.storage.backends.s3 import AT_A_TIME
 from batchdigits.storage.backends.zip_archives import Archives
 from batchdigits.storage.urls import ZIP, Parts, absolute, check, is_far, is_url, parts, refuse, refuse_secrets, span

@@ -6,23 +6,19 @@ import logging
 import math
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from batchdigits.errors import StorageError, UsageError, shown
+from batchdigits.errors import UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import Calibration
-from batchdigits.inference.decisions import decide_calibrated
-from batchdigits.inference.runtimes import Predictor
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import BLANK, NO_DIGIT, NOT_A_DIGIT, GreyImage, InkImages, Labels
-from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, Runtime, TrainSettings
-from batchdigits.storage.atomic import atomic_write
+from batchdigits.records import BLANK, NOT_A_DIGIT, GreyImage, InkImages, Labels
+from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, TrainSettings
 from batchdigits.training import export as exporting
 from batchdigits.training import finetuning as tuning
 from batchdigits.training.calibration import calibrate
@@ -32,13 +28,12 @@ from batchdigits.training.datasets.augmentation import vary
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.negatives import negatives
 from batchdigits.training.evaluation import plots as pictures
-from batchdigits.training.evaluation.metrics import Evaluation, as_json, confusion_csv, interval_text, percent
-from batchdigits.training.evaluation.metrics import evaluate as compare
+from batchdigits.training.evaluation.evaluate import draw, made_folder, provable_threshold, score, write_text
+from batchdigits.training.evaluation.metrics import Evaluation, as_json, interval_text, percent
 from batchdigits.training.trainer import fit, load_model, recipe
 
 log = logging.getLogger(__name__)
 
-_BATCH = 256
 _BLANKS = 4000  # pages without a digit that training sees an epoch
 _LEAST_IMAGES = 3000  # of each set of the package; a smaller one is repeated, so that its handwriting has weight
 _COLUMNS = 12  # of the picture of simulated scans
@@ -61,7 +56,7 @@ def train(settings: TrainSettings) -> Bundle:
     base = tuning.load(settings)
     if not settings.data and not base:
         settings = replace(settings, data=(shipped.MNIST,))
-    output = _folder(settings.output)
+    output = made_folder(settings.output)
     normalisation = NormalisationSettings()
     if base:
         settings = tuning.settled(settings, base)
@@ -92,19 +87,19 @@ def train(settings: TrainSettings) -> Bundle:
     exporting.check(made, validation.pixels[:_GOLDEN])
 
     parts = {"validation": validation, **({"held_out": held} if len(held) else {})}
-    threshold = _threshold(made, EvaluateSettings(source=""))
+    threshold = provable_threshold(made, EvaluateSettings(source=""))
     ours = list(parts)
     for source in settings.data:
         if source in shipped.NAMES:  # the one look at the test half
             parts[f"{source}_test"] = datasets.read(source, normalisation, part="test")
-    scores = {name: _score(part, made, threshold) for name, part in parts.items()}
+    scores = {name: score(part, made, threshold) for name, part in parts.items()}
     results = {name: score.result for name, score in scores.items()}
     before = _compare(base, {name: parts[name] for name in ours}, results, kept) if base else {}
     for name, result in results.items():
         log.info("%s: %s of %d right, %s", name, percent(result.accuracy), result.count, interval_text(result))
     metrics = {name: as_json(result) for name, result in (results | before).items()}
-    _write(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    _pictures(output, scores.get("mnist_test", scores["validation"]))
+    write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    draw(output, scores.get("mnist_test", scores["validation"]))
     history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
     if history:
         pictures.learning_curves(history, output / "learning_curves.png")
@@ -119,7 +114,7 @@ def _compare(
     found = {}
     log.info("of what was learnt, %.0f%% are kept, so that MNIST is read as well as before", 100 * kept)
     for name, part in parts.items():
-        before, after = _score(part, base, None).result, results[name]
+        before, after = score(part, base, None).result, results[name]
         found[f"{name}_before"] = before
         log.info(
             "%s: %s right before, %s after, of %d; %s",
@@ -130,69 +125,6 @@ def _compare(
             interval_text(after),
         )
     return found
-
-
-def evaluate(settings: EvaluateSettings) -> Evaluation:
-    """Measure a model on labelled data.
-
-    `settings.output` receives `metrics.json`, `confusion.csv`, `confusion.png`, `reliability.png`, `risk_coverage.png`
-    and `mistakes.png`.
-
-    Raises:
-        UsageError: The data have wrong labels.
-        StorageError: The data do not exist, or the output cannot be written.
-        BundleError: The model cannot be used.
-    """
-    output = _folder(settings.output)
-    model = bundle.load(settings.model)
-    data = datasets.read(settings.source, model.normalisation, part="test")
-    score = _score(data, model, _threshold(model, settings), settings.runtime)
-    result, said = score.result, score.said
-    _write(output / "metrics.json", json.dumps(as_json(result), indent=2) + "\n")
-    _pictures(output, score)
-    wrong = np.flatnonzero(said != data.labels)
-    captions = [f"said {_said(said[row])}, true {data.labels[row]}" for row in wrong]
-    title = f"{len(wrong)} mistakes of {len(data)}: what the model saw"
-    pictures.contact_sheet(data.pixels[wrong], captions, output / "mistakes.png", title=title)
-    for name, fault, _ in data.unread:
-        log.warning("%s was not read and counts as a mistake: %s", name, fault)
-    return result
-
-
-def _threshold(model: Bundle, settings: EvaluateSettings) -> float | None:
-    """Give the threshold of a target error; None, and a warning, where a model cannot prove it."""
-    try:
-        return model.calibration.threshold(settings)
-    except UsageError as error:
-        log.warning(str(error))
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Score:
-    """What a model says of N labelled images that were read, and of M with those that were not."""
-
-    result: Evaluation
-    """Of all M."""
-    said: NDArray[np.int8]
-    """int8[N]."""
-    confidence: NDArray[np.float64]
-    """float64[M], NaN where no digit was said."""
-    right: NDArray[np.bool_]
-    """bool[M]."""
-
-
-def _score(data: Labelled, model: Bundle, threshold: float | None, runtime: Runtime = Runtime.KERAS) -> _Score:
-    """Predict labelled images, and compare."""
-    with Predictor(model, batch_size=_BATCH, runtime=runtime) as predictor:
-        logits = predictor(data.pixels)
-    decided = decide_calibrated(logits, data.ink, model.calibration, threshold=0.0)
-    unread = len(data.unread)
-    predicted = np.concatenate([decided.digit, np.full(unread, NO_DIGIT, np.int8)])
-    true = np.concatenate([data.labels, np.array([label for _, _, label in data.unread], np.int8)])
-    confidence = np.concatenate([decided.confidence, np.full(unread, np.nan)])
-    result = compare(predicted, true, confidence, threshold=threshold)
-    return _Score(result, decided.digit, confidence, predicted == true)
 
 
 def _with_negatives(training: Labelled, settings: TrainSettings) -> tuple[InkImages, Labels]:
@@ -245,14 +177,6 @@ def _simulate(training: Labelled, path: Path, seed: int) -> None:
     pictures.contact_sheet(images, captions, path, columns=_COLUMNS, title=title)
 
 
-def _pictures(output: Path, score: _Score) -> None:
-    pictures.heatmap(score.result, output / "confusion.png")
-    _write(output / "confusion.csv", confusion_csv(score.result))
-    pictures.reliability_diagram(score.confidence, score.right, output / "reliability.png")
-    threshold = score.result.selected.threshold if score.result.selected else None
-    pictures.risk_coverage_curve(score.confidence, score.right, output / "risk_coverage.png", threshold=threshold)
-
-
 def _provenance(
     settings: TrainSettings,
     base: Bundle | None,
@@ -286,21 +210,3 @@ def _git_revision() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+" if changed.returncode else "")
-
-
-def _folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"The output folder {shown(str(path))} cannot be made: {error.strerror}; choose another."
-        raise StorageError(message) from error
-    return path
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())
-
-
-def _said(digit: int) -> str:
-    return "none" if digit == NO_DIGIT else str(digit)

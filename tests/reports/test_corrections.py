@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits.errors import Fault, FaultKind, Locked, StorageError, UsageError
-from batchdigits.ledger.database import Database, beside
-from batchdigits.ledger.location import held
+from batchdigits.ledger.database import Database
+from batchdigits.ledger.location import beside, held
 from batchdigits.reports.backup import replacing, standing
 from batchdigits.reports.corrections import correct
 from batchdigits.reports.formats.csv import guard

@@ -21,6 +21,7 @@ from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import Arch, EvaluateSettings, TrainSettings
 from batchdigits.training import train as runs
 from batchdigits.training.datasets import shipped
+from batchdigits.training.evaluation.evaluate import evaluate
 from tests.digits import one_of_each, write_png
 from tests.disks import names
 
@@ -174,7 +175,7 @@ def test_an_evaluation_counts_images_that_cannot_be_read_as_mistakes_and_names_t
 ) -> None:
     shutil.copyfile(DATA / "truncated.jpg", labelled / "4" / "broken.jpg")
     settings = EvaluateSettings(source=str(labelled), output=tmp_path / "out", model=made.directory)
-    result = runs.evaluate(settings)
+    result = evaluate(settings)
     assert (result.count, result.unanswered) == (11, 1)
     assert result.confusion[4].sum() == 2
     assert "4/broken.jpg" in caplog.text
@@ -188,14 +189,14 @@ def test_an_evaluation_of_a_blank_image_says_that_no_digit_was_said(
     made: Bundle, labelled: Path, tmp_path: Path
 ) -> None:
     write_png(labelled / "5" / "blank.png", np.full((40, 40), 255, np.uint8))
-    result = runs.evaluate(EvaluateSettings(source=str(labelled), output=tmp_path / "out", model=made.directory))
+    result = evaluate(EvaluateSettings(source=str(labelled), output=tmp_path / "out", model=made.directory))
     assert (result.count, result.unanswered) == (11, 1)
 
 
 def test_an_evaluation_where_nothing_can_be_read_is_all_mistakes(made: Bundle, tmp_path: Path) -> None:
     (tmp_path / "in" / "3").mkdir(parents=True)
     shutil.copyfile(DATA / "truncated.jpg", tmp_path / "in" / "3" / "a.jpg")
-    result = runs.evaluate(EvaluateSettings(source=str(tmp_path / "in"), output=tmp_path / "out", model=made.directory))
+    result = evaluate(EvaluateSettings(source=str(tmp_path / "in"), output=tmp_path / "out", model=made.directory))
     assert (result.count, result.correct, result.unanswered) == (1, 0, 1)
 
 

@@ -2,7 +2,10 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from batchdigits.storage.urls import Parts
 
 Enters = Callable[[str], bool]
 """Tells whether a folder is entered, by its path relative to what is listed, without a slash at its end."""
@@ -43,3 +46,34 @@ def entered(entries: Iterable[Entry], enters: Enters) -> Iterator[Entry]:
         known = now
         if all(known.values()):
             yield entry
+
+
+class Store(Protocol):
+    """What reaches a storage; each coroutine is one attempt, for `patience`."""
+
+    def listed(self, place: Parts, enters: Enters) -> Iterator[Entry]:
+        """List a folder, or a file by itself."""
+
+    async def get(self, place: Parts, most_bytes: int) -> bytes | None:
+        """Read a file; None where it is larger than that."""
+
+    async def part(self, place: Parts, start: int, stop: int) -> bytes:
+        """Read some of a file."""
+
+    async def size(self, place: Parts) -> int | None:
+        """Give the size of a file; None where there is none."""
+
+    async def stands(self, place: Parts) -> bool:
+        """Tell whether a file or folder is there."""
+
+    async def sha256(self, place: Parts) -> str:
+        """Compute the SHA-256 of a file."""
+
+    async def put(self, draft: Path, place: Parts) -> None:
+        """Send a finished file, which takes its name when all of it has come."""
+
+    async def copy(self, old: Parts, new: Parts) -> None:
+        """Give a file a second name."""
+
+    async def check_folder(self, place: Parts) -> None:
+        """Find trouble with a report before there is one to write."""

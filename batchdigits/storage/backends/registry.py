@@ -3,12 +3,11 @@
 import io
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from batchdigits.errors import UsageError
-from batchdigits.storage.backends.base import Enters, Entry
+from batchdigits.storage.backends.base import Store
 from batchdigits.storage.backends.s3 import S3
 from batchdigits.storage.backends.sftp import Sftp
 from batchdigits.storage.retries import done
@@ -18,37 +17,6 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _NOISY = ("asyncio", "asyncssh", "asyncssh.sftp", "aiobotocore", "aiohttp", "botocore", "fsspec", "s3fs", "sshfs")
-
-
-class Store(Protocol):
-    """What reaches a storage; each coroutine is one attempt, for `patience`."""
-
-    def listed(self, place: Parts, enters: Enters) -> Iterator[Entry]:
-        """List a folder, or a file by itself."""
-
-    async def get(self, place: Parts, most_bytes: int) -> bytes | None:
-        """Read a file; None where it is larger than that."""
-
-    async def part(self, place: Parts, start: int, stop: int) -> bytes:
-        """Read some of a file."""
-
-    async def size(self, place: Parts) -> int | None:
-        """Give the size of a file; None where there is none."""
-
-    async def stands(self, place: Parts) -> bool:
-        """Tell whether a file or folder is there."""
-
-    async def sha256(self, place: Parts) -> str:
-        """Compute the SHA-256 of a file."""
-
-    async def put(self, draft: Path, place: Parts) -> None:
-        """Send a finished file, which takes its name when all of it has come."""
-
-    async def copy(self, old: Parts, new: Parts) -> None:
-        """Give a file a second name."""
-
-    async def check_folder(self, place: Parts) -> None:
-        """Find trouble with a report before there is one to write."""
 
 
 _KINDS: dict[str, Callable[[str], Store]] = {"s3": S3, "sftp": Sftp}

@@ -1,0 +1,107 @@
+"""The commands train and evaluate: turn their options into settings, and run the training or the evaluation."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batchdigits.cli.options import (
+    Config,
+    Model,
+    Quiet,
+    Runtime,
+    TargetError,
+    Threshold,
+    Verbose,
+    check_number,
+    given_threshold,
+)
+from batchdigits.cli.process import exits
+from batchdigits.errors import ExitCode
+from batchdigits.settings import Arch, EvaluateSettings, TrainSettings
+
+_DEFAULTS = TrainSettings(output=Path("runs/cnn"))
+_EVALUATE = EvaluateSettings(source="")
+
+
+@exits
+def train(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle directory to make.")] = _DEFAULTS.output,
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="mnist (the default), a folder with a sub-folder per digit, a CSV of path,label, or an answered "
+            "report. May be repeated."
+        ),
+    ] = list(_DEFAULTS.data),  # noqa: B006  Typer copies it
+    base: Annotated[
+        Path | None,
+        typer.Option("--from", help="Model bundle that goes on learning: from --data, and what it was trained on."),
+    ] = _DEFAULTS.base,
+    arch: Annotated[Arch, typer.Option(help="The network.")] = _DEFAULTS.arch,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Model bundle whose probabilities the network learns instead of the labels.")
+    ] = _DEFAULTS.teacher,
+    epochs: Annotated[
+        int | None, typer.Option(min=0, help="Passes over the data; with --from, 0 refits the calibration.")
+    ] = _DEFAULTS.epochs,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = _DEFAULTS.batch_size,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0, callback=check_number, help="Peak of the schedule.")
+    ] = _DEFAULTS.learning_rate,
+    validation_share: Annotated[
+        float,
+        typer.Option(min=0, max=1, callback=check_number, help="Share of the data that is split off for validation."),
+    ] = _DEFAULTS.validation_share,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the split, the weights, the order, the variations.")
+    ] = _DEFAULTS.seed,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    config: Config = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> ExitCode:
+    """Train a model and write its bundle, with metrics and pictures beside it."""
+    from batchdigits.training.train import train as train_model
+
+    settings = TrainSettings(
+        output=output,
+        data=tuple(data),
+        base=base,
+        arch=arch,
+        teacher=teacher,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        validation_share=validation_share,
+        seed=seed,
+        resume=resume,
+        progress=sys.stderr.isatty() and not quiet,
+    )
+    train_model(settings)
+    return ExitCode.OK
+
+
+@exits
+def evaluate(
+    context: typer.Context,
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="mnist, a folder with a sub-folder per digit, or a CSV of path,label."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for metrics and pictures.")] = _EVALUATE.output,
+    model: Model = None,
+    runtime: Runtime = _EVALUATE.runtime,
+    target_error: TargetError = _EVALUATE.target_error,
+    threshold: Threshold = _EVALUATE.threshold,
+    config: Config = None,
+    verbose: Verbose = False,
+) -> ExitCode:
+    """Measure the model on labelled images."""
+    from batchdigits.training.evaluation.evaluate import evaluate as evaluate_model
+    from batchdigits.training.evaluation.metrics import as_text
+
+    settings = EvaluateSettings(source, output, model, runtime, target_error, given_threshold(context))
+    typer.echo(as_text(evaluate_model(settings)))
+    return ExitCode.OK

@@ -1,0 +1,127 @@
+"""Evaluate a model on labelled images, and write what was measured: metrics, confusion, pictures."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchdigits.errors import StorageError, UsageError, shown
+from batchdigits.inference import bundle
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.decisions import decide_calibrated
+from batchdigits.inference.runtimes import Predictor
+from batchdigits.records import NO_DIGIT
+from batchdigits.settings import EvaluateSettings, Runtime
+from batchdigits.storage.atomic import atomic_write
+from batchdigits.training.datasets import labelled as datasets
+from batchdigits.training.datasets.labelled import Labelled
+from batchdigits.training.evaluation import plots as pictures
+from batchdigits.training.evaluation.metrics import Evaluation, as_json, confusion_csv
+from batchdigits.training.evaluation.metrics import evaluate as compare
+
+log = logging.getLogger(__name__)
+
+_BATCH = 256
+
+
+def evaluate(settings: EvaluateSettings) -> Evaluation:
+    """Measure a model on labelled data.
+
+    `settings.output` receives `metrics.json`, `confusion.csv`, `confusion.png`, `reliability.png`, `risk_coverage.png`
+    and `mistakes.png`.
+
+    Raises:
+        UsageError: The data have wrong labels.
+        StorageError: The data do not exist, or the output cannot be written.
+        BundleError: The model cannot be used.
+    """
+    output = made_folder(settings.output)
+    model = bundle.load(settings.model)
+    data = datasets.read(settings.source, model.normalisation, part="test")
+    found = score(data, model, provable_threshold(model, settings), settings.runtime)
+    result, said = found.result, found.said
+    write_text(output / "metrics.json", json.dumps(as_json(result), indent=2) + "\n")
+    draw(output, found)
+    wrong = np.flatnonzero(said != data.labels)
+    captions = [f"said {_said(said[row])}, true {data.labels[row]}" for row in wrong]
+    title = f"{len(wrong)} mistakes of {len(data)}: what the model saw"
+    pictures.contact_sheet(data.pixels[wrong], captions, output / "mistakes.png", title=title)
+    for name, fault, _ in data.unread:
+        log.warning("%s was not read and counts as a mistake: %s", name, fault)
+    return result
+
+
+def provable_threshold(model: Bundle, settings: EvaluateSettings) -> float | None:
+    """Give the threshold of a target error; None, and a warning, where a model cannot prove it."""
+    try:
+        return model.calibration.threshold(settings)
+    except UsageError as error:
+        log.warning(str(error))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a model says of N labelled images that were read, and of M with those that were not."""
+
+    result: Evaluation
+    """Of all M."""
+    said: NDArray[np.int8]
+    """int8[N]."""
+    confidence: NDArray[np.float64]
+    """float64[M], NaN where no digit was said."""
+    right: NDArray[np.bool_]
+    """bool[M]."""
+
+
+def score(data: Labelled, model: Bundle, threshold: float | None, runtime: Runtime = Runtime.KERAS) -> Score:
+    """Predict labelled images, and compare."""
+    with Predictor(model, batch_size=_BATCH, runtime=runtime) as predictor:
+        logits = predictor(data.pixels)
+    decided = decide_calibrated(logits, data.ink, model.calibration, threshold=0.0)
+    unread = len(data.unread)
+    predicted = np.concatenate([decided.digit, np.full(unread, NO_DIGIT, np.int8)])
+    true = np.concatenate([data.labels, np.array([label for _, _, label in data.unread], np.int8)])
+    confidence = np.concatenate([decided.confidence, np.full(unread, np.nan)])
+    result = compare(predicted, true, confidence, threshold=threshold)
+    return Score(result, decided.digit, confidence, predicted == true)
+
+
+def draw(output: Path, score: Score) -> None:
+    """Write into a folder who was taken for whom, and how far confidences can be trusted."""
+    pictures.heatmap(score.result, output / "confusion.png")
+    write_text(output / "confusion.csv", confusion_csv(score.result))
+    pictures.reliability_diagram(score.confidence, score.right, output / "reliability.png")
+    threshold = score.result.selected.threshold if score.result.selected else None
+    pictures.risk_coverage_curve(score.confidence, score.right, output / "risk_coverage.png", threshold=threshold)
+
+
+def _said(digit: int) -> str:
+    return "none" if digit == NO_DIGIT else str(digit)
+
+
+def made_folder(path: Path) -> Path:
+    """Make a folder unless it is there.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"The output folder {shown(str(path))} cannot be made: {error.strerror}; choose another."
+        raise StorageError(message) from error
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text so that it appears whole or not at all.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    with atomic_write(path) as file:
+        file.write(text.encode())
