@@ -7,7 +7,7 @@ resolution.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -48,13 +48,42 @@ class Movements:
         scale = max(float((points.max(0) - low).max()), 1e-6)
         return [(self.xy[self.stroke[k] : self.stroke[k + 1]] - low) / scale for k in range(first, end)]
 
+    def take(self, rows: NDArray[np.intp]) -> "Movements":
+        """Keep some samples, in the order given."""
+        kept = [(int(self.sample[row]), int(self.sample[row + 1])) for row in rows.tolist()]
+        strokes = np.concatenate([np.arange(first, end) for first, end in kept] or [np.zeros(0, np.intp)])
+        points = [self.xy[self.stroke[k] : self.stroke[k + 1]] for k in strokes.tolist()]
+        return Movements(
+            np.concatenate([self.xy[:0], *points]),
+            _ends([len(part) for part in points]),
+            _ends([end - first for first, end in kept]),
+            [self.label[row] for row in rows.tolist()],
+            [self.writer[row] for row in rows.tolist()],
+        )
 
-def load(path: Path) -> Movements:
-    """Read one file of strokes, as `FORMAT.md` beside the data tells it."""
-    with np.load(path) as stored:
+
+def join(parts: Sequence[Movements]) -> Movements:
+    """Put movements one after another."""
+    return Movements(
+        np.concatenate([part.xy for part in parts]),
+        _ends([count for part in parts for count in np.diff(part.stroke).tolist()]),
+        _ends([count for part in parts for count in np.diff(part.sample).tolist()]),
+        [label for part in parts for label in part.label],
+        [writer for part in parts for writer in part.writer],
+    )
+
+
+def load(source: Path | BinaryIO) -> Movements:
+    """Read one file of strokes, as the `FORMAT.md` that comes with the data tells it."""
+    with np.load(source) as stored:
         writers = [f"{source}/{writer}" for source, writer in zip(stored["source"], stored["writer"], strict=True)]
         xy = stored["xy"].astype(np.float32)
         return Movements(xy, stored["stroke"], stored["sample"], stored["label"].tolist(), writers)
+
+
+def _ends(counts: Sequence[int]) -> NDArray[np.int32]:
+    """Give where each of some runs begins, and where the last one ends: int32[N + 1]."""
+    return np.concatenate([[0], np.cumsum(np.array(counts, np.int32))]).astype(np.int32)
 
 
 class Pen(NamedTuple):
