@@ -72,19 +72,15 @@ class DecodingSettings:
 class NormalisationSettings:
     """The numbers of the normalisation; they travel in the bundle, since the model was trained behind them."""
 
-    VERSION: ClassVar[int] = 5
+    VERSION: ClassVar[int] = 6
     """Rises when `normalisation` does something else to pixels under the same numbers, or measures something else."""
 
     digit_side: int = 20
     """Pixels: the longer side of the digit's box (LeCun et al. 1998)."""
-    cut_side: int = 256
-    """Pixels: a page whose longer side is larger is no cut but a photo, of much paper and light."""
     flat_tolerance: int = 4
     """Grey levels: border pixels this near to the border's median count as the same paper."""
     flat_share: float = 0.6
     """Share of border pixels of the same paper from which the paper is taken as even."""
-    border_step: int = 64
-    """Grey levels between a printed border and the paper behind it, at least."""
     least_contrast: float = 0.06
     """Ink fainter than this, 0 to 1 of the paper's brightness, is no ink."""
     noise_factor: float = 3.0
@@ -95,14 +91,10 @@ class NormalisationSettings:
     """A component that crosses the page and is thinner than this share of it is a printed line."""
     edge_weight: float = 0.5
     """What the mass of a component at the page's edge counts when the main one is chosen: it may be a neighbour's."""
-    photo_edge_weight: float = 0.03
-    """The same on a photo, which shows shadows, and what lies beside the paper."""
     part_mass: float = 0.06
     """Share of the main component's mass that another needs to be a part of the digit."""
     part_distance: float = 0.25
     """Distance from the main component's box, in shares of its longer side, up to which another is a part."""
-    zoom_below: float = 0.5
-    """A digit shorter than this share of the canvas is read again from its own part of a reduced page."""
 
 
 @dataclass(frozen=True, slots=True)

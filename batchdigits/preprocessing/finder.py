@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.preprocessing.looks import CELLS, Look, Square, around, look, whole
-from batchdigits.preprocessing.strips import Boxes, Strip, components, morph
+from batchdigits.preprocessing.strips import Boxes, FoundInk, Strip, components, morph
 from batchdigits.records import DEPTH, EDGE, INK, INK_MEASURES, OTHER, FullResolution, GreyImage, InkMeasures
 
 InkMaps = NDArray[np.uint8]  # [N, 64, 64], how sure the network is that a cell holds the digit's ink, 0 to 255
@@ -25,17 +25,6 @@ _PART_MASS = 0.05  # of the digit's main part, that another part has at least
 _PART_DISTANCE = 0.5  # of its longer side, at most
 _MARGIN = 0.3  # of the digit's longer side, around it in a closer look
 _LONG_ENOUGH = (38, 26, 0)  # cells: of a digit that is as long in the first, second, third look, no closer one is taken
-
-
-class FoundInk(NamedTuple):
-    """The ink of N pages, as the closest look at each shows it."""
-
-    strip: Strip
-    """uint8[64, N, 64], the digit's ink alone."""
-    boxes: Boxes
-    """float32[N, 4], the digit's box in cells: left, top, right, bottom; zeros where no ink was found."""
-    measures: InkMeasures
-    """float32[N, M], the columns of `INK_MEASURES`."""
 
 
 class _Closest(NamedTuple):

@@ -49,7 +49,7 @@ def whole(page: GreyImage) -> Square:
 
 
 def around(box: Sequence[float], margin: float) -> Square:
-    """Give the square around a box (left, top, right, bottom), with a margin of so many of its longer side around it."""
+    """Give the square around a box (left, top, right, bottom), and a margin in shares of its longer side."""
     left, top, right, bottom = box
     side = max(8, round((1 + 2 * margin) * max(right - left, bottom - top)))
     return Square(round((left + right - side) / 2), round((top + bottom - side) / 2), side)
@@ -97,7 +97,10 @@ def _fitted(page: GreyImage, square: Square) -> tuple[GreyImage, int, int, int]:
     top, bottom = max(0, square.top), min(height, square.top + square.side)
     left, top = min(left, width - 1), min(top, height - 1)
     right, bottom = max(right, left + 1), max(bottom, top + 1)
-    x, y = (min(CELLS - 1, max(0, round(scale * (start - edge)))) for start, edge in ((left, square.left), (top, square.top)))
+    x, y = (
+        min(CELLS - 1, max(0, round(scale * (start - edge))))
+        for start, edge in ((left, square.left), (top, square.top))
+    )
     columns = min(CELLS, max(x + 1, round(scale * (right - square.left)))) - x
     rows = min(CELLS, max(y + 1, round(scale * (bottom - square.top)))) - y
     fine = -(-square.side // CELLS)
