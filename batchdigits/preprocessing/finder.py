@@ -10,9 +10,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.preprocessing.looks import CELLS, Look, Square, around, look, whole
+from batchdigits.preprocessing.looks import Look, Square, around, look, whole
 from batchdigits.preprocessing.strips import Boxes, FoundInk, Strip, components, morph
-from batchdigits.records import DEPTH, EDGE, INK, INK_MEASURES, OTHER, FullResolution, GreyImage, InkMeasures
+from batchdigits.records import (
+    DEPTH,
+    EDGE,
+    INK,
+    INK_MEASURES,
+    KINDS,
+    LOOK_CELLS,
+    OTHER,
+    FullResolution,
+    GreyImage,
+    InkMeasures,
+)
 
 InkMaps = NDArray[np.uint8]  # [N, 64, 64], how sure the network is that a cell holds the digit's ink, 0 to 255
 Kinds = NDArray[np.float32]  # [N, 4], logits: no writing, one digit, several digits, something else
@@ -67,9 +78,9 @@ def find_ink(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[Fu
 def _come_closer(seen: _Closest, box: NDArray[np.float32], finer: FullResolution | None) -> _Closest:
     """Look at the part of a page where a digit's box is, with more of its pixels where they are needed."""
     page, (left, top, side), _ = seen
-    cell = side / CELLS
+    cell = side / LOOK_CELLS
     square = around((box * cell + (left, top, left, top)).tolist(), _MARGIN)
-    if finer and square.side < CELLS:
+    if finer and square.side < LOOK_CELLS:
         full = finer()
         times = max(full.shape) / max(page.shape)
         page, square = full, Square(*(round(times * edge) for edge in square))
@@ -103,7 +114,7 @@ def _digits(maps: InkMaps) -> tuple[Strip, Boxes, NDArray[np.float32]]:
     part = (np.maximum(gap_x, gap_y) <= _PART_DISTANCE * size[mine]) & (mass >= _PART_MASS * mass[mine])
     part[0] = False
     kept = strip * morph(np.take(part.astype(np.uint8), found.labels), 3, cv2.MORPH_DILATE)
-    boxes = np.tile(np.array([CELLS, CELLS, 0, 0], np.float32), (count, 1))
+    boxes = np.tile(np.array([LOOK_CELLS, LOOK_CELLS, 0, 0], np.float32), (count, 1))
     np.minimum.at(boxes[:, :2], found.owner[part], found.box[part, :2])
     np.maximum.at(boxes[:, 2:], found.owner[part], found.box[part, 2:])
     boxes[main == 0] = 0
@@ -123,7 +134,7 @@ def _measures(
     paper = valid & (ink < _LEAST_LEVEL)
     inked = (ink * seen).sum((1, 2)) / np.maximum(255 * mass, 1e-6)
     ground = (paper * seen).sum((1, 2)) / np.maximum(paper.sum((1, 2)), 1)
-    cell = np.array([one.square.side / CELLS for one in closest])
+    cell = np.array([one.square.side / LOOK_CELLS for one in closest])
     area = np.array([one.page.size for one in closest])
     gain = np.array([one.look.gain for one in closest])
     measures = np.zeros((len(closest), len(INK_MEASURES)), np.float32)
@@ -138,5 +149,5 @@ def _measures(
     slack = 0.6 * cell[:, None]
     measures[:, EDGE] = has_ink & ((low <= slack) | (high >= extent - slack)).any(1)
     powers = np.exp(kinds - kinds.max(1, keepdims=True))
-    measures[:, len(INK_MEASURES) - kinds.shape[1] :] = powers / powers.sum(1, keepdims=True)
+    measures[:, -len(KINDS) :] = powers / powers.sum(1, keepdims=True)
     return measures

@@ -12,12 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.records import GreyImage
+from batchdigits.records import LOOK_CELLS, GreyImage
 
 Cells = NDArray[np.uint8]  # [64, 64, 3]
 
-CELLS = 64
-"""Cells across and down."""
 _LEAST_SPREAD = 3.0  # grey levels: standard deviation of a page on which nothing is to be seen, about
 _CONTRAST = 48.0  # levels of a look that one standard deviation of the page becomes
 _BEYOND = (128, 255, 0)
@@ -59,7 +57,7 @@ def look(page: GreyImage, square: Square) -> Look:
     """Reduce, or enlarge, a square part of a page to 64×64×3, with a contrast that does not depend on its light."""
     part, x, y, fine = _fitted(page, square)
     rows, columns = part.shape[0] // fine, part.shape[1] // fine
-    seen = np.empty((CELLS, CELLS, 3), np.uint8)
+    seen = np.empty((LOOK_CELLS, LOOK_CELLS, 3), np.uint8)
     seen[:] = _BEYOND
     if fine == 1:
         mean, darkest, lightest = part, part, part
@@ -80,7 +78,7 @@ def cover(ink: GreyImage, square: Square) -> NDArray[np.uint8]:
     """Reduce a page's ink, uint8[H, W], to the cells of a look: uint8[64, 64], 0 beyond the page."""
     part, x, y, fine = _fitted(ink, square)
     rows, columns = part.shape[0] // fine, part.shape[1] // fine
-    covered = np.zeros((CELLS, CELLS), np.uint8)
+    covered = np.zeros((LOOK_CELLS, LOOK_CELLS), np.uint8)
     covered[y : y + rows, x : x + columns] = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
     return covered
 
@@ -92,18 +90,18 @@ def _fitted(page: GreyImage, square: Square) -> tuple[GreyImage, int, int, int]:
         uint8[rows × fine, columns × fine]; the column and the row of its first cell; and `fine`, pixels across a cell.
     """
     height, width = page.shape
-    scale = CELLS / square.side
+    scale = LOOK_CELLS / square.side
     left, right = max(0, square.left), min(width, square.left + square.side)
     top, bottom = max(0, square.top), min(height, square.top + square.side)
     left, top = min(left, width - 1), min(top, height - 1)
     right, bottom = max(right, left + 1), max(bottom, top + 1)
     x, y = (
-        min(CELLS - 1, max(0, round(scale * (start - edge))))
+        min(LOOK_CELLS - 1, max(0, round(scale * (start - edge))))
         for start, edge in ((left, square.left), (top, square.top))
     )
-    columns = min(CELLS, max(x + 1, round(scale * (right - square.left)))) - x
-    rows = min(CELLS, max(y + 1, round(scale * (bottom - square.top)))) - y
-    fine = -(-square.side // CELLS)
+    columns = min(LOOK_CELLS, max(x + 1, round(scale * (right - square.left)))) - x
+    rows = min(LOOK_CELLS, max(y + 1, round(scale * (bottom - square.top)))) - y
+    fine = -(-square.side // LOOK_CELLS)
     part = page[top:bottom, left:right]
     size = (columns * fine, rows * fine)
     if part.shape[::-1] != size:

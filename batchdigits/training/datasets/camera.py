@@ -22,7 +22,9 @@ def illuminate(shape: tuple[int, int], rng: np.random.Generator) -> Light:
         light = light * (1 - deep * (0.5 + 0.35 * (np.cos(angle) * x + np.sin(angle) * y)))
     if kinds[1] < 0.3:  # vignette
         cx, cy = rng.normal(0, 0.25, 2)
-        light = light * (1 - rng.uniform(0.1, 0.5) * np.minimum(((x - cx) ** 2 + (y - cy) ** 2) / 2, 1.3) ** rng.uniform(0.7, 2.5))
+        light = light * (
+            1 - rng.uniform(0.1, 0.5) * np.minimum(((x - cx) ** 2 + (y - cy) ** 2) / 2, 1.3) ** rng.uniform(0.7, 2.5)
+        )
     if kinds[2] < 0.12:  # lamp
         cx, cy, wide = *rng.uniform(-1, 1, 2), rng.uniform(0.2, 0.8)
         light = light * (0.75 + 0.4 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / wide**2))
@@ -35,7 +37,9 @@ def illuminate(shape: tuple[int, int], rng: np.random.Generator) -> Light:
     if kinds[4] < 0.08:  # a hand or head over a corner
         cx, cy = rng.choice([-1, 1], 2) * rng.uniform(0.7, 1.1, 2)
         wide = rng.uniform(0.2, 0.6)
-        light = light * (1 - rng.uniform(0.3, 0.8) / (1 + np.exp(np.clip((np.hypot(x - cx, y - cy) - wide) / 0.05, -30, 30))))
+        light = light * (
+            1 - rng.uniform(0.3, 0.8) / (1 + np.exp(np.clip((np.hypot(x - cx, y - cy) - wide) / 0.05, -30, 30)))
+        )
     return np.ascontiguousarray(np.broadcast_to(light, shape), np.float32)
 
 
@@ -112,5 +116,8 @@ def take(light: Light, rng: np.random.Generator, *, careful: bool, one_bit: bool
     page = np.asarray(np.clip(255 * light, 0, 255), np.uint8)
     if chance[7] < 0.35:
         quality = int(rng.integers(45 if careful else 8, 96))
-        page = np.asarray(cv2.imdecode(cv2.imencode(".jpg", page, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE), np.uint8)
+        page = np.asarray(
+            cv2.imdecode(cv2.imencode(".jpg", page, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE),
+            np.uint8,
+        )
     return page

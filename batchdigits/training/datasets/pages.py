@@ -215,7 +215,9 @@ class _Page:
         self.least = min(self.shape)
         self.ink = np.zeros(self.shape, np.float32)  # of the digit
         self.rest = np.zeros(self.shape, np.float32)  # dark, beside it
-        self.one_bit = rng.random() < {"tiny": 0.35, "photo": 0.02, "exam": 0.02, "board": 0.0, "old": 0.0}.get(scene, 0.09)
+        self.one_bit = rng.random() < {"tiny": 0.35, "photo": 0.02, "exam": 0.02, "board": 0.0, "old": 0.0}.get(
+            scene, 0.09
+        )
         self.hand = Hand(*self._pen(), sources, rng)
         self.strength = float(rng.uniform(0.55, 1.0))
         if rng.random() < {"photo": 0.22, "exam": 0.3, "cell": 0.35, "ruled": 0.25}.get(scene, 0.15):
@@ -238,7 +240,9 @@ class _Page:
         if self.scene == "cutout":
             shorter = longer * rng.uniform(0.45, 1.0)
         height, width = max(8, round(longer)), max(8, round(shorter))
-        wide = {"cell": 0.6, "exam": 0.5, "plain": 0.4, "photo": 0.3, "tiny": 0.15, "cutout": 0.12}.get(self.scene, 0.35)
+        wide = {"cell": 0.6, "exam": 0.5, "plain": 0.4, "photo": 0.3, "tiny": 0.15, "cutout": 0.12}.get(
+            self.scene, 0.35
+        )
         return (width, height) if rng.random() < wide else (height, width)
 
     def _pen(self) -> tuple[float, Pen]:
@@ -282,7 +286,9 @@ class _Page:
         if scene == "exam":
             for side in range(4):  # pieces of lines at the edges
                 if rng.random() < 0.5:
-                    at = rng.normal(0, 0.03) * self.least + (rng.uniform(0, 0.13) * self.least if rng.random() < 0.35 else 0)
+                    at = rng.normal(0, 0.03) * self.least + (
+                        rng.uniform(0, 0.13) * self.least if rng.random() < 0.35 else 0
+                    )
                     tilt = rng.normal(0, 0.02) * self.least
                     ends = [((at, -2), (at + tilt, height + 2)), ((width - at, -2), (width - at + tilt, height + 2)),
                             ((-2, at), (width + 2, at + tilt)), ((-2, height - at), (width + 2, height - at + tilt))][side]  # fmt: skip
@@ -299,7 +305,9 @@ class _Page:
                 across = (0.0, pitch) if rng.random() < 0.7 else (pitch, 0.0)
                 paper.grid(self.rest, across, offset, thin, faint, tilt)
             elif kind < 0.85:
-                paper.grid(self.rest, (pitch, pitch * rng.choice([1.0, rng.uniform(0.6, 1.6)])), offset, thin, faint, tilt)
+                paper.grid(
+                    self.rest, (pitch, pitch * rng.choice([1.0, rng.uniform(0.6, 1.6)])), offset, thin, faint, tilt
+                )
                 if rng.random() < 0.2:
                     paper.grid(self.rest, (pitch / 5, pitch / 5), offset, thin / 2, faint / 2, tilt)
             else:
@@ -313,9 +321,14 @@ class _Page:
 
     def _cell(self, thick: float, strength: float) -> tuple[float, float, float, float]:
         rng, height, width = self.rng, self.height, self.width
-        inset = rng.choice([rng.uniform(-0.01, 0.03), rng.uniform(0.02, 0.10), rng.uniform(0.08, 0.3)], p=[0.5, 0.3, 0.2])
+        inset = rng.choice(
+            [rng.uniform(-0.01, 0.03), rng.uniform(0.02, 0.10), rng.uniform(0.08, 0.3)], p=[0.5, 0.3, 0.2]
+        )
         left, top = (inset + rng.normal(0, 0.01, 2)) * self.least
-        right, bottom = width - (inset + rng.normal(0, 0.01)) * self.least, height - (inset + rng.normal(0, 0.01)) * self.least
+        right, bottom = (
+            width - (inset + rng.normal(0, 0.01)) * self.least,
+            height - (inset + rng.normal(0, 0.01)) * self.least,
+        )
         kind = rng.random()
         if kind < 0.7:
             paper.frame(self.rest, (left, top, right, bottom), thick, strength, rng)
@@ -332,19 +345,36 @@ class _Page:
         if rng.random() < 0.12:
             size = rng.uniform(0.06, 0.16) * (bottom - top)
             tile = paper.text(rng, size)
-            paper.put(self.rest, tile * np.float32(strength), int(left + thick + rng.uniform(0, 0.1) * width), int(top + thick))
+            paper.put(
+                self.rest,
+                tile * np.float32(strength),
+                int(left + thick + rng.uniform(0, 0.1) * width),
+                int(top + thick),
+            )
         if rng.random() < 0.12 and inset > 0.05:  # dark beyond the frame, or the next cells' paper
             level = np.float32(rng.uniform(0.1, 0.9))
             mask = np.ones(self.shape, np.float32)
             mask[max(0, int(top)) : int(bottom), max(0, int(left)) : int(right)] = 0
             np.maximum(self.rest, mask * level, out=self.rest)
         pad = thick / 2 + 1
-        return (max(0.0, left + pad), max(0.0, top + pad), min(float(width), right - pad), min(float(height), bottom - pad))
+        return (
+            max(0.0, left + pad),
+            max(0.0, top + pad),
+            min(float(width), right - pad),
+            min(float(height), bottom - pad),
+        )
 
     def _table(self, thick: float, strength: float) -> None:
         rng = self.rng
         pitch = rng.uniform(0.55, 1.3, 2) * (self.width, self.height)
-        paper.grid(self.rest, (float(pitch[0]), float(pitch[1])), tuple((rng.uniform(-0.15, 0.15, 2) * pitch).tolist()), thick, strength, rng.normal(0, 0.01))
+        paper.grid(
+            self.rest,
+            (float(pitch[0]), float(pitch[1])),
+            tuple((rng.uniform(-0.15, 0.15, 2) * pitch).tolist()),
+            thick,
+            strength,
+            rng.normal(0, 0.01),
+        )
 
     def _size(self) -> tuple[float, float]:
         """How high a digit is, and how wide at most: pixels."""
@@ -418,7 +448,9 @@ class _Page:
         if chance[0] < 0.05:  # underline
             y = y1 + rng.uniform(0.06, 0.25) * size
             reach = rng.uniform(0.1, 0.6) * size
-            paper.line(self.rest, (x0 - reach, y + rng.normal(0, 0.03) * size), (x1 + reach, y), thick, rng.uniform(0.5, 1))
+            paper.line(
+                self.rest, (x0 - reach, y + rng.normal(0, 0.03) * size), (x1 + reach, y), thick, rng.uniform(0.5, 1)
+            )
             if rng.random() < 0.2:
                 paper.line(self.rest, (x0 - reach, y + 0.1 * size), (x1 + reach, y + 0.1 * size), thick, 0.8)
         if chance[1] < 0.035:  # ring
@@ -450,7 +482,9 @@ class _Page:
     def _ring(self) -> Stroke:
         turns = np.linspace(0, 2 * np.pi * self.rng.uniform(0.93, 1.15), 50) + self.rng.uniform(0, 6)
         reach = 0.5 * np.linspace(1, self.rng.uniform(0.9, 1.08), 50)
-        return (0.5 + np.stack([reach * np.cos(turns), reach * np.sin(turns) * self.rng.uniform(0.8, 1.1)], 1)).astype(np.float32)
+        return (0.5 + np.stack([reach * np.cos(turns), reach * np.sin(turns) * self.rng.uniform(0.8, 1.1)], 1)).astype(
+            np.float32
+        )
 
     def _neighbour(self, size: float) -> None:
         """Let a piece of another digit or letter show at an edge of the page."""
@@ -459,8 +493,16 @@ class _Page:
         reach = rng.uniform(0.03, 0.4)
         height, width = tile.shape
         side = int(rng.choice(4, p=[0.35, 0.35, 0.15, 0.15]))
-        x = [-int(width * (1 - reach)), self.width - int(width * reach)][side] if side < 2 else int(rng.uniform(-0.2, 0.9) * self.width)
-        y = [-int(height * (1 - reach)), self.height - int(height * reach)][side - 2] if side >= 2 else int(rng.uniform(-0.1, 0.8) * self.height)
+        x = (
+            [-int(width * (1 - reach)), self.width - int(width * reach)][side]
+            if side < 2
+            else int(rng.uniform(-0.2, 0.9) * self.width)
+        )
+        y = (
+            [-int(height * (1 - reach)), self.height - int(height * reach)][side - 2]
+            if side >= 2
+            else int(rng.uniform(-0.1, 0.8) * self.height)
+        )
         apart = np.zeros_like(self.rest)
         paper.put(apart, tile, x, y)
         if not ((apart > 0.3) & (cv2.dilate(self.ink, np.ones((3, 3))) > 0.3)).any():
@@ -507,7 +549,13 @@ class _Page:
             for _ in range(int(rng.integers(4, 14))):
                 x, y = rng.uniform(-0.1, 0.9) * self.width, rng.uniform(-0.1, 0.9) * self.height
                 w, h = rng.uniform(0.1, 0.6) * self.width, rng.uniform(0.05, 0.3) * self.height
-                paper.frame(self.rest, (x, y, x + w, y + h), rng.uniform(0.5, 0.012 * self.least + 0.6), rng.uniform(0.3, 1), rng)
+                paper.frame(
+                    self.rest,
+                    (x, y, x + w, y + h),
+                    rng.uniform(0.5, 0.012 * self.least + 0.6),
+                    rng.uniform(0.3, 1),
+                    rng,
+                )
                 if rng.random() < 0.6:
                     paper.put(self.rest, paper.text(rng, max(5, rng.uniform(0.02, 0.1) * self.height)), int(x), int(y))
         elif kind < 0.95:  # an object, a portrait: shapes one over another, each shaded
@@ -530,7 +578,11 @@ class _Page:
             else:
                 corners = at + rng.normal(0, 0.25, (int(rng.integers(3, 7)), 2)) * self.least
                 cv2.fillPoly(mask, [np.rint(corners).astype(np.int32)], 255, cv2.LINE_AA)
-            shade = np.clip(rng.uniform(0, 1) + rng.uniform(0, 0.25) * paper.noise(self.shape, rng, max(2.0, 0.3 * self.least)), 0, 1)
+            shade = np.clip(
+                rng.uniform(0, 1) + rng.uniform(0, 0.25) * paper.noise(self.shape, rng, max(2.0, 0.3 * self.least)),
+                0,
+                1,
+            )
             part = mask.astype(np.float32) / 255
             whole = whole * (1 - part) + shade * part
         if rng.random() < 0.6:
@@ -566,7 +618,9 @@ class _Page:
                 paper.put(ghost, tile, *self._place(tile))
             np.maximum(self.rest, ghost[:, ::-1] * np.float32(rng.uniform(0.04, 0.2)), out=self.rest)
         if chance[4] < 0.03:  # stamp, coffee
-            paper.blot(self.rest, rng, rng.uniform(0.15, 0.5) * least, rng.uniform(0.08, 0.45), ring=bool(rng.random() < 0.6))
+            paper.blot(
+                self.rest, rng, rng.uniform(0.15, 0.5) * least, rng.uniform(0.08, 0.45), ring=bool(rng.random() < 0.6)
+            )
         if chance[5] < 0.02:
             tile = paper.text(rng, max(6.0, rng.uniform(0.03, 0.1) * least))
             x, y = rng.uniform(0, 0.8) * self.width, rng.choice([0.01, 0.9]) * self.height
@@ -584,20 +638,33 @@ class _Page:
                 sheet += rng.uniform(0.01, 0.06) * paper.noise(self.shape, rng, max(3.0, 0.1 * self.least))
         if scene == "old":  # stains, and the weave of a security print
             if rng.random() < 0.5:
-                sheet *= 1 - rng.uniform(0.05, 0.35) * np.clip(paper.noise(self.shape, rng, max(3.0, self.least / 4)), 0, 2) / 2
+                sheet *= (
+                    1
+                    - rng.uniform(0.05, 0.35)
+                    * np.clip(paper.noise(self.shape, rng, max(3.0, self.least / 4)), 0, 2)
+                    / 2
+                )
             if rng.random() < 0.5:
                 sheet *= 1 - self._pattern()
         if scene in ("photo", "ruled") and rng.random() < 0.12:  # a crease
             y = rng.uniform(0, 1) * self.height
-            along = np.arange(self.height, dtype=np.float32)[:, None] - y - rng.normal(0, 0.1) * np.arange(self.width, dtype=np.float32)
-            sheet += rng.uniform(0.03, 0.15) * np.exp(-((along / max(1.0, 0.01 * self.least)) ** 2)) * np.sign(along + 0.5)
+            along = (
+                np.arange(self.height, dtype=np.float32)[:, None]
+                - y
+                - rng.normal(0, 0.1) * np.arange(self.width, dtype=np.float32)
+            )
+            sheet += (
+                rng.uniform(0.03, 0.15) * np.exp(-((along / max(1.0, 0.01 * self.least)) ** 2)) * np.sign(along + 0.5)
+            )
         strength = np.float32(self.strength)
         beside = np.float32(1.0 if rng.random() < 0.5 else np.clip(self.strength * rng.uniform(0.6, 1.6), 0, 1))
         light = sheet * (1 - np.maximum(self.ink * strength, self.rest * beside))
         target = self.ink
         if scene in ("photo", "ruled", "plain") and rng.random() < {"photo": 0.22}.get(scene, 0.08) and self.least > 60:
             light, target = camera.lay_on_desk(light, target, rng)
-        if scene != "tiny" and rng.random() < {"photo": 0.9, "ruled": 0.5, "exam": 0.4, "old": 0.4, "board": 0.5}.get(scene, 0.2):
+        if scene != "tiny" and rng.random() < {"photo": 0.9, "ruled": 0.5, "exam": 0.4, "old": 0.4, "board": 0.5}.get(
+            scene, 0.2
+        ):
             light = light * camera.illuminate(light.shape, rng)
         if rng.random() < {"board": 0.95, "tiny": 0.4, "small": 0.35}.get(scene, 0.08):
             light = (1.0 if rng.random() < 0.6 else rng.uniform(0.5, 1)) - light * np.float32(rng.uniform(0.6, 1))
@@ -627,11 +694,22 @@ class _Page:
         digit = max(1, self._extent())
         if chance[0] < 0.06 and digit > 30:  # down and up again: soft
             part = max(rng.uniform(0.3, 0.9), 14 / digit)
-            small = cv2.resize(grey, (max(1, int(width * part)), max(1, int(height * part))), interpolation=cv2.INTER_AREA)
-            grey = np.asarray(cv2.resize(small, (width, height), interpolation=int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST]))), np.uint8)
+            small = cv2.resize(
+                grey, (max(1, int(width * part)), max(1, int(height * part))), interpolation=cv2.INTER_AREA
+            )
+            grey = np.asarray(
+                cv2.resize(
+                    small,
+                    (width, height),
+                    interpolation=int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST])),
+                ),
+                np.uint8,
+            )
         if chance[1] < 0.05 and digit > 24:
             squeeze = rng.uniform(0.45, 0.9)
-            size = (width, max(1, int(height * squeeze))) if rng.random() < 0.5 else (max(1, int(width * squeeze)), height)
+            size = (
+                (width, max(1, int(height * squeeze))) if rng.random() < 0.5 else (max(1, int(width * squeeze)), height)
+            )
             grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
             target = np.asarray(cv2.resize(target, size, interpolation=cv2.INTER_AREA))
         return grey, target

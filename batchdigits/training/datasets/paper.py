@@ -10,7 +10,24 @@ from numpy.typing import NDArray
 Ink = NDArray[np.float32]  # [h, w], 0 none to 1 full
 
 _FONTS = tuple(range(8))
-_WORDS = ("No.", "Date", "Name", "sum", "Total", "Class", "a)", "1.", "x", "kg", "EUR", "Form 7", "Frage", "Pts", "/20", "12")
+_WORDS = (
+    "No.",
+    "Date",
+    "Name",
+    "sum",
+    "Total",
+    "Class",
+    "a)",
+    "1.",
+    "x",
+    "kg",
+    "EUR",
+    "Form 7",
+    "Frage",
+    "Pts",
+    "/20",
+    "12",
+)
 
 
 def put(ink: Ink, tile: Ink, x: int, y: int) -> None:
@@ -39,7 +56,9 @@ def line(ink: Ink, start: tuple[float, float], end: tuple[float, float], thick: 
     put(ink, drawn.astype(np.float32) * np.float32(level / 255), left, top)
 
 
-def frame(ink: Ink, box: tuple[float, float, float, float], thick: float, strength: float, rng: np.random.Generator) -> None:
+def frame(
+    ink: Ink, box: tuple[float, float, float, float], thick: float, strength: float, rng: np.random.Generator
+) -> None:
     """Draw the sides of a box (left, top, right, bottom), a little askew, one or two of them missing now and then."""
     left, top, right, bottom = box
     slope = rng.normal(0, 0.006) * (right - left)
@@ -53,7 +72,9 @@ def frame(ink: Ink, box: tuple[float, float, float, float], thick: float, streng
         line(ink, (x0 - dx, y0 - dy), (x1 + dx, y1 + dy), thick, strength)
 
 
-def grid(ink: Ink, pitch: tuple[float, float], offset: tuple[float, float], thick: float, strength: float, tilt: float) -> None:
+def grid(
+    ink: Ink, pitch: tuple[float, float], offset: tuple[float, float], thick: float, strength: float, tilt: float
+) -> None:
     """Rule lines across a page at even distances; a pitch of 0 rules none in that direction."""
     height, width = ink.shape
     if pitch[1] > 0:
@@ -124,4 +145,6 @@ def noise(shape: tuple[int, int], rng: np.random.Generator, scale: float) -> Ink
     small = rng.standard_normal((int(height / scale) + 3, int(width / scale) + 3), np.float32)
     if scale <= 1:
         return small[:height, :width]
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC if scale > 3 else cv2.INTER_LINEAR))
+    return np.asarray(
+        cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC if scale > 3 else cv2.INTER_LINEAR)
+    )
