@@ -14,10 +14,7 @@ from typing import Any
 
 from batchdigits.errors import BundleError, StorageError, shown
 from batchdigits.inference.calibration import Calibration, ThresholdCounts
-from batchdigits.settings import (
-    DecodingSettings,
-    NormalisationSettings,
-)
+from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from batchdigits.storage.atomic import atomic_write, file_sha256
 
 FORMAT = 3
@@ -61,10 +58,10 @@ class Bundle:
     files: frozenset[str]
     """The names of its networks' files."""
 
-    def file(self, network: Network, runtime: Runtime) -> Path | None:
-        """Give a network's file for a runtime; None where training exported none."""
-        name = network.file(runtime)
-        return self.directory / name if name in self.files else None
+    @property
+    def is_exported(self) -> bool:
+        """Whether each of its networks has a file for the fast runtime."""
+        return all(network.file(Runtime.LITERT) in self.files for network in Network)
 
     @property
     def weights(self) -> Path:

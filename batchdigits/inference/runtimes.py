@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,9 +31,9 @@ _Function = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # uint8[B, ...] 
 class _Loaded:
     """A network of a bundle, loaded: a context manager."""
 
-    def __init__(self, bundle: Bundle, network: Network, images_a_call: int, runtime: Runtime, threads: int) -> None:
+    def __init__(self, folder: Path, network: Network, images_a_call: int, runtime: Runtime, threads: int) -> None:
         """Name the network; nothing is loaded yet."""
-        self._bundle = bundle
+        self._folder = folder
         self._network = network
         self._images_a_call = images_a_call
         self._runtime = runtime
@@ -46,7 +47,7 @@ class _Loaded:
             BundleError: The runtime cannot load the network, or that does not fit the contract.
             UsageError: The runtime is not installed.
         """
-        opened = _OPENERS[self._runtime](self._bundle, self._network, self._images_a_call, self._threads)
+        opened = _OPENERS[self._runtime](self._folder, self._network, self._images_a_call, self._threads)
         self._function = opened
         return self
 
@@ -84,7 +85,7 @@ class Predictor(_Loaded):
             runtime: What carries it out.
             threads: Within one call. One leaves the processors to the decoding workers.
         """
-        super().__init__(bundle, Network.READER, min(batch_size, _MOST_IMAGES), runtime, threads)
+        super().__init__(bundle.directory, Network.READER, min(batch_size, _MOST_IMAGES), runtime, threads)
 
     def __call__(self, pixels: InkImages) -> Logits:
         """Predict.
@@ -101,15 +102,15 @@ class Predictor(_Loaded):
 class InkFinder(_Loaded):
     """The network that finds the ink of digits: a context manager with one verb, the call."""
 
-    def __init__(self, bundle: Bundle, *, runtime: Runtime = Runtime.KERAS, threads: int = 1) -> None:
-        """Name the model; nothing is loaded yet.
+    def __init__(self, folder: Path, *, runtime: Runtime = Runtime.KERAS, threads: int = 1) -> None:
+        """Name the network; nothing is loaded yet.
 
         Args:
-            bundle: The checked bundle.
+            folder: A bundle's directory, or what training made of the ink finder alone.
             runtime: What carries it out.
             threads: Within one call.
         """
-        super().__init__(bundle, Network.FINDER, _LOOKS_A_CALL, runtime, threads)
+        super().__init__(folder, Network.FINDER, _LOOKS_A_CALL, runtime, threads)
 
     def __call__(self, looks: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Find ink.
@@ -156,44 +157,42 @@ def start_tensorflow(threads: int = 1) -> Any:  # noqa: ANN401  TensorFlow has n
     return tensorflow
 
 
-def _open_keras(bundle: Bundle, network: Network, batch_size: int, threads: int) -> _Function:
+def _open_keras(folder: Path, network: Network, batch_size: int, threads: int) -> _Function:
     """Load a Keras model and compile it for one shape."""
     tensorflow = start_tensorflow(threads)
     import keras
 
-    path = bundle.file(network, Runtime.KERAS)
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = keras.saving.load_model(folder / network.file(Runtime.KERAS), compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001  Keras raises whatever its file reader raises
-        message = f"Keras cannot load the model of the bundle {shown(str(bundle.directory))}: {error}"
+        message = f"Keras cannot load the model of the bundle {shown(str(folder))}: {error}"
         raise BundleError(message) from error
-    _check_shapes(bundle, network, model.input_shape[1:], model.output_shape[1:])
+    _check_shapes(folder, network, model.input_shape[1:], model.output_shape[1:])
     signature = [tensorflow.TensorSpec((batch_size, *model.input_shape[1:]), tensorflow.uint8)]
     compiled = tensorflow.function(lambda images: model(images, training=False), signature, autograph=False)
     function = compiled.get_concrete_function()
     return lambda images: function(tensorflow.constant(images)).numpy()
 
 
-def _open_litert(bundle: Bundle, network: Network, batch_size: int, threads: int) -> _Function:
+def _open_litert(folder: Path, network: Network, batch_size: int, threads: int) -> _Function:
     """Open what training exported for LiteRT, for one shape."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise UsageError(_NOT_INSTALLED) from error
-    path = bundle.file(network, Runtime.LITERT)
-    if path is None:
-        name = shown(str(bundle.directory))
-        message = f"The bundle {name} holds no model for litert; train it anew, or use --runtime keras."
+    path = folder / network.file(Runtime.LITERT)
+    if not path.is_file():
+        message = f"The bundle {shown(str(folder))} holds no model for litert; train it anew, or use --runtime keras."
         raise BundleError(message)
     try:
         interpreter = Interpreter(str(path), num_threads=threads)
         ((at, shape),) = [(put["index"], put["shape"]) for put in interpreter.get_input_details()]
         ((out, outputs),) = [(put["index"], put["shape"]) for put in interpreter.get_output_details()]
-        _check_shapes(bundle, network, tuple(shape[1:].tolist()), tuple(outputs[1:].tolist()))
+        _check_shapes(folder, network, tuple(shape[1:].tolist()), tuple(outputs[1:].tolist()))
         interpreter.resize_tensor_input(at, (batch_size, *shape[1:]))
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        message = f"LiteRT cannot open the model of the bundle {shown(str(bundle.directory))}: {error}"
+        message = f"LiteRT cannot open the model of the bundle {shown(str(folder))}: {error}"
         raise BundleError(message) from error
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -211,7 +210,7 @@ _CONTRACTS = {  # what a network takes for an image, and the least and most that
 }
 
 
-def _check_shapes(bundle: Bundle, network: Network, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
+def _check_shapes(folder: Path, network: Network, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
     """Check what a network takes and gives for one image.
 
     Raises:
@@ -220,7 +219,7 @@ def _check_shapes(bundle: Bundle, network: Network, inputs: tuple[int, ...], out
     expected, least, most = _CONTRACTS[network]
     if inputs != expected or outputs[:1] < (least,) or (most and outputs[:1] > (most,)):
         message = (
-            f"The {network.value} of the bundle {shown(str(bundle.directory))} takes {inputs} and gives {outputs} for "
+            f"The {network.value} of the bundle {shown(str(folder))} takes {inputs} and gives {outputs} for "
             f"an image, expected {expected} and {'' if most else 'at least '}({least},); use another."
         )
         raise BundleError(message)
