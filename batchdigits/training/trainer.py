@@ -27,6 +27,7 @@ from batchdigits.settings import (
 )
 from batchdigits.training.architectures import OUTPUTS, build, fold
 from batchdigits.training.datasets.augmentation import vary
+from batchdigits.training.loop import Lesson, learn
 
 if TYPE_CHECKING:
     import keras

@@ -24,8 +24,8 @@ from batchdigits.errors import StorageError
 from batchdigits.records import GreyImage, Labels
 from batchdigits.settings import DecodingSettings
 from batchdigits.storage.atomic import file_sha256
-from batchdigits.training.datasets import strokes
-from batchdigits.training.datasets.strokes import Movements, Pen
+from batchdigits.training.datasets.simulator import strokes
+from batchdigits.training.datasets.simulator.strokes import Movements, Pen
 
 MNIST, UNIPEN, CC0_SCANS = "mnist", "unipen", "cc0_scans"
 NAMES = (MNIST, "hwd1000", "optdigits", "pendigits", UNIPEN, "uji", CC0_SCANS)

@@ -1,31 +1,16 @@
 """Print, rule, frame and stain simulated pages: what is on paper beside the digit.
 
-Every function takes a page's ink so far, float32[h, w], 0 none to 1 full, and adds to it in place.
+Each function that takes a page's ink so far, float32[h, w], 0 none to 1 full, adds to it in place.
 """
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Ink = NDArray[np.float32]  # [h, w], 0 none to 1 full
+from batchdigits.training.datasets.simulator.strokes import Ink
 
 _FONTS = tuple(range(8))
 _WORDS = (
-    "No.",
-    "Date",
-    "Name",
-    "sum",
-    "Total",
-    "Class",
-    "a)",
-    "1.",
-    "x",
-    "kg",
-    "EUR",
-    "Form 7",
-    "Frage",
-    "Pts",
-    "/20",
+    *("No.", "Date", "Name", "sum", "Total", "Class", "a)", "1.", "x", "kg", "EUR", "Form 7", "Frage", "Pts", "/20"),
     "12",
 )
 
@@ -139,12 +124,94 @@ def disk(ink: Ink, at: tuple[float, float], radius: float, strength: float, thic
     put(ink, tile.astype(np.float32) * np.float32(strength / 255), int(at[0]) - reach, int(at[1]) - reach)
 
 
+def punch(ink: Ink, rng: np.random.Generator) -> None:
+    """Punch two holes at the left, through which something dark is seen."""
+    height, width = ink.shape
+    radius, x = rng.uniform(0.015, 0.06) * min(ink.shape), rng.uniform(0.02, 0.1) * width
+    for y in (rng.uniform(0.1, 0.45), rng.uniform(0.55, 0.9)):
+        disk(ink, (x, y * height), radius, rng.uniform(0.5, 1))
+
+
+def scanner_edge(ink: Ink, rng: np.random.Generator) -> None:
+    """Blacken some of the edges, where a scanner looked beyond the paper."""
+    deep = int(rng.uniform(0.01, 0.12) * min(ink.shape)) + 1
+    edges = (ink[:, :deep], ink[:, -deep:], ink[:deep], ink[-deep:])
+    for side in np.flatnonzero(rng.random(4) < 0.4).tolist():
+        np.maximum(edges[side], np.float32(rng.uniform(0.6, 1)), out=edges[side])
+
+
+def form(ink: Ink, rng: np.random.Generator) -> None:
+    """Print boxes and words all over."""
+    height, width = ink.shape
+    for _ in range(int(rng.integers(4, 14))):
+        x, y = rng.uniform(-0.1, 0.9) * width, rng.uniform(-0.1, 0.9) * height
+        w, h = rng.uniform(0.1, 0.6) * width, rng.uniform(0.05, 0.3) * height
+        thick = rng.uniform(0.5, 0.012 * min(ink.shape) + 0.6)
+        frame(ink, (x, y, x + w, y + h), thick, rng.uniform(0.3, 1), rng)
+        if rng.random() < 0.6:
+            put(ink, text(rng, max(5, rng.uniform(0.02, 0.1) * height)), int(x), int(y))
+
+
+def shapes(ink: Ink, rng: np.random.Generator) -> None:
+    """Fill a page with an object, or a portrait: shapes one over another, each shaded."""
+    height, width = ink.shape
+    least = min(ink.shape)
+    whole = np.full(ink.shape, rng.uniform(0, 0.8), np.float32)
+    for _ in range(int(rng.integers(2, 9))):
+        mask = np.zeros(ink.shape, np.uint8)
+        at = (rng.normal(0.5, 0.2, 2) * (width, height)).astype(int).tolist()
+        if rng.random() < 0.6:
+            axes = np.maximum(1, rng.uniform(0.05, 0.45, 2) * least).astype(int).tolist()
+            cv2.ellipse(mask, at, axes, float(rng.uniform(0, 180)), 0, 360, 255, -1, cv2.LINE_AA)
+        else:
+            corners = at + rng.normal(0, 0.25, (int(rng.integers(3, 7)), 2)) * least
+            cv2.fillPoly(mask, [np.rint(corners).astype(np.int32)], 255, cv2.LINE_AA)
+        level = rng.uniform(0, 1)
+        shade = np.clip(level + rng.uniform(0, 0.25) * noise(ink.shape, rng, max(2.0, 0.3 * least)), 0, 1)
+        part = mask.astype(np.float32) / 255
+        whole = whole * (1 - part) + shade * part
+    if rng.random() < 0.6:
+        whole = np.asarray(cv2.GaussianBlur(whole, (0, 0), rng.uniform(0.4, 0.04 * least + 0.5)))
+    np.maximum(ink, whole, out=ink)
+
+
+def texture(ink: Ink, rng: np.random.Generator) -> None:
+    """Fill a page with smooth noise of many greys."""
+    least = min(ink.shape)
+    field = noise(ink.shape, rng, max(2.0, least * rng.uniform(0.05, 0.4)))
+    field += 0.4 * noise(ink.shape, rng, max(1.5, least * rng.uniform(0.02, 0.1)))
+    level = 1 / (1 + np.exp(-np.clip(field * rng.uniform(0.8, 6), -30, 30)))
+    np.maximum(ink, level.astype(np.float32) * np.float32(rng.uniform(0.3, 1)), out=ink)
+
+
+def weave(shape: tuple[int, int], rng: np.random.Generator) -> Ink:
+    """Make the waves of a security print: float32[h, w], 0 or how much light they take."""
+    height, width = shape
+    x = np.arange(width, dtype=np.float32) / min(shape)
+    y = np.arange(height, dtype=np.float32)[:, None] / min(shape)
+    wave = np.zeros(shape, np.float32)
+    for _ in range(2):
+        fx, fy, bow = rng.normal(0, 14, 3).astype(np.float32)
+        wave += np.sin(fx * x + fy * y + 0.3 * bow * np.sin(5 * y) + rng.uniform(0, 6))
+    return np.float32(rng.uniform(0.03, 0.22)) * (wave > rng.uniform(-0.5, 1)).astype(np.float32)
+
+
+def crease(shape: tuple[int, int], rng: np.random.Generator) -> Ink:
+    """Fold paper: float32[h, w], how much lighter on one side of the fold, darker on the other."""
+    height, width = shape
+    y = rng.uniform(0, 1) * height
+    rows, columns = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
+    along = rows - y - rng.normal(0, 0.1) * columns
+    deep = rng.uniform(0.03, 0.15)
+    fold = np.exp(-((along / max(1.0, 0.01 * min(shape))) ** 2))
+    return np.asarray(deep * fold * np.sign(along + 0.5), np.float32)
+
+
 def noise(shape: tuple[int, int], rng: np.random.Generator, scale: float) -> Ink:
     """Make smooth noise, about standard normal, whose grains are `scale` pixels: float32[h, w]."""
     height, width = shape
     small = rng.standard_normal((int(height / scale) + 3, int(width / scale) + 3), np.float32)
     if scale <= 1:
         return small[:height, :width]
-    return np.asarray(
-        cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC if scale > 3 else cv2.INTER_LINEAR)
-    )
+    how = cv2.INTER_CUBIC if scale > 3 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(small, (width, height), interpolation=how))

@@ -164,7 +164,7 @@ def draw(strokes: Sequence[Stroke], size: float, pen: Pen, rng: np.random.Genera
                 cv2.line(ink, ends[at], ends[at + 1], level[at], thick[at], cv2.LINE_AA, _SHIFT)
     if ink.shape != (height, width):
         ink = np.asarray(cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    drawn = ink.astype(np.float32) / 255
+    drawn = np.asarray(ink / np.float32(255), np.float32)
     return roughen(drawn, pen, rng) if pen.grain else drawn
 
 

@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.training.datasets.paper import noise
+from batchdigits.records import GreyImage
+from batchdigits.training.datasets.simulator.paper import noise
+from batchdigits.training.datasets.simulator.strokes import Ink
 
 Light = NDArray[np.float32]  # [h, w], 0 dark to 1 white
-GreyImage = NDArray[np.uint8]  # [h, w]
 
 
 def illuminate(shape: tuple[int, int], rng: np.random.Generator) -> Light:
@@ -22,9 +23,8 @@ def illuminate(shape: tuple[int, int], rng: np.random.Generator) -> Light:
         light = light * (1 - deep * (0.5 + 0.35 * (np.cos(angle) * x + np.sin(angle) * y)))
     if kinds[1] < 0.3:  # vignette
         cx, cy = rng.normal(0, 0.25, 2)
-        light = light * (
-            1 - rng.uniform(0.1, 0.5) * np.minimum(((x - cx) ** 2 + (y - cy) ** 2) / 2, 1.3) ** rng.uniform(0.7, 2.5)
-        )
+        far = np.minimum(((x - cx) ** 2 + (y - cy) ** 2) / 2, 1.3)
+        light = light * (1 - rng.uniform(0.1, 0.5) * far ** rng.uniform(0.7, 2.5))
     if kinds[2] < 0.12:  # lamp
         cx, cy, wide = *rng.uniform(-1, 1, 2), rng.uniform(0.2, 0.8)
         light = light * (0.75 + 0.4 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / wide**2))
@@ -37,14 +37,13 @@ def illuminate(shape: tuple[int, int], rng: np.random.Generator) -> Light:
     if kinds[4] < 0.08:  # a hand or head over a corner
         cx, cy = rng.choice([-1, 1], 2) * rng.uniform(0.7, 1.1, 2)
         wide = rng.uniform(0.2, 0.6)
-        light = light * (
-            1 - rng.uniform(0.3, 0.8) / (1 + np.exp(np.clip((np.hypot(x - cx, y - cy) - wide) / 0.05, -30, 30)))
-        )
+        along = np.hypot(x - cx, y - cy) - wide
+        light = light * (1 - rng.uniform(0.3, 0.8) / (1 + np.exp(np.clip(along / 0.05, -30, 30))))
     return np.ascontiguousarray(np.broadcast_to(light, shape), np.float32)
 
 
-def lay_on_desk(page: Light, ink: Light, rng: np.random.Generator) -> tuple[Light, Light]:
-    """Turn a sheet a little, and show the desk around it: page and the digit's ink."""
+def lay_on_desk(page: Light, ink: Ink, rng: np.random.Generator) -> tuple[Light, Ink]:
+    """Turn a sheet a little, and show the desk around it: page and the digit's ink, float32[h, w]."""
     height, width = page.shape
     least = min(height, width)
     depth = rng.uniform(0.02, 0.3) * least
@@ -63,7 +62,7 @@ def lay_on_desk(page: Light, ink: Light, rng: np.random.Generator) -> tuple[Ligh
     matrix = cv2.getPerspectiveTransform(corners, corners + inset + jitter)
     size = (width, height)
     moved = np.asarray(cv2.warpPerspective(page, matrix, size, flags=cv2.INTER_AREA))
-    inked = np.asarray(cv2.warpPerspective(ink, matrix, size, flags=cv2.INTER_AREA))
+    inked = np.asarray(cv2.warpPerspective(ink, matrix, size, flags=cv2.INTER_AREA), np.float32)
     cover = np.asarray(cv2.warpPerspective(np.ones_like(page), matrix, size, flags=cv2.INTER_LINEAR))
     desk = np.full(page.shape, rng.choice([rng.uniform(0.02, 0.2), rng.uniform(0.2, 0.7)]), np.float32)
     if rng.random() < 0.5:
@@ -73,7 +72,7 @@ def lay_on_desk(page: Light, ink: Light, rng: np.random.Generator) -> tuple[Ligh
     if rng.random() < 0.4:  # the sheet's own shadow
         shade = np.asarray(cv2.GaussianBlur(cover, (0, 0), max(1.0, least * 0.015)))
         desk = desk * (1 - 0.5 * shade)
-    return moved * cover + desk * (1 - cover), inked
+    return np.asarray(moved * cover + desk * (1 - cover), np.float32), inked
 
 
 def take(light: Light, rng: np.random.Generator, *, careful: bool, one_bit: bool) -> GreyImage:
@@ -84,6 +83,9 @@ def take(light: Light, rng: np.random.Generator, *, careful: bool, one_bit: bool
         rng: Randomness.
         careful: With weak disturbances alone: what is on it would else be lost.
         one_bit: As a fax or a scan of black and white gives it.
+
+    Returns:
+        uint8[h, w].
     """
     longer = max(light.shape)
     chance = rng.random(10)
@@ -105,10 +107,10 @@ def take(light: Light, rng: np.random.Generator, *, careful: bool, one_bit: bool
         light = np.clip(light, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.35)))
     if chance[5] < 0.22 and not careful:  # a scanner's white and black points
         white, black = np.quantile(light[::4, ::4], [rng.uniform(0.3, 0.95), rng.uniform(0, 0.01)])
-        light = (light - 0.7 * black) / max(float(white - 0.7 * black), 0.05)
+        light = np.asarray((light - 0.7 * black) / max(float(white - 0.7 * black), 0.05), np.float32)
     if chance[9] < 0.03 and not one_bit:  # local: a program that takes shadows out
         around = np.asarray(cv2.blur(light, (max(3, longer // 5),) * 2))
-        light = light / np.maximum(around, 0.05) * np.float32(0.9)
+        light = np.asarray(light / np.maximum(around, 0.05) * np.float32(0.9), np.float32)
     if one_bit:
         around = np.asarray(cv2.blur(light, (max(3, longer // 4),) * 2)) if chance[6] < 0.6 else light.mean()
         spread = float(light.std())
@@ -116,8 +118,32 @@ def take(light: Light, rng: np.random.Generator, *, careful: bool, one_bit: bool
     page = np.asarray(np.clip(255 * light, 0, 255), np.uint8)
     if chance[7] < 0.35:
         quality = int(rng.integers(45 if careful else 8, 96))
-        page = np.asarray(
-            cv2.imdecode(cv2.imencode(".jpg", page, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE),
-            np.uint8,
-        )
+        packed = cv2.imencode(".jpg", page, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        page = np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE), np.uint8)
     return page
+
+
+def lose_pixels(grey: GreyImage, ink: Ink, extent: int, rng: np.random.Generator) -> tuple[GreyImage, Ink]:
+    """Lose pixels now and then: a low resolution and back, or a fax's oblong ones; page and the digit's ink.
+
+    Args:
+        grey: uint8[h, w].
+        ink: float32[h, w].
+        extent: Pixels of the digit's height; a small one is left alone.
+        rng: Randomness.
+    """
+    chance = rng.random(2)
+    height, width = grey.shape
+    if chance[0] < 0.06 and extent > 30:  # down and up again: soft
+        part = max(rng.uniform(0.3, 0.9), 14 / extent)
+        size = max(1, int(width * part)), max(1, int(height * part))
+        small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        how = int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST]))
+        grey = np.asarray(cv2.resize(small, (width, height), interpolation=how), np.uint8)
+    if chance[1] < 0.05 and extent > 24:
+        squeeze = rng.uniform(0.45, 0.9)
+        flat = rng.random() < 0.5
+        size = (width, max(1, int(height * squeeze))) if flat else (max(1, int(width * squeeze)), height)
+        grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
+        ink = np.asarray(cv2.resize(ink, size, interpolation=cv2.INTER_AREA), np.float32)
+    return grey, ink
