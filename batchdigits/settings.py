@@ -53,6 +53,7 @@ class Arch(StrEnum):
     CNN = "cnn"
     TEACHER = "teacher"
     DENSE = "dense"
+    FINDER = "finder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ class PredictSettings:
     """How rows are written."""
 
 
-EPOCHS = {Arch.CNN: 60, Arch.TEACHER: 40, Arch.DENSE: 10}
+EPOCHS = {Arch.CNN: 60, Arch.TEACHER: 40, Arch.DENSE: 10, Arch.FINDER: 10}
 """Passes over the training part where `TrainSettings.epochs` is None."""
 
 
@@ -194,6 +195,10 @@ class TrainSettings:
     """The network."""
     teacher: Path | None = None
     """A bundle whose probabilities the network learns instead of the labels."""
+    finder: Path | None = None
+    """A folder with the ink finder that the network reads behind; None is the one in the package."""
+    pages: int = 20_000
+    """Simulated pages, with and without a digit, that it sees beside the data; the tutorial's network sees none."""
     epochs: int | None = None
     """Passes over the training part; None takes the architecture's own number from `EPOCHS`, or `FINE_EPOCHS`."""
     batch_size: int = 128

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -122,10 +123,13 @@ class InkFinder(_Loaded):
             uint8[N, 64, 64], how sure it is that a cell holds the digit's ink, 0 to 255; and float32[N, 4], logits of
             what is seen: no writing, one digit, several digits, something else.
         """
+        ink, kinds = self.raw(looks)
+        return np.rint(255 * ink).astype(np.uint8).reshape(looks.shape[:3]), kinds
+
+    def raw(self, looks: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Find ink, unrounded: float32[N, 4096], 0 to 1, and float32[N, 4]."""
         found = self._run(looks)
-        cells = looks.shape[1] * looks.shape[2]
-        maps = np.rint(255 * found[:, :cells]).astype(np.uint8).reshape(looks.shape[:3])
-        return maps, found[:, cells:]
+        return found[:, : LOOK_CELLS**2], found[:, LOOK_CELLS**2 :]
 
 
 def version(runtime: Runtime) -> str:
@@ -139,6 +143,12 @@ def version(runtime: Runtime) -> str:
         return f"{name} {importlib.metadata.version(name)}"
     except importlib.metadata.PackageNotFoundError as error:
         raise UsageError(_NOT_INSTALLED) from error
+
+
+def quickest(folder: Path) -> Runtime:
+    """Choose what carries out the ink finder of a folder sooner: LiteRT, where it is installed and there is a file."""
+    has_file = (folder / Network.FINDER.file(Runtime.LITERT)).is_file()
+    return Runtime.LITERT if has_file and find_spec("ai_edge_litert") else Runtime.KERAS
 
 
 def start_tensorflow(threads: int = 1) -> Any:  # noqa: ANN401  TensorFlow has no types

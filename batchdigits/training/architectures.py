@@ -1,7 +1,7 @@
 """Build the networks: an untrained Keras model for each `Arch`.
 
-Each takes pictures as they are, uint8: the channel axis and the rescaling are layers inside the model, so that no caller
-can forget them. Keras is imported when called.
+Each takes pictures as they are, uint8: the channel axis and the rescaling are layers inside the model, so that no
+caller can forget them. Keras is imported when called.
 """
 
 from itertools import count

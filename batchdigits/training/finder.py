@@ -21,7 +21,8 @@ from batchdigits.preprocessing.looks import Square, around, cover, look, whole
 from batchdigits.records import LOOK_CELLS
 from batchdigits.settings import Arch, TrainSettings
 from batchdigits.training.architectures import build, fold
-from batchdigits.training.datasets.pages import SimulatedPage, Sources, simulate, sources
+from batchdigits.training.datasets.simulator.hands import Sources, sources
+from batchdigits.training.datasets.simulator.pages import SimulatedPage, simulate
 from batchdigits.training.loop import Lesson, learn
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def fit_finder(settings: TrainSettings) -> "keras.Model":
     """
     start_tensorflow(_THREADS)
     with _makers() as makers:
-        validation = [makers.submit(_make, (settings.seed, 0, number), "test") for number in range(_VALIDATION // _CHUNK)]
-        held = [future.result() for future in validation]
+        numbers = range(_VALIDATION // _CHUNK)
+        held = list(makers.map(_make, [(settings.seed, 0, number) for number in numbers], ["test"] * len(numbers)))
         lesson = Lesson(
             steps=2 * _PAGES // settings.batch_size,
             batches=lambda epoch: _batches(makers, settings, epoch),
@@ -71,6 +72,11 @@ def fit_finder(settings: TrainSettings) -> "keras.Model":
         )
         model = learn(lambda: build(Arch.FINDER), lesson, settings)
     return fold(model, Arch.FINDER)
+
+
+def golden_looks(seed: int) -> NDArray[np.uint8]:
+    """Make looks at some pages on which two runtimes can be compared: uint8[N, 64, 64, 3]."""
+    return _make((seed, 0, 0), "test").cells
 
 
 def finder_loss(targets: Any, said: Any) -> Any:  # noqa: ANN401  Keras' tensors have no types
@@ -139,7 +145,7 @@ def _some_turned(cells: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[
     return cells
 
 
-# ---- in the processes that make pages ----------------------------------------------------------------------------------
+# ---- in the processes that make pages ------------------------------------------------------------------------------
 
 _SOURCES: dict[str, Sources] = {}
 

@@ -15,6 +15,7 @@ from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.inference import bundle
 from batchdigits.inference.audit import HOLDOUT_SHARE, in_sample
 from batchdigits.inference.bundle import Bundle
+from batchdigits.preprocessing.finder import InkNetwork
 from batchdigits.records import DIGITS
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
 from batchdigits.training.datasets import labelled as datasets
@@ -71,7 +72,7 @@ def settled(settings: TrainSettings, base: Bundle) -> TrainSettings:
     return replace(settings, **ours)
 
 
-def own_data(base: Bundle) -> tuple[Labelled, Labelled]:
+def own_data(base: Bundle, network: InkNetwork) -> tuple[Labelled, Labelled]:
     """Read what a bundle was trained on, and the validation part that it never saw.
 
     Raises:
@@ -79,22 +80,22 @@ def own_data(base: Bundle) -> tuple[Labelled, Labelled]:
         StorageError: The data do not exist any more.
     """
     recipe = _recipe(base)
-    data = datasets.inked(_read(recipe["data"], base))
+    data = datasets.inked(_read(recipe["data"], base, network))
     return datasets.split(data, share=recipe["validation_share"], seed=recipe["seed"])
 
 
-def lesson(settings: TrainSettings, base: Bundle) -> Lesson:
+def lesson(settings: TrainSettings, base: Bundle, network: InkNetwork) -> Lesson:
     """Read what the base was trained on and the new data, and part both.
 
     Raises:
         UsageError: The new data have wrong labels.
         StorageError: Data do not exist.
     """
-    old, validation = own_data(base)
+    old, validation = own_data(base, network)
     new = [source for source in settings.data if source not in _recipe(base)["data"]]
     if not new:
         return Lesson(old, validation, old.take(np.zeros(0, np.int64)))
-    data = _read(new, base)
+    data = _read(new, base, network)
     for name, fault, _ in data.unread:
         log.warning("%s is left out of training: %s", name, fault)
     data = datasets.inked(data)
@@ -146,9 +147,9 @@ def _recipe(base: Bundle) -> dict[str, Any]:
     return recipe
 
 
-def _read(sources: list[str], base: Bundle) -> Labelled:
+def _read(sources: list[str], base: Bundle, network: InkNetwork) -> Labelled:
     try:
-        return datasets.join([datasets.read(source, base.normalisation, part="train") for source in sources])
+        return datasets.join([datasets.read(source, network, base.normalisation, part="train") for source in sources])
     except StorageError as error:
         message = f"{str(error).rstrip('.')}; the bundle {shown(str(base.directory))} goes on from these data."
         raise StorageError(message) from error

@@ -1,4 +1,4 @@
-"""Images with their digits in; a trained Keras model out, with one JSON line an epoch and a checkpoint to resume from.
+"""Train the network that reads digits, on varied digits and on simulated pages, by labels or by a teacher.
 
 Keras is imported when a function is called.
 """
@@ -18,8 +18,8 @@ from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import softmax
 from batchdigits.inference.runtimes import Predictor, start_tensorflow
-from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import SIDE, InkImages, Labels
+from batchdigits.preprocessing.normalisation import no_network, normalise
+from batchdigits.records import INK, SIDE, InkImages, Labels
 from batchdigits.settings import (
     Arch,
     NormalisationSettings,
@@ -27,6 +27,8 @@ from batchdigits.settings import (
 )
 from batchdigits.training.architectures import OUTPUTS, build, fold
 from batchdigits.training.datasets.augmentation import vary
+from batchdigits.training.datasets.labelled import Labelled
+from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.loop import Lesson, learn
 
 if TYPE_CHECKING:
@@ -41,16 +43,13 @@ _THREADS = 2  # on every machine: the order of sums, and so the last bit, may de
 _MADE_TOGETHER = 512  # images
 
 
-def fit(
-    pixels: InkImages, labels: Labels, val_pixels: InkImages, val_labels: Labels, settings: TrainSettings
-) -> "keras.Model":
+def fit(training: Labelled, pages: SimulatedInk | None, validation: Labelled, settings: TrainSettings) -> "keras.Model":
     """Train a model, or go on with one.
 
     Args:
-        pixels: uint8[N, 28, 28], normalised.
-        labels: int8[N].
-        val_pixels: uint8[M, 28, 28], normalised; never trained on.
-        val_labels: int8[M].
+        training: Digits, which are varied in each epoch.
+        pages: Simulated pages, which are seen as they are.
+        validation: Digits that are never trained on.
         settings: The run; `settings.output` receives `history.jsonl` and `checkpoints/`.
 
     Returns:
@@ -63,17 +62,22 @@ def fit(
     start_tensorflow(_THREADS)
     import keras
 
+    pixels, labels = training.pixels, training.labels
+    varied = 0 if settings.arch is Arch.DENSE else len(labels)  # the tutorial's network sees images as they are
+    if pages:
+        inked = pages.ink[:, INK] > 0  # what shows no ink is blank without any network
+        pixels, labels = np.concatenate([pixels, pages.pixels[inked]]), np.concatenate([labels, pages.labels[inked]])
     with _targets(settings) as targets:  # a teacher is refused before anything is lost
         if settings.teacher is None:
-            val_targets: Targets = val_labels
+            val_targets: Targets = validation.labels
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         else:
-            val_targets = np.eye(OUTPUTS[settings.arch])[val_labels]
+            val_targets = np.eye(OUTPUTS[settings.arch], dtype=np.float32)[validation.labels]
             loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         lesson = Lesson(
             steps=math.ceil(len(pixels) / settings.batch_size),
-            batches=lambda epoch: _batches(pixels, labels, targets, settings, epoch),
-            validation=(val_pixels, val_targets),
+            batches=lambda epoch: _batches(pixels, labels, varied, targets, settings, epoch),
+            validation=(validation.pixels, val_targets),
             loss=loss,
             metric="accuracy",
         )
@@ -130,9 +134,9 @@ def _targets(settings: TrainSettings) -> Iterator[_Teach]:
 
 
 def _batches(
-    pixels: InkImages, labels: Labels, targets: _Teach, settings: TrainSettings, epoch: int
+    pixels: InkImages, labels: Labels, varied: int, targets: _Teach, settings: TrainSettings, epoch: int
 ) -> Iterator[tuple[InkImages, Targets]]:
-    """Shuffle, vary and normalise; some batches are made ahead in a thread while the network learns from the last."""
+    """Shuffle, vary and normalise the first rows; some batches are made ahead, in a thread."""
     rng = np.random.default_rng((settings.seed, epoch))
     order = rng.permutation(len(pixels))
     size = settings.batch_size
@@ -140,8 +144,9 @@ def _batches(
 
     def make(rows: NDArray[np.int64]) -> tuple[InkImages, Targets]:
         seen = pixels[rows]
-        if settings.arch is not Arch.DENSE:  # the tutorial's network sees the images as they are
-            seen = normalise(vary(seen, rng)).pixels
+        first = rows < varied
+        if first.any():
+            seen[first] = normalise(vary(seen[first], rng), no_network).pixels
         return seen, targets(seen, labels[rows])
 
     with ThreadPoolExecutor(1) as pool:
