@@ -23,14 +23,14 @@ from batchdigits.settings import Arch, TrainSettings
 from batchdigits.training.architectures import build, fold
 from batchdigits.training.datasets.simulator.hands import Sources, sources
 from batchdigits.training.datasets.simulator.pages import SimulatedPage, simulate
-from batchdigits.training.loop import Lesson, learn
+from batchdigits.training.loop import Lesson, in_bfloat16, learn
 
 if TYPE_CHECKING:
     import keras
 
 log = logging.getLogger(__name__)
 
-_PAGES = 60_000  # an epoch
+_PAGES = 50_000  # an epoch
 _CHUNK = 250  # pages that are made together
 _AHEAD = 6  # chunks that wait; their looks are shuffled together
 _VALIDATION = 2000  # pages by writers who are left out of training
@@ -70,7 +70,7 @@ def fit_finder(settings: TrainSettings) -> "keras.Model":
             loss=finder_loss,
             metric=overlap,
         )
-        model = learn(lambda: build(Arch.FINDER), lesson, settings)
+        model = learn(lambda: in_bfloat16(lambda: build(Arch.FINDER)), lesson, settings)
     return fold(model, Arch.FINDER)
 
 
