@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from batchdigits.errors import StorageError
-from batchdigits.settings import NormalisationSettings
-from batchdigits.training.datasets import labelled, shipped
+from batchdigits.training.datasets import shipped
 from batchdigits.training.datasets.shipped import (
     NAMES,
     fingerprint,
@@ -220,8 +219,6 @@ def test_without_the_folder_of_unipen_its_name_is_refused_and_all_else_works(cop
     for ask in (lambda: pages("unipen", "test"), lambda: movements("unipen", "train"), lambda: fingerprint("unipen")):
         with pytest.raises(StorageError, match=sentence):
             ask()
-    with pytest.raises(StorageError, match=sentence):
-        labelled.read("unipen", NormalisationSettings(), part="test")
     assert not shipped.has("unipen")
     for name in NAMES:
         if name != "unipen":

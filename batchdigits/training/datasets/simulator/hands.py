@@ -20,6 +20,8 @@ _SHARES = {"pendigits": 0.24, shipped.UNIPEN: 0.38, "uji": 0.03}  # of digits dr
 _RASTER_SHARES = {shipped.MNIST: 0.66, "optdigits": 0.10, "hwd1000": 0.08, shipped.CC0_SCANS: 0.16}
 _DARK_ON_WHITE = ("hwd1000", shipped.CC0_SCANS)
 _GRAIN = 16  # grey levels that are paper and no ink, where pictures are scans
+_LEAST_INK = 40  # of 255: fainter pixels do not count where a digit is cut out of its picture
+_LINE = 6  # pixels across a piece of a cell's line at a scan's edge, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,18 @@ def _pictures(name: str, part: str) -> tuple[list[GreyImage], Labels]:
     pages, labels = shipped.pages(name, part)
     if name not in _DARK_ON_WHITE:
         return pages, labels
-    return [np.where(page > 255 - _GRAIN, np.uint8(0), 255 - page) for page in pages], labels
+    return [_without_lines(np.where(page > 255 - _GRAIN, np.uint8(0), 255 - page)) for page in pages], labels
+
+
+def _without_lines(picture: GreyImage) -> GreyImage:
+    """Take away what is left of a cell's lines at the edges of a scan: it is no ink of the digit."""
+    height, width = picture.shape
+    _, parts, stats, _ = cv2.connectedComponentsWithStats((picture > _LEAST_INK).astype(np.uint8), connectivity=8)
+    for part, (left, top, wide, high, _) in enumerate(stats.tolist()):
+        at_edge = left == 0 or top == 0 or left + wide == width or top + high == height
+        if part and at_edge and min(wide, high) <= _LINE:
+            picture[np.asarray(cv2.dilate((parts == part).astype(np.uint8), np.ones((5, 5)))) > 0] = 0
+    return picture
 
 
 def _whole(shares: Sequence[float]) -> list[float]:
@@ -227,7 +240,7 @@ def _path(points: list[tuple[float, float]]) -> Stroke:
 
 def _grown(picture: GreyImage, size: float, pen: Pen, rng: np.random.Generator) -> Ink:
     """Bring a picture to a size, slanted and turned a little, with the sharp edge that a pen leaves: float32[h, w]."""
-    rows, columns = np.flatnonzero(picture.max(1) > 40), np.flatnonzero(picture.max(0) > 40)
+    rows, columns = np.flatnonzero(picture.max(1) > _LEAST_INK), np.flatnonzero(picture.max(0) > _LEAST_INK)
     if not len(rows):
         return np.zeros((2, 2), np.float32)
     cut = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32) / 255

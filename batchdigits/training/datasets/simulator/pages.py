@@ -149,11 +149,19 @@ class _Page:
         return max(11.0, shares[self.scene] * room)
 
     def _place(self, tile: Ink, overlap: float = 0.0) -> tuple[int, int]:
-        """Choose where a tile's top left corner lies, mostly so that it is whole within the field: x, y."""
+        """Choose where a tile's top left corner lies: x, y.
+
+        Args:
+            tile: What is to be written.
+            overlap: How much of it may lie beyond the field, at most, as a share of its width and height.
+        """
         left, top, right, bottom = self.field
-        height, width = tile.shape
-        at = np.clip(self.rng.normal(0.5, 0.28 if self.scene in _CLOSE else 0.5, 2), -overlap, 1 + overlap)
-        return int(left + at[0] * (right - left - width)), int(top + at[1] * (bottom - top - height))
+        size = np.array(tile.shape[::-1])
+        room = np.array([right - left, bottom - top]) - size
+        at = room * self.rng.normal(0.5, 0.28 if self.scene in _CLOSE else 0.5, 2)
+        beyond = overlap * size
+        x, y = np.clip(at, np.minimum(room, 0) - beyond, np.maximum(room, 0) + beyond).tolist()
+        return int(left + x), int(top + y)
 
     def _fit(self, tile: Ink) -> Ink:
         """Reduce a tile that is larger than the field."""
