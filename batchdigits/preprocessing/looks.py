@@ -17,6 +17,7 @@ from batchdigits.records import LOOK_CELLS, GreyImage
 Cells = NDArray[np.uint8]  # [64, 64, 3]
 
 _LEAST_SPREAD = 3.0  # grey levels: standard deviation of a page on which nothing is to be seen, about
+_GRAIN = 0.25  # of the span of grey levels within a cell: a standard deviation, about
 _CONTRAST = 48.0  # levels of a look that one standard deviation of the page becomes
 _BEYOND = (128, 255, 0)
 _LEVELS = np.arange(256, dtype=np.float32)
@@ -68,7 +69,8 @@ def look(page: GreyImage, square: Square) -> Look:
         darkest = reduce(np.minimum, [darkest[:, at::fine] for at in range(fine)])
         lightest = reduce(np.maximum, [lightest[:, at::fine] for at in range(fine)])
     level, spread = cv2.meanStdDev(mean)
-    gain = _CONTRAST / max(float(spread[0, 0]), _LEAST_SPREAD)
+    within = cv2.mean(lightest)[0] - cv2.mean(darkest)[0]  # cells that are all grain would else be all black and white
+    gain = _CONTRAST / max(float(spread[0, 0]), _GRAIN * within, _LEAST_SPREAD)
     table = np.clip(128.5 + gain * (_LEVELS - np.float32(level[0, 0])), 0, 255).astype(np.uint8)
     seen[y : y + rows, x : x + columns] = cv2.LUT(cv2.merge([mean, darkest, lightest]), table)
     return Look(seen, gain)

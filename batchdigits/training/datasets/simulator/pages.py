@@ -158,7 +158,7 @@ class _Page:
         left, top, right, bottom = self.field
         size = np.array(tile.shape[::-1])
         room = np.array([right - left, bottom - top]) - size
-        at = room * self.rng.normal(0.5, 0.28 if self.scene in _CLOSE else 0.5, 2)
+        at = room * self.rng.normal(0.5, 0.25 if self.scene in _CLOSE else 0.3, 2)
         beyond = overlap * size
         x, y = np.clip(at, np.minimum(room, 0) - beyond, np.maximum(room, 0) + beyond).tolist()
         return int(left + x), int(top + y)

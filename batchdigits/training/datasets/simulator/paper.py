@@ -8,6 +8,7 @@ import numpy as np
 
 from batchdigits.training.datasets.simulator.strokes import Ink
 
+_SOFT = 1.4  # pixels that OpenCV's soft edges add to a line
 _FONTS = tuple(range(8))
 _WORDS = (
     *("No.", "Date", "Name", "sum", "Total", "Class", "a)", "1.", "x", "kg", "EUR", "Form 7", "Frage", "Pts", "/20"),
@@ -28,7 +29,7 @@ def put(ink: Ink, tile: Ink, x: int, y: int) -> None:
 def line(ink: Ink, start: tuple[float, float], end: tuple[float, float], thick: float, strength: float) -> None:
     """Draw a straight line with soft edges, also thinner than a pixel; points are (x, y)."""
     level = strength * min(1.0, thick)
-    wide = max(1, round(thick))
+    wide = max(1, round(thick - _SOFT))
     low = np.floor(np.minimum(start, end)).astype(int) - wide - 2
     high = np.ceil(np.maximum(start, end)).astype(int) + wide + 3
     low, high = np.maximum(low, 0), np.minimum(high, ink.shape[::-1])

@@ -18,6 +18,7 @@ Stroke = Floats  # [P, 2], x to the right, y down; the longer side of all stroke
 Ink = Floats  # [h, w], 0 none to 1 full
 
 _POINTS = 28  # that a stroke as long as its digit's longer side is drawn with
+_SOFT = 1.4  # pixels that OpenCV's soft edges add to a line
 _SHIFT = 4  # bits of a pixel's fraction, in OpenCV's drawing
 
 
@@ -149,7 +150,7 @@ def draw(strokes: Sequence[Stroke], size: float, pen: Pen, rng: np.random.Genera
         places = np.rint(((points * size + margin) * scale) * 2**_SHIFT).astype(np.int32)
         wave = np.sin(np.linspace(rng.uniform(0, 6), rng.uniform(3, 14), len(points)))
         press = 1 + pen.pressure * wave
-        thick = np.maximum(np.rint(pen.width * finer * press), 1).astype(int).tolist()
+        thick = np.maximum(np.rint(pen.width * finer * press - _SOFT), 1).astype(int).tolist()
         level = (255 * (1 - pen.feather * (0.5 - 0.5 * wave))).astype(int).tolist()
         if len(points) == 1:
             cv2.circle(ink, (places[0] >> _SHIFT).tolist(), max(1, thick[0] // 2 + 1), 255, -1, cv2.LINE_AA)
