@@ -78,6 +78,11 @@ class ImageFile(NamedTuple):  # a dataclass takes four times as long to make
     known_sha256: str = ""
     """Of the bytes that were observed at this path before; empty where there are none."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is behind a URL."""
+        return not self.path.startswith("/")
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import io
+import re
 import sys
 import tokenize
 from collections.abc import Iterator
@@ -180,6 +181,18 @@ def test_the_command_line_alone_and_what_observes_are_lazy_within_the_package() 
         ("pipeline", "engine"),
         ("monitoring", "records"),
     }
+
+
+def test_a_text_is_asked_only_once_whether_it_is_a_url() -> None:
+    """Sources and reports are parsed as a run begins; below, they are objects that know."""
+    asking = re.compile(r"(?<![\w.])(is_url|is_remote|absolute|locate|target_file)\((?!self)")
+    rooms = {room(path) for path in MODULES if asking.search(path.read_text(encoding="utf-8"))}
+    assert rooms == {"storage", "pipeline", "cli", "reports", "training"}  # of reports, `parse_outputs`
+
+
+def test_nobody_tells_local_files_from_remote_ones_by_their_type() -> None:
+    asking = re.compile(r"isinstance\([^()]*\b(LocalFile|RemoteFile)\b")
+    assert [name(path) for path in MODULES if asking.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_no_two_modules_import_each_other_in_a_loop() -> None:

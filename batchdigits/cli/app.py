@@ -149,13 +149,13 @@ def schedule(
 
 @exits
 def _print_schedule(parameters: list[Parameter], settings: ScheduleSettings, *, outputs: list[str]) -> ExitCode:
-    from batchdigits.reports.publish import check_outputs
+    from batchdigits.reports.publish import check_outputs, parse_outputs
 
     folder, timeout = str(Path.cwd()), shutil.which("timeout") or "timeout"
     text = schedule_text(
         parameters, settings, folder=folder, python=sys.executable, timeout=timeout, is_there=os.path.lexists
     )
-    check_outputs(outputs)
+    check_outputs(parse_outputs(outputs))
     sys.stdout.buffer.write(os.fsencode(text))
     return ExitCode.OK
 
@@ -174,5 +174,5 @@ def correct(
     """Read people's answers, for the next predict to show them in the report."""
     from batchdigits.reports.corrections import correct as take_over
 
-    LOG.info(take_over(remote.place(report), corrections, ledger=ledger, time=datetime.now(UTC)))
+    LOG.info(take_over(remote.target_file(report), corrections, ledger=ledger, time=datetime.now(UTC)))
     return ExitCode.OK

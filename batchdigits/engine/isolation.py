@@ -8,16 +8,17 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import chain
 from multiprocessing.connection import Connection
 
 from batchdigits.engine.pool import assembled
 from batchdigits.engine.run_context import Stopwatch
-from batchdigits.engine.worker import Asked, Observed, asked, contents, observe, prepare_process
+from batchdigits.engine.worker import Asked, Observed, asked, observe, prepare_process
 from batchdigits.errors import DecoderDied, Fault, FaultKind, StorageError
-from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import Batch, ImageFile, SeenPage
 from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.storage.reading import read_all
 
 SECONDS = 120.0
 """How long a file's decoder may take, and the start of a process; a photo of 100 million pixels takes some two."""
@@ -131,7 +132,7 @@ def _answer(connection: Connection, decoding: DecodingSettings, normalisation: N
         while True:
             asked_for = connection.recv()
             try:
-                whole = list(contents([asked_for], decoding))
+                whole = list(read_all([asked_for[:2]], decoding.max_bytes))
             except StorageError as error:  # of a file behind a URL: the run ends, and not this file's turn alone
                 connection.send(error)
                 continue
@@ -144,9 +145,8 @@ def _fault(file: ImageFile, error: _ProcessDiedError, decoding: DecodingSettings
 
     Where it may pass, the row has no sum, like that of a file that cannot be opened: the next run tries it again.
     """
-    data = b"" if error.may_pass else next(contents([asked(file)], decoding))
+    data = b"" if error.may_pass else next(read_all([(file.path, file.size_bytes)], decoding.max_bytes))
     sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) and data else ""
     remedy = "the next run tries again" if error.may_pass else "move it away, or export it anew as PNG"
     fault = Fault(FaultKind.UNREADABLE, f"{error}; {remedy}", is_deadly=True)
-    none = normalise([])
-    return Batch([], none.pixels, none.ink, [(SeenPage(file, 1, None, None, sha256, of=1), fault)], [], [])
+    return replace(Batch.empty(), faults=[(SeenPage(file, 1, None, None, sha256, of=1), fault)])

@@ -7,20 +7,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
 import cv2
 
-from batchdigits.decoding.codecs import Page, decode, read
+from batchdigits.decoding.codecs import Page, decode
 from batchdigits.errors import Fault
 from batchdigits.preprocessing import thumbnails
 from batchdigits.preprocessing.canvas import halved
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import FullResolution, GreyImage, ImageFile, InkImages, InkMeasures
 from batchdigits.settings import DecodingSettings, NormalisationSettings
-from batchdigits.storage import remote
+from batchdigits.storage.reading import read_all
 
 _MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 64 * 2**20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: what glibc comes to at most
 
@@ -84,18 +84,6 @@ def asked(file: ImageFile) -> Asked:
     return file.path, file.size_bytes, file.ending, file.known_sha256
 
 
-def contents(files: list[Asked], decoding: DecodingSettings) -> Iterator[bytes | Fault]:
-    """Read whole files one after the other; those behind URLs all at once, before the first.
-
-    Raises:
-        StorageError: What a URL names cannot be reached any more.
-    """
-    far = [(path, size_bytes) for path, size_bytes, *_ in files if remote.is_far(path)]
-    found = remote.fetched(far, decoding.max_bytes) if far else {}
-    for path, size_bytes, *_ in files:
-        yield found[path] if path in found else read(path, size_bytes, decoding)
-
-
 def observe(
     files: list[Asked],
     decoding: DecodingSettings,
@@ -108,7 +96,7 @@ def observe(
         files: What `asked` makes of each.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
-        whole: What `contents` gives of them, where they have been read.
+        whole: The bytes of each, or why it cannot be read, where they have been read.
     """
     pages: list[Seen] = []
     greys: list[GreyImage] = []
@@ -116,7 +104,7 @@ def observe(
     faults: list[tuple[Seen, Fault]] = []
     unchanged: list[int] = []
     started = time.perf_counter()
-    whole = contents(files, decoding) if whole is None else whole
+    whole = read_all([file[:2] for file in files], decoding.max_bytes) if whole is None else whole
     for at, ((_, _, ending, known_sha256), data) in enumerate(zip(files, whole, strict=True)):
         if isinstance(data, Fault):
             faults.append((Seen(at, 1, data.width, data.height, "", of=1), data))

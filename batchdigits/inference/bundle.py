@@ -17,7 +17,8 @@ from batchdigits.settings import (
     DecodingSettings,
     NormalisationSettings,
 )
-from batchdigits.storage.atomic import atomic_write, file_sha256
+from batchdigits.storage.atomic import atomic_write
+from batchdigits.storage.local import file_sha256
 
 FORMAT = 2
 """Version of the layout of `bundle.json`."""

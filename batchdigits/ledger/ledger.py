@@ -25,7 +25,7 @@ from batchdigits.ledger.plan import Plan, plan
 from batchdigits.ledger.reader import CHUNK, Observations, read
 from batchdigits.ledger.writer import LostAnswer as LostAnswer  # what `record` gives
 from batchdigits.records import ImageFile, Skipped
-from batchdigits.storage.remote import Place
+from batchdigits.storage.atomic import TargetFile
 
 if TYPE_CHECKING:
     from batchdigits.records import Batch
@@ -173,7 +173,7 @@ class Ledger:
                 execute(f"INSERT OR REPLACE INTO told SELECT DISTINCT {columns} {_UNTOLD}")
         return int(pages)
 
-    def published(self, report: Place) -> Publications:
+    def published(self, report: TargetFile) -> Publications:
         """Give what may stand at a report's path, by its sha256: the sources that it was made from.
 
         Raises:
@@ -186,7 +186,7 @@ class Ledger:
         except (ValueError, TypeError) as error:
             raise self._database.damaged() from error
 
-    def publish(self, report: Place, sha256: str, sources: Sequence[str], *, replaced: str) -> None:
+    def publish(self, report: TargetFile, sha256: str, sources: Sequence[str], *, replaced: str) -> None:
         """Note what is about to stand at a report's path.
 
         Args:

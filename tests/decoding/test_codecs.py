@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from batchdigits.decoding import codecs as decoding
-from batchdigits.decoding.codecs import MAX_SIDE, Page, decode, read
+from batchdigits.decoding.codecs import MAX_SIDE, Page, decode
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
 from tests.digits import Grey
@@ -443,44 +443,3 @@ def test_threads_give_the_same_pages_as_one() -> None:
         for name, pages in zip(list(SMALL) * 10, pool.map(pages_of, list(SMALL.values()) * 10), strict=True):
             for page, alone in zip(pages, pages_of(SMALL[name]), strict=True):
                 np.testing.assert_array_equal(page.grey, alone.grey)
-
-
-def test_a_file_is_read_whole(tmp_path: Path) -> None:
-    path = tmp_path / "a.bin"
-    path.write_bytes(b"12345")
-    assert read(str(path), 5, LIMITS) == b"12345"
-
-
-def test_a_file_that_grew_is_read_whole_up_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.bin"
-    path.write_bytes(b"12345")
-    whole = os.read
-    monkeypatch.setattr(decoding.os, "read", lambda descriptor, _count: whole(descriptor, 2))
-    assert read(str(path), 2, DecodingSettings(max_bytes=5)) == b"12345"
-    fault = read(str(path), 2, DecodingSettings(max_bytes=4))
-    assert isinstance(fault, Fault)
-    assert fault.kind == FaultKind.TOO_LARGE
-
-
-def test_a_file_over_the_limit_is_not_opened() -> None:
-    fault = read("/does/not/exist", 6, DecodingSettings(max_bytes=5))
-    assert isinstance(fault, Fault)
-    assert fault.kind == FaultKind.TOO_LARGE
-
-
-def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "dangling").symlink_to("nowhere")
-    (tmp_path / "loop").symlink_to("loop")
-    os.mkfifo(tmp_path / "pipe")
-    reasons = {"dangling": "symbolic link", "gone": "deleted", "pipe": "regular", ".": "regular"}
-    for name, reason in (reasons | {"loop": "too many levels", "n" * 300: "too long"}).items():
-        fault = read(str(tmp_path / name), 0, LIMITS)
-        assert isinstance(fault, Fault)
-        assert fault.kind == FaultKind.UNREADABLE
-        assert reason in fault.detail
-
-    def refuse(*_: object) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(decoding.os, "open", refuse)
-    assert read("x", 0, LIMITS) == Fault(FaultKind.UNREADABLE, "cannot be opened: permission denied")

@@ -31,6 +31,7 @@ from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import Batch, ImageFile, SeenPage
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.sources.discovery import discover
+from batchdigits.storage.urls import locate
 from tests.digits import Grey, digits, on_page, write_png, write_tiff
 from tests.standins import decoding_threads
 
@@ -40,7 +41,7 @@ NORMALISATION = NormalisationSettings()
 
 
 def image_file(path: Path) -> ImageFile:
-    (found,) = discover([str(path)], outputs=[])
+    (found,) = discover([locate(str(path))], outputs=[])
     assert isinstance(found, ImageFile)
     return found
 
@@ -453,12 +454,13 @@ def test_a_script_without_a_main_guard_is_told_of_it(tmp_path: Path) -> None:
 
 
 UNGUARDED = """
+from batchdigits.storage.urls import locate
 from batchdigits.engine.pool import Workers, batches
 from batchdigits.sources.discovery import discover
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 
 with Workers(1, processes=True) as workers:
-    files = list(discover(["a.png"], outputs=[]))
+    files = list(discover([locate("a.png")], outputs=[]))
     list(batches(files, workers, size=1, decoding=DecodingSettings(), normalisation=NormalisationSettings()))
 """
 

@@ -21,7 +21,6 @@ from batchdigits.engine.prediction import Predicted, predicted
 from batchdigits.engine.ray_cluster.client import Cluster
 from batchdigits.engine.ray_cluster.driver import NOT_INSTALLED, host_and_port
 from batchdigits.engine.ray_cluster.worker import Found, Shard
-from batchdigits.engine.worker import asked, contents
 from batchdigits.errors import (
     FaultKind,
     StorageError,
@@ -30,7 +29,7 @@ from batchdigits.errors import (
 )
 from batchdigits.ledger.plan import Turn
 from batchdigits.records import Batch, ImageFile
-from batchdigits.storage.remote import is_far
+from batchdigits.storage.reading import read_local
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +151,8 @@ def _judged(task: Task, shard: Shard, found: Found, left: list[ImageFile]) -> Pr
 def _readable(files: list[ImageFile], task: Task) -> ImageFile | None:
     """Give one that is on this machine, and can be read here."""
     for file in files:
-        if not is_far(file.path) and isinstance(next(contents([asked(file)], task.settings.decoding)), bytes):
+        if file.is_remote:
+            continue
+        if isinstance(read_local(file.path, file.size_bytes, task.settings.decoding.max_bytes), bytes):
             return file
     return None

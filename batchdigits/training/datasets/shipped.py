@@ -17,7 +17,7 @@ from batchdigits.decoding.codecs import Page, decode
 from batchdigits.errors import StorageError
 from batchdigits.records import GreyImage, Labels
 from batchdigits.settings import DecodingSettings
-from batchdigits.storage.atomic import file_sha256
+from batchdigits.storage.local import file_sha256
 
 MNIST = "mnist"
 NAMES = (MNIST, "hwd1000", "optdigits")

@@ -30,7 +30,8 @@ from batchdigits.inference import bundle
 from batchdigits.records import Batch, ImageFile
 from batchdigits.settings import PredictSettings, Runtime
 from batchdigits.sources.discovery import discover
-from batchdigits.storage.atomic import file_sha256
+from batchdigits.storage.local import file_sha256
+from batchdigits.storage.urls import locate
 from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 from tests.digits import digits, on_page, write_differing, write_png, write_tiff
 from tests.ray_nodes import SECRET, command_of, two_nodes
@@ -154,7 +155,7 @@ def reader(**changes: str) -> Reader:
 
 
 def shard(folder: Path) -> pa.Table:
-    files = [file for file in discover([str(folder)], outputs=[]) if isinstance(file, ImageFile)]
+    files = [file for file in discover([locate(str(folder))], outputs=[]) if isinstance(file, ImageFile)]
     return pa.table({"number": [7], "shard": [pickle.dumps([files[:5], files[5:]])]})
 
 
