@@ -8,7 +8,7 @@ import logging
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, suppress
@@ -89,14 +89,25 @@ class Batch:
     def without(self, paths: Set[str]) -> "Batch":
         """Leave out what belongs to some files."""
         kept = [at for at, page in enumerate(self.pages) if page.file.path not in paths]
-        return Batch(
-            [self.pages[at] for at in kept],
-            self.pixels[kept],
-            self.ink[kept],
-            [(page, fault) for page, fault in self.faults if page.file.path not in paths],
-            [file for file in self.unchanged if file.path not in paths],
-            [self.pictures[at] for at in kept],
+        faults = [(page, fault) for page, fault in self.faults if page.file.path not in paths]
+        return self._of(kept, faults, [file for file in self.unchanged if file.path not in paths])
+
+    def spoiled(self, faults: Mapping[int, Fault]) -> "Batch":
+        """Make pages faults, by their row."""
+        kept = [at for at in range(len(self.pages)) if at not in faults]
+        return self._of(
+            kept, [*self.faults, *((self.pages[at], fault) for at, fault in faults.items())], self.unchanged
         )
+
+    def failed(self, fault: Fault) -> "Batch":
+        """Make all of it one fault, whose pages have no sizes."""
+        pages = [page._replace(width=None, height=None) for page in (*self.pages, *(page for page, _ in self.faults))]
+        return self._of([], [(page, fault) for page in pages], self.unchanged)
+
+    def _of(self, kept: list[int], faults: list[tuple[SeenPage, Fault]], unchanged: list[ImageFile]) -> "Batch":
+        """Keep some pages, by their rows, with other faults and unchanged files."""
+        pictures = [self.pictures[at] for at in kept]
+        return Batch([self.pages[at] for at in kept], self.pixels[kept], self.ink[kept], faults, unchanged, pictures)
 
 
 def is_work_for_processes(files: int, size_bytes: int) -> bool:

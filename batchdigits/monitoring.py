@@ -53,6 +53,8 @@ class Tally:
     """Rows that name a digit, `ok` or `review`, by digit."""
     audit: Audit = field(default_factory=Audit)
     """What people found in the sample of those that are `ok`."""
+    unforeseen: int = 0
+    """Rows that met an error which nobody foresaw as they were made: faults that the ledger does not know."""
 
     def add(self, rows: "Rows") -> None:
         """Count a chunk of rows."""

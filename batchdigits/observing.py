@@ -12,13 +12,14 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import cv2
+import numpy as np
 
 from batchdigits import remote, thumbnails
 from batchdigits.canvases import Finer, GreyImage, halved
 from batchdigits.decoding import Page, decode, read
-from batchdigits.errors import Fault
+from batchdigits.errors import BatchDigitsError, Fault, unforeseen
 from batchdigits.images import ImageFile
-from batchdigits.normalisation import InkImages, InkMeasures, normalise
+from batchdigits.normalisation import INK_MEASURES, SIDE, InkImages, InkMeasures, normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 
 _MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 64 * 2**20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: what glibc comes to at most
@@ -103,19 +104,59 @@ def observe(
 ) -> Observed:
     """Read, decode and normalise a few files as one stack: what a worker does.
 
+    Where that meets an error that nobody foresaw, each is read by itself: so it is one file's fault, and no other's.
+
     Args:
         files: What `asked` makes of each.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
         whole: What `contents` gives of them, where they have been read.
+
+    Raises:
+        StorageError: What a URL names cannot be reached any more.
     """
+    try:
+        return _observed(files, decoding, normalisation, contents(files, decoding) if whole is None else whole)
+    except BatchDigitsError:
+        raise
+    except Exception as error:  # noqa: BLE001  (whatever a codec, OpenCV or we ourselves did not expect)
+        if len(files) == 1:
+            return _failed(error)
+    return _together([observe([file], decoding, normalisation) for file in files])
+
+
+def _failed(error: Exception) -> Observed:
+    """Give up on a file; its bytes get no sum, so that the next run tries again."""
+    none = np.zeros((0, SIDE, SIDE), np.uint8), np.zeros((0, len(INK_MEASURES)), np.float32)
+    return Observed([], *none, [(Seen(0, 1, None, None, "", of=1), unforeseen(error))], [], [], 0.0, 0.0)
+
+
+def _together(parts: list[Observed]) -> Observed:
+    """Join what was found in files by themselves, in their order."""
+    return Observed(
+        [seen._replace(at=at) for at, part in enumerate(parts) for seen in part.pages],
+        np.concatenate([part.pixels for part in parts]),
+        np.concatenate([part.ink for part in parts]),
+        [(seen._replace(at=at), fault) for at, part in enumerate(parts) for seen, fault in part.faults],
+        [at for at, part in enumerate(parts) if part.unchanged],
+        [picture for part in parts for picture in part.pictures],
+        sum(part.decode_seconds for part in parts),
+        sum(part.normalise_seconds for part in parts),
+    )
+
+
+def _observed(
+    files: list[Asked],
+    decoding: DecodingSettings,
+    normalisation: NormalisationSettings,
+    whole: Iterable[bytes | Fault],
+) -> Observed:
     pages: list[Seen] = []
     greys: list[GreyImage] = []
     finer: list[Finer | None] = []
     faults: list[tuple[Seen, Fault]] = []
     unchanged: list[int] = []
     started = time.perf_counter()
-    whole = contents(files, decoding) if whole is None else whole
     for at, ((_, _, ending, known_sha256), data) in enumerate(zip(files, whole, strict=True)):
         if isinstance(data, Fault):
             faults.append((Seen(at, 1, data.width, data.height, "", of=1), data))

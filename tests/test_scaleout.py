@@ -216,6 +216,17 @@ def test_logits_stay_with_their_pages_where_a_file_is_left_out(mixed: Path, monk
     assert (drawn[0] == expected).all()
 
 
+def test_a_shard_at_which_the_model_meets_an_error_is_left_to_the_run(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: StandIn, pixels: np.ndarray) -> np.ndarray:
+        raise OverflowError
+
+    monkeypatch.setattr(reading, "Predictor", StandIn)
+    monkeypatch.setattr(StandIn, "__call__", fail)
+    assert reader()(shard(mixed))["found"].to_pylist() == [None]
+
+
 def tables(*rounds: list[int]) -> Callable[..., Iterator[pa.Table]]:
     """What the workers bring back in each round, in the place of Ray."""
     left = iter(rounds)

@@ -13,8 +13,9 @@ from contextlib import ExitStack
 from itertools import chain, islice
 
 import numpy as np
+from numpy.typing import NDArray
 
-from batchdigits.batches import Workers, assembled, batches, chunks, joined
+from batchdigits.batches import Batch, Workers, assembled, batches, chunks, joined
 from batchdigits.engine import Drawn, Engine, Task
 from batchdigits.errors import (
     FaultKind,
@@ -25,7 +26,7 @@ from batchdigits.errors import (
 from batchdigits.images import ImageFile
 from batchdigits.isolation import one_by_one
 from batchdigits.observing import asked, contents
-from batchdigits.overlap import Predicted, predicted
+from batchdigits.overlap import Predicted, predicted, sparing
 from batchdigits.plan import Turn
 from batchdigits.remote import is_far
 from batchdigits.scaleout.cluster import Cluster
@@ -130,7 +131,11 @@ def _judged(task: Task, shard: Shard, found: Found, left: list[ImageFile]) -> Pr
     for stage, seconds in found.seconds.items():
         task.watch.add(stage, seconds)
     whole = joined(*(assembled(files, seen, task.watch) for files, seen in zip(shard, found.observed, strict=True)))
-    closed = [page.file for page, fault in whole.faults if fault.kind is FaultKind.UNREADABLE and not page.sha256]
+    closed = [
+        page.file
+        for page, fault in whole.faults
+        if fault.kind is FaultKind.UNREADABLE and not page.sha256 and not fault.trace
+    ]
     if len(closed) == sum(map(len, shard)) > 1 and (seen := _readable(closed, task)):
         message = (
             f"The worker on {found.node} cannot open {shown(seen.path)}, which this machine can: local folders have to "
@@ -141,10 +146,15 @@ def _judged(task: Task, shard: Shard, found: Found, left: list[ImageFile]) -> Pr
     batch, fresh = task.judge(whole.without({file.path for file in closed}))
     if not fresh.any():
         return Predicted(batch, fresh, np.zeros((0, 10), np.float32), None)
-    still = {page.file.path for page in batch.pages}  # what changed while it was read is left out
-    logits = found.logits[[page.file.path in still for page in whole.pages]][fresh]
-    with task.watch.stage("decide"):
-        return Predicted(batch, fresh, logits, task.draw(batch, fresh, logits))
+    rows = {(page.file.path, page.number): row for row, page in enumerate(whole.pages)}
+
+    def draw(batch: Batch, fresh: NDArray[np.bool_]) -> Predicted[Drawn]:
+        asked_for = [(batch.pages[at].file.path, batch.pages[at].number) for at in np.flatnonzero(fresh)]
+        logits = found.logits[[rows[page] for page in asked_for]]
+        with task.watch.stage("decide"):
+            return Predicted(batch, fresh, logits, task.draw(batch, fresh, logits))
+
+    return sparing(batch, fresh, draw)
 
 
 def _readable(files: list[ImageFile], task: Task) -> ImageFile | None:
