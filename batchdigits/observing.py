@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import cv2
@@ -16,6 +17,7 @@ import numpy as np
 
 from batchdigits import remote, thumbnails
 from batchdigits.canvases import Finer, GreyImage, halved
+from batchdigits.children import answering
 from batchdigits.decoding import Page, decode, read
 from batchdigits.errors import BatchDigitsError, Fault, unforeseen
 from batchdigits.images import ImageFile
@@ -49,6 +51,12 @@ def keep_freed_memory() -> None:
     with suppress(AttributeError, OSError):  # another C library
         for option, size_bytes in _MALLOC_OPTIONS.items():
             ctypes.CDLL(None).mallopt(option, size_bytes)
+
+
+def serve(questions: Connection, answers: Connection) -> None:
+    """Observe what is asked for until nobody asks any more: a worker process."""
+    prepare_process()
+    answering(questions, answers, observe)
 
 
 class Seen(NamedTuple):

@@ -79,6 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "engine",
         "batches",
         "bundle",
+        "children",
         "images",
         "isolation",
         "monitoring",
@@ -102,8 +103,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "drift",
         "answered",
     },
-    "batches": {"images", "normalisation", "observing", "stopwatch"},
-    "observing": {"images", "decoding", "canvases", "normalisation", "thumbnails"},
+    "batches": {"children", "images", "normalisation", "observing", "stopwatch"},
+    "children": set(),
+    "observing": {"children", "images", "decoding", "canvases", "normalisation", "thumbnails"},
     "thumbnails": {"canvases"},
     "predictor": {"bundle", "normalisation"},
     "observations": {"database", "answers"},
@@ -117,7 +119,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "publication": {"ledger", "database", "corrections"},
     "dryrun": {"plan", "reports"},
     "settling": {"images", "batches"},
-    "isolation": {"observing", "images", "batches", "decoding", "normalisation", "stopwatch"},
+    "isolation": {"children", "observing", "images", "batches", "decoding", "normalisation", "stopwatch"},
     "overlap": {"batches", "normalisation", "predictor", "stopping", "stopwatch"},
     "selection": set(),
     "locking": set(),
@@ -325,6 +327,17 @@ def lines_of_code(path: Path) -> int:
 @every_module
 def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+@every_module
+def test_only_one_module_starts_processes(path: Path) -> None:
+    starting = {"Process", "Pool", "ProcessPoolExecutor", "get_context", "set_start_method", "fork", "posix_spawn"}
+    called = {
+        getattr(node.func, "attr", getattr(node.func, "id", ""))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    }
+    assert room(path) == "children" or not starting & called
 
 
 HEAVY = [
