@@ -119,7 +119,7 @@ def run(
                 before=publication.replacing(found, names.sources, overwrite=settings.overwrite),
                 together=stop.patiently,
             )
-        faulty = ledger.tell_faults()
+        faulty = ledger.tell_faults() + tally.unforeseen
         drifted = drift.index(confidences, model.calibration.reference)
         if drifted is not None and drifted >= drift.DRIFTED:
             log.warning(_DRIFTED, drifted, drift.DRIFTED)
@@ -271,6 +271,7 @@ def _observe(
         task = Task(plan, not ledger.knows, settling, model, prediction, settings, watch, stop, judge, draw)
         with stop.patiently(), closing((engine or on_this_machine)(task)) as observed:
             for batch, fresh, logits, drawn in observed:
+                _show_traces(batch)
                 with watch.stage("record"):
                     counts, thumbnails = drawn or (0, {})
                     confidences += counts
@@ -279,6 +280,12 @@ def _observe(
         watch.add("settle", settling.waited)
     ledger.forget()
     return confidences
+
+
+def _show_traces(batch: "Batch") -> None:
+    for page, fault in batch.faults:
+        if fault.trace:
+            log.debug("%s, page %d: %s", shown(page.file.path), page.number, fault.trace)
 
 
 def _tell(lost: Iterable[LostAnswer]) -> None:

@@ -259,6 +259,17 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
+@every_module
+def test_only_one_module_starts_processes(path: Path) -> None:
+    starting = {"Process", "Pool", "ProcessPoolExecutor", "get_context", "set_start_method", "fork", "posix_spawn"}
+    called = {
+        getattr(node.func, "attr", getattr(node.func, "id", ""))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    }
+    assert room(path) == "children" or not starting & called
+
+
 HEAVY = [
     *("tensorflow", "keras", "typer", "pandas", "numpy", "cv2", "PIL", "pyarrow", "matplotlib", "sqlite3", "tqdm"),
     *("xlsxwriter", "openpyxl"),

@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     gc.set_threshold(100_000)  # objects: imports make so many that last; looking every 700 took a tenth of a start
     atexit.register(gc.freeze)  # else Python looks at all of them again as it ends: an eighth of a run with nothing new
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's import would start one a core, beside our own workers
+    os.environ["PYTHONSAFEPATH"] = "1"  # for all that is started from here, as in `engine.children`
     given = sys.argv[1:] if arguments is None else arguments
     as_json = given[:1] == ["predict"] and "--log-json" in given
     if as_json or not {"-v", "--verbose"} & set(given):

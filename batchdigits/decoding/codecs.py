@@ -25,7 +25,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from batchdigits.decoding import headers
 from batchdigits.decoding.grayscale import DEEP_MODES, grey_of
-from batchdigits.errors import Fault, FaultKind, printable
+from batchdigits.errors import MOST_SIDE, Fault, FaultKind, printable
 from batchdigits.records import GreyImage
 from batchdigits.settings import DecodingSettings
 
@@ -147,7 +147,8 @@ def _check_size(width: int, height: int, settings: DecodingSettings) -> None:
         raise _PageError(Fault(FaultKind.UNREADABLE, f"its header gives a size of {width} × {height} pixels"))
     if width * height > settings.max_pixels:
         detail = f"{width} × {height} pixels are more than the limit of {settings.max_pixels:,}"
-        raise _PageError(Fault(FaultKind.TOO_LARGE, detail, width, height))
+        told = (width, height) if max(width, height) <= MOST_SIDE else (None, None)
+        raise _PageError(Fault(FaultKind.TOO_LARGE, detail, *told))
 
 
 def _png(data: bytes, settings: DecodingSettings) -> Page:

@@ -4,7 +4,6 @@ A crash, or a decoder that does not come back, costs that process and becomes th
 """
 
 import hashlib
-import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from dataclasses import replace
 from itertools import chain
 from multiprocessing.connection import Connection
 
+from batchdigits.engine import children
 from batchdigits.engine.pool import assembled
 from batchdigits.engine.run_context import Stopwatch
 from batchdigits.engine.worker import Asked, Observed, asked, observe, prepare_process
@@ -74,9 +74,14 @@ def one_by_one(
 @contextmanager
 def _child(decoding: DecodingSettings, normalisation: NormalisationSettings) -> Iterator[Callable[[Asked], Observed]]:
     """Start a process that reads what it is asked for; yield the question."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_answer, args=(theirs, decoding, normalisation), daemon=True)
+    message = (
+        "The process that reads doubtful files by themselves cannot start: memory is short, or a script calls "
+        "batchdigits outside of `if __name__ == '__main__':`."
+    )
+    try:
+        ours, process = children.start(_answer, decoding, normalisation)
+    except OSError as error:
+        raise DecoderDied(message) from error
 
     def ask(file: Asked) -> Observed:
         with suppress(OSError, EOFError):  # the process ended
@@ -98,15 +103,6 @@ def _child(decoding: DecodingSettings, normalisation: NormalisationSettings) -> 
         message = f"its decoder was ended ({name}), perhaps for want of memory"
         raise _ProcessDiedError(message, may_pass=True)
 
-    message = (
-        "The process that reads doubtful files by themselves cannot start: memory is short, or a script calls "
-        "batchdigits outside of `if __name__ == '__main__':`."
-    )
-    try:
-        process.start()
-    except OSError as error:
-        raise DecoderDied(message) from error
-    theirs.close()  # the child has its own; so its end is noticed
     try:
         if not _is_ready(ours):
             raise DecoderDied(message)
