@@ -15,8 +15,10 @@ The hierarchy::
 Each message is one sentence that names the thing, says what was expected, and gives the remedy.
 """
 
+import traceback
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Final
 
 
 class ExitCode(IntEnum):
@@ -86,6 +88,13 @@ class Terminated(BatchDigitsError):
     exit_code = ExitCode.TERMINATED
 
 
+OF_THE_MACHINE: Final = (BatchDigitsError, MemoryError, OSError)
+"""What no page is at fault for: where a stage of the run's own process raises it, the run ends."""
+
+MOST_SIDE: Final = 2**31 - 1
+"""Pixels of a page's side that reports hold; more are none that a page has, but what a damaged header says."""
+
+
 class FaultKind(StrEnum):
     """Why a page has no digit: the fault's name is the row's status."""
 
@@ -108,6 +117,19 @@ class Fault:
     """Pixels by the header, after EXIF rotation, where the header told."""
     is_deadly: bool = False
     """Whether the file ended the process that read it, or held it up."""
+    trace: str = ""
+    """The traceback of an error that nobody foresaw, for `--verbose`; else empty."""
+
+
+def unforeseen(error: Exception) -> Fault:
+    """Make the fault of a page, or a file, on which the program met an error that nobody foresaw."""
+    said = printable(f"{type(error).__name__}: {error}".strip(" :"))[:_MOST_SAID]
+    detail = f"the program met an unexpected error at it ({said}); export it anew as PNG, and report the error"
+    trace = "\n".join(map(shown, "".join(traceback.format_exception(error)).splitlines()))
+    return Fault(FaultKind.UNREADABLE, detail, trace=trace)
+
+
+_MOST_SAID = 120  # characters of an error in a row
 
 
 def printable(name: str) -> str:
@@ -136,6 +158,8 @@ def _escape(character: str) -> str:
         return "\\\\"
     if 0xDC80 <= code <= 0xDCFF:  # a byte that os.fsdecode could not decode
         return f"\\x{code - 0xDC00:02x}"
+    if 0xD800 <= code <= 0xDFFF:  # half a character, which no file can hold
+        return f"\\u{code:04x}"
     if code < 0x20 or code == 0x7F:
         return f"\\x{code:02x}"
     if 0x80 <= code < 0xA0:  # C1 controls, as the bytes of their UTF-8

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.decoding.codecs import Page, decode, read
+from batchdigits.decoding.codecs import Page, decode
 from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, shown
 from batchdigits.inference import bundle
 from batchdigits.inference.decisions import decide_calibrated
@@ -17,7 +17,8 @@ from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import NO_DIGIT, Status
 from batchdigits.settings import ExplainSettings, PredictSettings
 from batchdigits.storage.atomic import atomic_write
-from batchdigits.storage.remote import refuse
+from batchdigits.storage.reading import read_local
+from batchdigits.storage.urls import refuse
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def explain(settings: ExplainSettings) -> Explanation:
         message = f"{shown(settings.image)} is a folder; name one image, or use predict for folders."
         raise UsageError(message)
     model = bundle.load(settings.model)
-    data = read(settings.image, size_bytes, settings.decoding)
+    data = read_local(settings.image, size_bytes, settings.decoding.max_bytes)
     page = data if isinstance(data, Fault) else decode(data, settings.decoding, path.suffix.lower())[0]
     if not isinstance(page, Page):
         nothing = np.full(10, np.nan, np.float32)

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchdigits import __version__
-from batchdigits.errors import ExitCode, FaultKind, StorageError, UsageError, printable, shown
+from batchdigits.errors import ExitCode, FaultKind, UsageError, printable, shown
 from batchdigits.settings import PredictSettings
-from batchdigits.storage.atomic import atomic_write_all, storage_errors
-from batchdigits.storage.remote import refuse
+from batchdigits.storage.atomic import atomic_write_all
+from batchdigits.storage.local import LocalFile, storage_errors
+from batchdigits.storage.urls import refuse
 
 if TYPE_CHECKING:
     pass
@@ -167,19 +168,14 @@ def check_files(settings: PredictSettings) -> None:
 def _check_place(path: Path, target: Path, settings: PredictSettings) -> None:
     """Check that a file may and can stand at `target`, which the user calls `path`."""
     others = {*settings.sources, *settings.outputs, str(settings.ledger or "")}
-    name, folder = shown(str(path)), shown(str(target.parent))
     if str(target) in {os.path.realpath(other) for other in others}:
-        message = f"{name} is a source, a report or the ledger of this run too; give each its own name."
+        message = f"{shown(str(path))} is a source, a report or the ledger of this run too; give each its own name."
         raise UsageError(message)
-    if target.exists() and not target.is_file():
-        message = f"{name} is a folder or a special file; give the name of a file in a folder."
+    file = LocalFile(path)
+    if file.is_special():
+        message = f"{shown(str(path))} is a folder or a special file; give the name of a file in a folder."
         raise UsageError(message)
-    if not target.parent.is_dir():
-        message = f"The folder of {name} does not exist; create {folder} first."
-        raise StorageError(message)
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        message = f"There is no permission to write {name} into {folder}; change it, or choose another folder."
-        raise StorageError(message)
+    file.check()
 
 
 def write(ending: Ending, settings: PredictSettings) -> None:
@@ -193,7 +189,7 @@ def write(ending: Ending, settings: PredictSettings) -> None:
         contents[settings.summary] = json.dumps(document(ending, settings), indent=2).encode() + b"\n"
     if settings.metrics:
         contents[settings.metrics] = metrics(ending, task=printable(settings.metrics.stem))
-    with atomic_write_all(list(contents)) as handles:
+    with atomic_write_all([LocalFile(path) for path in contents]) as handles:
         for handle, data in zip(handles, contents.values(), strict=True):
             handle.write(data)
 

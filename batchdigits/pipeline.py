@@ -7,15 +7,16 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.engine.prediction import Prediction
 from batchdigits.engine.run_context import Stop, Stopwatch
-from batchdigits.errors import NoImages, StorageError, UsageError, shown
+from batchdigits.errors import NoImages, StorageError, shown
 from batchdigits.inference import bundle, drift
 from batchdigits.inference.audit import audit_share
 from batchdigits.inference.bundle import Bundle
@@ -23,7 +24,7 @@ from batchdigits.inference.calibration import strictest_threshold
 from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import Predictor, version
 from batchdigits.ledger.ledger import Condition, Ledger
-from batchdigits.ledger.location import beside, copied, held
+from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Plan
 from batchdigits.ledger.writer import LostAnswer
 from batchdigits.monitoring import Summary
@@ -32,14 +33,15 @@ from batchdigits.reports import backup as publication
 from batchdigits.reports import dry_run as dryrun
 from batchdigits.reports import publish as reports
 from batchdigits.reports import rows as rendering
+from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
-from batchdigits.sources.discovery import discover, standing
+from batchdigits.sources.discovery import discover, source_identities
 from batchdigits.sources.rules import IMAGE_ENDINGS, Selection
 from batchdigits.sources.settling import Settling
-from batchdigits.storage import remote
-from batchdigits.storage.atomic import storage_errors
-from batchdigits.storage.remote import Place
+from batchdigits.storage.local import LocalFile, storage_errors
+from batchdigits.storage.remote import remote_sources_exist
+from batchdigits.storage.urls import Location, check, locate, refuse
 
 if TYPE_CHECKING:
     from batchdigits.engine.local import Drawn, Engine
@@ -73,14 +75,13 @@ def run(
         StorageError: A source cannot be listed, or a report not be written.
         NoImages: The sources hold no image, and `allow_empty` is off.
     """
-    _check_names(settings)
+    names = _Names.of(settings)
     model = bundle.load(settings.model)
     threshold = model.calibration.threshold(settings)
     tally = Tally()
-    files = _files(settings)
     watch = Stopwatch()
-    place = _ledger_path(settings)
-    folders = standing(settings.sources)
+    place = names.ledger(settings)
+    folders = source_identities(names.sources)
     stop = stop or Stop()
     with ExitStack() as stack:
         if place:
@@ -89,16 +90,18 @@ def run(
                     place.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(held(place, wait_seconds=settings.wait_seconds))
         ledger = stack.enter_context(Ledger(place, _condition(model, settings)))
-        found = publication.standing(ledger, files)
+        found = publication.standing(ledger, names.outputs.files)
         if not settings.overwrite:
-            publication.check_sources(found, files, settings.sources)
+            publication.check_sources(found, names.outputs.files, names.sources)
         settling = Settling(settings.settle_seconds)
         predictor = Predictor(model, batch_size=settings.batch_size, runtime=settings.runtime, threads=settings.threads)
         prediction = stack.enter_context(Prediction(predictor, watch))
         with watch.stage("list"):
-            plan = _plan(ledger, settling, place, settings)
-        confidences = _observe(ledger, plan, settling, model, prediction, settings, watch, stop, engine)
-        if standing(settings.sources) != folders or (plan.pending and not remote.stand(settings.sources)):
+            plan = _plan(ledger, settling, place, names, settings)
+        confidences = _observe(ledger, plan, settling, model, prediction, names, settings, watch, stop, engine)
+        if source_identities(names.sources) != folders or (
+            plan.pending and not remote_sources_exist(source.path for source in names.sources if source.is_remote)
+        ):
             raise StorageError(_vanished(settings.sources))
         terms = DecisionSettings(
             model,
@@ -108,15 +111,15 @@ def run(
         )
         with watch.stage("report"):
             reports.publish(
-                rendering.rows(ledger.observations(thumbnails=_shows_pictures(files)), terms, tally),
-                settings.outputs,
+                rendering.rows(ledger.observations(thumbnails=names.outputs.show_pictures), terms, tally),
+                names.outputs,
                 about=rendering.about(terms, settings, versions=_condition(model, settings).others),
                 settings=settings.report,
                 stdout=stdout,
-                before=publication.replacing(found, settings.sources, overwrite=settings.overwrite),
+                before=publication.replacing(found, names.sources, overwrite=settings.overwrite),
                 together=stop.patiently,
             )
-        faulty = ledger.tell_faults()
+        faulty = ledger.tell_faults() + tally.unforeseen
         drifted = drift.index(confidences, model.calibration.reference)
         if drifted is not None and drifted >= drift.DRIFTED:
             log.warning(_DRIFTED, drifted, drift.DRIFTED)
@@ -151,53 +154,59 @@ def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
     Raises:
         BatchDigitsError: What `run` would raise before it reads any image.
     """
-    _check_names(settings)
+    names = _Names.of(settings)
     model = bundle.load(settings.model)
     model.calibration.threshold(settings)
-    place = _ledger_path(settings)
+    place = names.ledger(settings)
     with ExitStack() as stack:
         copy = stack.enter_context(copied(place)) if place else None
         ledger = stack.enter_context(Ledger(copy, _condition(model, settings)))
         if not settings.overwrite:
-            files = _files(settings)
-            publication.check_sources(publication.standing(ledger, files), files, settings.sources)
-        plan = _plan(ledger, Settling(settings.settle_seconds), place, settings)
+            files = names.outputs.files
+            publication.check_sources(publication.standing(ledger, files), files, names.sources)
+        plan = _plan(ledger, Settling(settings.settle_seconds), place, names, settings)
         return dryrun.tell(plan, stdout)
 
 
-def _check_names(settings: PredictSettings) -> None:
-    """Check what a run is told to read and write, before any work is done.
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What a run reads and writes, parsed: below this module nobody asks a text whether it is a URL."""
 
-    Raises:
-        UsageError: A name cannot be used, or a URL holds a password.
-        StorageError: A report cannot be written.
-    """
-    remote.check(*settings.sources)
-    if settings.ledger:
-        remote.refuse(settings.ledger, "The ledger")
-    reports.check_outputs(settings.outputs)
+    sources: list[Location]
+    """What is read."""
+    outputs: Outputs
+    """What is written."""
+
+    @classmethod
+    def of(cls, settings: PredictSettings) -> Self:
+        """Parse and check what a run is told to read and write, before any work is done.
+
+        Raises:
+            UsageError: A name cannot be used, or a URL holds a password.
+            StorageError: A report cannot be written.
+        """
+        check(*settings.sources)
+        if settings.ledger:
+            refuse(settings.ledger, "The ledger")
+        outputs = parse_outputs(settings.outputs)
+        check_outputs(outputs)
+        return cls([locate(source) for source in settings.sources], outputs)
+
+    def ledger(self, settings: PredictSettings) -> Path | None:
+        """Say where the ledger is; None where nothing is kept."""
+        return ledger_path(self.outputs.files, named=settings.ledger, no_ledger=settings.no_ledger)
 
 
-def _shows_pictures(files: Iterable[Place]) -> bool:
-    """Tell whether a report shows pages."""
-    return any(report.suffix.lower() in reports.PICTURED for report in files)
-
-
-def _files(settings: PredictSettings) -> list[Place]:
-    """Give the reports that are files."""
-    return [remote.place(output) for output in settings.outputs if output != reports.STDOUT]
-
-
-def _plan(ledger: Ledger, settling: Settling, place: Path | None, settings: PredictSettings) -> Plan:
+def _plan(ledger: Ledger, settling: Settling, place: Path | None, names: _Names, settings: PredictSettings) -> Plan:
     """Find out what there is to do.
 
     Raises:
         NoImages: The sources hold no image, or one of them none any more, and `allow_empty` is off.
     """
     selection = Selection(include=settings.include, exclude=settings.exclude)
-    ours = [*_files(settings), *([place] if place else [])]
+    ours = [*names.outputs.files, *([LocalFile(place)] if place else [])]
     plan = ledger.plan(
-        discover(settings.sources, outputs=ours, selection=selection),
+        discover(names.sources, outputs=ours, selection=selection),
         young_ns=settling.young_ns,
         force=settings.force,
         retry_failed=settings.retry_failed,
@@ -205,32 +214,9 @@ def _plan(ledger: Ledger, settling: Settling, place: Path | None, settings: Pred
     if not settings.allow_empty:
         if not plan.files:
             raise NoImages(_no_images(settings.sources, plan.passed_over))
-        if emptied := [source for source in settings.sources if plan.has_lost(remote.absolute(source))]:
+        if emptied := [source.given for source in names.sources if plan.has_lost(source.path)]:
             raise NoImages(_no_images(tuple(emptied), Counter()))
     return plan
-
-
-def _ledger_path(settings: PredictSettings) -> Path | None:
-    """Say where the ledger is; None where nothing is kept, as for standard output alone.
-
-    Raises:
-        UsageError: A report has its name; or reports, in another order than before, would begin a new one.
-    """
-    here = [report.resolve() for report in _files(settings) if isinstance(report, Path)]
-    if settings.ledger and settings.ledger.resolve() in here:
-        message = f"The ledger {shown(str(settings.ledger))} is also a report; give one of them another name."
-        raise UsageError(message)
-    if settings.no_ledger or settings.ledger:
-        return settings.ledger
-    places = [beside(report) for report in _files(settings)]
-    known = next((place for place in places if place.exists()), None)
-    if known and known != places[0]:
-        message = (
-            f"The ledger of these reports is {shown(str(known))}; name the report that it is called after first, or "
-            "name a ledger with --ledger."
-        )
-        raise UsageError(message)
-    return places[0] if places else None
 
 
 def _condition(model: Bundle, settings: PredictSettings) -> Condition:
@@ -250,6 +236,7 @@ def _observe(
     settling: Settling,
     model: Bundle,
     prediction: Prediction,
+    names: _Names,
     settings: PredictSettings,
     watch: Stopwatch,
     stop: Stop,
@@ -266,7 +253,7 @@ def _observe(
     from batchdigits.engine.local import Task, on_this_machine, thumbnails_of
 
     strictest = max(strictest_threshold(model.calibration.risks), settings.threshold or 0.0)
-    is_drawn = ledger.path is not None or _shows_pictures(_files(settings))  # else nobody would ever see a picture
+    is_drawn = ledger.path is not None or names.outputs.show_pictures  # else nobody would ever see a picture
     audit = 2 * audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
     with tqdm(total=files, unit="image", disable=not settings.progress) as bar:
 
@@ -284,6 +271,7 @@ def _observe(
         task = Task(plan, not ledger.knows, settling, model, prediction, settings, watch, stop, judge, draw)
         with stop.patiently(), closing((engine or on_this_machine)(task)) as observed:
             for batch, fresh, logits, drawn in observed:
+                _show_traces(batch)
                 with watch.stage("record"):
                     counts, thumbnails = drawn or (0, {})
                     confidences += counts
@@ -292,6 +280,12 @@ def _observe(
         watch.add("settle", settling.waited)
     ledger.forget()
     return confidences
+
+
+def _show_traces(batch: "Batch") -> None:
+    for page, fault in batch.faults:
+        if fault.trace:
+            log.debug("%s, page %d: %s", shown(page.file.path), page.number, fault.trace)
 
 
 def _tell(lost: Iterable[LostAnswer]) -> None:

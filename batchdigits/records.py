@@ -3,7 +3,7 @@
 Each type that several rooms share is defined here and nowhere else. What is done with a record stands in the rooms.
 """
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -84,6 +84,11 @@ class ImageFile(NamedTuple):  # a dataclass takes four times as long to make
     known_sha256: str = ""
     """Of the bytes that were observed at this path before; empty where there are none."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is behind a URL."""
+        return not self.path.startswith("/")
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
@@ -163,14 +168,25 @@ class Batch:
     def without(self, paths: Set[str]) -> "Batch":
         """Leave out what belongs to some files."""
         kept = [at for at, page in enumerate(self.pages) if page.file.path not in paths]
-        return Batch(
-            [self.pages[at] for at in kept],
-            self.pixels[kept],
-            self.ink[kept],
-            [(page, fault) for page, fault in self.faults if page.file.path not in paths],
-            [file for file in self.unchanged if file.path not in paths],
-            [self.pictures[at] for at in kept],
+        faults = [(page, fault) for page, fault in self.faults if page.file.path not in paths]
+        return self._of(kept, faults, [file for file in self.unchanged if file.path not in paths])
+
+    def spoiled(self, faults: Mapping[int, Fault]) -> "Batch":
+        """Make pages faults, by their row."""
+        kept = [at for at in range(len(self.pages)) if at not in faults]
+        return self._of(
+            kept, [*self.faults, *((self.pages[at], fault) for at, fault in faults.items())], self.unchanged
         )
+
+    def failed(self, fault: Fault) -> "Batch":
+        """Make all of it one fault, whose pages have no sizes."""
+        pages = [page._replace(width=None, height=None) for page in (*self.pages, *(page for page, _ in self.faults))]
+        return self._of([], [(page, fault) for page in pages], self.unchanged)
+
+    def _of(self, kept: list[int], faults: list[tuple[SeenPage, Fault]], unchanged: list[ImageFile]) -> "Batch":
+        """Keep some pages, by their rows, with other faults and unchanged files."""
+        pictures = [self.pictures[at] for at in kept]
+        return Batch([self.pages[at] for at in kept], self.pixels[kept], self.ink[kept], faults, unchanged, pictures)
 
     def split(self, size: int) -> tuple["Batch", "Batch"]:
         """Cut off the first `size` pages, and all faults and unchanged files with them."""

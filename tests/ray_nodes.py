@@ -47,7 +47,7 @@ def two_nodes() -> Iterator[Nodes]:
     with subprocess.Popen(
         [sys.executable, "-m", "tests.ray_nodes"],
         cwd=CHECKOUT,
-        env=environment({**SECRET, **_QUICKLY}),
+        env=environment({**SECRET, **_QUICKLY, "PYTHONPATH": CHECKOUT}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import io
+import re
 import sys
 import tokenize
 from collections.abc import Iterator
@@ -182,6 +183,18 @@ def test_the_command_line_alone_and_what_observes_are_lazy_within_the_package() 
     }
 
 
+def test_a_text_is_asked_only_once_whether_it_is_a_url() -> None:
+    """Sources and reports are parsed as a run begins; below, they are objects that know."""
+    asking = re.compile(r"(?<![\w.])(is_url|is_remote|absolute|locate|target_file)\((?!self)")
+    rooms = {room(path) for path in MODULES if asking.search(path.read_text(encoding="utf-8"))}
+    assert rooms == {"storage", "pipeline", "cli", "reports", "training"}  # of reports, `parse_outputs`
+
+
+def test_nobody_tells_local_files_from_remote_ones_by_their_type() -> None:
+    asking = re.compile(r"isinstance\([^()]*\b(LocalFile|RemoteFile)\b")
+    assert [name(path) for path in MODULES if asking.search(path.read_text(encoding="utf-8"))] == []
+
+
 def test_no_two_modules_import_each_other_in_a_loop() -> None:
     needs = {module(path): {found.module for found in imports(path)} for path in MODULES}
     order: list[str] = []
@@ -244,6 +257,17 @@ def lines_of_code(path: Path) -> int:
 @every_module
 def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+@every_module
+def test_only_one_module_starts_processes(path: Path) -> None:
+    starting = {"Process", "Pool", "ProcessPoolExecutor", "get_context", "set_start_method", "fork", "posix_spawn"}
+    called = {
+        getattr(node.func, "attr", getattr(node.func, "id", ""))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    }
+    assert room(path) == "children" or not starting & called
 
 
 HEAVY = [

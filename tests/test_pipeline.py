@@ -45,8 +45,9 @@ from batchdigits.records import Batch, ImageFile, InkImages, Logits
 from batchdigits.reports.corrections import correct
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings, ReportSettings
 from batchdigits.sources import settling
-from batchdigits.storage import remote
-from batchdigits.storage.atomic import file_sha256
+from batchdigits.storage import reading
+from batchdigits.storage.local import LocalFile, file_sha256
+from batchdigits.storage.reading import read_remote
 from tests.digits import digits, on_page, one_of_each, write_png, write_tiff
 from tests.disks import names, written
 from tests.reports.formats.test_html import Page
@@ -639,7 +640,7 @@ def test_the_audit_sample_has_pictures_too_and_its_answers_are_counted(
     answers_of = [(path, page, row["sha256"], (int(row["digit"]) + 1) % 10), (path_2, page_2, row_2["sha256"], 7)]
     lines = [",".join(map(str, line)) for line in [("path", "page", "sha256", "corrected"), *answers_of]]
     (tmp_path / "answers.csv").write_text("\n".join(lines))
-    correct(report, tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
+    correct(LocalFile(report), tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
     again = run(surer, growing, outputs=(report,))
     assert (again.audit.answered, again.audit.wrong) == (
         1,
@@ -1221,7 +1222,7 @@ def test_after_a_damaged_ledger_was_moved_away_the_answers_in_the_report_are_kep
     run(model, growing, outputs=(report,))
     sha256 = by_page(report.read_bytes())["a.png", 1]["sha256"]
     (tmp_path / "answers.csv").write_text(f"path,page,sha256,corrected\na.png,1,{sha256},7\n")
-    correct(report, tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
+    correct(LocalFile(report), tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
     run(model, growing, outputs=(report,))
     ledger.write_bytes(ledger.read_bytes()[:5000])
     with pytest.raises(StorageError, match="is damaged; move it away"):
@@ -1232,7 +1233,7 @@ def test_after_a_damaged_ledger_was_moved_away_the_answers_in_the_report_are_kep
     [kept] = tmp_path.glob("*.edited-*")
     assert "is not the work of this ledger" in caplog.messages[-1]
     assert caplog.messages[-1].endswith(f"with: batchdigits correct {report} {kept}")
-    correct(report, kept, ledger=None, time=datetime.now(UTC))
+    correct(LocalFile(report), kept, ledger=None, time=datetime.now(UTC))
     run(model, growing, outputs=(report,))
     row = by_page(report.read_bytes())["a.png", 1]
     assert (row["corrected"], row["final"]) == ("7", "7")
@@ -1242,7 +1243,7 @@ def test_files_behind_a_url_are_fetched_while_others_are_predicted(
     mixed: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = shutil.make_archive(str(tmp_path / "scans"), "zip", mixed / "many")
-    both, fetch, fetches = threading.Barrier(2, timeout=20), remote.fetched, itertools.count()
+    both, fetch, fetches = threading.Barrier(2, timeout=20), read_remote, itertools.count()
 
     class Meeting(StandIn):
         met = False
@@ -1260,7 +1261,7 @@ def test_files_behind_a_url_are_fetched_while_others_are_predicted(
 
     monkeypatch.setattr(batches, "_CHUNK_FILES", 4)
     monkeypatch.setattr(pipeline, "Predictor", Meeting)
-    monkeypatch.setattr(remote, "fetched", fetched)
+    monkeypatch.setattr(reading, "read_remote", fetched)
     report = predicted(model, f"zip://{archive}", batch_size=4, workers=1)
     assert next(fetches) == len(list((mixed / "many").iterdir())) / 4
     assert report.count(b",ok,") + report.count(b",review,") == 40

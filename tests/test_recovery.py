@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from batchdigits.ledger.location import held
-from batchdigits.storage.atomic import file_sha256
+from batchdigits.storage.local import file_sha256
 from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 from tests.digits import write_differing
 

@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     gc.set_threshold(100_000)  # objects: imports make so many that last; looking every 700 took a tenth of a start
     atexit.register(gc.freeze)  # else Python looks at all of them again as it ends: an eighth of a run with nothing new
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's import would start one a core, beside our own workers
+    os.environ["PYTHONSAFEPATH"] = "1"  # for all that is started from here, as in `engine.children`
     given = sys.argv[1:] if arguments is None else arguments
     as_json = given[:1] == ["predict"] and "--log-json" in given
     if as_json or not {"-v", "--verbose"} & set(given):
@@ -149,13 +150,13 @@ def schedule(
 
 @exits
 def _print_schedule(parameters: list[Parameter], settings: ScheduleSettings, *, outputs: list[str]) -> ExitCode:
-    from batchdigits.reports.publish import check_outputs
+    from batchdigits.reports.publish import check_outputs, parse_outputs
 
     folder, timeout = str(Path.cwd()), shutil.which("timeout") or "timeout"
     text = schedule_text(
         parameters, settings, folder=folder, python=sys.executable, timeout=timeout, is_there=os.path.lexists
     )
-    check_outputs(outputs)
+    check_outputs(parse_outputs(outputs))
     sys.stdout.buffer.write(os.fsencode(text))
     return ExitCode.OK
 
@@ -174,5 +175,5 @@ def correct(
     """Read people's answers, for the next predict to show them in the report."""
     from batchdigits.reports.corrections import correct as take_over
 
-    LOG.info(take_over(remote.place(report), corrections, ledger=ledger, time=datetime.now(UTC)))
+    LOG.info(take_over(remote.target_file(report), corrections, ledger=ledger, time=datetime.now(UTC)))
     return ExitCode.OK

@@ -15,7 +15,7 @@ from batchdigits.cli.schedule import Parameter
 from batchdigits.errors import UsageError, shown
 from batchdigits.inference.calibration import LOOSEST, STRICTEST
 from batchdigits.settings import EngineName
-from batchdigits.storage.remote import check, refuse_secrets
+from batchdigits.storage.urls import check, refuse_secrets
 
 _NOT_IN_JOB_FILES = {"config", "show_config"}
 

@@ -17,7 +17,7 @@ from batchdigits import monitoring
 from batchdigits.errors import BatchDigitsError, ExitCode, Locked, StorageError, UsageError
 from batchdigits.monitoring import Ending, Summary
 from batchdigits.settings import IfLocked, PredictSettings
-from batchdigits.storage.remote import refuse_secrets
+from batchdigits.storage.urls import refuse_secrets
 
 P = ParamSpec("P")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from batchdigits.errors import UsageError, shown
 from batchdigits.settings import ScheduleSettings
-from batchdigits.storage import remote
+from batchdigits.storage.urls import check, is_url, refuse_secrets
 
 MOST_BYTES = 998
 """The longest command that the cron of Debian takes; older ones drop what is over it, without a word."""
@@ -91,7 +91,7 @@ def schedule(
     """
     times, limit = _times(settings), _limit(settings.limit)
     for parameter in parameters:
-        remote.refuse_secrets(*map(str, _values(parameter)))
+        refuse_secrets(*map(str, _values(parameter)))
     command = [python, "-P", "-m", "batchdigits", "predict", *_arguments(parameters, folder, is_there)]
     # The paths in a job file begin where the job starts.
     start = folder if any(parameter.name == "config" and parameter.is_given for parameter in parameters) else ""
@@ -195,8 +195,8 @@ def _spelled(name: str, value: object, folder: str, is_there: Callable[[str], bo
     if not text:
         message = "An empty name stands among the sources or reports; expected a path."
         raise UsageError(message)
-    if name in {"sources", "output"} and remote.is_url(text):
-        remote.check(text)
+    if name in {"sources", "output"} and is_url(text):
+        check(text)
         return text
     path = os.path.normpath(Path(folder, text))
     if name == "sources" and glob.has_magic(text) and not is_there(path):

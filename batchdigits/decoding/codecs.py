@@ -5,16 +5,12 @@ JPEG) go through OpenCV after their headers were read here, all others through t
 their class, for `Image.open` would try formats that are none of ours. Safe to call from several threads.
 """
 
-import errno
 import io
-import os
 import re
-import stat
 import struct
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 import cv2
@@ -29,7 +25,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from batchdigits.decoding import headers
 from batchdigits.decoding.grayscale import DEEP_MODES, grey_of
-from batchdigits.errors import Fault, FaultKind, printable
+from batchdigits.errors import MOST_SIDE, Fault, FaultKind, printable
 from batchdigits.records import GreyImage
 from batchdigits.settings import DecodingSettings
 
@@ -94,54 +90,6 @@ class _PageError(Exception):
         self.fault = fault
 
 
-def read(file_path: str, size_bytes: int, settings: DecodingSettings) -> bytes | Fault:
-    """Read a whole file; it never blocks, whatever took the file's place since it was found.
-
-    Args:
-        file_path: absolute path, as `os.fsdecode` gives it.
-        size_bytes: size of the file when it was found.
-        settings: the limit of bytes.
-
-    Returns:
-        The bytes; or a fault: too large, or why it cannot be read.
-    """
-    if size_bytes > settings.max_bytes:
-        return _too_large(settings)
-    try:
-        descriptor = os.open(file_path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        return Fault(FaultKind.UNREADABLE, f"cannot be opened: {_reason(file_path, error)}")
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return Fault(FaultKind.UNREADABLE, "cannot be read: it is no longer a regular file")
-        data = os.read(descriptor, min(status.st_size, settings.max_bytes) + 1)
-        while len(data) != status.st_size:  # it grew or shrank, or its file system hands it out in parts
-            more = os.read(descriptor, 2**20)
-            if not more:
-                break
-            data += more
-            if len(data) > settings.max_bytes:
-                break
-    except OSError as error:
-        return Fault(FaultKind.UNREADABLE, f"cannot be read: {_reason(file_path, error)}")
-    finally:
-        os.close(descriptor)
-    return _too_large(settings) if len(data) > settings.max_bytes else data
-
-
-def _too_large(settings: DecodingSettings) -> Fault:
-    return Fault(FaultKind.TOO_LARGE, f"the file is larger than the limit of {settings.max_bytes:,} bytes")
-
-
-def _reason(file_path: str, error: OSError) -> str:
-    if error.errno == errno.ENOENT and Path(file_path).is_symlink():
-        return "it is a symbolic link to a file that does not exist"
-    if error.errno == errno.ENOENT:
-        return "it was deleted or renamed after it was found"
-    return (error.strerror or "unknown error").lower()
-
-
 def decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Page | Fault]:
     """Decode a file's bytes to its pages; all trouble with them but `MemoryError` is a fault.
 
@@ -199,7 +147,8 @@ def _check_size(width: int, height: int, settings: DecodingSettings) -> None:
         raise _PageError(Fault(FaultKind.UNREADABLE, f"its header gives a size of {width} × {height} pixels"))
     if width * height > settings.max_pixels:
         detail = f"{width} × {height} pixels are more than the limit of {settings.max_pixels:,}"
-        raise _PageError(Fault(FaultKind.TOO_LARGE, detail, width, height))
+        told = (width, height) if max(width, height) <= MOST_SIDE else (None, None)
+        raise _PageError(Fault(FaultKind.TOO_LARGE, detail, *told))
 
 
 def _png(data: bytes, settings: DecodingSettings) -> Page:

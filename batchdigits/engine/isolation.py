@@ -4,20 +4,21 @@ A crash, or a decoder that does not come back, costs that process and becomes th
 """
 
 import hashlib
-import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import chain
 from multiprocessing.connection import Connection
 
+from batchdigits.engine import children
 from batchdigits.engine.pool import assembled
 from batchdigits.engine.run_context import Stopwatch
-from batchdigits.engine.worker import Asked, Observed, asked, contents, observe, prepare_process
+from batchdigits.engine.worker import Asked, Observed, asked, observe, prepare_process
 from batchdigits.errors import DecoderDied, Fault, FaultKind, StorageError
-from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import Batch, ImageFile, SeenPage
 from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.storage.reading import read_all
 
 SECONDS = 120.0
 """How long a file's decoder may take, and the start of a process; a photo of 100 million pixels takes some two."""
@@ -73,9 +74,14 @@ def one_by_one(
 @contextmanager
 def _child(decoding: DecodingSettings, normalisation: NormalisationSettings) -> Iterator[Callable[[Asked], Observed]]:
     """Start a process that reads what it is asked for; yield the question."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_answer, args=(theirs, decoding, normalisation), daemon=True)
+    message = (
+        "The process that reads doubtful files by themselves cannot start: memory is short, or a script calls "
+        "batchdigits outside of `if __name__ == '__main__':`."
+    )
+    try:
+        ours, process = children.start(_answer, decoding, normalisation)
+    except OSError as error:
+        raise DecoderDied(message) from error
 
     def ask(file: Asked) -> Observed:
         with suppress(OSError, EOFError):  # the process ended
@@ -97,15 +103,6 @@ def _child(decoding: DecodingSettings, normalisation: NormalisationSettings) -> 
         message = f"its decoder was ended ({name}), perhaps for want of memory"
         raise _ProcessDiedError(message, may_pass=True)
 
-    message = (
-        "The process that reads doubtful files by themselves cannot start: memory is short, or a script calls "
-        "batchdigits outside of `if __name__ == '__main__':`."
-    )
-    try:
-        process.start()
-    except OSError as error:
-        raise DecoderDied(message) from error
-    theirs.close()  # the child has its own; so its end is noticed
     try:
         if not _is_ready(ours):
             raise DecoderDied(message)
@@ -131,7 +128,7 @@ def _answer(connection: Connection, decoding: DecodingSettings, normalisation: N
         while True:
             asked_for = connection.recv()
             try:
-                whole = list(contents([asked_for], decoding))
+                whole = list(read_all([asked_for[:2]], decoding.max_bytes))
             except StorageError as error:  # of a file behind a URL: the run ends, and not this file's turn alone
                 connection.send(error)
                 continue
@@ -144,9 +141,8 @@ def _fault(file: ImageFile, error: _ProcessDiedError, decoding: DecodingSettings
 
     Where it may pass, the row has no sum, like that of a file that cannot be opened: the next run tries it again.
     """
-    data = b"" if error.may_pass else next(contents([asked(file)], decoding))
+    data = b"" if error.may_pass else next(read_all([(file.path, file.size_bytes)], decoding.max_bytes))
     sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) and data else ""
     remedy = "the next run tries again" if error.may_pass else "move it away, or export it anew as PNG"
     fault = Fault(FaultKind.UNREADABLE, f"{error}; {remedy}", is_deadly=True)
-    none = normalise([])
-    return Batch([], none.pixels, none.ink, [(SeenPage(file, 1, None, None, sha256, of=1), fault)], [], [])
+    return replace(Batch.empty(), faults=[(SeenPage(file, 1, None, None, sha256, of=1), fault)])

@@ -5,21 +5,21 @@ a chunk as one stack. What waits to be predicted is bounded, so a fast disk does
 """
 
 import logging
-import multiprocessing
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
 import cv2
 
+from batchdigits.engine.children import Child, DiedError
 from batchdigits.engine.run_context import Stopwatch
-from batchdigits.engine.worker import Observed, Seen, asked, keep_freed_memory, observe, prepare_process
+from batchdigits.engine.worker import Asked, Observed, Seen, asked, keep_freed_memory, observe, serve
 from batchdigits.errors import BatchDigitsError, DecoderDied, Interrupted, Terminated, shown
 from batchdigits.records import Batch, ImageFile, SeenPage
 from batchdigits.settings import MOST_WORKERS, DecodingSettings, NormalisationSettings
@@ -57,46 +57,65 @@ class Workers:
         """
         self.count = count or min(MOST_WORKERS, _cores())
         self._processes = processes
+        self._children: list[Child] = []
+        self._free: SimpleQueue[Child] = SimpleQueue()
 
     def __enter__(self) -> Self:
         """Start the pool; processes start at once, since they take a while."""
         cv2.setNumThreads(1)  # the workers are the threads
         keep_freed_memory()
-        self._pool = (self._start_processes() if self._processes else None) or ThreadPoolExecutor(
-            self.count, thread_name_prefix="decode"
-        )
+        if self._processes:
+            self._start_processes()
+        # Two threads ask one process, so that it always has something to do.
+        self._pool = ThreadPoolExecutor(2 * len(self._children) or self.count, thread_name_prefix="decode")
         return self
 
-    def _start_processes(self) -> Executor | None:
-        """Start a pool of processes; None where this machine has no room for them."""
-        context = multiprocessing.get_context("spawn")  # a fork would copy TensorFlow's threads half alive
-        with ExitStack() as undo:
-            try:
-                pool = ProcessPoolExecutor(self.count, context, prepare_process)
-                undo.callback(pool.shutdown, cancel_futures=True)
-                self._first, *_ = [pool.submit(os.getpid) for _ in range(self.count)]
-            except OSError as error:  # no shared memory, no more processes
-                log.warning("Worker processes cannot be started (%s); threads read the files, more slowly.", error)
-                return None
-            undo.pop_all()
-            return pool
+    def _start_processes(self) -> None:
+        """Start the processes; none where this machine has no room for all."""
+        try:
+            for _ in range(self.count):
+                self._children.append(Child(serve))
+        except OSError as error:
+            log.warning("Worker processes cannot be started (%s); threads read the files, more slowly.", error)
+            self._end_processes()
+        for child in 2 * self._children:
+            self._free.put(child)
+
+    def _end_processes(self) -> None:
+        for child in self._children:
+            child.end()
+        self._children.clear()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wait for what is in hand, and drop the rest."""
         self._pool.shutdown(cancel_futures=True)
+        self._end_processes()
 
     @property
     def started(self) -> bool:
         """Tell whether a worker process came to life, once one has died."""
-        return self._first.exception() is None
+        return any(child.has_started for child in self._children)
 
     def submit(
         self, files: list[ImageFile], decoding: DecodingSettings, normalisation: NormalisationSettings
     ) -> "Future[Observed]":
         """Let a worker observe a chunk."""
-        return self._pool.submit(observe, [asked(file) for file in files], decoding, normalisation)
+        return self._pool.submit(self._observe, [asked(file) for file in files], decoding, normalisation)
+
+    def _observe(
+        self, files: list[Asked], decoding: DecodingSettings, normalisation: NormalisationSettings
+    ) -> Observed:
+        """Observe in this thread, or let a process do it."""
+        if not self._children:
+            return observe(files, decoding, normalisation)
+        child = self._free.get()
+        try:
+            found: Observed = child.ask(files, decoding, normalisation)
+            return found
+        finally:
+            self._free.put(child)
 
 
 def _cores() -> int:
@@ -195,12 +214,12 @@ def _prepared(
         while ahead:
             yield next_one()
     except (Interrupted, Terminated):
-        with suppress(BrokenProcessPool):  # the signal came to all processes
+        with suppress(DiedError):  # the signal came to all processes
             while ahead and ahead[0][1].done():
                 yield next_one()
         raise
-    except BrokenProcessPool as error:
-        at_stake = [file for files, _ in ahead for file in files] or chunk
+    except DiedError as error:
+        at_stake, _ = ahead[0]
         if not workers.started:
             message = (
                 "The worker processes cannot start; in a script, call batchdigits under `if __name__ == '__main__':`."

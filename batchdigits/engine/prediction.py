@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.engine.run_context import Stop, Stopwatch
-from batchdigits.errors import BatchDigitsError
+from batchdigits.errors import OF_THE_MACHINE, BatchDigitsError, unforeseen
 
 if TYPE_CHECKING:
     from batchdigits.records import Batch, InkImages, Logits
@@ -103,10 +103,47 @@ class Prediction:
     ) -> Predicted[Drawn]:
         assert self._loading is not None, "`ask` has begun to load the model"
         predictor = self._loading.result()  # at once: the thread does one thing after the other
-        with self._watch.stage("predict"):
-            logits = predictor(batch.pixels[fresh])
-        with self._watch.stage("decide"):
-            return Predicted(batch, fresh, logits, draw(batch, fresh, logits))
+
+        def together(batch: Batch, fresh: NDArray[np.bool_]) -> Predicted[Drawn]:
+            with self._watch.stage("predict"):
+                logits = predictor(batch.pixels[fresh])
+            with self._watch.stage("decide"):
+                return Predicted(batch, fresh, logits, draw(batch, fresh, logits))
+
+        return sparing(batch, fresh, together, probe=lambda: predictor(np.zeros_like(batch.pixels[:1])))
+
+
+def sparing(
+    batch: Batch,
+    fresh: NDArray[np.bool_],
+    together: Callable[[Batch, NDArray[np.bool_]], Predicted[Drawn]],
+    *,
+    probe: Callable[[], object] = bool,
+) -> Predicted[Drawn]:
+    """Do something with the fresh pages of a batch; those that it meets an error at become faults, and no others.
+
+    Args:
+        batch: N pages.
+        fresh: bool[N], of which one at least.
+        together: What is done.
+        probe: Fails where no page is at fault; so does what is asked then.
+    """
+    faults = {}
+    try:
+        return together(batch, fresh)
+    except OF_THE_MACHINE:
+        raise
+    except Exception:  # noqa: BLE001  (whatever the runtime, OpenCV or we ourselves did not expect)
+        probe()
+        for row in np.flatnonzero(fresh).tolist():
+            try:
+                together(batch, np.arange(len(fresh)) == row)
+            except OF_THE_MACHINE:
+                raise
+            except Exception as error:  # noqa: BLE001
+                faults[row] = unforeseen(error)
+    batch, fresh = batch.spoiled(faults), np.delete(fresh, list(faults))
+    return together(batch, fresh) if fresh.any() else Predicted(batch, fresh, np.zeros((0, 10), np.float32), None)
 
 
 def predicted(

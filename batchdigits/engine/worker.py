@@ -7,20 +7,23 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import cv2
+import numpy as np
 
-from batchdigits.decoding.codecs import Page, decode, read
-from batchdigits.errors import Fault
+from batchdigits.decoding.codecs import Page, decode
+from batchdigits.engine.children import answering
+from batchdigits.errors import BatchDigitsError, Fault, unforeseen
 from batchdigits.preprocessing import thumbnails
 from batchdigits.preprocessing.canvas import halved
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import FullResolution, GreyImage, ImageFile, InkImages, InkMeasures
+from batchdigits.records import INK_MEASURES, SIDE, FullResolution, GreyImage, ImageFile, InkImages, InkMeasures
 from batchdigits.settings import DecodingSettings, NormalisationSettings
-from batchdigits.storage import remote
+from batchdigits.storage.reading import read_all
 
 _MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 64 * 2**20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: what glibc comes to at most
 
@@ -49,6 +52,12 @@ def keep_freed_memory() -> None:
     with suppress(AttributeError, OSError):  # another C library
         for option, size_bytes in _MALLOC_OPTIONS.items():
             ctypes.CDLL(None).mallopt(option, size_bytes)
+
+
+def serve(questions: Connection, answers: Connection) -> None:
+    """Observe what is asked for until nobody asks any more: a worker process."""
+    prepare_process()
+    answering(questions, answers, observe)
 
 
 class Seen(NamedTuple):
@@ -84,18 +93,6 @@ def asked(file: ImageFile) -> Asked:
     return file.path, file.size_bytes, file.ending, file.known_sha256
 
 
-def contents(files: list[Asked], decoding: DecodingSettings) -> Iterator[bytes | Fault]:
-    """Read whole files one after the other; those behind URLs all at once, before the first.
-
-    Raises:
-        StorageError: What a URL names cannot be reached any more.
-    """
-    far = [(path, size_bytes) for path, size_bytes, *_ in files if remote.is_far(path)]
-    found = remote.fetched(far, decoding.max_bytes) if far else {}
-    for path, size_bytes, *_ in files:
-        yield found[path] if path in found else read(path, size_bytes, decoding)
-
-
 def observe(
     files: list[Asked],
     decoding: DecodingSettings,
@@ -104,19 +101,64 @@ def observe(
 ) -> Observed:
     """Read, decode and normalise a few files as one stack: what a worker does.
 
+    Where that meets an error that nobody foresaw, each is read by itself: so it is one file's fault, and no other's.
+
     Args:
         files: What `asked` makes of each.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
-        whole: What `contents` gives of them, where they have been read.
+        whole: The bytes of each, or why it cannot be read, where they have been read.
+
+    Raises:
+        StorageError: What a URL names cannot be reached any more.
     """
+    try:
+        return _observed(
+            files,
+            decoding,
+            normalisation,
+            read_all([file[:2] for file in files], decoding.max_bytes) if whole is None else whole,
+        )
+    except BatchDigitsError:
+        raise
+    except Exception as error:  # noqa: BLE001  (whatever a codec, OpenCV or we ourselves did not expect)
+        if len(files) == 1:
+            return _failed(error)
+    return _together([observe([file], decoding, normalisation) for file in files])
+
+
+def _failed(error: Exception) -> Observed:
+    """Give up on a file; its bytes get no sum, so that the next run tries again."""
+    none = np.zeros((0, SIDE, SIDE), np.uint8), np.zeros((0, len(INK_MEASURES)), np.float32)
+    return Observed([], *none, [(Seen(0, 1, None, None, "", of=1), unforeseen(error))], [], [], 0.0, 0.0)
+
+
+def _together(parts: list[Observed]) -> Observed:
+    """Join what was found in files by themselves, in their order."""
+    return Observed(
+        [seen._replace(at=at) for at, part in enumerate(parts) for seen in part.pages],
+        np.concatenate([part.pixels for part in parts]),
+        np.concatenate([part.ink for part in parts]),
+        [(seen._replace(at=at), fault) for at, part in enumerate(parts) for seen, fault in part.faults],
+        [at for at, part in enumerate(parts) if part.unchanged],
+        [picture for part in parts for picture in part.pictures],
+        sum(part.decode_seconds for part in parts),
+        sum(part.normalise_seconds for part in parts),
+    )
+
+
+def _observed(
+    files: list[Asked],
+    decoding: DecodingSettings,
+    normalisation: NormalisationSettings,
+    whole: Iterable[bytes | Fault],
+) -> Observed:
     pages: list[Seen] = []
     greys: list[GreyImage] = []
     finer: list[FullResolution | None] = []
     faults: list[tuple[Seen, Fault]] = []
     unchanged: list[int] = []
     started = time.perf_counter()
-    whole = contents(files, decoding) if whole is None else whole
     for at, ((_, _, ending, known_sha256), data) in enumerate(zip(files, whole, strict=True)):
         if isinstance(data, Fault):
             faults.append((Seen(at, 1, data.width, data.height, "", of=1), data))

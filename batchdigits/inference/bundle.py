@@ -15,7 +15,8 @@ from typing import Any
 from batchdigits.errors import BundleError, StorageError, shown
 from batchdigits.inference.calibration import Calibration, ThresholdCounts
 from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
-from batchdigits.storage.atomic import atomic_write, file_sha256
+from batchdigits.storage.atomic import atomic_write
+from batchdigits.storage.local import file_sha256
 
 FORMAT = 3
 """Version of the layout of `bundle.json`."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from batchdigits.ledger.database import Database, check_sum, glimpse
 from batchdigits.ledger.location import beside
+from batchdigits.storage.local import LocalFile
 
 Key = tuple[str, int]  # the sha256 of a file's bytes, and the page from 1
 
@@ -116,7 +117,7 @@ class Answered:
 
 def has_answers(report: Path) -> bool:
     """Tell whether a file is a report whose ledger is beside it."""
-    return report.is_file() and beside(report).is_file()
+    return report.is_file() and beside(LocalFile(report)).is_file()
 
 
 def answered(report: Path) -> list[Answered]:
@@ -124,5 +125,5 @@ def answered(report: Path) -> list[Answered]:
 
     Of copies of an image one is given.
     """
-    rows = glimpse(beside(report), _ANSWERED)
+    rows = glimpse(beside(LocalFile(report)), _ANSWERED)
     return [Answered(path.decode(errors="surrogateescape"), page, sha256, text) for path, page, sha256, text in rows]

@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from batchdigits.errors import StorageError, shown
-from batchdigits.storage.atomic import atomic_write, storage_errors
+from batchdigits.storage.atomic import atomic_write
+from batchdigits.storage.local import storage_errors
 
 _OBSERVATIONS = """
 CREATE TABLE conditions (           -- under what something was observed

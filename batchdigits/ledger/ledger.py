@@ -8,6 +8,7 @@ What SQLite does not notice, a flipped byte in a value, the check sums of the ro
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,17 +19,28 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.errors import BatchDigitsError, DecoderDied, Interrupted, StorageError, Terminated
+from batchdigits.errors import (
+    OF_THE_MACHINE,
+    BatchDigitsError,
+    DecoderDied,
+    Interrupted,
+    StorageError,
+    Terminated,
+    shown,
+    unforeseen,
+)
 from batchdigits.ledger import writer as recording
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.plan import Plan, plan
 from batchdigits.ledger.reader import CHUNK, Observations, read
 from batchdigits.ledger.writer import LostAnswer as LostAnswer  # what `record` gives
 from batchdigits.records import ImageFile, Skipped
-from batchdigits.storage.remote import Place
+from batchdigits.storage.atomic import TargetFile
 
 if TYPE_CHECKING:
     from batchdigits.records import Batch
+
+log = logging.getLogger(__name__)
 
 # A file in a report whose fault no report has shown so far, as it is now.
 _UNTOLD = """
@@ -137,7 +149,8 @@ class Ledger:
     ) -> list[LostAnswer]:
         """Store what was observed of one batch, faults too, in one transaction.
 
-        A page that was recorded meanwhile stays as it is.
+        A page that was recorded meanwhile stays as it is. Where an error comes of it that nobody foresaw, each file is
+        stored by itself, and those that it comes of as faults.
 
         Args:
             batch: N pages and any number of faults and unchanged files; those of files that were deferred meanwhile
@@ -149,6 +162,32 @@ class Ledger:
         Returns:
             The answers that files had before, in the order of paths.
         """
+        try:
+            return self._record(batch, fresh, logits, thumbnails or {})
+        except OF_THE_MACHINE:
+            raise
+        except Exception:  # noqa: BLE001  (a number that SQLite cannot hold, or what we ourselves did not expect)
+            if len(logits) != fresh.sum():  # a mistake of who calls
+                raise
+            files = recording.by_file(batch, fresh, logits, thumbnails or {})
+            return [lost for one in files for lost in self._record_or_fail(*one)]
+
+    def _record_or_fail(
+        self, batch: "Batch", fresh: NDArray[np.bool_], logits: NDArray[np.float32], thumbnails: Mapping[int, bytes]
+    ) -> list[LostAnswer]:
+        """Store what was observed of one file, or that it cannot be stored."""
+        try:
+            return self._record(batch, fresh, logits, thumbnails)
+        except OF_THE_MACHINE:
+            raise
+        except Exception as error:  # noqa: BLE001
+            fault = unforeseen(error)
+            log.debug("%s: %s", shown(next(batch.files()).path), fault.trace)
+            return self._record(batch.failed(fault), fresh[:0], logits[:0], {})
+
+    def _record(
+        self, batch: "Batch", fresh: NDArray[np.bool_], logits: NDArray[np.float32], thumbnails: Mapping[int, bytes]
+    ) -> list[LostAnswer]:
         with self._database.transaction():
             return recording.record(
                 self._database,
@@ -157,7 +196,7 @@ class Ledger:
                 fresh,
                 logits,
                 bundle=self._condition.bundle,
-                thumbnails=thumbnails or {},
+                thumbnails=thumbnails,
             )
 
     def observations(self, chunk: int = CHUNK, *, thumbnails: bool = False) -> Iterator[Observations]:
@@ -173,7 +212,7 @@ class Ledger:
                 execute(f"INSERT OR REPLACE INTO told SELECT DISTINCT {columns} {_UNTOLD}")
         return int(pages)
 
-    def published(self, report: Place) -> Publications:
+    def published(self, report: TargetFile) -> Publications:
         """Give what may stand at a report's path, by its sha256: the sources that it was made from.
 
         Raises:
@@ -186,7 +225,7 @@ class Ledger:
         except (ValueError, TypeError) as error:
             raise self._database.damaged() from error
 
-    def publish(self, report: Place, sha256: str, sources: Sequence[str], *, replaced: str) -> None:
+    def publish(self, report: TargetFile, sha256: str, sources: Sequence[str], *, replaced: str) -> None:
         """Note what is about to stand at a report's path.
 
         Args:

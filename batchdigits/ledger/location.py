@@ -9,15 +9,15 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from batchdigits.errors import Locked, shown
-from batchdigits.storage.atomic import fitting, storage_errors
-from batchdigits.storage.remote import Place, RemoteFile
+from batchdigits.errors import Locked, UsageError, shown
+from batchdigits.storage.atomic import TargetFile
+from batchdigits.storage.local import LocalFile, fitting, storage_errors
 
 
 @contextmanager
@@ -107,10 +107,36 @@ def _holder(path: Path) -> str:
     return ""
 
 
-def beside(report: Place) -> Path:
+def beside(report: TargetFile) -> Path:
     """Name the ledger that a report has where nobody names another.
 
     SQLite needs a disk: that of a report behind a URL is on this machine, among the user's own files.
     """
-    here = report.here if isinstance(report, RemoteFile) else report
-    return here.with_name(fitting(here.name, ".ledger"))
+    return report.here.with_name(fitting(report.here.name, ".ledger"))
+
+
+def ledger_path(reports: Sequence[TargetFile], *, named: Path | None, no_ledger: bool) -> Path | None:
+    """Say where the ledger is; None where nothing is kept, as for standard output alone.
+
+    Args:
+        reports: Those of the run that are files.
+        named: The ledger that the user names.
+        no_ledger: Nothing is to be kept.
+
+    Raises:
+        UsageError: A report has its name; or reports, in another order than before, would begin a new one.
+    """
+    if named and LocalFile(named).target in [report.target for report in reports]:
+        message = f"The ledger {shown(str(named))} is also a report; give one of them another name."
+        raise UsageError(message)
+    if no_ledger or named:
+        return named
+    places = [beside(report) for report in reports]
+    known = next((place for place in places if place.exists()), None)
+    if known and known != places[0]:
+        message = (
+            f"The ledger of these reports is {shown(str(known))}; name the report that it is called after first, or "
+            "name a ledger with --ledger."
+        )
+        raise UsageError(message)
+    return places[0] if places else None

@@ -10,7 +10,7 @@ from operator import itemgetter
 from batchdigits.errors import FaultKind
 from batchdigits.ledger.database import Database
 from batchdigits.records import ImageFile, Skipped
-from batchdigits.storage import remote
+from batchdigits.storage.urls import span
 
 _IN_HAND = 2048  # files that are marked as in hand at a time, in one transaction: it waits for the disk
 _LARGE_IN_HAND = 512  # where these are large, and so take their time when they are read by themselves
@@ -126,7 +126,7 @@ class Plan:
 
     def has_lost(self, folder: str) -> bool:
         """Tell whether an absolute folder, or a normalised URL, held images in an earlier run and holds none now."""
-        beginning, ending = map(encoded, remote.span(folder))
+        beginning, ending = map(encoded, span(folder))
         after = beginning[:-1] + b"0"  # the byte after the slash, in which it ends
         known, found = (
             self.database.execute(

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,20 @@ class Observations:
     """float32[P, K], of the P pages without a fault, in order."""
     ink: NDArray[np.float32]
     """float32[P, M], of the P pages without a fault, in order."""
+
+    def apart(self) -> Iterator["Observations"]:
+        """Give each row by itself."""
+        read = 0
+        for row, fault in enumerate(self.faults):
+            first, read = read, read + (fault is None)
+            own = {"logits": slice(first, read), "ink": slice(first, read)}
+            cells = {f.name: getattr(self, f.name)[own.get(f.name, slice(row, row + 1))] for f in fields(self)}
+            yield Observations(**cells)
+
+    def failed(self, fault: Fault) -> "Observations":
+        """Make a row by itself a fault."""
+        empty: dict[str, Any] = {"logits": self.logits[:0], "ink": self.ink[:0], "thumbnails": [b""], "corrected": [""]}
+        return replace(self, faults=[fault], widths=[None], heights=[None], **empty)
 
 
 def read(database: Database, chunk: int = CHUNK, *, thumbnails: bool = False) -> Iterator[Observations]:

@@ -117,6 +117,18 @@ def record(
     return _take_in(database, files, ids)
 
 
+def by_file(
+    batch: "Batch", fresh: NDArray[np.bool_], logits: NDArray[np.float32], thumbnails: Mapping[int, bytes]
+) -> Iterator[tuple["Batch", NDArray[np.bool_], NDArray[np.float32], dict[int, bytes]]]:
+    """Take what is to be recorded to pieces, one a file."""
+    paths = {file.path: None for file in batch.files()}
+    place = np.cumsum(fresh) - 1  # of a fresh page among the logits
+    for path in paths:
+        rows = [row for row, page in enumerate(batch.pages) if page.file.path == path]
+        pictures = {at: thumbnails[row] for at, row in enumerate(rows) if row in thumbnails}
+        yield batch.without(paths.keys() - {path}), fresh[rows], logits[[place[r] for r in rows if fresh[r]]], pictures
+
+
 def sort_in(database: Database) -> None:
     """Let all that was observed be found by any run, within a transaction."""
     database.execute(_SORT_IN)

@@ -18,8 +18,9 @@ from batchdigits.ledger.location import beside, held
 from batchdigits.reports.formats.csv import unguard
 from batchdigits.reports.formats.parquet import text_columns
 from batchdigits.reports.formats.xlsx import text_rows
-from batchdigits.storage.atomic import storage_errors
-from batchdigits.storage.remote import Place, refuse
+from batchdigits.storage.atomic import TargetFile
+from batchdigits.storage.local import storage_errors
+from batchdigits.storage.urls import refuse
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class _Problem:
     """What was found, and what was expected."""
 
 
-def correct(report: Place, corrections: Path, *, ledger: Path | None, time: datetime) -> str:
+def correct(report: TargetFile, corrections: Path, *, ledger: Path | None, time: datetime) -> str:
     """Take people's answers into the ledger of a report: all that a file holds, or none.
 
     Args:

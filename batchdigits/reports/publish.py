@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -18,10 +19,10 @@ from batchdigits.reports.formats.parquet import ParquetReport
 from batchdigits.reports.formats.xlsx import XlsxReport
 from batchdigits.reports.schema import About, Rows
 from batchdigits.settings import ReportSettings
-from batchdigits.storage.atomic import atomic_write_all, storage_errors
-from batchdigits.storage.remote import Place, RemoteFile, absolute, check, is_url, place
-
-__all__ = ["ENDINGS", "STDOUT", "About", "Pipe", "Rows", "check_outputs", "publish"]
+from batchdigits.storage.atomic import TargetFile, atomic_write_all
+from batchdigits.storage.local import storage_errors
+from batchdigits.storage.remote import target_file
+from batchdigits.storage.urls import check
 
 
 class Report(Protocol):
@@ -52,44 +53,70 @@ PICTURED = frozenset({".xlsx", ".html"})
 
 STDOUT = "-"
 """The output that is CSV to standard output."""
+_TWICE = "The report {} is given twice; give each report once."
 
 
-def check_outputs(outputs: Sequence[str]) -> None:
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where the reports of a run go."""
+
+    files: list[TargetFile]
+    """Those that are files, in the order in which they were named."""
+    to_stdout: bool
+    """Whether standard output gets one, too, as CSV."""
+
+    @property
+    def show_pictures(self) -> bool:
+        """Whether a report shows pages."""
+        return any(file.suffix.lower() in PICTURED for file in self.files)
+
+
+def parse_outputs(outputs: Sequence[str]) -> Outputs:
+    """Tell what a user means by the names of reports.
+
+    Args:
+        outputs: Names of report files, or URLs; `-` is CSV to standard output.
+
+    Raises:
+        UsageError: A URL is not spelled as it has to be, or `-` is given twice.
+    """
+    check(*outputs)
+    if outputs.count(STDOUT) > 1:
+        raise UsageError(_TWICE.format(STDOUT))
+    return Outputs([target_file(output) for output in outputs if output != STDOUT], STDOUT in outputs)
+
+
+def check_outputs(outputs: Outputs) -> None:
     """Check that reports can be written, before any work is done.
 
     Args:
-        outputs: Names of report files, or URLs, their endings in any case; `-` is CSV to standard output.
+        outputs: The reports; endings in any case.
 
     Raises:
-        UsageError: An ending is unknown, a report is given twice, or something that is not a file has its name; a URL
-            is not spelled as it has to be, or what it needs is not installed.
+        UsageError: An ending is unknown, a report is given twice, or something that is not a file has its name; or
+            what its URL needs is not installed.
         StorageError: A report's folder does not exist or cannot be written.
     """
-    check(*outputs)
     seen = set()
-    for output in outputs:
-        if output != STDOUT:
-            with storage_errors(output):
-                _check_name(output)
-        target = output if output == STDOUT else absolute(output) if is_url(output) else os.path.realpath(output)
-        if target in seen:
-            message = f"The report {shown(output)} is given twice; give each report once."
-            raise UsageError(message)
-        seen.add(target)
-    for output in outputs:
-        if output != STDOUT:
-            with storage_errors(output):
-                _check_folder(output)
+    for file in outputs.files:
+        with storage_errors(file):
+            _check_name(file)
+        if file.target in seen:
+            raise UsageError(_TWICE.format(shown(str(file))))
+        seen.add(file.target)
+    for file in outputs.files:
+        with storage_errors(file):
+            file.check("the report ")
 
 
 def publish(
     chunks: Iterable[Rows],
-    outputs: Sequence[str],
+    outputs: Outputs,
     *,
     about: About,
     settings: ReportSettings,
     stdout: BinaryIO,
-    before: Callable[[Path, Place], bool] | None = None,
+    before: Callable[[Path, TargetFile], bool] | None = None,
     together: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Write the rows into all reports at once, going through them a single time.
@@ -104,25 +131,24 @@ def publish(
         about: What the report was made by and under.
         settings: How rows are written.
         stdout: Where the output `-` goes; its bytes are flushed, and it stays open.
-        before: Called before a file takes its name, as by `files.atomic_write_all`.
+        before: Called before a file takes its name, as by `atomic.atomic_write_all`.
         together: What the files take their names in, as there.
 
     Raises:
         StorageError: A report could not be written.
     """
-    places = [place(output) for output in outputs if output != STDOUT]
-    with atomic_write_all(places, before=before, together=together) as handles, ExitStack() as reports:
+    with atomic_write_all(outputs.files, before=before, together=together) as handles, ExitStack() as reports:
         writers = [
             reports.enter_context(ENDINGS[report.suffix.lower()](handle, about, settings))
-            for report, handle in zip(places, handles, strict=True)
+            for report, handle in zip(outputs.files, handles, strict=True)
         ]
         pipe = Pipe(stdout)
-        if STDOUT in outputs:
+        if outputs.to_stdout:
             writers.append(reports.enter_context(CsvReport(pipe, about, settings)))
         for rows in chunks:
             for writer in writers:
                 writer.write(rows)
-            if pipe.abandoned and not places:
+            if pipe.abandoned and not outputs.files:
                 break  # nobody is left to write for
 
 
@@ -161,26 +187,12 @@ class Pipe:
                 os.close(nowhere)
 
 
-def _check_name(output: str) -> None:
-    path = place(output)
-    if isinstance(path, Path) and path.exists() and not path.is_file():
-        message = f"The report {shown(output)} is a folder or a special file; give the name of a file in a folder."
+def _check_name(file: TargetFile) -> None:
+    name = shown(str(file))
+    if file.is_special():
+        message = f"The report {name} is a folder or a special file; give the name of a file in a folder."
         raise UsageError(message)
-    if path.suffix.lower() not in ENDINGS:
+    if file.suffix.lower() not in ENDINGS:
         known = ", ".join(ENDINGS)
-        message = f"The ending of the report {shown(output)} is unknown; use one of {known}, or - for CSV to stdout."
+        message = f"The ending of the report {name} is unknown; use one of {known}, or - for CSV to stdout."
         raise UsageError(message)
-
-
-def _check_folder(output: str) -> None:
-    report = place(output)
-    if isinstance(report, RemoteFile):
-        report.check()
-        return
-    folder = Path(os.path.realpath(output)).parent
-    if not folder.is_dir():
-        message = f"The folder of the report {shown(output)} does not exist; create {shown(str(folder))} first."
-        raise StorageError(message)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        message = f"There is no permission to write into {shown(str(folder))}; change it, or choose another folder."
-        raise StorageError(message)

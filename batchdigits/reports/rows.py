@@ -1,5 +1,6 @@
 """Observations in; rows of the report, and what they add up to, out: nothing here is kept in the ledger."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits import __version__
+from batchdigits.errors import MOST_SIDE, OF_THE_MACHINE, shown, unforeseen
 from batchdigits.inference.audit import Audit, in_sample
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import decide_calibrated
@@ -16,6 +18,8 @@ from batchdigits.ledger.reader import Observations
 from batchdigits.records import NO_DIGIT, Status
 from batchdigits.reports.schema import About, Rows
 from batchdigits.settings import PredictSettings
+
+log = logging.getLogger(__name__)
 
 MODEL_ID_LENGTH = 12
 """Characters of the bundle's id that a row shows."""
@@ -45,6 +49,8 @@ class Tally:
     """Rows that name a digit, `ok` or `review`, by digit."""
     audit: Audit = field(default_factory=Audit)
     """What people found in the sample of those that are `ok`."""
+    unforeseen: int = 0
+    """Rows that met an error which nobody foresaw as they were made: faults that the ledger does not know."""
 
     def add(self, rows: Rows) -> None:
         """Count a chunk of rows."""
@@ -57,9 +63,24 @@ class Tally:
 def rows(chunks: Iterable[Observations], terms: DecisionSettings, tally: Tally) -> Iterator[Rows]:
     """Turn observations into the rows of the report, and count them."""
     for seen in chunks:
-        chunk = _rows(seen, terms)
-        tally.add(chunk)
-        yield chunk
+        for chunk in _sparing(seen, terms, tally):
+            tally.add(chunk)
+            yield chunk
+
+
+def _sparing(seen: Observations, terms: DecisionSettings, tally: Tally) -> list[Rows]:
+    """Turn a chunk into rows; where that meets an error which nobody foresaw, those that it meets it at are faults."""
+    try:
+        return [_rows(seen, terms)]
+    except OF_THE_MACHINE:
+        raise
+    except Exception as error:  # noqa: BLE001
+        if len(seen.names) > 1:
+            return [chunk for one in seen.apart() for chunk in _sparing(one, terms, tally)]
+        fault = unforeseen(error)
+    tally.unforeseen += 1
+    log.debug("%s, page %d: %s", shown(seen.names[0]), seen.pages[0], fault.trace)
+    return [_rows(seen.failed(fault), terms)]
 
 
 def _rows(seen: Observations, terms: DecisionSettings) -> Rows:
@@ -90,14 +111,19 @@ def _rows(seen: Observations, terms: DecisionSettings) -> Rows:
         corrected=seen.corrected,
         final=final,
         detail=detail.tolist(),
-        width=np.array([width or 0 for width in seen.widths], np.int32),
-        height=np.array([height or 0 for height in seen.heights], np.int32),
+        width=_sides(seen.widths),
+        height=_sides(seen.heights),
         sha256=seen.sha256,
         model=[name[:MODEL_ID_LENGTH] for name in seen.models],
         probabilities=spread(found.probabilities, np.nan),
         thumbnail=seen.thumbnails,
         audit=(status == Status.OK) & in_sample(seen.sha256, terms.audit),
     )
+
+
+def _sides(pixels: list[int | None]) -> NDArray[np.int32]:
+    """Make a column of sides; earlier versions kept some that no page has."""
+    return np.array([side if side is not None and side <= MOST_SIDE else 0 for side in pixels], np.int32)
 
 
 def about(terms: DecisionSettings, settings: PredictSettings, *, versions: str) -> About:

@@ -26,8 +26,10 @@ from batchdigits.sources.rules import (
     overwriting,
     prefix_of,
 )
-from batchdigits.storage import remote
-from batchdigits.storage.remote import Entry, Place
+from batchdigits.storage.atomic import TargetFile
+from batchdigits.storage.backends.base import Entry
+from batchdigits.storage.remote import listed
+from batchdigits.storage.urls import Location, parts
 
 if TYPE_CHECKING:
     pass
@@ -38,7 +40,7 @@ _IMAGE_SIGNATURE = re.compile(
 
 
 def discover(
-    sources: Sequence[str], *, outputs: Sequence[Place], selection: Selection | None = None
+    sources: Sequence[Location], *, outputs: Sequence[TargetFile], selection: Selection | None = None
 ) -> Iterator[ImageFile | Skipped]:
     """Find the images under all sources; that every source exists is checked before the first is yielded.
 
@@ -58,36 +60,39 @@ def discover(
             spelled as it has to be, or what it needs is not installed.
     """
     rules = Rules(
-        outputs=frozenset(remote.absolute(str(output)) for output in outputs),
-        identities=frozenset(_identity(status) for output in outputs if (status := _status_of(str(output)))),
+        outputs=frozenset(output.absolute for output in outputs),
+        identities=frozenset(
+            _identity(status) for output in outputs if not output.is_remote and (status := _status_of(str(output)))
+        ),
         selection=selection or Selection(),
     )
     is_only = len(sources) == 1
-    begun = {source: far(source, rules, is_only=is_only) for source in sources if remote.is_url(source)}
-    checked = [(source, None if source in begun else _status_of_source(source)) for source in sources]
+    begun = {source: discover_remote(source, rules, is_only=is_only) for source in sources if source.is_remote}
+    checked = [(source, None if source in begun else _status_of_source(source.given)) for source in sources]
     for source, status in checked:
         if source in begun:
             yield from begun[source]
         elif status is None:
-            yield from _glob(source, rules)
+            yield from _glob(source.given, rules)
         elif stat.S_ISDIR(status.st_mode):
-            prefix = "" if is_only else prefix_of(source)
-            yield from _folder(_absolute(source), prefix, _Top.of(source), rules)
+            prefix = "" if is_only else prefix_of(source.given)
+            yield from _folder(source.path, prefix, _Top.of(source.given), rules)
         else:
-            path = _absolute(source)
-            yield _image(path, printable(source), ending_of(path), status, rules, given=True)
+            yield _image(source.path, printable(source.given), ending_of(source.path), status, rules, given=True)
 
 
-def standing(sources: Sequence[str]) -> list[tuple[int, int] | None]:
+def source_identities(sources: Sequence[Location]) -> list[tuple[int, int] | None]:
     """Tell which folders the sources are, by device and inode; None for a source, or its beginning, that is no folder.
 
     Where this changes during a run, a folder was taken away: a disk unmounted, a share lost. URLs are left out: see
-    `remote.stand`.
+    `remote.remote_sources_exist`.
     """
     folders = [
-        source if os.path.lexists(source) or not _is_pattern(source) else _split_glob(source)[0] or "."
+        source.given
+        if os.path.lexists(source.given) or not _is_pattern(source.given)
+        else _split_glob(source.given)[0] or "."
         for source in sources
-        if not remote.is_url(source)
+        if not source.is_remote
     ]
     states = [_status_of(folder) for folder in folders]
     return [_identity(status) if status and stat.S_ISDIR(status.st_mode) else None for status in states]
@@ -299,11 +304,11 @@ def _holds_image(path: str) -> bool:
         return True
 
 
-def far(source: str, rules: Rules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
+def discover_remote(source: Location, rules: Rules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
     """Find the images behind a URL; the first is looked for at once, so that trouble with a source shows before all.
 
     Args:
-        source: The URL as given.
+        source: A URL.
         rules: What is found is judged by them.
         is_only: There is no other source: names are relative to this one.
 
@@ -316,10 +321,10 @@ def far(source: str, rules: Rules, *, is_only: bool) -> Iterator[ImageFile | Ski
     return records if first is None else chain([first], records)
 
 
-def _listed(source: str, rules: Rules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
-    url = remote.absolute(source)
-    place = remote.parts(url)
-    prefix = "" if is_only else prefix_of(source)
+def _listed(source: Location, rules: Rules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
+    url = source.path
+    place = parts(url)
+    prefix = "" if is_only else prefix_of(source.given)
     left: list[Skipped] = []
 
     def enters(folder: str) -> bool:
@@ -331,7 +336,7 @@ def _listed(source: str, rules: Rules, *, is_only: bool) -> Iterator[ImageFile |
             return False
         return True
 
-    for entry in remote.listed(url, enters):
+    for entry in listed(url, enters):
         yield from left
         left.clear()
         if entry.rest:
@@ -339,7 +344,9 @@ def _listed(source: str, rules: Rules, *, is_only: bool) -> Iterator[ImageFile |
         elif url in rules.outputs:
             raise UsageError(overwriting(url))
         else:
-            yield ImageFile(url, printable(source), entry.size_bytes, entry.version, ending_of(place.path), inode=0)
+            yield ImageFile(
+                url, printable(source.given), entry.size_bytes, entry.version, ending_of(place.path), inode=0
+            )
     yield from left
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from batchdigits.records import ImageFile
 from batchdigits.sources.discovery import signed_64_bits
-from batchdigits.storage import remote
+from batchdigits.storage.remote import remote_version
 
 if TYPE_CHECKING:
     from batchdigits.records import Batch
@@ -26,8 +26,8 @@ def has_changed(file: ImageFile, *, far_too: bool = True) -> bool:
         file: As it was found.
         far_too: Ask about a file behind a URL, too, which is a request.
     """
-    if remote.is_far(file.path):
-        return far_too and remote.found_again(file.path) != (file.size_bytes, file.mtime_ns)
+    if file.is_remote:
+        return far_too and remote_version(file.path) != (file.size_bytes, file.mtime_ns)
     try:
         status = os.stat(file.path)  # noqa: PTH116  (a Path takes as long again)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Writing files so that each appears whole or not at all: bytes in, a file under its final name out.
+"""Write files so that each appears whole or not at all.
 
 A file is written under a temporary name in its own folder, brought to the disk, and only then renamed over the old
 one. Several files that belong together are all complete before the first of them is renamed. A file behind a URL is
@@ -7,42 +7,85 @@ written here, and sent when it is complete.
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import filecmp
-import hashlib
 import io
 import os
-import secrets
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, cast
 
-from batchdigits.errors import StorageError, shown
-from batchdigits.storage.remote import Place, RemoteFile
+from batchdigits.errors import StorageError
+from batchdigits.storage.local import LocalFile, storage_errors, sync_folder
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-_FULL = "the disk is full or a size limit is reached; free some space or choose another folder"
-_FORBIDDEN = "there is no permission to; change the permissions of the file and its folder, or choose another folder"
-_MISSING = "it or its folder does not exist; create the folder first, or correct the name"
-_REASONS = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EFBIG: _FULL,
-    errno.EACCES: _FORBIDDEN,
-    errno.EPERM: _FORBIDDEN,
-    errno.EROFS: "its disk is mounted read-only; choose another folder",
-    errno.ENOENT: _MISSING,
-    errno.ENOTDIR: _MISSING,
-    errno.EISDIR: "it is a folder; give the name of a file",
-    errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
-}
-_NAME_BYTES = 247  # of the 255 that Linux allows; SQLite puts `-journal` behind the name of a ledger
-_NO_FOLDER_SYNC = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP})
+
+class TargetFile(Protocol):
+    """A file that is to be written, on this machine or behind a URL; `str` gives its name as the user knows it."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+
+    @property
+    def stem(self) -> str:
+        """Its name without the ending."""
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name, with the dot."""
+
+    @property
+    def absolute(self) -> str:
+        """Its absolute path, or its normalised URL."""
+
+    @property
+    def target(self) -> Self:
+        """What is replaced: the file that a symbolic link leads to."""
+
+    @property
+    def here(self) -> Path:
+        """A path on this machine, beside which what belongs to it lies."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of this machine whose entries change when it is replaced; None behind a URL."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is behind a URL."""
+
+    def __bytes__(self) -> bytes:
+        """Give its path or URL, as a ledger has it."""
+
+    def __hash__(self) -> int:
+        """Hash what it is equal by."""
+
+    def is_special(self) -> bool:
+        """Tell whether something that is no file has its name."""
+
+    def check(self, what: str = "") -> None:
+        """Find trouble with writing it before there is something to write."""
+
+    def exists(self) -> bool:
+        """Tell whether something stands there."""
+
+    def sha256(self) -> str:
+        """Compute the SHA-256 of what stands there; empty where nothing does."""
+
+    def differs_from(self, draft: Path) -> bool:
+        """Tell whether it has other bytes than a file; one that is not there has none."""
+
+    def draft(self) -> AbstractContextManager[Path]:
+        """Give the path of a new file to write first, which goes on leaving."""
+
+    def replace_with(self, draft: Path) -> None:
+        """Replace it by a finished file: whole, or not at all."""
+
+    def back_up(self, name: str) -> Self:
+        """Give what stands there a second name beside it."""
 
 
 @contextmanager
@@ -61,15 +104,15 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         StorageError: The file could not be written.
     """
-    with atomic_write_all([path]) as [handle]:
+    with atomic_write_all([LocalFile(path)]) as [handle]:
         yield handle
 
 
 @contextmanager
 def atomic_write_all(
-    paths: Sequence[Place],
+    files: Sequence[TargetFile],
     *,
-    before: Callable[[Path, Place], bool] | None = None,
+    before: Callable[[Path, TargetFile], bool] | None = None,
     together: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[list[BinaryIO]]:
     """Write several files that belong together, each as `atomic_write` does.
@@ -81,102 +124,44 @@ def atomic_write_all(
     sent before any is renamed here, for sending is what may fail.
 
     Args:
-        paths: The files to create or replace, each once.
+        files: The files to create or replace, each once.
         before: Called for each file when all are complete and it does not have its name yet, with the complete file
             and with the one that it replaces, links resolved; tells whether their bytes differ.
         together: What the files take their names in, such as one that lets signals wait.
 
     Yields:
-        An open binary file for each of `paths`, in their order. Its errors name the file that it will become.
+        An open binary file for each of `files`, in their order. Its errors name the file that it will become.
 
     Raises:
         StorageError: One of the files could not be written.
     """
-    with ExitStack() as drafts:
-        files = [drafts.enter_context(_draft(path)) for path in paths]
-        yield [handle for handle, _, _ in files]
-        for path, (handle, _, _) in zip(paths, files, strict=True):
-            with storage_errors(path):
+    with ExitStack() as stack:
+        drafts = [stack.enter_context(_draft(file)) for file in files]
+        yield [handle for handle, _, _ in drafts]
+        for file, (handle, _, _) in zip(files, drafts, strict=True):
+            with storage_errors(file):
                 handle.flush()
                 os.fsync(handle.fileno())
                 handle.close()
         with together():
-            farthest_first = sorted(zip(paths, files, strict=True), key=lambda pair: isinstance(pair[0], Path))
-            for path, (_, temporary, target) in farthest_first:
-                with storage_errors(path):
-                    if not (before(temporary, target) if before else _differ(temporary, target)):
-                        continue
-                    if isinstance(target, RemoteFile):
-                        target.put(temporary)
-                    else:
-                        temporary.replace(target)
-            for folder in sorted({target.parent for _, _, target in files if isinstance(target, Path)}):
+            for file, (_, draft, target) in sorted(
+                zip(files, drafts, strict=True), key=lambda pair: not pair[0].is_remote
+            ):
+                with storage_errors(file):
+                    if before(draft, target) if before else target.differs_from(draft):
+                        target.replace_with(draft)
+            for folder in sorted({target.folder for _, _, target in drafts if target.folder}):
                 with storage_errors(folder):
-                    _sync_folder(folder)
-
-
-@contextmanager
-def storage_errors(name: Place | str, *, verb: str = "written") -> Iterator[None]:
-    """Turn an `OSError` of the body into a `StorageError` that names the thing, the reason and the remedy.
-
-    Args:
-        name: The file, as the user knows it.
-        verb: What could not be done to it: `written` or `read`.
-
-    Raises:
-        StorageError: The body raised an `OSError`.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = (
-            _REASONS.get(error.errno or 0) or f"{error.strerror or error}; check the disk, or choose another folder"
-        )
-        message = f"{shown(str(name))} cannot be {verb}: {reason}."
-        raise StorageError(message) from error
-
-
-def fitting(beginning: str, ending: str) -> str:
-    """Join the name of a file that stands beside another one, and cut it where it would be too long.
-
-    What is cut is told apart by a sum of all of `beginning`.
-    """
-    whole = os.fsencode(beginning)
-    room = _NAME_BYTES - len(os.fsencode(ending))
-    if len(whole) > room:
-        mark = f"~{hashlib.sha256(whole).hexdigest()[:8]}"
-        beginning = whole[: room - len(mark)].decode(errors="ignore") + mark
-    return beginning + ending
-
-
-def standing_sha256(place: Place) -> str:
-    """Compute the SHA-256 of what stands at a place; empty where nothing does.
-
-    Raises:
-        StorageError: It cannot be read.
-    """
-    if isinstance(place, RemoteFile):
-        return place.sha256()
-    return file_sha256(place) if place.exists() else ""
-
-
-def file_sha256(path: Path) -> str:
-    """Compute the SHA-256 of a file's bytes, as 64 lower-case hexadecimal digits, in constant memory.
-
-    Raises:
-        StorageError: The file cannot be read.
-    """
-    with storage_errors(path, verb="read"), path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+                    sync_folder(folder)
 
 
 class _Draft(io.FileIO):
     """A new file under a temporary name, whose `name` and errors are those of the file it will become."""
 
-    def __init__(self, temporary: Path, path: Place) -> None:
-        with storage_errors(path):
+    def __init__(self, temporary: Path, file: TargetFile) -> None:
+        with storage_errors(file):
             super().__init__(os.fspath(temporary), "x+")
-        self.name = str(path)
+        self.name = str(file)
         with suppress(OSError):  # some network file systems have no locks
             fcntl.flock(self.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells others that somebody is at work on it
 
@@ -186,69 +171,17 @@ class _Draft(io.FileIO):
 
 
 @contextmanager
-def _draft(path: Place) -> Iterator[tuple[BinaryIO, Path, Place]]:
-    """Open a temporary file beside `path`, or here for a URL; on leaving, remove it unless it has been renamed.
-
-    Beside a path its name is the same every time, so that what a killed run left is found and removed.
+def _draft(file: TargetFile) -> Iterator[tuple[BinaryIO, Path, TargetFile]]:
+    """Open a temporary file; on leaving, close it.
 
     Yields:
-        The open file, its temporary name, and the name that it is to replace.
+        The open file, its temporary name, and the file that it is to replace.
     """
-    with ExitStack() as stack:
-        target: Place
-        if isinstance(path, RemoteFile):
-            target = path
-            with storage_errors(path):
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchdigits-"))
-            temporary = Path(folder, "report")
-        else:
-            target = Path(os.path.realpath(path))
-            temporary = _temporary(target)
-        handle = io.BufferedRandom(_Draft(temporary, path))
+    target = file.target
+    with target.draft() as temporary:
+        handle = io.BufferedRandom(_Draft(temporary, file))
         try:
             yield cast("BinaryIO", handle), temporary, target
         finally:
             with suppress(OSError, StorageError):  # after a failure only: the bytes still in the buffer are not wanted
                 handle.close()
-            with suppress(OSError):  # missing after the rename; else nothing better can be done about it
-                temporary.unlink()
-
-
-def _temporary(target: Path) -> Path:
-    """Name a draft beside the file that it will become."""
-    mark = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
-    temporary = target.with_name(f".batchdigits-{mark}.tmp")
-    return temporary if _is_free(temporary) else target.with_name(f".batchdigits-{secrets.token_hex(4)}.tmp")
-
-
-def _is_free(temporary: Path) -> bool:
-    """Tell whether a draft's name is free; a draft that nobody is at work on any more goes."""
-    with suppress(OSError), temporary.open("rb") as left:
-        fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(left.fileno()), temporary.stat()):
-            temporary.unlink()
-    return not os.path.lexists(temporary)
-
-
-def _differ(draft: Path, target: Place) -> bool:
-    """Tell whether two files have other bytes; a file that is not there has none."""
-    if isinstance(target, RemoteFile):
-        return file_sha256(draft) != target.sha256()
-    try:
-        return not filecmp.cmp(draft, target, shallow=False)
-    except FileNotFoundError:
-        return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a folder's renames to the disk, where its file system has a way to."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        # Network file systems refuse it, and so does a folder that may be written but not listed. The file is whole.
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise

@@ -72,13 +72,34 @@ class Server(NamedTuple):
     port: int | None
 
 
+class Location(NamedTuple):
+    """A source as the user names it, and what that means: parsed once, at the beginning of a run."""
+
+    given: str
+    """What the user wrote."""
+    path: str
+    """An absolute path, or a normalised URL."""
+    is_remote: bool
+    """Whether it is a URL."""
+
+
+def locate(name: str) -> Location:
+    """Tell what a user means by the name of a file or folder.
+
+    Raises:
+        UsageError: It is a URL that is not spelled as it has to be.
+    """
+    found = is_url(name)
+    return Location(name, checked(name) if found else os.path.abspath(name), found)  # noqa: PTH100  (Path.absolute keeps `..`)
+
+
 def is_url(text: str) -> bool:
     """Tell a URL from a path: one of our schemes, or what looks like another and is no file here."""
     match = _URL.match(text)
     return match is not None and (match[1].lower() in (S3, SFTP, ZIP) or not os.path.lexists(text))
 
 
-def is_far(path: str) -> bool:
+def is_remote(path: str) -> bool:
     """Tell a normalised URL from an absolute path."""
     return not path.startswith("/")
 
@@ -135,7 +156,7 @@ def refuse(name: str | Path, what: str) -> None:
 
 def absolute(name: str) -> str:
     """Name a file or folder by a normalised URL, or an absolute path."""
-    return checked(name) if is_url(name) else os.path.abspath(name)  # noqa: PTH100  (Path.absolute keeps `..`)
+    return locate(name).path
 
 
 def parts(url: str) -> Parts:
@@ -158,7 +179,7 @@ def server(url: str) -> Server:
 
 def span(folder: str) -> tuple[str, str]:
     """Say with what the names of all in an absolute folder, or behind a normalised URL, begin and end."""
-    if not is_far(folder):
+    if not is_remote(folder):
         return folder.rstrip("/") + "/", ""
     found = parts(folder)
     return f"{found.head}{found.path}".rstrip("/") + "/" if found.path else found.head, found.tail

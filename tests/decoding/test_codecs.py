@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from batchdigits.decoding import codecs as decoding
-from batchdigits.decoding.codecs import MAX_SIDE, Page, decode, read
+from batchdigits.decoding.codecs import MAX_SIDE, Page, decode
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
 from tests.digits import Grey
@@ -319,6 +319,43 @@ def test_what_is_too_large_by_its_header_tells_its_size() -> None:
     assert (fault.width, fault.height) == (20, 30)
 
 
+def of_width(kind: str, width: int) -> bytes:
+    """A file whose header says that it is so wide."""
+    if kind == "PNG":
+        data = bytearray(SMALL["grey PNG"])
+        struct.pack_into(">I", data, 16, width)
+        return bytes(data)
+    if kind == "BMP":
+        data = bytearray(encoded(PICTURE, "BMP"))
+        struct.pack_into("<i", data, 18, width)
+        return bytes(data)
+    entries = [(256, width), (257, 20), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 20), (279, 9)]
+    if kind == "BigTIFF":
+        directory = struct.pack("<Q", len(entries)) + b"".join(
+            struct.pack("<HHQQ", tag, 16, 1, n) for tag, n in entries
+        )
+        return b"II+\0\x08\0\0\0" + struct.pack("<Q", 16) + directory + bytes(8)
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", tag, 4, 1, n) for tag, n in entries)
+    return b"II*\0" + struct.pack("<I", 8) + directory + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "width"),
+    [
+        *(("PNG", width) for width in (2**31 - 1, 2**31, 2**32 - 1)),
+        *(("TIFF", width) for width in (2**31 - 1, 2**31, 2**32 - 1)),
+        *(("BigTIFF", width) for width in (2**31, 2**63 - 1, 2**63, 2**64 - 1)),
+        *(("BMP", width) for width in (2**31 - 1, -1, -30, -(2**31))),
+    ],
+)
+def test_whatever_width_a_header_says_fits_into_reports_or_is_not_told(kind: str, width: int) -> None:
+    fault = fault_of(of_width(kind, width))
+    assert fault.kind in (FaultKind.TOO_LARGE, FaultKind.UNREADABLE)
+    assert width < 2**31 or fault.kind == FaultKind.TOO_LARGE
+    assert (fault.width or 0) < 2**31
+    assert (fault.width is None) == (not 0 < width < 2**31)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_the_limit_of_pixels_holds_for_every_format_and_is_inclusive(name: str) -> None:
     assert pages_of(SMALL[name], max_pixels=600)
@@ -443,44 +480,3 @@ def test_threads_give_the_same_pages_as_one() -> None:
         for name, pages in zip(list(SMALL) * 10, pool.map(pages_of, list(SMALL.values()) * 10), strict=True):
             for page, alone in zip(pages, pages_of(SMALL[name]), strict=True):
                 np.testing.assert_array_equal(page.grey, alone.grey)
-
-
-def test_a_file_is_read_whole(tmp_path: Path) -> None:
-    path = tmp_path / "a.bin"
-    path.write_bytes(b"12345")
-    assert read(str(path), 5, LIMITS) == b"12345"
-
-
-def test_a_file_that_grew_is_read_whole_up_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.bin"
-    path.write_bytes(b"12345")
-    whole = os.read
-    monkeypatch.setattr(decoding.os, "read", lambda descriptor, _count: whole(descriptor, 2))
-    assert read(str(path), 2, DecodingSettings(max_bytes=5)) == b"12345"
-    fault = read(str(path), 2, DecodingSettings(max_bytes=4))
-    assert isinstance(fault, Fault)
-    assert fault.kind == FaultKind.TOO_LARGE
-
-
-def test_a_file_over_the_limit_is_not_opened() -> None:
-    fault = read("/does/not/exist", 6, DecodingSettings(max_bytes=5))
-    assert isinstance(fault, Fault)
-    assert fault.kind == FaultKind.TOO_LARGE
-
-
-def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "dangling").symlink_to("nowhere")
-    (tmp_path / "loop").symlink_to("loop")
-    os.mkfifo(tmp_path / "pipe")
-    reasons = {"dangling": "symbolic link", "gone": "deleted", "pipe": "regular", ".": "regular"}
-    for name, reason in (reasons | {"loop": "too many levels", "n" * 300: "too long"}).items():
-        fault = read(str(tmp_path / name), 0, LIMITS)
-        assert isinstance(fault, Fault)
-        assert fault.kind == FaultKind.UNREADABLE
-        assert reason in fault.detail
-
-    def refuse(*_: object) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(decoding.os, "open", refuse)
-    assert read("x", 0, LIMITS) == Fault(FaultKind.UNREADABLE, "cannot be opened: permission denied")

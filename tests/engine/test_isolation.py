@@ -22,6 +22,8 @@ from batchdigits.errors import DecoderDied, Fault, FaultKind
 from batchdigits.records import Batch, ImageFile
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.sources.discovery import discover
+from batchdigits.storage.reading import read_all
+from batchdigits.storage.urls import locate
 from tests.digits import digits, write_png, write_tiff
 
 SETTINGS = {"watch": Stopwatch(), "decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
@@ -43,17 +45,17 @@ def misbehave(files: list[observing.Asked], *settings: object) -> observing.Obse
     return observing.observe(files, *settings)  # type: ignore[arg-type]
 
 
-def read_slowly(files: list[observing.Asked], decoding: DecodingSettings) -> Iterator[bytes | Fault]:
-    """What a child runs in the place of `contents`: some names take a server longer than a decoder may take."""
+def read_slowly(files: list[tuple[str, int]], most_bytes: int) -> Iterator[bytes | Fault]:
+    """What a child runs in the place of `read_all`: some names take a server longer than a decoder may take."""
     if Path(files[0][0]).name.startswith("slow"):
         time.sleep(9)
-    yield from observing.contents(files, decoding)
+    yield from read_all(files, most_bytes)
 
 
 def answer(*arguments: object) -> None:
     """Run a child that misbehaves: pickled by name, so that the child imports it from here."""
     isolation.observe = misbehave  # type: ignore[attr-defined]
-    isolation.contents = read_slowly  # type: ignore[attr-defined]
+    isolation.read_all = read_slowly  # type: ignore[attr-defined]
     isolation._answer(*arguments)  # type: ignore[arg-type]
 
 
@@ -68,7 +70,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> list[ImageFile]:
-    found = discover([str(folder)], outputs=[])
+    found = discover([locate(str(folder))], outputs=[])
     return sorted((file for file in found if isinstance(file, ImageFile)), key=lambda file: file.name)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import multiprocessing
+import re
 import resource
 import shutil
 import signal
@@ -31,7 +32,10 @@ from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import Batch, ImageFile, SeenPage
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.sources.discovery import discover
-from tests.digits import Grey, digits, on_page, write_png, write_tiff
+from batchdigits.storage.local import file_sha256
+from batchdigits.storage.urls import locate
+from tests.commands import run
+from tests.digits import Grey, digits, on_page, write_differing, write_png, write_tiff
 from tests.standins import decoding_threads
 
 DATA = Path(__file__).parents[1] / "data"
@@ -40,7 +44,7 @@ NORMALISATION = NormalisationSettings()
 
 
 def image_file(path: Path) -> ImageFile:
-    (found,) = discover([str(path)], outputs=[])
+    (found,) = discover([locate(str(path))], outputs=[])
     assert isinstance(found, ImageFile)
     return found
 
@@ -169,7 +173,7 @@ def test_a_small_digit_on_a_large_jpeg_is_read_at_full_resolution(tmp_path: Path
 def test_a_worker_keeps_the_memory_that_a_step_freed_for_the_next_one() -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("glibc alone is told")
-    with multiprocessing.get_context("spawn").Pool(1, module.prepare_process) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, observing.prepare_process) as pool:
         assert pool.apply(page_faults_of_steps) < 100
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(page_faults_of_steps_in_a_thread) < 100
@@ -422,7 +426,7 @@ def test_processes_give_what_threads_give(known: list[Known], monkeypatch: pytes
 def test_a_worker_process_that_dies_ends_the_run_with_a_sentence(known: list[Known]) -> None:
     with Workers(1, processes=True) as workers:
         ready = batches([one.file for one in known], workers, size=7, decoding=DECODING, normalisation=NORMALISATION)
-        workers._first.result()
+        workers.submit([], DECODING, NORMALISATION).result()
         for child in multiprocessing.active_children():
             child.kill()
             child.join()
@@ -434,7 +438,7 @@ def test_without_worker_processes_threads_read(known: list[Known], monkeypatch: 
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(module, "ProcessPoolExecutor", refuse)
+    monkeypatch.setattr(module, "Child", refuse)
     with Workers(2, processes=True) as workers:
         found = list(
             batches([one.file for one in known], workers, size=7, decoding=DECODING, normalisation=NORMALISATION)
@@ -453,12 +457,13 @@ def test_a_script_without_a_main_guard_is_told_of_it(tmp_path: Path) -> None:
 
 
 UNGUARDED = """
+from batchdigits.storage.urls import locate
 from batchdigits.engine.pool import Workers, batches
 from batchdigits.sources.discovery import discover
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 
 with Workers(1, processes=True) as workers:
-    files = list(discover(["a.png"], outputs=[]))
+    files = list(discover([locate("a.png")], outputs=[]))
     list(batches(files, workers, size=1, decoding=DecodingSettings(), normalisation=NormalisationSettings()))
 """
 
@@ -496,7 +501,73 @@ def test_each_stage_has_its_own_seconds(known: list[Known], monkeypatch: pytest.
 
 def test_ctrl_c_is_not_for_worker_processes() -> None:
     with Workers(1, processes=True) as workers:
-        assert workers._pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
+        workers.submit([], DECODING, NORMALISATION).result()
+        (child,) = multiprocessing.active_children()
+        found = re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{child.pid}/status").read_text())
+        assert found is not None
+        assert int(found[1], 16) >> signal.SIGINT - 1 & 1
+
+
+def test_what_a_worker_process_raises_is_raised_here() -> None:
+    with Workers(1, processes=True) as workers, pytest.raises(TypeError, match="positional argument"):
+        workers._children[0].ask("no question")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_each_question_gets_its_own_answer(count: int, tmp_path: Path) -> None:
+    files = [image_file(write_png(tmp_path / f"{number}.png", digits(60)[number])) for number in range(60)]
+    with Workers(count, processes=True) as workers:
+        asked = [workers.submit([file] * (1 + at % 3), DECODING, NORMALISATION) for at, file in enumerate(files)]
+        for at, (file, future) in enumerate(zip(files, asked, strict=True)):
+            sums = [page.sha256 for page in future.result().pages]
+            assert sums == [file_sha256(Path(file.path))] * (1 + at % 3)
+    assert multiprocessing.active_children() == []
+
+
+DIES = """
+import os, signal, struct, sys
+from contextlib import suppress
+from batchdigits import batches, observing
+from batchdigits.errors import DecoderDied
+from batchdigits.images import discover
+from batchdigits.settings import DecodingSettings, NormalisationSettings
+
+
+def serve(questions, answers):
+    observing.prepare_process()
+    answers.send(None)
+    with suppress(EOFError):
+        while True:
+            files, *settings = questions.recv()
+            if files[0][0].endswith("007.png"):
+                os.write(answers.fileno(), (struct.pack("!i", 2**20) + bytes(2**20))[:{written}])
+                os.kill(os.getpid(), signal.SIGKILL)
+            answers.send(observing.observe(files, *settings))
+
+
+if __name__ == "__main__":
+    batches.serve, batches._CHUNK_FILES = serve, 1
+    files = sorted(discover([sys.argv[1]], outputs=[]), key=lambda file: file.name)
+    with batches.Workers(2, processes=True) as workers:
+        settings = {{"decoding": DecodingSettings(), "normalisation": NormalisationSettings()}}
+        try:
+            list(batches.batches(files, workers, size=4, **settings))
+        except DecoderDied as error:
+            print(error)
+"""
+
+
+@pytest.mark.parametrize("written", [0, 2, 4, 60_000])
+def test_a_worker_process_that_dies_while_it_answers_ends_the_run_and_does_not_hang_it(
+    written: int, tmp_path: Path
+) -> None:
+    write_differing(tmp_path / "scans", 100)
+    for number in range(100):
+        (tmp_path / f"scans/{number:02}.png").rename(tmp_path / f"scans/{number:03}.png")
+    (tmp_path / "dies.py").write_text(DIES.format(written=written))
+    result = run([sys.executable, tmp_path / "dies.py", tmp_path / "scans"])
+    assert (result.code, result.stderr) == (0, "")
+    assert result.stdout.startswith("A decoding worker died at 007.png or one of the 1 files from there on")
 
 
 KILLED = """

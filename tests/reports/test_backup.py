@@ -1,7 +1,7 @@
 """Publication: what people did to a report is kept, whatever happens, and other people's reports are not replaced."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,9 @@ import pytest
 from batchdigits.errors import UsageError
 from batchdigits.ledger.ledger import Ledger
 from batchdigits.reports.backup import check_sources, replacing, standing
-from batchdigits.storage.atomic import atomic_write_all, file_sha256
+from batchdigits.storage.atomic import atomic_write_all
+from batchdigits.storage.local import LocalFile, file_sha256
+from batchdigits.storage.urls import locate
 from tests.disks import names
 from tests.ledger.test_ledger import ledger_at
 
@@ -20,8 +22,14 @@ def report(tmp_path: Path) -> Path:
 
 
 def publish(ledger: Ledger, report: Path, text: str, *sources: str) -> None:
-    with atomic_write_all([report], before=replacing(standing(ledger, [report]), sources or ("scans",))) as [handle]:
+    places, names = [LocalFile(report)], [locate(source) for source in sources or ("scans",)]
+    with atomic_write_all(places, before=replacing(standing(ledger, places), names)) as [handle]:
         handle.write(text.encode())
+
+
+def check(ledger: Ledger, reports: list[Path], sources: Sequence[str]) -> None:
+    places = [LocalFile(report) for report in reports]
+    check_sources(standing(ledger, places), places, [locate(source) for source in sources])
 
 
 def kept(report: Path) -> list[Path]:
@@ -180,7 +188,7 @@ def test_a_report_of_other_sources_is_not_replaced(report: Path, before: list[st
     with ledger_at() as ledger:
         publish(ledger, report, "first", *before)
         with pytest.raises(UsageError, match=r"report\.csv was made from other sources: .*/a.* --overwrite"):
-            check_sources(standing(ledger, [report]), [report], now)
+            check(ledger, [report], now)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +198,7 @@ def test_a_report_of_other_sources_is_not_replaced(report: Path, before: list[st
 def test_the_same_sources_are_the_same_however_they_are_named(report: Path, before: list[str], now: list[str]) -> None:
     with ledger_at() as ledger:
         publish(ledger, report, "first", *before)
-        check_sources(standing(ledger, [report]), [report], [name.replace("{here}", str(Path.cwd())) for name in now])
+        check(ledger, [report], [name.replace("{here}", str(Path.cwd())) for name in now])
 
 
 @pytest.mark.parametrize("happens", [Path.unlink, lambda report: report.rename(report.with_name("moved.csv"))])
@@ -198,9 +206,9 @@ def test_a_report_that_is_gone_is_nobodys(report: Path, happens: Callable[[Path]
     with ledger_at() as ledger:
         publish(ledger, report, "first", "a")
         happens(report)
-        check_sources(standing(ledger, [report]), [report], ["b"])
+        check(ledger, [report], ["b"])
         publish(ledger, report, "second", "b")
-        check_sources(standing(ledger, [report]), [report], ["b"])
+        check(ledger, [report], ["b"])
 
 
 def test_of_two_reports_each_has_its_own_sources(report: Path) -> None:
@@ -208,13 +216,13 @@ def test_of_two_reports_each_has_its_own_sources(report: Path) -> None:
     with ledger_at() as ledger:
         publish(ledger, report, "first", "a")
         publish(ledger, other, "first", "b")
-        check_sources(standing(ledger, [other]), [other], ["b"])
+        check(ledger, [other], ["b"])
         with pytest.raises(UsageError, match=r"report\.csv was made"):
-            check_sources(standing(ledger, [report, other]), [report, other], ["b"])
+            check(ledger, [report, other], ["b"])
 
 
 def test_a_report_that_says_the_same_of_other_sources_is_of_those_now(report: Path) -> None:
     with ledger_at() as ledger:
         publish(ledger, report, "the same", "a")
         publish(ledger, report, "the same", "b")
-        check_sources(standing(ledger, [report]), [report], ["b"])
+        check(ledger, [report], ["b"])

@@ -29,6 +29,8 @@ from batchdigits.reports.formats.csv import guard
 from batchdigits.reports.formats.xlsx import XlsxReport
 from batchdigits.settings import ReportSettings
 from batchdigits.storage.atomic import atomic_write_all
+from batchdigits.storage.local import LocalFile
+from batchdigits.storage.urls import locate
 from tests.commands import CHECKOUT, Result, batchdigits, run
 from tests.digits import one_of_each, write_png
 from tests.disks import names, written
@@ -75,7 +77,7 @@ def row(page: int, answer: str, path: str = "a.tif") -> tuple[object, ...]:
 def corrected(report: Path, text: str | bytes, *, name: str = "answers.csv") -> str:
     corrections = report.with_name(name)
     corrections.write_bytes(text.encode() if isinstance(text, str) else text)
-    return correct(report, corrections, ledger=None, time=NOW)
+    return correct(LocalFile(report), corrections, ledger=None, time=NOW)
 
 
 def refused(report: Path, text: str | bytes) -> list[str]:
@@ -217,7 +219,7 @@ def test_the_ending_may_be_in_capitals_and_the_ledger_elsewhere(report: Path) ->
     Path(f"{report}.ledger").rename(report.with_name("elsewhere.db"))
     corrections = report.with_name("ANSWERS.CSV")
     corrections.write_text(table(row(0, "7")))
-    correct(report, corrections, ledger=report.with_name("elsewhere.db"), time=NOW)
+    correct(LocalFile(report), corrections, ledger=report.with_name("elsewhere.db"), time=NOW)
     with Database(report.with_name("elsewhere.db")) as database:
         assert database.execute("SELECT answer FROM answers").fetchall() == [("7",)]
 
@@ -313,7 +315,7 @@ def test_what_is_no_table_of_answers_is_refused(report: Path, text: bytes, expec
 @pytest.mark.parametrize("name", ["answers.ods", "answers", "answers.csv.zip"])
 def test_another_ending_is_refused_before_anything_is_opened(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match=rf"{name} is unknown; save the table as one of \.csv, \.parquet"):
-        correct(tmp_path / "report.csv", tmp_path / name, ledger=None, time=NOW)
+        correct(LocalFile(tmp_path / "report.csv"), tmp_path / name, ledger=None, time=NOW)
     assert names(tmp_path) == []
 
 
@@ -321,15 +323,15 @@ def test_a_report_without_a_ledger_is_refused_and_none_is_made(tmp_path: Path) -
     report = tmp_path / "report.csv"
     report.write_text(table(row(0, "7")))
     with pytest.raises(StorageError, match=r"report\.csv\.ledger does not exist.*predict first.*--ledger"):
-        correct(report, report, ledger=None, time=NOW)
+        correct(LocalFile(report), report, ledger=None, time=NOW)
     with pytest.raises(StorageError, match=r"other\.ledger does not exist"):
-        correct(report, report, ledger=tmp_path / "other.ledger", time=NOW)
+        correct(LocalFile(report), report, ledger=tmp_path / "other.ledger", time=NOW)
     assert names(tmp_path) == ["report.csv"]
 
 
 def test_corrections_that_are_not_there_are_named(report: Path) -> None:
     with pytest.raises(StorageError, match=r"nowhere\.csv cannot be read"):
-        correct(report, report.with_name("nowhere.csv"), ledger=None, time=NOW)
+        correct(LocalFile(report), report.with_name("nowhere.csv"), ledger=None, time=NOW)
 
 
 def test_a_ledger_that_a_run_holds_is_left_alone(report: Path) -> None:
@@ -415,9 +417,10 @@ def test_the_command_names_its_errors_and_loads_nothing_heavy(tmp_path: Path) ->
 
 def advice(report: Path, ledger: Path | None, caplog: pytest.LogCaptureFixture) -> str:
     """What is said of how to take the answers of an edited report over; empty where nothing is."""
+    file = LocalFile(report)
     with ledger_at(ledger) as opened:
         for text in (b"published", b"published again"):
-            with atomic_write_all([report], before=replacing(standing(opened, [report]), ["scans"])) as [handle]:
+            with atomic_write_all([file], before=replacing(standing(opened, [file]), [locate("scans")])) as [handle]:
                 handle.write(text)
             if text == b"published":
                 report.write_bytes(b"edited")
@@ -442,7 +445,7 @@ def test_the_command_is_one_for_a_shell_whatever_the_names(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     report = tmp_path / name
-    command = advice(report, beside(report), caplog)
+    command = advice(report, beside(LocalFile(report)), caplog)
     assert command.isprintable()
     printing = ["bash", "-c", command.replace("batchdigits correct", r"printf '%s\0'", 1)]
     done = subprocess.run(printing, capture_output=True, check=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
@@ -488,22 +491,24 @@ def test_answers_are_taken_from_parquet_however_it_types_them(report: Path) -> N
         "corrected": [None, "7", "x", "", "0"],
         "digit": [1] * 5,
     }
-    correct(report, parquet(report, columns), ledger=None, time=NOW)
+    correct(LocalFile(report), parquet(report, columns), ledger=None, time=NOW)
     assert kept(report) == {keys[1]: "7", keys[2]: "x", keys[4]: "0"}
     columns["corrected"] = [float("nan"), 3.0, None, 4.0, 5.0]
-    correct(report, parquet(report, columns), ledger=None, time=NOW)
+    correct(LocalFile(report), parquet(report, columns), ledger=None, time=NOW)
     assert kept(report) == {keys[1]: "3", keys[2]: "x", keys[3]: "4", keys[4]: "5"}
 
 
 def test_what_is_no_parquet_table_of_answers_is_refused(report: Path) -> None:
     with pytest.raises(UsageError, match="does not have one column sha256; expected path, page, sha256, corrected"):
-        correct(report, parquet(report, {"path": ["a"], "page": [1], "corrected": ["7"]}), ledger=None, time=NOW)
+        correct(
+            LocalFile(report), parquet(report, {"path": ["a"], "page": [1], "corrected": ["7"]}), ledger=None, time=NOW
+        )
     report.with_name("answers.parquet").write_bytes(b"no table")
     with pytest.raises(UsageError, match=r"answers\.parquet is no Parquet file .*; save it anew"):
-        correct(report, report.with_name("answers.parquet"), ledger=None, time=NOW)
+        correct(LocalFile(report), report.with_name("answers.parquet"), ledger=None, time=NOW)
     wrong = parquet(report, {"path": ["a"], "page": [1], "sha256": ["ab" * 32], "corrected": [12]})
     with pytest.raises(UsageError, match="line 1, a, page 1: «12» is no answer"):
-        correct(report, wrong, ledger=None, time=NOW)
+        correct(LocalFile(report), wrong, ledger=None, time=NOW)
     assert kept(report) == {}
 
 
@@ -536,17 +541,17 @@ def workbook(report: Path, answers: dict[str, object]) -> Path:
 
 def test_answers_are_taken_from_both_sheets_of_a_workbook_as_text_or_number(report: Path) -> None:
     known = {PAGES[2]: "2", PAGES[4]: "4"}
-    correct(report, workbook(report, {}), ledger=None, time=NOW)
+    correct(LocalFile(report), workbook(report, {}), ledger=None, time=NOW)
     assert kept(report) == known
     typed = {"Review!1": 0, "Review!2": "x", "Review!3": " 3 ", "Results!1": 9.0}
-    said = correct(report, workbook(report, typed), ledger=None, time=NOW)
+    said = correct(LocalFile(report), workbook(report, typed), ledger=None, time=NOW)
     assert "6 answers" in said
     assert "(4 new, 0 changed)" in said
     assert kept(report) == {**known, PAGES[1]: "0", PAGES[3]: "x", PAGES[5]: "3", PAGES[0]: "9"}
 
 
 def test_an_answer_that_a_workbook_knows_is_changed_where_it_stands_and_contradicts_nothing(report: Path) -> None:
-    correct(report, workbook(report, {"Results!3": "8", "Results!5": "x"}), ledger=None, time=NOW)
+    correct(LocalFile(report), workbook(report, {"Results!3": "8", "Results!5": "x"}), ledger=None, time=NOW)
     assert kept(report) == {PAGES[2]: "8", PAGES[4]: "x"}
 
 
@@ -555,10 +560,10 @@ def test_a_workbook_that_is_older_than_the_ledger_takes_nothing_back(
 ) -> None:
     stale = workbook(report, {"Review!1": "3"})  # it knows 2 and 4
     corrected(report, table(row(2, "9"), row(4, "x")))
-    said = correct(report, stale, ledger=None, time=NOW)
+    said = correct(LocalFile(report), stale, ledger=None, time=NOW)
     assert kept(report) == {PAGES[1]: "3", PAGES[2]: "9", PAGES[4]: "x"}
     assert ("1 answer taken" in said, caplog.messages) == (True, [])
-    correct(report, workbook(report, {"Results!3": "7"}), ledger=None, time=NOW)  # typed over what it knows
+    correct(LocalFile(report), workbook(report, {"Results!3": "7"}), ledger=None, time=NOW)  # typed over what it knows
     assert kept(report)[PAGES[2]] == "7"
     assert caplog.messages == ["line 4 of Results, =2.tif, page 1: the answer 9 becomes 7."]
 
@@ -572,19 +577,19 @@ def test_of_copies_of_an_image_one_answer_may_be_changed(report: Path) -> None:
     whole = openpyxl.load_workbook(path)
     whole["Results"]["H3"].value = 2
     whole.save(path)
-    correct(report, path, ledger=None, time=NOW)
+    correct(LocalFile(report), path, ledger=None, time=NOW)
     assert kept(report) == {PAGES[0]: "2"}
 
 
 def test_the_same_answer_on_both_sheets_is_one(report: Path) -> None:
-    correct(report, workbook(report, {"Review!1": 3, "Results!2": "3"}), ledger=None, time=NOW)
+    correct(LocalFile(report), workbook(report, {"Review!1": 3, "Results!2": "3"}), ledger=None, time=NOW)
     assert kept(report)[PAGES[1]] == "3"
 
 
 def test_wrong_cells_of_a_workbook_are_named_with_their_sheet(report: Path) -> None:
     given = workbook(report, {"Review!1": 3, "Results!2": "5", "Review!2": 12, "Results!1": True})
     with pytest.raises(UsageError) as error:
-        correct(report, given, ledger=None, time=NOW)
+        correct(LocalFile(report), given, ledger=None, time=NOW)
     _, *lines = str(error.value).split("\n  ")
     assert lines == [
         "line 2 of Results, =0.tif, page 1: «True» is no answer; expected a digit from 0 to 9, or x for no digit",

@@ -25,7 +25,7 @@ def test_a_thousand_hostile_names_come_back_exactly_from_every_report(tmp_path: 
     outputs = [str(tmp_path / f"report{ending}") for ending in reports.ENDINGS]
     rows = replace(sevens(names), status=["review"] * len(names))
     settings = ReportSettings(csv_dialect=dialect)
-    reports.publish([rows], outputs, about=ABOUT, settings=settings, stdout=io.BytesIO())
+    reports.publish([rows], reports.parse_outputs(outputs), about=ABOUT, settings=settings, stdout=io.BytesIO())
 
     with (tmp_path / "report.csv").open(encoding="utf-8-sig", newline="") as file:
         cells = csv.DictReader(file, delimiter=";" if dialect is CsvDialect.EXCEL_EU else ",")

@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from batchdigits.errors import StorageError, UsageError
 from batchdigits.reports import publish as reports
-from batchdigits.reports.publish import Rows, check_outputs
+from batchdigits.reports.publish import Rows, check_outputs, parse_outputs
 from batchdigits.settings import ReportSettings
 from tests.disks import disk_of, names
 from tests.reports.examples import ABOUT, seven, sevens, unreadable
@@ -18,8 +18,9 @@ from tests.reports.examples import ABOUT, seven, sevens, unreadable
 
 def publish(chunks: Iterator[Rows] | list[Rows], *outputs: Path | str, stdout: io.IOBase | None = None) -> None:
     texts = [str(output) for output in outputs]
-    check_outputs(texts)
-    reports.publish(chunks, texts, about=ABOUT, settings=ReportSettings(), stdout=stdout or io.BytesIO())  # type: ignore[arg-type]
+    outputs = parse_outputs(texts)
+    check_outputs(outputs)
+    reports.publish(chunks, outputs, about=ABOUT, settings=ReportSettings(), stdout=stdout or io.BytesIO())  # type: ignore[arg-type]
 
 
 def test_one_pass_through_the_rows_writes_every_report(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_a_parquet_file_that_does_not_read_back_leaves_every_old_report(
 
 READER_LEAVES = """
 import sys
-from batchdigits.reports.publish import publish
+from batchdigits.reports.publish import parse_outputs, publish
 from batchdigits.settings import ReportSettings
 from tests.reports.examples import ABOUT, sevens
 
@@ -99,7 +100,7 @@ def chunks():
         if number >= 60 and len(sys.argv) == 3:
             sys.exit("nobody reads this, and it goes on")
 
-publish(chunks(), sys.argv[2:], about=ABOUT, settings=ReportSettings(), stdout=sys.stdout.buffer)
+publish(chunks(), parse_outputs(sys.argv[2:]), about=ABOUT, settings=ReportSettings(), stdout=sys.stdout.buffer)
 """
 
 
@@ -141,16 +142,16 @@ def test_standard_output_stays_open() -> None:
 def test_an_unknown_ending_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:
     for name in ("r.docx", "r", ".csv"):
         with pytest.raises(UsageError, match=rf"{name} is unknown; use one of \.csv, \.parquet, \.xlsx, \.html, or -"):
-            check_outputs([str(tmp_path / name)])
+            check_outputs(parse_outputs([str(tmp_path / name)]))
 
 
 def test_a_report_given_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to("r.csv")
     for again in ("r.csv", "./r.csv", "../" + tmp_path.name + "/r.csv", "link.csv"):
         with pytest.raises(UsageError, match="is given twice"):
-            check_outputs([f"{tmp_path}/r.csv", f"{tmp_path}/{again}"])
+            check_outputs(parse_outputs([f"{tmp_path}/r.csv", f"{tmp_path}/{again}"]))
     with pytest.raises(UsageError, match="- is given twice"):
-        check_outputs(["-", "-"])
+        check_outputs(parse_outputs(["-", "-"]))
 
 
 def test_a_folder_or_a_special_file_as_report_is_refused(tmp_path: Path) -> None:
@@ -158,17 +159,17 @@ def test_a_folder_or_a_special_file_as_report_is_refused(tmp_path: Path) -> None
     os.mkfifo(tmp_path / "fifo.csv")
     for name in ("folder.csv", "fifo.csv", ""):
         with pytest.raises(UsageError, match="is a folder or a special file"):
-            check_outputs([str(tmp_path / name)])
+            check_outputs(parse_outputs([str(tmp_path / name)]))
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=rf"r\.csv does not exist; create {tmp_path}/no first"):
-        check_outputs([str(tmp_path / "no" / "r.csv")])
+        check_outputs(parse_outputs([str(tmp_path / "no" / "r.csv")]))
 
 
 def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="its name is too long"):
-        check_outputs([str(tmp_path / ("x" * 300 + ".csv"))])
+        check_outputs(parse_outputs([str(tmp_path / ("x" * 300 + ".csv"))]))
 
 
 def test_a_folder_without_permission_is_refused_before_any_work(
@@ -176,9 +177,9 @@ def test_a_folder_without_permission_is_refused_before_any_work(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # for root, every folder can be written
     with pytest.raises(StorageError, match="There is no permission to write into"):
-        check_outputs([str(tmp_path / "r.csv")])
+        check_outputs(parse_outputs([str(tmp_path / "r.csv")]))
 
 
 def test_an_output_that_can_be_written_passes_and_is_not_touched(tmp_path: Path) -> None:
-    check_outputs(["-", str(tmp_path / "r.csv"), str(tmp_path / "R.PARQUET")])
+    check_outputs(parse_outputs(["-", str(tmp_path / "r.csv"), str(tmp_path / "R.PARQUET")]))
     assert names(tmp_path) == []

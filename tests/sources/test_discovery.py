@@ -12,6 +12,8 @@ from batchdigits.errors import StorageError, UsageError
 from batchdigits.records import ImageFile, Skipped
 from batchdigits.sources import discovery as images
 from batchdigits.sources.discovery import discover
+from batchdigits.storage.local import LocalFile
+from batchdigits.storage.urls import locate
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -23,7 +25,7 @@ def touch(path: Path, content: bytes = b"x") -> Path:
 
 
 def found(*sources: Path | str, outputs: Sequence[Path] = ()) -> list[ImageFile]:
-    records = discover([str(source) for source in sources], outputs=outputs)
+    records = discover([locate(str(source)) for source in sources], outputs=[LocalFile(output) for output in outputs])
     return sorted((record for record in records if isinstance(record, ImageFile)), key=lambda image: image.name)
 
 
@@ -32,7 +34,7 @@ def names(*sources: Path | str, outputs: Sequence[Path] = ()) -> list[str]:
 
 
 def passed_over(*sources: Path | str, outputs: Sequence[Path] = ()) -> dict[str, str]:
-    records = discover([str(source) for source in sources], outputs=outputs)
+    records = discover([locate(str(source)) for source in sources], outputs=[LocalFile(output) for output in outputs])
     return {Path(record.path).name: record.reason for record in records if isinstance(record, Skipped)}
 
 
@@ -100,7 +102,7 @@ def test_hidden_and_system_files_are_passed_over(tmp_path: Path, name: str) -> N
 def test_a_hidden_folder_is_passed_over_whole(tmp_path: Path, folder: str) -> None:
     touch(tmp_path / folder / "a.png")
     touch(tmp_path / folder / "b" / "a.png")
-    records = list(discover([str(tmp_path)], outputs=[]))
+    records = list(discover([locate(str(tmp_path))], outputs=[]))
     assert records == [Skipped(str(tmp_path / folder), "hidden or system file")]
 
 
@@ -175,7 +177,7 @@ def test_a_link_that_leads_nowhere_gets_a_row(tmp_path: Path) -> None:
 
 def test_a_file_that_vanishes_while_its_folder_is_listed_is_passed_over(tmp_path: Path) -> None:
     paths = [touch(tmp_path / f"{number}.png") for number in range(2)]
-    records = discover([str(tmp_path)], outputs=[])
+    records = discover([locate(str(tmp_path))], outputs=[])
     first = next(records)
     for path in paths:
         path.unlink()
@@ -226,13 +228,13 @@ def test_a_source_that_leads_to_nothing_ends_the_run_before_the_first_file(
     monkeypatch.chdir(tmp_path)
     if source == "*.png":
         (tmp_path / "dangling*.png").unlink()
-    records = discover(["good", source], outputs=[])
+    records = discover([locate("good"), locate(source)], outputs=[])
     with pytest.raises(StorageError, match=r"mounted|cannot be listed"):
         next(records)
 
 
 def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
-    assert list(discover([str(tmp_path)], outputs=[])) == []
+    assert list(discover([locate(str(tmp_path))], outputs=[])) == []
 
 
 @pytest.mark.parametrize("unlistable", ["", "/sub"])
@@ -332,5 +334,5 @@ def test_an_output_that_cannot_be_read_counts_as_an_image(tmp_path: Path, monkey
 def test_many_files_in_one_folder_are_streamed(tmp_path: Path) -> None:
     for number in range(1000):
         touch(tmp_path / f"{number}.{'png' if number % 2 else 'txt'}")
-    kinds = Counter(type(record) for record in discover([str(tmp_path)], outputs=[]))
+    kinds = Counter(type(record) for record in discover([locate(str(tmp_path))], outputs=[]))
     assert kinds == {ImageFile: 500, Skipped: 500}

@@ -9,6 +9,7 @@ from batchdigits.errors import UsageError
 from batchdigits.records import ImageFile, Skipped
 from batchdigits.sources.discovery import discover
 from batchdigits.sources.rules import Selection
+from batchdigits.storage.urls import locate
 
 NAMES = ["a.png", "b.jpg", "drafts/a.png", "in/drafts/b.png", "in/a.png", "in/deep/keep.png", "drafts.png", "x y/a.png"]
 PATTERNS = [
@@ -27,7 +28,7 @@ PATTERNS = [
 
 
 def taken(folder: Path, **patterns: list[str]) -> list[str]:
-    found = discover([str(folder)], outputs=[], selection=Selection(**patterns))
+    found = discover([locate(str(folder))], outputs=[], selection=Selection(**patterns))
     return sorted(file.name for file in found if isinstance(file, ImageFile))
 
 
@@ -60,26 +61,26 @@ def test_an_excluded_folder_is_not_even_listed(folder: Path, monkeypatch: pytest
     listed = []
     listing = images._listing
     monkeypatch.setattr(images, "_listing", lambda name: listed.append(Path(name).name) or listing(name))
-    found = list(discover([str(folder)], outputs=[], selection=Selection(exclude=["in/"])))
+    found = list(discover([locate(str(folder))], outputs=[], selection=Selection(exclude=["in/"])))
     assert sorted(listed) == ["drafts", "scans", "x y"]
     reasons = {item.path: item.reason for item in found if isinstance(item, Skipped)}
     assert reasons == {str(folder / "in"): "folder left out by --exclude"}
 
 
 def test_what_is_left_out_is_passed_over_with_its_reason(folder: Path) -> None:
-    found = discover([str(folder)], outputs=[], selection=Selection(include=["in/"]))
+    found = discover([locate(str(folder))], outputs=[], selection=Selection(include=["in/"]))
     reasons = {Path(item.path).name: item.reason for item in found if isinstance(item, Skipped)}
     assert reasons["b.jpg"] == "left out by --include or --exclude"
 
 
 def test_patterns_are_relative_to_the_folder_that_a_glob_begins_with(folder: Path) -> None:
-    found = discover([f"{folder}/*"], outputs=[], selection=Selection(exclude=["/in/drafts/", "/a.png"]))
+    found = discover([locate(f"{folder}/*")], outputs=[], selection=Selection(exclude=["/in/drafts/", "/a.png"]))
     names = sorted(file.name.removeprefix(f"{folder}/") for file in found if isinstance(file, ImageFile))
     assert names == ["b.jpg", "drafts.png", "drafts/a.png", "in/a.png", "in/deep/keep.png", "x y/a.png"]
 
 
 def test_a_file_that_is_named_is_taken_whatever_the_patterns(folder: Path) -> None:
-    (file,) = discover([str(folder / "a.png")], outputs=[], selection=Selection(exclude=["*"]))
+    (file,) = discover([locate(str(folder / "a.png"))], outputs=[], selection=Selection(exclude=["*"]))
     assert isinstance(file, ImageFile)
 
 

@@ -13,6 +13,7 @@ from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.sources import settling as module
 from batchdigits.sources.discovery import discover
 from batchdigits.sources.settling import Settling
+from batchdigits.storage.urls import locate
 from tests.digits import one_of_each, write_png
 
 NOW_NS = 1_800_000_000_000_000_000
@@ -44,7 +45,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def written(path: Path, *, age: float = 0.0) -> ImageFile:
     write_png(path, one_of_each()[3])
     os.utime(path, ns=(NOW_NS, NOW_NS - round(age * 1e9)))
-    (file,) = discover([str(path)], outputs=[])
+    (file,) = discover([locate(str(path))], outputs=[])
     assert isinstance(file, ImageFile)
     return file
 

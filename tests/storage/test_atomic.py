@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from batchdigits.errors import StorageError
-from batchdigits.storage.atomic import atomic_write, atomic_write_all, file_sha256, storage_errors
+from batchdigits.storage.atomic import atomic_write, atomic_write_all
+from batchdigits.storage.local import LocalFile, file_sha256, storage_errors
 from tests.disks import disk_of, names
 
 
@@ -120,7 +121,7 @@ def test_of_several_files_none_is_renamed_before_all_are_whole(tmp_path: Path) -
         path.write_bytes(b"old")
 
     def write_more_into_the_second_than_fits() -> None:
-        with atomic_write_all(paths) as [first, second]:
+        with atomic_write_all([LocalFile(path) for path in paths]) as [first, second]:
             first.write(b"new")
             with disk_of(10):
                 second.write(b"x" * 100_000)
@@ -143,7 +144,10 @@ def test_a_full_disk_found_by_the_last_flush_leaves_every_old_file(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full_at_the_second)
-    with pytest.raises(StorageError, match="/b cannot be written: the disk is full"), atomic_write_all(paths):
+    with (
+        pytest.raises(StorageError, match="/b cannot be written: the disk is full"),
+        atomic_write_all([LocalFile(path) for path in paths]),
+    ):
         pass
     assert names(tmp_path) == []
 
@@ -252,7 +256,7 @@ def test_files_take_their_names_together_in_what_the_caller_gives(tmp_path: Path
         yield
         seen.append(sorted(path.name for path in paths if path.exists()))
 
-    with atomic_write_all(paths, together=together) as handles:
+    with atomic_write_all([LocalFile(path) for path in paths], together=together) as handles:
         for handle in handles:
             handle.write(b"new")
     assert seen == [[], ["a", "b"]]

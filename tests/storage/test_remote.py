@@ -19,12 +19,13 @@ from types import SimpleNamespace
 import pytest
 
 from batchdigits.errors import Fault, StorageError
-from batchdigits.storage import remote
+from batchdigits.storage import reading
 from batchdigits.storage import retries as patience
 from batchdigits.storage.backends.s3 import S3
 from batchdigits.storage.backends.sftp import Sftp
-from batchdigits.storage.remote import RemoteFile, absolute, fetched, parts, stand
-from batchdigits.storage.urls import Parts
+from batchdigits.storage.reading import read_remote
+from batchdigits.storage.remote import RemoteFile, remote_sources_exist
+from batchdigits.storage.urls import Parts, absolute, parts
 from tests.commands import CHECKOUT, Result, batchdigits, environment, run
 from tests.digits import digits, png, write_png
 from tests.servers import SSHD, Proxy, S3Server, SshServer, make_key, proxy_to, s3_server, ssh_server
@@ -254,10 +255,12 @@ def test_an_archive_in_a_bucket_is_read_where_it_is(
 def test_worker_processes_read_by_connections_of_their_own(s3: S3Server, bucket: str, folder: Path) -> None:
     code = f"""
 from batchdigits.engine.pool import Workers, batches
-from batchdigits.sources.discovery import ImageFile, discover
+from batchdigits.records import ImageFile
+from batchdigits.sources.discovery import discover
+from batchdigits.storage.urls import locate
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 if __name__ == "__main__":
-    files = [item for item in discover(["s3://{bucket}/scans"], outputs=[]) if isinstance(item, ImageFile)]
+    files = [item for item in discover([locate("s3://{bucket}/scans")], outputs=[]) if isinstance(item, ImageFile)]
     with Workers(2, processes=True) as workers:
         limits = dict(size=10, decoding=DecodingSettings(), normalisation=NormalisationSettings())
         print(sum(len(batch.pages) for batch in batches(files, workers, **limits)))
@@ -398,7 +401,7 @@ def test_reports_of_two_runs_at_once_are_never_mixed(ssh: SshServer, tmp_path: P
     drafts = [tmp_path / letter for letter in "AB"]
     for draft in drafts:
         draft.write_bytes(draft.name.encode() * 20_000_000)
-    command = [sys.executable, "-c", f"{imports}; RemoteFile({report.url!r}).put(Path(sys.argv[1]))"]
+    command = [sys.executable, "-c", f"{imports}; RemoteFile({report.url!r}).replace_with(Path(sys.argv[1]))"]
     env = environment(ssh.environment())
     both = [subprocess.Popen([*command, str(draft)], cwd=CHECKOUT, env=env) for draft in drafts]
     assert [process.wait(timeout=60) for process in both] == [0, 0]
@@ -443,11 +446,11 @@ def test_a_source_that_is_taken_away_is_noticed(
         monkeypatch.setenv(name, str(value))
     shutil.copytree(folder, tmp_path / "scans")
     sources = [ssh.url(tmp_path / "scans"), f"s3://{bucket}/scans", f"s3://{bucket}", f"s3://{bucket}/scans/1/01.png"]
-    assert stand([*sources, str(folder)])
+    assert remote_sources_exist([*sources, str(folder)])
     for key in keys(s3, bucket, ""):
         s3.client.delete_object(Bucket=bucket, Key=key)
     (tmp_path / "scans").rename(tmp_path / "gone")
-    assert [stand([source]) for source in sources] == [False, False, False, False]
+    assert [remote_sources_exist([source]) for source in sources] == [False, False, False, False]
 
 
 @needs_sshd
@@ -543,7 +546,7 @@ def test_a_report_is_no_folder_and_is_kept_where_the_server_has_no_links(
     for name, value in ssh.environment().items():
         monkeypatch.setenv(name, str(value))
     (tmp_path / "kept.csv").write_bytes(b"edited" * 500_000)
-    copy = RemoteFile(absolute(ssh.url(tmp_path / "kept.csv"))).copied("copy.csv")
+    copy = RemoteFile(absolute(ssh.url(tmp_path / "kept.csv"))).back_up("copy.csv")
     assert (tmp_path / "copy.csv").read_bytes() == (tmp_path / "kept.csv").read_bytes()
     assert (tmp_path / "copy.csv").stat().st_nlink == 1
     (tmp_path / "kept.csv").write_bytes(b"another")
@@ -585,9 +588,9 @@ def read_by(raises: dict[str, Exception], monkeypatch: pytest.MonkeyPatch) -> di
                 raise error
             return b"data"
 
-    monkeypatch.setattr(remote, "store", lambda _: Stub())
+    monkeypatch.setattr(reading, "store", lambda _: Stub())
     monkeypatch.setattr(patience, "_FIRST_WAIT", 0.001)
-    return fetched([(f"s3://bucket/{name}", 4) for name in "ab"], 100)
+    return read_remote([(f"s3://bucket/{name}", 4) for name in "ab"], 100)
 
 
 def test_what_an_object_cannot_be_read_for_is_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -631,10 +634,10 @@ def test_a_connection_that_fails_for_whatever_reason_is_tried_again_and_is_about
 
     server = Sftp("sftp://host/")
     server._open = refused
-    monkeypatch.setattr(remote, "store", lambda _: server)
+    monkeypatch.setattr(reading, "store", lambda _: server)
     monkeypatch.setattr(patience, "_FIRST_WAIT", 0.001)
     with pytest.raises(StorageError, match="cannot be reached, after several tries"):
-        fetched([("sftp://host/a", 1)], 100)
+        read_remote([("sftp://host/a", 1)], 100)
     assert len(tries) == patience.ATTEMPTS
 
 

@@ -18,8 +18,9 @@ from batchdigits.settings import ScheduleSettings
 from batchdigits.sources.discovery import discover
 from batchdigits.sources.rules import Selection
 from batchdigits.storage.backends.base import Entry, entered, version
-from batchdigits.storage.remote import RemoteFile, absolute, check, is_url, parts, place, refuse, refuse_secrets, span
+from batchdigits.storage.remote import RemoteFile, target_file
 from batchdigits.storage.retries import is_transient
+from batchdigits.storage.urls import absolute, check, is_url, locate, parts, refuse, refuse_secrets, span
 from tests.commands import CHECKOUT, Result, batchdigits, run
 from tests.digits import digits, png, write_png
 
@@ -211,7 +212,7 @@ def test_where_a_file_of_this_machine_is_needed_a_url_is_refused(name: str | Pat
 
 def test_a_report_behind_a_url_is_named_like_a_path() -> None:
     for url in ("s3://bucket/out/r.tar.CSV", "zip://out/r.tar.CSV::file:///x/a.zip"):
-        report = place(url)
+        report = target_file(url)
         assert isinstance(report, RemoteFile)
         assert (report.name, report.stem, report.suffix) == ("r.tar.CSV", "r.tar", ".CSV")
         assert str(report.with_name("other.csv")) == url.replace("r.tar.CSV", "other.csv")
@@ -273,7 +274,7 @@ def archive(folder: Path) -> Path:
 
 
 def records(source: str, **selection: list[str]) -> list[tuple[str, str]]:
-    found = discover([source], outputs=[], selection=Selection(**selection))
+    found = discover([locate(source)], outputs=[], selection=Selection(**selection))
     beginning, end = span(absolute(source))
     return sorted(
         (item.name, item.ending)
@@ -299,10 +300,10 @@ def test_a_folder_of_an_archive_and_one_of_its_files_can_be_a_source(archive: Pa
         ("c.PNG", ".png"),
         ("deep/d.bmp", ".bmp"),
     ]
-    [alone] = discover([f"zip://in/c.PNG::{archive}"], outputs=[])
+    [alone] = discover([locate(f"zip://in/c.PNG::{archive}")], outputs=[])
     assert isinstance(alone, ImageFile)
     assert alone.path == f"zip://in/c.PNG::file://{archive}"
-    several = discover([f"zip://{archive}", str(archive.parent / "scans")], outputs=[])
+    several = discover([locate(f"zip://{archive}"), locate(str(archive.parent / "scans"))], outputs=[])
     assert {item.name for item in several if isinstance(item, ImageFile)} >= {f"zip://{archive}/b.png"}
 
 
@@ -314,7 +315,7 @@ def test_what_is_no_archive_or_not_there_is_told(tmp_path: Path, archive: Path) 
         (f"zip://nothing::{archive}", "no member of the archive is named so"),
     ):
         with pytest.raises(StorageError, match=words):
-            list(discover([source], outputs=[]))
+            list(discover([locate(source)], outputs=[]))
 
 
 def predict(*arguments: str | Path, **env: str | Path) -> Result:
@@ -513,7 +514,8 @@ def test_a_local_run_and_an_archive_here_import_nothing_of_the_extra(folder: Pat
     for source in (str(folder), f"zip://{archive}"):
         code = (
             "import sys; from batchdigits.sources.discovery import discover; from batchdigits import pipeline;"
-            f"list(discover([{source!r}], outputs=[]));"
+            "from batchdigits.storage.urls import locate;"
+            f"list(discover([locate({source!r})], outputs=[]));"
             f"print(*{{*{OF_THE_EXTRA!r}, 'asyncio'}} & set(sys.modules))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -540,4 +542,4 @@ def test_the_ledger_of_a_report_behind_a_url_is_among_the_users_files(
 
 def test_an_archive_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be used"):
-        list(discover([f"zip://{tmp_path}"], outputs=[]))
+        list(discover([locate(f"zip://{tmp_path}")], outputs=[]))

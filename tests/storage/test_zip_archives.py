@@ -21,7 +21,9 @@ import pytest
 from batchdigits.errors import Fault, FaultKind, StorageError
 from batchdigits.storage.backends import zip_archives as zips
 from batchdigits.storage.backends.zip_archives import Archives
-from batchdigits.storage.remote import RemoteFile, absolute, fetched, parts
+from batchdigits.storage.reading import read_remote
+from batchdigits.storage.remote import RemoteFile
+from batchdigits.storage.urls import absolute, parts
 from tests.commands import CHECKOUT, batchdigits
 from tests.digits import digits, write_png
 
@@ -55,12 +57,12 @@ def names(archive: Path) -> list[str]:
 def test_reports_that_are_written_at_once_are_all_in_the_archive(archive: Path, draft: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from batchdigits.storage.remote import RemoteFile;"
-        "[RemoteFile(url).put(Path(sys.argv[1])) for url in sys.argv[2:]]"
+        "[RemoteFile(url).replace_with(Path(sys.argv[1])) for url in sys.argv[2:]]"
     )
     urls = [[report(archive, f"{run}-{number}.csv").url for number in range(5)] for run in range(3)]
     runs = [subprocess.Popen([sys.executable, "-c", code, draft, *those], cwd=CHECKOUT) for those in urls]
     with ThreadPoolExecutor(5) as threads:
-        list(threads.map(lambda number: report(archive, f"{number}.csv").put(draft), range(5)))
+        list(threads.map(lambda number: report(archive, f"{number}.csv").replace_with(draft), range(5)))
     assert [run.wait() for run in runs] == [0, 0, 0]
     expected = [f"{run}-{number}.csv" for run in range(3) for number in range(5)]
     assert sorted(names(archive)) == sorted([*expected, *(f"{number}.csv" for number in range(5)), "mine.txt"])
@@ -79,23 +81,23 @@ def test_an_archive_and_its_name_are_brought_to_the_disk(
         synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), is_new))
 
     monkeypatch.setattr(os, "fsync", fsync)
-    report(archive).put(draft)
+    report(archive).replace_with(draft)
     assert synced == [(False, False), (True, True)]
 
 
 def test_another_run_that_does_not_end_is_told(archive: Path, draft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zips, "_WAIT_SECONDS", 0.05)
     with zips._alone(archive), pytest.raises(StorageError, match="Another run has been writing"):
-        report(archive).put(draft)
+        report(archive).replace_with(draft)
 
 
 def test_what_a_killed_run_left_goes(archive: Path, draft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as killed:
         killed.setattr(Path, "unlink", lambda *_, **__: None)
         killed.setattr(Path, "replace", lambda *_: None)
-        report(archive).put(draft)
+        report(archive).replace_with(draft)
     assert len(list(archive.parent.glob(".*.tmp"))) == 1
-    report(archive).put(draft)
+    report(archive).replace_with(draft)
     assert list(archive.parent.glob(".*.tmp")) == []
 
 
@@ -119,7 +121,7 @@ def test_a_member_that_is_larger_than_it_says_does_not_fill_the_memory(
     url = absolute(f"zip://a.png::{tmp_path}/x.zip")
     tracemalloc.start()
     try:
-        found = fetched([(url, 100)], 2**20)[url]
+        found = read_remote([(url, 100)], 2**20)[url]
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -132,7 +134,7 @@ def test_a_member_is_too_large_by_its_size_or_by_what_it_takes_in_the_archive(tm
     path = tmp_path / "x.zip"
     bomb(path, zipfile.ZIP_STORED, told_bytes=100, real_bytes=5000)
     url = absolute(f"zip://a.png::{path}")
-    found = fetched([(url, 100)], 2000)[url]
+    found = read_remote([(url, 100)], 2000)[url]
     assert isinstance(found, Fault)
     assert found.kind == FaultKind.TOO_LARGE
 
@@ -143,7 +145,7 @@ def test_a_member_of_just_the_most_bytes_is_read(tmp_path: Path) -> None:
             new.writestr(name, os.urandom(1000))
         expected = new.read("a")
     urls = [absolute(f"zip://{name}::{tmp_path}/x.zip") for name in ("a", "none")]
-    found = fetched([(url, 1000) for url in urls], 1000)
+    found = read_remote([(url, 1000) for url in urls], 1000)
     assert found[urls[0]] == expected
     assert found[urls[1]] == Fault(FaultKind.UNREADABLE, "cannot be opened: it is gone from its archive")
 
@@ -154,7 +156,7 @@ def test_a_member_outside_its_archive_is_a_fault(offset: int, tmp_path: Path) ->
     with zipfile.ZipFile(path, "w") as new:
         new.writestr("a", b"a")
         new.getinfo("a").header_offset = offset
-    [found] = fetched([(absolute(f"zip://a::{path}"), 1)], 1000).values()
+    [found] = read_remote([(absolute(f"zip://a::{path}"), 1)], 1000).values()
     assert isinstance(found, Fault)
 
 
@@ -230,7 +232,7 @@ def test_an_archive_that_is_replaced_keeps_its_mode_its_comment_and_its_members_
 
     for name in ("copymode", "copyfileobj"):
         monkeypatch.setattr(zips.shutil, name, partial(watched, getattr(zips.shutil, name)))
-    report(archive).put(draft)
+    report(archive).replace_with(draft)
     assert names(archive) == ["mine.txt", "mine.txt", "r.csv"]
     assert modes == [0o600, mode, mode, mode]
     assert stat.S_IMODE(archive.stat().st_mode) == mode
@@ -240,7 +242,7 @@ def test_an_archive_that_is_replaced_keeps_its_mode_its_comment_and_its_members_
 
 
 def test_a_new_archive_has_the_mode_that_the_umask_says(tmp_path: Path, draft: Path) -> None:
-    report(tmp_path / "new.zip").put(draft)
+    report(tmp_path / "new.zip").replace_with(draft)
     assert (tmp_path / "new.zip").stat().st_mode == draft.stat().st_mode
 
 
@@ -283,7 +285,7 @@ def test_a_full_disk_is_told_as_one(archive: Path, tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(StorageError, match="the disk is full or a size limit is reached"):
-            report(archive).put(draft)
+            report(archive).replace_with(draft)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert archive.read_bytes() == before
@@ -299,7 +301,7 @@ def test_a_fault_of_this_program_is_not_told_as_one_of_the_archive(
 
     monkeypatch.setattr(zips.shutil, "copyfileobj", broken)
     with pytest.raises(error):
-        report(archive).put(draft)
+        report(archive).replace_with(draft)
 
 
 def test_few_archives_stay_open(tmp_path: Path) -> None:

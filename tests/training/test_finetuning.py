@@ -18,6 +18,7 @@ from batchdigits.inference.audit import HOLDOUT_SHARE, audit_share
 from batchdigits.inference.bundle import Bundle
 from batchdigits.reports.corrections import correct
 from batchdigits.settings import Arch, NormalisationSettings, PredictSettings, TrainSettings
+from batchdigits.storage.local import LocalFile
 from batchdigits.training import finetuning as tuning
 from batchdigits.training import train as runs
 from batchdigits.training.architectures import build
@@ -174,7 +175,7 @@ def test_an_answered_report_is_labelled_data(
     answers = {("[0].png", "1"): "3", ("[1].png", "1"): "x", ("[2].png", "1"): "5", ("pages.tif", "2"): "8"}
     lines += [f"{row[0]},{row[1]},{row[12]},{answers[row[0], row[1]]}" for row in rows if (row[0], row[1]) in answers]
     (tmp_path / "answers.csv").write_text("\n".join(lines))
-    correct(report, tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
+    correct(LocalFile(report), tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
     write_png(scans / "[2].png", digits(60)[20])  # is no longer what the answer is about
     caplog.set_level(logging.INFO)
     found = datasets.read(str(report), NormalisationSettings(), part="train")

@@ -4,7 +4,6 @@ Ray is not let into this process: it takes signals, prints, and ends its process
 """
 
 import logging
-import multiprocessing
 import os
 import pickle
 import signal
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from batchdigits.engine import children
 from batchdigits.engine.pool import Workers
 from batchdigits.engine.ray_cluster.driver import Job, Word, drive
 from batchdigits.engine.ray_cluster.worker import Found, Shard, versions
@@ -71,18 +71,13 @@ class Cluster:
             StorageError: The cluster cannot be reached.
             BatchDigitsError: The process cannot start.
         """
-        context = multiprocessing.get_context("spawn")
         with ExitStack() as undo:
             try:
                 folder = undo.enter_context(_folder())
-                self._ours, theirs = context.Pipe()
-                undo.callback(theirs.close)
-                undo.callback(self._ours.close)
                 # It gets the job by the pipe: as an argument, so much would keep `start` for ever if it died meanwhile.
-                self._process = context.Process(target=drive, args=(theirs,), daemon=True)
-                self._process.start()
+                self._ours, self._process = children.start(drive)
+                undo.callback(self._ours.close)
                 undo.callback(_end, self._process)
-                theirs.close()
                 with self._stop.readily():
                     self._send(pickle.dumps(self._job(folder)))
                 self._word()

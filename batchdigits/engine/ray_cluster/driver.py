@@ -37,7 +37,7 @@ class Job(NamedTuple):
     address: str | None
     """Of the cluster's head node, as `host_and_port` reads it; None for a cluster on this machine."""
     folder: str
-    """For the files of that one."""
+    """For the files of that one; empty at first."""
     processors: int
     """Of that one."""
     most_workers: int | None
@@ -60,6 +60,7 @@ def drive(connection: Connection) -> None:
     """
     prepare_process()
     job: Job = connection.recv()
+    os.chdir(job.folder)  # Ray lets its workers import from where its driver is; and that may be among the scans
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), 1)  # Ray prints, and a report may go to standard output
     try:

@@ -13,15 +13,15 @@ from contextlib import ExitStack
 from itertools import chain, islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchdigits.engine.isolation import one_by_one
 from batchdigits.engine.local import Drawn, Engine, Task
 from batchdigits.engine.pool import Workers, assembled, batches, chunks
-from batchdigits.engine.prediction import Predicted, predicted
+from batchdigits.engine.prediction import Predicted, predicted, sparing
 from batchdigits.engine.ray_cluster.client import Cluster
 from batchdigits.engine.ray_cluster.driver import NOT_INSTALLED, host_and_port
 from batchdigits.engine.ray_cluster.worker import Found, Shard
-from batchdigits.engine.worker import asked, contents
 from batchdigits.errors import (
     FaultKind,
     StorageError,
@@ -30,7 +30,7 @@ from batchdigits.errors import (
 )
 from batchdigits.ledger.plan import Turn
 from batchdigits.records import Batch, ImageFile
-from batchdigits.storage.remote import is_far
+from batchdigits.storage.reading import read_local
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,11 @@ def _judged(task: Task, shard: Shard, found: Found, left: list[ImageFile]) -> Pr
     whole = Batch.concat(
         *(assembled(files, seen, task.watch) for files, seen in zip(shard, found.observed, strict=True))
     )
-    closed = [page.file for page, fault in whole.faults if fault.kind is FaultKind.UNREADABLE and not page.sha256]
+    closed = [
+        page.file
+        for page, fault in whole.faults
+        if fault.kind is FaultKind.UNREADABLE and not page.sha256 and not fault.trace
+    ]
     if len(closed) == sum(map(len, shard)) > 1 and (seen := _readable(closed, task)):
         message = (
             f"The worker on {found.node} cannot open {shown(seen.path)}, which this machine can: local folders have to "
@@ -143,15 +147,22 @@ def _judged(task: Task, shard: Shard, found: Found, left: list[ImageFile]) -> Pr
     batch, fresh = task.judge(whole.without({file.path for file in closed}))
     if not fresh.any():
         return Predicted(batch, fresh, np.zeros((0, 10), np.float32), None)
-    still = {page.file.path for page in batch.pages}  # what changed while it was read is left out
-    logits = found.logits[[page.file.path in still for page in whole.pages]][fresh]
-    with task.watch.stage("decide"):
-        return Predicted(batch, fresh, logits, task.draw(batch, fresh, logits))
+    rows = {(page.file.path, page.number): row for row, page in enumerate(whole.pages)}
+
+    def draw(batch: Batch, fresh: NDArray[np.bool_]) -> Predicted[Drawn]:
+        asked_for = [(batch.pages[at].file.path, batch.pages[at].number) for at in np.flatnonzero(fresh)]
+        logits = found.logits[[rows[page] for page in asked_for]]
+        with task.watch.stage("decide"):
+            return Predicted(batch, fresh, logits, task.draw(batch, fresh, logits))
+
+    return sparing(batch, fresh, draw)
 
 
 def _readable(files: list[ImageFile], task: Task) -> ImageFile | None:
     """Give one that is on this machine, and can be read here."""
     for file in files:
-        if not is_far(file.path) and isinstance(next(contents([asked(file)], task.settings.decoding)), bytes):
+        if file.is_remote:
+            continue
+        if isinstance(read_local(file.path, file.size_bytes, task.settings.decoding.max_bytes), bytes):
             return file
     return None

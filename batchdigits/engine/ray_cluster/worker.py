@@ -14,7 +14,7 @@ import numpy as np
 
 from batchdigits import __version__
 from batchdigits.engine.worker import Observed, asked, keep_freed_memory, observe
-from batchdigits.errors import BatchDigitsError, UsageError
+from batchdigits.errors import OF_THE_MACHINE, BatchDigitsError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.runtimes import Predictor, version
 from batchdigits.records import ImageFile, Logits
@@ -76,10 +76,11 @@ class Reader:
         """Read the shards of a table: trouble with a page is a row of what is found, and trouble with all is sent."""
         import pyarrow
 
-        found: list[bytes] = []
+        found: list[bytes | None] = []
         for shard in table["shard"].to_pylist():
             try:
-                found.append(pickle.dumps(self._read(pickle.loads(shard))))
+                read = self._read(pickle.loads(shard))
+                found.append(pickle.dumps(read) if read else None)
             except BatchDigitsError as error:
                 found.append(pickle.dumps(error))
             except MemoryError:
@@ -89,9 +90,11 @@ class Reader:
                     f"The worker on {socket.gethostname()} met an unexpected error: {type(error).__name__}: {error}."
                 )
                 found.append(pickle.dumps(BatchDigitsError(message)))
-        return pyarrow.table({"number": table["number"], "shard": table["shard"], "found": found})
+        cells = pyarrow.array(found, pyarrow.binary())
+        return pyarrow.table({"number": table["number"], "shard": table["shard"], "found": cells})
 
-    def _read(self, shard: Shard) -> Found:
+    def _read(self, shard: Shard) -> Found | None:
+        """Read a shard; None where the model meets an error at it: the run finds which page it is."""
         if self._trouble:
             raise self._trouble
         observed = []
@@ -101,7 +104,12 @@ class Reader:
             faulthandler.cancel_dump_traceback_later()
         started = time.perf_counter()
         pixels = np.concatenate([part.pixels for part in observed])
-        logits = self._predictor(pixels) if len(pixels) else np.zeros((0, 10), np.float32)
+        try:
+            logits = self._predictor(pixels) if len(pixels) else np.zeros((0, 10), np.float32)
+        except OF_THE_MACHINE:
+            raise
+        except Exception:  # noqa: BLE001
+            return None
         seconds = self._seconds | {"predict": time.perf_counter() - started}
         self._seconds = {}  # loading counts once
         return Found(observed, logits, socket.gethostname(), seconds)

@@ -31,7 +31,7 @@ from batchdigits.records import DIGITS, Status
 from batchdigits.reports.formats.worksheet import PICTURE, Notes, Table, formats
 from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
 from batchdigits.settings import ReportSettings
-from batchdigits.storage.atomic import storage_errors
+from batchdigits.storage.local import storage_errors
 
 _CREATED = datetime(2000, 1, 1)
 _COLUMNS = tuple(column for column in COLUMNS if column.kind is not Kind.PROBABILITIES)

@@ -45,7 +45,7 @@ def store(place: Parts) -> Store:
         return _made[name]
 
 
-class Far(io.RawIOBase):
+class RemoteReader(io.RawIOBase):
     """A file of a storage, read a part at a time."""
 
     def __init__(self, place: Parts) -> None:

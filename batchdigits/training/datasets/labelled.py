@@ -25,8 +25,8 @@ from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import Batch, ImageFile, InkImages, InkMeasures, Labels
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.sources.discovery import discover
-from batchdigits.storage.atomic import file_sha256
-from batchdigits.storage.remote import refuse
+from batchdigits.storage.local import file_sha256
+from batchdigits.storage.urls import locate, refuse
 from batchdigits.training.datasets import shipped
 
 PageLabels = list[tuple[int, int]]  # of one file: page, from 1, and label
@@ -213,7 +213,7 @@ def _folder(root: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
         if other.is_dir():
             log.warning("The folder %s is left out: its name is not a digit from 0 to 9.", shown(str(other)))
     for folder in digits:
-        for item in discover([str(folder)], outputs=[]):
+        for item in discover([locate(str(folder))], outputs=[]):
             if isinstance(item, ImageFile):
                 yield item._replace(name=f"{folder.name}/{item.name}"), [(1, int(folder.name))]
 
@@ -234,7 +234,7 @@ def _answered(report: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
         if not os.path.isfile(path) or file_sha256(Path(path)) != known[0].sha256:  # noqa: PTH113
             gone += len(known)
             continue
-        for item in discover([glob.escape(path)], outputs=[]):
+        for item in discover([locate(glob.escape(path))], outputs=[]):
             if isinstance(item, ImageFile):
                 yield item, [(page.page, int(page.answer)) for page in known]
     log.info(
@@ -283,6 +283,6 @@ def _csv(path: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
         if (path.parent / str(image)).is_dir():
             message = f"The label file {name} labels the folder «{shown(str(image))}»; name one image in each row."
             raise UsageError(message)
-        for item in discover([str(path.parent / str(image))], outputs=[]):
+        for item in discover([locate(str(path.parent / str(image)))], outputs=[]):
             if isinstance(item, ImageFile):
                 yield item, labels

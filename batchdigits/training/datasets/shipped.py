@@ -23,7 +23,7 @@ from batchdigits.decoding.codecs import Page, decode
 from batchdigits.errors import StorageError
 from batchdigits.records import GreyImage, Labels
 from batchdigits.settings import DecodingSettings
-from batchdigits.storage.atomic import file_sha256
+from batchdigits.storage.local import file_sha256
 from batchdigits.training.datasets.simulator import strokes
 from batchdigits.training.datasets.simulator.strokes import Movements, Pen
 

@@ -24,7 +24,8 @@ from batchdigits.inference.runtimes import InkFinder, quickest
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import BLANK, NOT_A_DIGIT, InkImages, InkMeasures, Labels
 from batchdigits.settings import NormalisationSettings, Runtime
-from batchdigits.storage.atomic import atomic_write, file_sha256
+from batchdigits.storage.atomic import atomic_write
+from batchdigits.storage.local import file_sha256
 from batchdigits.training.datasets.simulator.hands import Sources, sources
 from batchdigits.training.datasets.simulator.pages import Kind, simulate
 

@@ -30,8 +30,9 @@ from batchdigits.inference import bundle
 from batchdigits.records import Batch, ImageFile
 from batchdigits.settings import PredictSettings, Runtime
 from batchdigits.sources.discovery import discover
-from batchdigits.storage.atomic import file_sha256
-from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
+from batchdigits.storage.local import file_sha256
+from batchdigits.storage.urls import locate
+from tests.commands import BATCHDIGITS, CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 from tests.digits import digits, on_page, write_differing, write_png, write_tiff
 from tests.ray_nodes import SECRET, command_of, two_nodes
 from tests.standins import StandIn
@@ -43,7 +44,7 @@ FILES = 1500
 
 def ray(*arguments: str | Path, **env: str | Path) -> Result:
     """Run the command on Ray, with a stand-in for the model; the driver's and the workers' environment is `env`."""
-    return run(_command(*arguments), cwd=CHECKOUT, env=env)
+    return run(_command(*arguments), cwd=CHECKOUT, env={"PYTHONPATH": CHECKOUT, **env})
 
 
 def _command(*arguments: str | Path) -> list[str]:
@@ -52,7 +53,7 @@ def _command(*arguments: str | Path) -> list[str]:
 
 def started(*arguments: str | Path, **env: str | Path) -> "subprocess.Popen[str]":
     """Start it, with few files in a shard."""
-    settings = environment({"CHUNK_FILES": "10", **env})
+    settings = environment({"CHUNK_FILES": "10", "PYTHONPATH": CHECKOUT, **env})
     return subprocess.Popen(
         _command(*arguments), cwd=CHECKOUT, env=settings, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -154,7 +155,7 @@ def reader(**changes: str) -> Reader:
 
 
 def shard(folder: Path) -> pa.Table:
-    files = [file for file in discover([str(folder)], outputs=[]) if isinstance(file, ImageFile)]
+    files = [file for file in discover([locate(str(folder))], outputs=[]) if isinstance(file, ImageFile)]
     return pa.table({"number": [7], "shard": [pickle.dumps([files[:5], files[5:]])]})
 
 
@@ -216,6 +217,17 @@ def test_logits_stay_with_their_pages_where_a_file_is_left_out(mixed: Path, monk
     assert 0 < len(expected) == len(paths) - paths.count(gone) - paths.count(known)
     assert (result.logits == expected).all()
     assert (drawn[0] == expected).all()
+
+
+def test_a_shard_at_which_the_model_meets_an_error_is_left_to_the_run(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: StandIn, pixels: np.ndarray) -> np.ndarray:
+        raise OverflowError
+
+    monkeypatch.setattr(reading, "Predictor", StandIn)
+    monkeypatch.setattr(StandIn, "__call__", fail)
+    assert reader()(shard(mixed))["found"].to_pylist() == [None]
 
 
 def tables(*rounds: list[int]) -> Callable[..., Iterator[pa.Table]]:
@@ -393,6 +405,14 @@ class TestOnRay:
         _, said = run.communicate(timeout=PATIENCE)
         assert (run.returncode, [pid for pid in others if command_of(pid)]) == (143, []), said
         assert "Terminated: what was finished is kept" in said
+
+    def test_nothing_of_the_scans_folder_is_imported(self, mixed: Path, tmp_path: Path) -> None:
+        folder = shutil.copytree(mixed, tmp_path / "scans")
+        for name in ("multiprocessing", "pickle", "numpy", "cv2", "ray", "pyarrow", "batchdigits", "signal"):
+            (folder / f"{name}.py").write_text(f"import os; os.mkdir({str(tmp_path / 'ran')!r} + {name!r})")
+        options = ("--engine", "ray", "--workers", "1", "--runtime", "litert", "-q", "-o", tmp_path / "r.csv")
+        found = run([BATCHDIGITS, "predict", ".", *map(str, options)], cwd=folder)
+        assert (found.code, list(tmp_path.glob("ran*"))) == (3, []), found.stderr
 
     def test_a_cluster_that_is_not_there_is_told_in_a_sentence(self, scans: Path, tmp_path: Path) -> None:
         summary = tmp_path / "run.json"

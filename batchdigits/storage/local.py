@@ -1,0 +1,239 @@
+"""Reach files on this machine: what their errors say, their checksums, names that fit, and reports as `LocalFile`.
+
+`LocalFile` has the methods of `remote.RemoteFile`, so that what writes or replaces a report need not tell them apart.
+"""
+
+import errno
+import fcntl
+import filecmp
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchdigits.errors import StorageError, shown
+
+_FULL = "the disk is full or a size limit is reached; free some space or choose another folder"
+_FORBIDDEN = "there is no permission to; change the permissions of the file and its folder, or choose another folder"
+_MISSING = "it or its folder does not exist; create the folder first, or correct the name"
+_REASONS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: "its disk is mounted read-only; choose another folder",
+    errno.ENOENT: _MISSING,
+    errno.ENOTDIR: _MISSING,
+    errno.EISDIR: "it is a folder; give the name of a file",
+    errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
+}
+_NAME_BYTES = 247  # of the 255 that Linux allows; SQLite puts `-journal` behind the name of a ledger
+_NO_FOLDER_SYNC = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP})
+
+
+@contextmanager
+def storage_errors(name: object, *, verb: str = "written") -> Iterator[None]:
+    """Turn an `OSError` of the body into a `StorageError` that names the thing, the reason and the remedy.
+
+    Args:
+        name: The file, as the user knows it: what `str` gives.
+        verb: What could not be done to it: `written` or `read`.
+
+    Raises:
+        StorageError: The body raised an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = (
+            _REASONS.get(error.errno or 0) or f"{error.strerror or error}; check the disk, or choose another folder"
+        )
+        message = f"{shown(str(name))} cannot be {verb}: {reason}."
+        raise StorageError(message) from error
+
+
+def fitting(beginning: str, ending: str) -> str:
+    """Join the name of a file that stands beside another one, and cut it where it would be too long.
+
+    What is cut is told apart by a sum of all of `beginning`.
+    """
+    whole = os.fsencode(beginning)
+    room = _NAME_BYTES - len(os.fsencode(ending))
+    if len(whole) > room:
+        mark = f"~{hashlib.sha256(whole).hexdigest()[:8]}"
+        beginning = whole[: room - len(mark)].decode(errors="ignore") + mark
+    return beginning + ending
+
+
+def file_sha256(path: Path) -> str:
+    """Compute the SHA-256 of a file's bytes, as 64 lower-case hexadecimal digits, in constant memory.
+
+    Raises:
+        StorageError: The file cannot be read.
+    """
+    with storage_errors(path, verb="read"), path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of this machine that is to be written, or stands there: an `atomic.TargetFile`."""
+
+    path: Path
+    """As the user spells it."""
+
+    is_remote = False
+    """It is on this machine."""
+
+    def __str__(self) -> str:
+        """Give the path as the user spells it."""
+        return str(self.path)
+
+    def __bytes__(self) -> bytes:
+        """Give the path as a ledger has it."""
+        return bytes(self.path)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.name
+
+    @property
+    def stem(self) -> str:
+        """Its name without the ending."""
+        return self.path.stem
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name, with the dot."""
+        return self.path.suffix
+
+    @property
+    def absolute(self) -> str:
+        """Its absolute path, links as they are."""
+        return os.path.abspath(self.path)  # noqa: PTH100  (Path.absolute keeps `..`)
+
+    @property
+    def target(self) -> "LocalFile":
+        """The file that its name leads to: what is replaced, so that a symbolic link stays."""
+        return LocalFile(Path(os.path.realpath(self.path)))
+
+    @property
+    def here(self) -> Path:
+        """The path beside which what belongs to it lies."""
+        return self.path
+
+    @property
+    def folder(self) -> Path:
+        """The folder whose entries change when it is replaced."""
+        return self.path.parent
+
+    def is_special(self) -> bool:
+        """Tell whether something that is no file has its name."""
+        return self.path.exists() and not self.path.is_file()
+
+    def check(self, what: str = "") -> None:
+        """Find trouble with writing it before there is something to write.
+
+        Args:
+            what: What it is to be, for messages, with a space behind: `the report `.
+
+        Raises:
+            StorageError: Its folder does not exist, or cannot be written.
+        """
+        name, folder = f"{what}{shown(str(self))}", self.target.folder
+        if not folder.is_dir():
+            message = f"The folder of {name} does not exist; create {shown(str(folder))} first."
+            raise StorageError(message)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            message = (
+                f"There is no permission to write into {shown(str(folder))}, where {name} is to stand; change it, or "
+                "choose another folder."
+            )
+            raise StorageError(message)
+
+    def exists(self) -> bool:
+        """Tell whether something stands there."""
+        return self.path.exists()
+
+    def sha256(self) -> str:
+        """Compute the SHA-256 of what stands there; empty where nothing does.
+
+        Raises:
+            StorageError: It cannot be read.
+        """
+        return file_sha256(self.path) if self.path.exists() else ""
+
+    def differs_from(self, draft: Path) -> bool:
+        """Tell whether it has other bytes than a file; one that is not there has none."""
+        try:
+            return not filecmp.cmp(draft, self.path, shallow=False)
+        except FileNotFoundError:
+            return True
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """Give the path of a new file beside it; on leaving, remove that unless it has been renamed.
+
+        Its name is the same every time, so that what a killed run left is found and removed.
+        """
+        temporary = _temporary(self.path)
+        try:
+            yield temporary
+        finally:
+            with suppress(OSError):  # missing after the rename; else nothing better can be done about it
+                temporary.unlink()
+
+    def replace_with(self, draft: Path) -> None:
+        """Replace it by a finished file: whole, or not at all."""
+        draft.replace(self.path)
+
+    def back_up(self, name: str) -> "LocalFile":
+        """Give what stands there a second name beside it, so that it keeps the first until the new one comes.
+
+        Raises:
+            StorageError: That failed.
+        """
+        kept = self.path.with_name(name)
+        with storage_errors(kept):
+            try:
+                kept.hardlink_to(self.path)
+            except FileExistsError:
+                pass  # the same bytes were kept before
+            except OSError:  # a file system without links
+                self.path.rename(kept)
+        return LocalFile(kept)
+
+
+def _temporary(target: Path) -> Path:
+    """Name a draft beside the file that it will become."""
+    mark = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
+    temporary = target.with_name(f".batchdigits-{mark}.tmp")
+    return temporary if _is_free(temporary) else target.with_name(f".batchdigits-{secrets.token_hex(4)}.tmp")
+
+
+def _is_free(temporary: Path) -> bool:
+    """Tell whether a draft's name is free; a draft that nobody is at work on any more goes."""
+    with suppress(OSError), temporary.open("rb") as left:
+        fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(left.fileno()), temporary.stat()):
+            temporary.unlink()
+    return not os.path.lexists(temporary)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's renames to the disk, where its file system has a way to."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        # Network file systems refuse it, and so does a folder that may be written but not listed. The file is whole.
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise

@@ -1,0 +1,132 @@
+"""Read whole files, on this machine and behind URLs; what is wrong with one of them is its fault, and ends nothing."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from batchdigits.errors import Fault, FaultKind, StorageError
+from batchdigits.storage import retries as patience
+from batchdigits.storage.backends.base import Store
+from batchdigits.storage.backends.registry import store
+from batchdigits.storage.backends.s3 import AT_A_TIME
+from batchdigits.storage.remote import archives
+from batchdigits.storage.urls import ZIP, Parts, is_remote, parts
+
+
+def read_all(files: Sequence[tuple[str, int]], most_bytes: int) -> Iterator[bytes | Fault]:
+    """Read whole files one after the other; those behind URLs all at once, before the first.
+
+    Args:
+        files: The absolute path or normalised URL of each, and its size when it was found.
+        most_bytes: A larger one is a fault, and is not read.
+
+    Raises:
+        StorageError: What a URL names cannot be reached any more.
+    """
+    far = [(path, size_bytes) for path, size_bytes in files if is_remote(path)]
+    found = read_remote(far, most_bytes) if far else {}
+    for path, size_bytes in files:
+        yield found[path] if path in found else read_local(path, size_bytes, most_bytes)
+
+
+def read_local(path: str, size_bytes: int, most_bytes: int) -> bytes | Fault:
+    """Read a whole file; it never blocks, whatever took the file's place since it was found.
+
+    Args:
+        path: Absolute path, as `os.fsdecode` gives it.
+        size_bytes: Size of the file when it was found.
+        most_bytes: A larger one is a fault, and is not read.
+
+    Returns:
+        The bytes; or a fault: too large, or why it cannot be read.
+    """
+    if size_bytes > most_bytes:
+        return too_large(most_bytes)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return Fault(FaultKind.UNREADABLE, f"cannot be opened: {_reason(path, error)}")
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return Fault(FaultKind.UNREADABLE, "cannot be read: it is no longer a regular file")
+        data = os.read(descriptor, min(status.st_size, most_bytes) + 1)
+        while len(data) != status.st_size:  # it grew or shrank, or its file system hands it out in parts
+            more = os.read(descriptor, 2**20)
+            if not more:
+                break
+            data += more
+            if len(data) > most_bytes:
+                break
+    except OSError as error:
+        return Fault(FaultKind.UNREADABLE, f"cannot be read: {_reason(path, error)}")
+    finally:
+        os.close(descriptor)
+    return too_large(most_bytes) if len(data) > most_bytes else data
+
+
+def too_large(most_bytes: int) -> Fault:
+    """Say that a file is larger than the limit."""
+    return Fault(FaultKind.TOO_LARGE, f"the file is larger than the limit of {most_bytes:,} bytes")
+
+
+def _reason(path: str, error: OSError) -> str:
+    if error.errno == errno.ENOENT and Path(path).is_symlink():
+        return "it is a symbolic link to a file that does not exist"
+    if error.errno == errno.ENOENT:
+        return "it was deleted or renamed after it was found"
+    return (error.strerror or "unknown error").lower()
+
+
+def read_remote(files: Sequence[tuple[str, int]], most_bytes: int) -> dict[str, bytes | Fault]:
+    """Read files behind URLs, many at a time; the members of an archive in its own order.
+
+    Args:
+        files: The normalised URL of each, and its size when it was found.
+        most_bytes: A larger one is a fault, and is not read.
+
+    Returns:
+        By the URL, the bytes, or why they cannot be read.
+
+    Raises:
+        StorageError: A server cannot be reached any more, however often that was tried.
+    """
+    found: dict[str, bytes | Fault | None] = {url: None for url, size_bytes in files if size_bytes > most_bytes}
+    wanted = [parts(url) for url, _ in files if url not in found]
+    found |= archives.get([here for here in wanted if here.scheme == ZIP], most_bytes)
+    if others := [here for here in wanted if here.scheme != ZIP]:
+        found |= patience.run(_gathered([(store(here), here) for here in others], most_bytes))
+    return {url: too_large(most_bytes) if data is None else data for url, data in found.items()}
+
+
+async def _gathered(places: list[tuple[Store, Parts]], most_bytes: int) -> dict[str, bytes | Fault | None]:
+    """Read files of servers, many at a time; where one cannot be reached, nothing goes on."""
+    import asyncio
+
+    gate = asyncio.Semaphore(AT_A_TIME)
+
+    async def one(storage: Store, here: Parts) -> bytes | Fault | None:
+        async with gate:
+            try:
+                return await patience.patiently(lambda: storage.get(here, most_bytes))
+            except StorageError:
+                raise
+            except Exception as error:
+                if fault := patience.fault(error):
+                    refused.extend([error] if patience.is_refused(error) else [])
+                    return fault
+                if not patience.is_known(error):
+                    raise
+                raise patience.told(error, here.url, "read") from error
+
+    refused: list[Exception] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = {here.url: group.create_task(one(storage, here)) for storage, here in places}
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    if len(refused) == len(places) > 1:  # then it is not about these objects, but about the credentials
+        raise patience.told(refused[0], places[0][1].url, "read")
+    return {url: task.result() for url, task in tasks.items()}

@@ -1,0 +1,204 @@
+"""Errors that nobody foresaw: whatever stage meets one at a file, its row says so, and all others have theirs."""
+
+import csv
+import io
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from batchdigits.bundle import Bundle
+from batchdigits.database import Database, beside
+from batchdigits.normalisation import normalise
+
+from batchdigits import decoding, engine, observing, pipeline, recording, rendering, thumbnails
+from batchdigits.errors import Fault, Interrupted, StorageError, Terminated, printable, unforeseen
+from batchdigits.monitoring import Summary
+from batchdigits.settings import PredictSettings
+from batchdigits.storage.local import file_sha256
+from tests.digits import digits, on_page, write_png, write_tiff
+from tests.standins import StandIn, bundle_in, logits_of
+
+HIT = (43, 61)  # height and width of the page at which the stages raise
+FILES = 20
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return bundle_in(tmp_path_factory.mktemp("model") / "bundle", temperature=20.0)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty files, of which one has the size that is hit, and one of several pages."""
+    folder = tmp_path_factory.mktemp("files") / "scans"
+    for number in range(FILES - 2):
+        write_png(folder / f"{number:02}.png", on_page(digits(60)[number], 40, 36))
+    write_png(folder / "hit.png", on_page(digits(60)[30], *HIT))
+    write_tiff(folder / "pages.tif", [on_page(digit, 40, 50) for digit in digits(60)[40:44]])
+    return folder
+
+
+def run(model: Bundle, scans: Path, report: Path, **options: Any) -> Summary:
+    settings = PredictSettings((str(scans),), (str(report),), model.directory, settle_seconds=0.0, **options)
+    return pipeline.run(settings, stdout=io.BytesIO())
+
+
+def rows_of(report: Path) -> dict[tuple[str, str], dict[str, str]]:
+    with report.open(encoding="utf-8", newline="") as lines:
+        return {(row["path"], row["page"]): row for row in csv.DictReader(lines)}
+
+
+def is_hit(grey: np.ndarray) -> bool:
+    return grey.shape == HIT
+
+
+def seen_of(scans: Path) -> np.ndarray:
+    """What the model sees of the page that is hit."""
+    [page] = decoding.decode((scans / "hit.png").read_bytes(), decoding.DecodingSettings())
+    assert isinstance(page, decoding.Page)
+    return normalise([page.grey]).pixels[0]
+
+
+def raising(function: Callable[..., Any], at: Callable[..., Any], error: type[Exception]) -> Callable[..., Any]:
+    """Let a function raise where its arguments are of the file that is hit."""
+
+    def raises(*arguments: Any, **options: Any) -> Any:
+        if at(*arguments):
+            message = "nobody foresaw it"
+            raise error(message)
+        return function(*arguments, **options)
+
+    return raises
+
+
+def spoil(stage: str, patch: pytest.MonkeyPatch, scans: Path, error: type[Exception] = OverflowError) -> None:
+    """Let a stage raise at one file."""
+    pixels, sha256 = seen_of(scans), file_sha256(scans / "hit.png")
+    hit_logits = logits_of(pixels[None])[0]
+
+    class Model(StandIn):
+        def __call__(self, asked: np.ndarray) -> np.ndarray:
+            return raising(super().__call__, lambda asked: (asked == pixels).all((1, 2)).any(), error)(asked)
+
+    patch.setattr(pipeline, "Predictor", Model if stage == "predict" else StandIn)
+    targets: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+        "read": (observing, "read", lambda path, *_: path.endswith("hit.png")),
+        "decode": (observing, "decode", lambda data, *_: data == (scans / "hit.png").read_bytes()),
+        "halve": (observing, "halved", lambda grey, *_: is_hit(grey)),
+        "normalise": (observing, "normalise", lambda greys, *_: any(map(is_hit, greys))),
+        "reduce": (thumbnails, "reduced", lambda grey, *_: is_hit(grey)),
+        "decide": (rendering, "decided", lambda logits, *_: (logits == hit_logits).all(1).any()),
+        "draw": (engine.thumbnails, "png", is_hit),
+        "record": (recording, "page_sum", lambda values: values[1] == sha256 and values[7] is None),
+        "render": (
+            rendering,
+            "_rows",
+            lambda seen, _: any(n == "hit.png" and f is None for n, f in zip(seen.names, seen.faults, strict=True)),
+        ),
+    }
+    if stage in targets:
+        module, name, at = targets[stage]
+        patch.setattr(module, name, raising(getattr(module, name), at, error))
+
+
+STAGES = ("read", "decode", "halve", "normalise", "reduce", "predict", "decide", "draw", "record", "render")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_error_at_one_file_is_its_row_and_the_run_goes_on(
+    stage: str,
+    model: Bundle,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    report = tmp_path / "report.csv"
+    with monkeypatch.context() as patch:
+        spoil("none", patch, scans)
+        run(model, scans, tmp_path / "whole.csv")
+    whole = rows_of(tmp_path / "whole.csv")
+    with monkeypatch.context() as patch, caplog.at_level(logging.DEBUG, "batchdigits"):
+        spoil(stage, patch, scans)
+        assert run(model, scans, report).exit_code == 3
+        found = rows_of(report)
+        hit = found.pop(("hit.png", "1"))
+        assert (hit["status"], hit["digit"]) == ("unreadable", "")
+        assert r"unexpected error at it (OverflowError: nobody foresaw it)" in hit["detail"]
+        assert found == {key: row for key, row in whole.items() if key != ("hit.png", "1")}
+        assert any("hit.png" in line and "Traceback (most recent" in line for line in caplog.messages)
+
+        run(model, scans, report)  # a later run
+        assert rows_of(report).pop(("hit.png", "1"))["status"] == "unreadable"
+        assert len(rows_of(report)) == len(whole)
+    spoil("none", monkeypatch, scans)  # the program is mended
+    assert run(model, scans, report, retry_failed=True).exit_code == 0
+    assert rows_of(report) == whole
+
+
+@pytest.mark.parametrize("stage", ["read", "decode", "normalise"])
+@pytest.mark.parametrize("error", [MemoryError, OSError])
+def test_what_may_pass_is_tried_again_by_the_next_run(
+    error: type[Exception], stage: str, model: Bundle, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    with monkeypatch.context() as patch:
+        spoil(stage, patch, scans, error)
+        assert run(model, scans, report).exit_code == 3
+    assert rows_of(report)["hit.png", "1"]["status"] == "unreadable"
+    spoil("none", monkeypatch, scans)
+    assert run(model, scans, report).exit_code == 0
+    assert rows_of(report)["hit.png", "1"]["status"] != "unreadable"
+
+
+@pytest.mark.parametrize("stage", ["predict", "decide", "draw", "record", "render"])
+@pytest.mark.parametrize("error", [StorageError, OSError, MemoryError, Interrupted, Terminated])
+def test_what_is_no_fault_of_a_file_ends_the_run(
+    error: type[Exception], stage: str, model: Bundle, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(stage, monkeypatch, scans, error)
+    with pytest.raises(error):
+        run(model, scans, tmp_path / "report.csv")
+
+
+def test_a_model_that_cannot_be_run_is_no_fault_of_the_files(
+    model: Bundle, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(StandIn):
+        def __call__(self, pixels: np.ndarray) -> np.ndarray:
+            message = "no accelerator"
+            raise RuntimeError(message)
+
+    monkeypatch.setattr(pipeline, "Predictor", Broken)
+    with pytest.raises(RuntimeError, match="no accelerator"):
+        run(model, scans, tmp_path / "report.csv")
+
+
+def test_a_ledger_that_holds_sides_which_no_page_has_is_reported(
+    model: Bundle, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    spoil("none", monkeypatch, scans)
+    (scans.parent / "wide").mkdir(exist_ok=True)
+    wide = scans.parent / "wide" / "wide.png"
+    wide.write_bytes(
+        (scans / "hit.png").read_bytes()[:16] + b"\xff\xff\xff\xff" + (scans / "hit.png").read_bytes()[20:]
+    )
+    with monkeypatch.context() as before:  # as earlier versions had it
+        before.setattr(decoding, "MOST_SIDE", 2**40)
+        run(model, wide.parent, report)
+    with Database(beside(report)) as database:
+        assert database.execute("SELECT width FROM pages").fetchone() == (2**32 - 1,)
+    assert rows_of(report)["wide.png", "1"]["width"] == ""
+
+
+def test_the_words_of_an_error_fit_into_a_row() -> None:
+    fault = unforeseen(ValueError("\x1b[2J\ud800\n" + "long " * 100))
+    assert fault.detail.isascii()
+    assert fault.detail.isprintable()
+    assert len(fault.detail) < 250
+    assert isinstance(fault, Fault)
+    assert printable("\udfff") == r"\udfff"
