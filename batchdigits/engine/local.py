@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.isolation import one_by_one
 from batchdigits.engine.pool import Workers, batches, is_work_for_processes
 from batchdigits.engine.prediction import Predicted, Prediction, predicted
@@ -72,9 +73,11 @@ def on_this_machine(task: Task) -> Generator[Predicted[Drawn], None, None]:
     if task.is_new:
         task.prediction.start()
     alone, young = (task.settling.settled(plan.in_turn(turn), plan.defer) for turn in (Turn.ALONE, Turn.YOUNG))
-    with Workers(
-        settings.workers, processes=is_work_for_processes(plan.pending.total(), plan.pending_bytes)
-    ) as workers:
+    in_processes = is_work_for_processes(plan.pending.total(), plan.pending_bytes)
+    with (
+        SharedFinder(task.model.directory, settings.runtime) as finder,
+        Workers(settings.workers, finder, processes=in_processes) as workers,
+    ):
         ready = batches(
             chain(plan.in_turn(Turn.SETTLED), young),
             workers,
@@ -82,7 +85,7 @@ def on_this_machine(task: Task) -> Generator[Predicted[Drawn], None, None]:
             decoding=decoding,
             normalisation=normalisation,
             watch=task.watch,
-            first=one_by_one(alone, decoding=decoding, normalisation=normalisation, watch=task.watch),
+            first=one_by_one(alone, decoding=decoding, normalisation=normalisation, finder=finder, watch=task.watch),
         )
         yield from predicted(ready, task.prediction, judge=task.judge, draw=task.draw, stop=task.stop)
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.inference import bundle
 from batchdigits.inference.audit import HOLDOUT_SHARE, in_sample
 from batchdigits.inference.bundle import Bundle
-from batchdigits.preprocessing.finder import InkNetwork
 from batchdigits.records import DIGITS
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
 from batchdigits.training.datasets import labelled as datasets
@@ -72,7 +72,7 @@ def settled(settings: TrainSettings, base: Bundle) -> TrainSettings:
     return replace(settings, **ours)
 
 
-def own_data(base: Bundle, network: InkNetwork) -> tuple[Labelled, Labelled]:
+def own_data(base: Bundle, network: SharedFinder) -> tuple[Labelled, Labelled]:
     """Read what a bundle was trained on, and the validation part that it never saw.
 
     Raises:
@@ -84,7 +84,7 @@ def own_data(base: Bundle, network: InkNetwork) -> tuple[Labelled, Labelled]:
     return datasets.split(data, share=recipe["validation_share"], seed=recipe["seed"])
 
 
-def lesson(settings: TrainSettings, base: Bundle, network: InkNetwork) -> Lesson:
+def lesson(settings: TrainSettings, base: Bundle, network: SharedFinder) -> Lesson:
     """Read what the base was trained on and the new data, and part both.
 
     Raises:
@@ -147,7 +147,7 @@ def _recipe(base: Bundle) -> dict[str, Any]:
     return recipe
 
 
-def _read(sources: list[str], base: Bundle, network: InkNetwork) -> Labelled:
+def _read(sources: list[str], base: Bundle, network: SharedFinder) -> Labelled:
     try:
         return datasets.join([datasets.read(source, network, base.normalisation, part="train") for source in sources])
     except StorageError as error:

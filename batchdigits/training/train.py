@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import BundleError, UsageError, shown
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle, Network
@@ -66,7 +67,7 @@ def train(settings: TrainSettings) -> Bundle:
     output = made_folder(settings.output)
     normalisation = NormalisationSettings()
     _take_finder(settings.finder or (base.directory if base else bundle.PACKAGED), output)
-    with InkFinder(output, runtime=quickest(output)) as network:
+    with SharedFinder(output, quickest(output)) as network:
         if base:
             settings = tuning.settled(settings, base)
             lesson = tuning.lesson(settings, base, network)

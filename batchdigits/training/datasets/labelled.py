@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import Workers, batches
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.ledger.answers import answered, has_answers
-from batchdigits.preprocessing.finder import InkNetwork
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import Batch, ImageFile, InkImages, InkMeasures, Labels
 from batchdigits.settings import DecodingSettings, NormalisationSettings
@@ -66,7 +66,7 @@ class Labelled:
         return Labelled(names, self.pixels[rows], self.ink[rows], self.labels[rows], [], sums)
 
 
-def read(source: str, network: InkNetwork, normalisation: NormalisationSettings, *, part: str) -> Labelled:
+def read(source: str, network: SharedFinder, normalisation: NormalisationSettings, *, part: str) -> Labelled:
     """Read one source.
 
     Args:
@@ -132,7 +132,7 @@ def fingerprint(source: str) -> dict[str, str]:
     return {path.name: digest.hexdigest()}
 
 
-def _read_shipped(name: str, part: str, network: InkNetwork, normalisation: NormalisationSettings) -> Labelled:
+def _read_shipped(name: str, part: str, network: SharedFinder, normalisation: NormalisationSettings) -> Labelled:
     pages, labels = shipped.pages(name, part)
     stacks = [
         normalise(pages[start : start + _STACK], network, normalisation) for start in range(0, len(pages), _STACK)
@@ -148,7 +148,7 @@ def _read_shipped(name: str, part: str, network: InkNetwork, normalisation: Norm
 
 
 def _read_files(
-    files: Iterable[tuple[ImageFile, PageLabels]], network: InkNetwork, normalisation: NormalisationSettings
+    files: Iterable[tuple[ImageFile, PageLabels]], network: SharedFinder, normalisation: NormalisationSettings
 ) -> Labelled:
     """Decode and normalise the labelled pages of files; other pages are left out.
 
@@ -198,8 +198,8 @@ def _read_files(
     return join(parts)
 
 
-def _read(files: Iterator[ImageFile], network: InkNetwork, normalisation: NormalisationSettings) -> Iterator[Batch]:
-    with Workers(_WORKERS, processes=False) as workers:
+def _read(files: Iterator[ImageFile], network: SharedFinder, normalisation: NormalisationSettings) -> Iterator[Batch]:
+    with Workers(_WORKERS, network, processes=False) as workers:
         yield from batches(files, workers, size=_READING, decoding=DecodingSettings(), normalisation=normalisation)
 
 

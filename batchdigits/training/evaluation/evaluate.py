@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import StorageError, UsageError, shown
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import decide_calibrated
-from batchdigits.inference.runtimes import InkFinder, Predictor
+from batchdigits.inference.runtimes import Predictor
 from batchdigits.records import NO_DIGIT
 from batchdigits.settings import EvaluateSettings, Runtime
 from batchdigits.storage.atomic import atomic_write
@@ -40,7 +41,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     """
     output = made_folder(settings.output)
     model = bundle.load(settings.model)
-    with InkFinder(model.directory, runtime=settings.runtime) as network:
+    with SharedFinder(model.directory, settings.runtime) as network:
         data = datasets.read(settings.source, network, model.normalisation, part="test")
     found = score(data, model, provable_threshold(model, settings), settings.runtime)
     result, said = found.result, found.said
