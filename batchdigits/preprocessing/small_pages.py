@@ -29,6 +29,21 @@ from batchdigits.records import DEPTH, EDGE, INK, INK_MEASURES, OTHER, GreyImage
 from batchdigits.settings import NormalisationSettings
 
 
+def are_easy(pages: Sequence[GreyImage], side: int, settings: NormalisationSettings) -> NDArray[np.bool_]:
+    """Tell which cut-outs have even paper all around, or are of one bit, so that rules find their ink: bool[N].
+
+    Args:
+        pages: N >= 1 grey pages, uint8[H, W], none larger than the canvas.
+        side: Pixels of the canvas.
+        settings: How even paper is.
+    """
+    strip, extents = strip_of(pages, side)
+    _, easy = _border(strip, extents, settings)
+    uneven = np.flatnonzero(~easy)
+    easy[uneven] = _has_two_levels(strip[:, uneven])
+    return easy
+
+
 def find_small_ink(pages: Sequence[GreyImage], side: int, settings: NormalisationSettings) -> FoundInk:
     """Find the digit's ink on cut-outs.
 
