@@ -38,11 +38,10 @@ KINDS = ("nothing", "single", "several", "foreign")
 """What the ink finder takes a page for: one without writing, with one digit, with several digits, with something else.
 """
 INK_MEASURES = ("share", "other", "depth", "edge", *KINDS)
-"""Columns of the ink measures: the share of the page that the digit's ink covers, 0 to 1 (0: no ink was found); the
-largest thing that was left out, as a share of the digit, 0 or more: another digit, perhaps; how much of the paper's
-light the ink takes, 0 to 1; whether the digit touches the page's edge, 1 or 0; and how likely the ink finder takes the
-whole page for one without writing, with one digit, with several digits, and with something else: four that sum to 1,
-or all 0 where it was not asked."""
+"""Columns of the ink measures: the share of the page that the digit's ink covers, 0 to 1 (0: no ink was found); how
+long the longest thing is that was left out, as a share of the digit, 0 or more: another digit, perhaps; how much of the
+paper's light the ink takes, 0 to 1; whether the digit touches the page's edge, 1 or 0; and how likely the ink finder
+takes the whole page for each of `KINDS`: four that sum to 1, or all 0 where it was not asked."""
 INK, OTHER, DEPTH, EDGE, NOTHING, SINGLE, SEVERAL, FOREIGN = range(len(INK_MEASURES))
 
 

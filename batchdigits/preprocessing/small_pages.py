@@ -153,12 +153,12 @@ def _choose(ink: Strip, extents: Rows, settings: NormalisationSettings) -> Found
     np.maximum.at(boxes[:, 2:], owner, found.box[part, 2:])
     area = np.bincount(owner, found.area[part], minlength=count)
     boxes[area == 0] = 0
-    largest = np.zeros(count)
-    np.maximum.at(largest, found.owner, found.area * other)
+    longest, own = np.zeros(count), np.maximum((boxes[:, 2:] - boxes[:, :2]).max(1), 1)
+    np.maximum.at(longest, found.owner, (found.box[:, 2:] - found.box[:, :2]).max(1) * other)
     cut = np.bincount(found.owner[part & edge], minlength=count) > 0
     measures = np.zeros((count, len(INK_MEASURES)), np.float32)
     measures[:, INK], measures[:, EDGE] = area / extents.prod(1), cut
-    measures[:, OTHER], measures[:, DEPTH] = largest / np.maximum(area, 1), np.where(area > 0, peak / 255, 0)
+    measures[:, OTHER], measures[:, DEPTH] = longest / own, np.where(area > 0, peak / 255, 0)
     return FoundInk(kept, boxes, measures)
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +30,7 @@ from batchdigits.training.architectures import OUTPUTS, build, fold
 from batchdigits.training.datasets.augmentation import vary
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.simulated import SimulatedInk
-from batchdigits.training.loop import Lesson, learn
+from batchdigits.training.loop import Lesson, in_bfloat16, learn
 
 if TYPE_CHECKING:
     import keras
@@ -81,7 +82,8 @@ def fit(training: Labelled, pages: SimulatedInk | None, validation: Labelled, se
             loss=loss,
             metric="accuracy",
         )
-        model = learn(lambda: _beginning(settings), lesson, settings)
+        begin = partial(_beginning, settings)
+        model = learn(partial(in_bfloat16, begin) if settings.arch is Arch.TEACHER else begin, lesson, settings)
     # Both without the optimizer, which would weigh twice as much as the model.
     return _beginning(settings, model.get_weights()) if settings.base else fold(model, settings.arch)
 
