@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits.engine.worker import prepare_process
 from batchdigits.inference.runtimes import start_tensorflow
 from batchdigits.preprocessing.looks import Square, around, cover, look, whole
 from batchdigits.records import LOOK_CELLS
@@ -152,11 +152,7 @@ _SOURCES: dict[str, Sources] = {}
 
 def _makers() -> ProcessPoolExecutor:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), _prepare)
-
-
-def _prepare() -> None:
-    cv2.setNumThreads(1)
+    return ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), prepare_process)
 
 
 def _make(seed: tuple[int, int, int], part: str) -> Looks:

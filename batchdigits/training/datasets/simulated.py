@@ -14,11 +14,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from batchdigits.engine.worker import prepare_process
 from batchdigits.inference.bundle import Network
 from batchdigits.inference.runtimes import InkFinder, quickest
 from batchdigits.preprocessing.normalisation import normalise
@@ -122,7 +122,6 @@ class _Maker:
     """What a process keeps from one chunk to the next."""
 
     def __init__(self, job: _Job) -> None:
-        cv2.setNumThreads(1)
         self.job = job
         self.sources: Sources = sources(job.part, job.mnist_rows)
         self.find = ExitStack().enter_context(InkFinder(job.finder, runtime=job.runtime))
@@ -132,6 +131,7 @@ _maker: list[_Maker] = []
 
 
 def _prepare(job: _Job) -> None:
+    prepare_process()
     _maker.append(_Maker(job))
 
 
