@@ -56,6 +56,7 @@ def find_ink(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[Fu
         finer: What gives each page with more pixels, for where its digit turns out small; None where nothing does.
     """
     rows = list(range(len(pages)))
+    better = list(finer)
     asked = [(page, whole(page)) for page in pages]
     closest = [_Closest(page, square, look(page, square)) for page, square in asked]
     maps, kinds = network(np.stack([one.look.cells for one in closest]))
@@ -65,7 +66,7 @@ def find_ink(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[Fu
     for long_enough in _LONG_ENOUGH[:-1]:
         longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
         rows = [row for row in rows if 0 < longer[row] < long_enough]
-        nearer = [_come_closer(closest[row], boxes[row], finer[row]) for row in rows]
+        nearer = [_come_closer(closest[row], boxes[row], better[row]) for row in rows]
         if not rows:
             break
         maps, _ = network(np.stack([one.look.cells for one in nearer]))
@@ -74,6 +75,8 @@ def find_ink(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[Fu
         rows, nearer = [rows[at] for at in seen], [nearer[at] for at in seen]
         strip[:, rows], boxes[rows] = new_strip[:, seen], new_boxes[seen]
         for row, one in zip(rows, nearer, strict=True):
+            if one.page is not closest[row].page:
+                better[row] = None  # it is at hand
             closest[row] = one
     return FoundInk(strip, boxes, _measures(strip, boxes, other, kinds, closest))
 
