@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from batchdigits.inference import bundle
 from batchdigits.inference.decisions import decide
-from batchdigits.inference.runtimes import Predictor
+from batchdigits.inference.runtimes import InkFinder, Predictor
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import Status
-from batchdigits.settings import PredictSettings
+from batchdigits.settings import PredictSettings, Runtime
 from tests.digits import digits, shaded
 
 Grey = NDArray[np.uint8]
@@ -27,12 +27,12 @@ DEFAULTS = PredictSettings(sources=())
 
 
 @pytest.fixture(scope="module")
-def read() -> Iterator[Read]:
+def read(network: InkFinder) -> Iterator[Read]:
     model = bundle.load()
-    with Predictor(model, batch_size=DEFAULTS.batch_size) as predictor:
+    with Predictor(model, batch_size=DEFAULTS.batch_size, runtime=Runtime.LITERT) as predictor:
 
         def statuses(pages: Sequence[Grey]) -> list[Status]:
-            seen = normalise(pages, model.normalisation)
+            seen = normalise(pages, network, model.normalisation)
             decided = decide(
                 predictor(seen.pixels),
                 seen.ink,

@@ -13,7 +13,7 @@ import pytest
 
 from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
-from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.bundle import Bundle, Network
 from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.decisions import softmax
 from batchdigits.inference.runtimes import _DISTRIBUTIONS, _OPENERS, Predictor, start_tensorflow, version
@@ -56,6 +56,7 @@ def with_model(directory: Path, build: Any) -> Bundle:  # noqa: ANN401
     import keras
 
     directory.mkdir()
+    (directory / "finder.keras").write_bytes(b"no finder")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Keras asks NumPy in a way of the past
         build(keras).save(directory / "model.keras")
@@ -68,7 +69,7 @@ def exported(made: Bundle) -> Bundle:
     """Export a bundle's model for the fast runtime."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exporting.export(load_model(made), made.directory)
+        exporting.export(load_model(made), made.directory, Network.READER)
     return bundle.save(
         made.directory, normalisation=made.normalisation, calibration=made.calibration, provenance=made.provenance
     )
@@ -113,7 +114,7 @@ def test_another_batch_size_gives_nearly_the_same_logits(
 def test_a_large_batch_is_predicted_by_calls_of_256_images(pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def opened(bundle: Bundle, batch_size: int, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    def opened(folder: Path, network: Network, batch_size: int, threads: int) -> Callable[[np.ndarray], np.ndarray]:
         return lambda part: calls.append(len(part)) or np.zeros((batch_size, 10), np.float32)  # type: ignore[func-returns-value]
 
     monkeypatch.setitem(_OPENERS, Runtime.KERAS, opened)
