@@ -35,6 +35,7 @@ _LEAST_LEVEL, _LEVEL = 36, 0.3  # from which a cell is ink: of 255, and of the p
 _PART_MASS = 0.05  # of the digit's main part, that another part has at least
 _PART_DISTANCE = 0.5  # of its longer side, at most
 _MARGIN = 0.3  # of the digit's longer side, around it in a closer look
+_SURELY_NOTHING = np.array([9, 0, 0, 0], np.float32)  # logits of the kinds
 _LONG_ENOUGH = (38, 26, 0)  # cells: of a digit that is as long in the first, second, third look, no closer one is taken
 
 
@@ -55,14 +56,17 @@ def find_ink(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[Fu
         finer: What gives each page with more pixels, for where its digit turns out small; None where nothing does.
     """
     rows = list(range(len(pages)))
+    better = list(finer)
     asked = [(page, whole(page)) for page in pages]
     closest = [_Closest(page, square, look(page, square)) for page, square in asked]
     maps, kinds = network(np.stack([one.look.cells for one in closest]))
+    even = np.array([one.look.gain == 0 for one in closest])  # nothing is there, whatever the network sees
+    maps, kinds = np.where(even[:, None, None], np.uint8(0), maps), np.where(even[:, None], _SURELY_NOTHING, kinds)
     strip, boxes, other = _digits(maps)
     for long_enough in _LONG_ENOUGH[:-1]:
         longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
         rows = [row for row in rows if 0 < longer[row] < long_enough]
-        nearer = [_come_closer(closest[row], boxes[row], finer[row]) for row in rows]
+        nearer = [_come_closer(closest[row], boxes[row], better[row]) for row in rows]
         if not rows:
             break
         maps, _ = network(np.stack([one.look.cells for one in nearer]))
@@ -71,6 +75,8 @@ def find_ink(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[Fu
         rows, nearer = [rows[at] for at in seen], [nearer[at] for at in seen]
         strip[:, rows], boxes[rows] = new_strip[:, seen], new_boxes[seen]
         for row, one in zip(rows, nearer, strict=True):
+            if one.page is not closest[row].page:
+                better[row] = None  # it is at hand
             closest[row] = one
     return FoundInk(strip, boxes, _measures(strip, boxes, other, kinds, closest))
 
@@ -136,7 +142,7 @@ def _measures(
     ground = (paper * seen).sum((1, 2)) / np.maximum(paper.sum((1, 2)), 1)
     cell = np.array([one.square.side / LOOK_CELLS for one in closest])
     area = np.array([one.page.size for one in closest])
-    gain = np.array([one.look.gain for one in closest])
+    gain = np.array([one.look.gain or 1.0 for one in closest])
     measures = np.zeros((len(closest), len(INK_MEASURES)), np.float32)
     has_ink = boxes[:, 2] > 0
     measures[:, INK] = np.where(has_ink, np.clip(mass * cell**2 / area, 1e-6, 1), 0)

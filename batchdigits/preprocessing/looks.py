@@ -37,7 +37,7 @@ class Look(NamedTuple):
     cells: Cells
     """uint8[64, 64, 3]: mean, darkest and lightest pixel."""
     gain: float
-    """How many levels of the cells one grey level of the page became."""
+    """How many levels of the cells one grey level of the page became; 0 where what is seen is even."""
 
 
 def whole(page: GreyImage) -> Square:
@@ -70,7 +70,8 @@ def look(page: GreyImage, square: Square) -> Look:
         lightest = reduce(np.maximum, [lightest[:, at::fine] for at in range(fine)])
     level, spread = cv2.meanStdDev(mean)
     within = cv2.mean(lightest)[0] - cv2.mean(darkest)[0]  # cells that are all grain would else be all black and white
-    gain = _CONTRAST / max(float(spread[0, 0]), _GRAIN * within, _LEAST_SPREAD)
+    deviation = max(float(spread[0, 0]), _GRAIN * within)
+    gain = _CONTRAST / max(deviation, _LEAST_SPREAD) if deviation else 0.0
     table = np.clip(128.5 + gain * (_LEVELS - np.float32(level[0, 0])), 0, 255).astype(np.uint8)
     seen[y : y + rows, x : x + columns] = cv2.LUT(cv2.merge([mean, darkest, lightest]), table)
     return Look(seen, gain)
