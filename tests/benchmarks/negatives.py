@@ -254,7 +254,9 @@ def _photographed_sheets() -> list[GreyImage]:
 def _piece(sheet: GreyImage, rng: np.random.Generator) -> GreyImage:
     """Cut out the greater part of a sheet, on which there are many digits."""
     height, width = (int(extent * rng.uniform(0.5, 1)) for extent in sheet.shape)
-    top, left = rng.integers(0, np.array(sheet.shape) - (height, width) + 1)
+    top, left = (
+        int(rng.integers(extent - kept + 1)) for extent, kept in zip(sheet.shape, (height, width), strict=True)
+    )
     return sheet[top : top + height, left : left + width]
 
 
