@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from batchdigits.errors import UsageError, shown
 from batchdigits.inference import bundle
-from batchdigits.settings import EPOCHS, FINE_EPOCHS, FINE_RATE, RATE, TrainSettings
+from batchdigits.inference.bundle import Network
+from batchdigits.settings import EPOCHS, FINE_EPOCHS, FINE_RATE, RATE, Runtime, TrainSettings
+from batchdigits.storage.local import file_sha256
 
 if TYPE_CHECKING:
     import keras
@@ -203,6 +205,8 @@ def recipe(settings: TrainSettings) -> dict[str, Any]:
         name: bundle.load(directory).id if directory else None
         for name, directory in (("teacher", settings.teacher), ("base", settings.base))
     }
+    if settings.finder:
+        made_by["finder"] = file_sha256(settings.finder / Network.FINDER.file(Runtime.KERAS))
     values = asdict(settings) | made_by | {"epochs": epochs_of(settings), "learning_rate": _rate(settings)}
     return {name: value for name, value in values.items() if name not in ("output", "resume", "progress")}
 

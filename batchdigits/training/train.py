@@ -35,7 +35,7 @@ from batchdigits.training.evaluation import plots as pictures
 from batchdigits.training.evaluation.evaluate import draw, made_folder, provable_threshold, score, write_text
 from batchdigits.training.evaluation.metrics import Evaluation, as_json, interval_text, percent
 from batchdigits.training.finder import fit_finder, golden_looks
-from batchdigits.training.loop import recipe
+from batchdigits.training.loop import epochs_of, recipe
 from batchdigits.training.trainer import fit, load_model
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,8 @@ def train(settings: TrainSettings) -> Bundle:
         message = f"{count} labelled images are too few to train and to validate on; expected at least 20."
         raise UsageError(message)
 
-    pages = None if settings.arch is Arch.DENSE else _pages(settings, training, "train")
+    learns = epochs_of(settings) > 0 and settings.pages > 0 and settings.arch is not Arch.DENSE
+    pages = _pages(settings, training, "train") if learns else None
     model = fit(_repeated(training), pages, validation, settings)
     kept = tuning.blend(model, load_model(base), validation) if base else 1.0
     exporting.export(model, output, Network.READER)

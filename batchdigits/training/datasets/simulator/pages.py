@@ -65,24 +65,29 @@ _LIGHT_ON_DARK = {"board": 0.95, "tiny": 0.4, "small": 0.35}  # else 0.08
 _CLOSE = ("cell", "exam", "tiny", "small", "cutout")  # scenes whose digit is near the middle of its field
 
 
-def simulate(sources: Sources, rng: np.random.Generator) -> SimulatedPage:
+def simulate(
+    sources: Sources, rng: np.random.Generator, *, scene: str | None = None, kind: Kind | None = None
+) -> SimulatedPage:
     """Make one page.
 
     Args:
         sources: What is written on it.
         rng: Randomness: the same one makes the same page.
+        scene: One of `SCENES`; None draws one.
+        kind: What it shows; None draws it.
     """
-    scene = SCENES[int(rng.choice(len(SCENES), p=_SHARES))]
-    return _Page(sources, rng, scene).make()
+    drawn = SCENES[int(rng.choice(len(SCENES), p=_SHARES))]
+    return _Page(sources, rng, scene or drawn, kind).make()
 
 
 class _Page:
     """One page while it is made."""
 
-    def __init__(self, sources: Sources, rng: np.random.Generator, scene: str) -> None:
+    def __init__(self, sources: Sources, rng: np.random.Generator, scene: str, kind: Kind | None) -> None:
         self.rng = rng
         self.scene = scene
-        self.kind = Kind(int(rng.choice(4, p=_KINDS)))
+        drawn = Kind(int(rng.choice(4, p=_KINDS)))
+        self.kind = drawn if kind is None else kind
         self.label = NO_DIGIT
         self.shape = self._shape()
         self.height, self.width = self.shape
