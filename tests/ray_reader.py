@@ -4,24 +4,25 @@ Files in whose path `UNSEEN` stands are not there for it. Where `FAIL` is set, i
 """
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from batchdigits.engine.ray_cluster import worker as reading
 from batchdigits.errors import Fault, FaultKind
-from batchdigits.settings import DecodingSettings
 from tests import standin_command  # in the place of the decoder
 
 _GONE = Fault(FaultKind.UNREADABLE, "cannot be opened: it was deleted or renamed after it was found")
-_read = standin_command.observing.read
+_read_all = standin_command.observing.read_all
 
 
 class Reader(reading.Reader):
-    """A stand-in predicts."""
+    """Stand-ins find ink and predict."""
 
     def __init__(self, *arguments: Any) -> None:
         assert standin_command.observing.decode is standin_command.misbehave_and_decode
         reading.Predictor = standin_command.StandIn
-        standin_command.observing.read = _read_what_is_seen
+        reading.InkFinder = standin_command.StandInFinder
+        standin_command.observing.read_all = _read_what_is_seen
         super().__init__(*arguments)
 
     def _read(self, shard: reading.Shard) -> reading.Found:
@@ -30,6 +31,7 @@ class Reader(reading.Reader):
         return super()._read(shard)
 
 
-def _read_what_is_seen(path: str, size_bytes: int, settings: DecodingSettings) -> bytes | Fault:
+def _read_what_is_seen(files: list[tuple[str, int]], most_bytes: int) -> Iterator[bytes | Fault]:
     unseen = os.environ.get("UNSEEN")
-    return _GONE if unseen and unseen in path else _read(path, size_bytes, settings)
+    for (path, _), data in zip(files, _read_all(files, most_bytes), strict=True):
+        yield _GONE if unseen and unseen in path else data
