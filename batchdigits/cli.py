@@ -27,7 +27,7 @@ from batchdigits.settings import (
     ScheduleSettings,
     TrainSettings,
 )
-from batchdigits.stopping import Stop
+from batchdigits.stopping import Stop, resumable
 
 if TYPE_CHECKING:
     from batchdigits.engine import Engine
@@ -172,6 +172,7 @@ def train(
     validation_share: options.ValidationShare = _TRAIN.validation_share,
     seed: options.Seed = _TRAIN.seed,
     resume: options.Resume = False,
+    overwrite: options.Anew = False,
     config: Config = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -191,9 +192,11 @@ def train(
         validation_share=validation_share,
         seed=seed,
         resume=resume,
+        overwrite=overwrite,
         progress=sys.stderr.isatty() and not quiet,
     )
-    runs.train(settings)
+    with resumable(sys.argv[1:]):
+        runs.train(settings)
     return ExitCode.OK
 
 

@@ -148,6 +148,7 @@ ValidationShare = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of the split, the weights, the order, the variations.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")]
+Anew = Annotated[bool, typer.Option("--overwrite", help="Replace a training, or a bundle, that stands in --output.")]
 
 # of evaluate
 

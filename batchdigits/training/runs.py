@@ -27,7 +27,7 @@ from batchdigits.training.calibration import calibrate
 from batchdigits.training.datasets import Labelled
 from batchdigits.training.evaluation import NO_DIGIT, Evaluation, as_json, confusion_csv, interval_text, percent
 from batchdigits.training.evaluation import evaluate as compare
-from batchdigits.training.fitting import fit, load_model, recipe
+from batchdigits.training.fitting import check_output, fit, load_model, recipe
 from batchdigits.training.negatives import negatives
 from batchdigits.training.shipped import Labels
 
@@ -50,16 +50,18 @@ def train(settings: TrainSettings) -> Bundle:
     `reliability.png`, `risk_coverage.png`, and `checkpoints/` for `--resume`.
 
     Raises:
-        UsageError: The data have wrong labels, or too few images.
+        UsageError: The data have wrong labels, or too few images; or the output holds a training.
         StorageError: The data do not exist, or the output cannot be written.
     """
     base = tuning.load(settings)
+    if base:
+        settings = tuning.settled(settings, base)
+    check_output(settings)
     if not settings.data and not base:
         settings = replace(settings, data=(shipped.MNIST,))
     output = _folder(settings.output)
     normalisation = NormalisationSettings()
     if base:
-        settings = tuning.settled(settings, base)
         lesson = tuning.lesson(settings, base)
         training, validation, held = lesson.training, lesson.validation, lesson.held
     else:
