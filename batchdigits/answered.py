@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchdigits.database import beside, glimpse
+from batchdigits.database import glimpse
+from batchdigits.ledgers import ledger_of
 
 _ANSWERED = """
 SELECT min(files.path), answers.page, answers.sha256, answers.answer
@@ -28,8 +29,8 @@ class Answered:
 
 
 def has_answers(report: Path) -> bool:
-    """Tell whether a file is a report whose ledger is beside it."""
-    return report.is_file() and beside(report).is_file()
+    """Tell whether a file is a report whose ledger is in its folder."""
+    return report.is_file() and ledger_of(report).is_file()
 
 
 def answered(report: Path) -> list[Answered]:
@@ -37,5 +38,5 @@ def answered(report: Path) -> list[Answered]:
 
     Of copies of an image one is given.
     """
-    rows = glimpse(beside(report), _ANSWERED)
+    rows = glimpse(ledger_of(report), _ANSWERED)
     return [Answered(path.decode(errors="surrogateescape"), page, sha256, text) for path, page, sha256, text in rows]

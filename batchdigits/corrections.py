@@ -12,9 +12,10 @@ from pathlib import Path
 
 from batchdigits import answers
 from batchdigits.answers import Key
-from batchdigits.database import Database, beside
+from batchdigits.database import Database
 from batchdigits.errors import StorageError, UsageError, printable, shown
 from batchdigits.files import storage_errors
+from batchdigits.ledgers import ledger_of
 from batchdigits.locking import held
 from batchdigits.remote import Place, refuse
 from batchdigits.reports.csv import unguard
@@ -67,10 +68,10 @@ def correct(report: Place, corrections: Path, *, ledger: Path | None, time: date
     """Take people's answers into the ledger of a report: all that a file holds, or none.
 
     Args:
-        report: Its name tells the ledger's.
+        report: Any of a run; it leads to the ledger.
         corrections: A table with the columns path, page, sha256 and corrected, such as an edited copy of a report; its
             ending is one of `ENDINGS`.
-        ledger: Where it is; None is beside the report.
+        ledger: Where it is; None is in the report's folder.
         time: What the answers are dated with.
 
     Returns:
@@ -92,7 +93,7 @@ def correct(report: Place, corrections: Path, *, ledger: Path | None, time: date
             "and give that."
         )
         raise UsageError(message)
-    place = ledger or beside(report)
+    place = ledger or ledger_of(report)
     with storage_errors(place, verb="read"):
         if not place.exists():
             message = (

@@ -113,8 +113,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recording": {"database", "plan", "observations", "images", "batches"},  # of batches, the records of a batch
     "plan": {"database", "images"},
     "answers": {"database"},
-    "answered": {"database"},
-    "corrections": {"answers", "database", "locking", "reports"},  # of reports, how CSV spells text
+    "answered": {"database", "ledgers"},
+    "ledgers": {"database"},
+    "corrections": {"answers", "database", "ledgers", "locking", "reports"},  # of reports, how CSV spells text
     "database": set(),
     "publication": {"ledger", "database", "corrections"},
     "dryrun": {"plan", "reports"},
