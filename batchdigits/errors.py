@@ -1,4 +1,4 @@
-"""What can go wrong: exceptions that end a run and carry its exit code, and faults that become a row.
+"""Define what can go wrong: exceptions that end a run and carry its exit code, and faults that become a row.
 
 The hierarchy::
 
@@ -110,11 +110,11 @@ class Fault:
     """Whether the file ended the process that read it, or held it up."""
 
 
-def printable(name: str) -> str:
+def escape_name(name: str) -> str:
     r"""Make a file's name safe to show: a name as `os.fsdecode` gives it, in; plain text, out.
 
     Bytes that are not UTF-8 and control characters become `\xNN`, and a backslash becomes two, so that no two
-    names look alike. Reports write names in this form; messages pass them through `shown`, which also escapes
+    names look alike. Reports write names in this form; messages pass them through `escaped`, which also escapes
     bidirectional controls.
     """
     if name.isascii() and name.isprintable() and "\\" not in name:
@@ -122,9 +122,9 @@ def printable(name: str) -> str:
     return "".join(_escape(character) for character in name)
 
 
-def shown(name: str) -> str:
-    """Make a file's name safe for a terminal: `printable`, and bidirectional controls escaped too."""
-    return "".join(f"\\u{ord(c):04x}" if c in _BIDIRECTIONAL else c for c in printable(name))
+def escaped(name: str) -> str:
+    """Make a file's name safe for a terminal: `escape_name`, and bidirectional controls escaped too."""
+    return "".join(f"\\u{ord(c):04x}" if c in _BIDIRECTIONAL else c for c in escape_name(name))
 
 
 _BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

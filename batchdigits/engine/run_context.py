@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in, the end of a run out: after the batches in hand at the first, at once at the second."""
+"""Hold what goes with a run: signals that end it after the current batches, and the seconds of its stages."""
 
 import signal
 import time
@@ -53,7 +53,7 @@ class Stop:
 
     @contextmanager
     def readily(self) -> Iterator[None]:
-        """Let a first signal end the block, which stands in a patient one, where it is; one that waited, before it.
+        """Within `patiently`, let a signal interrupt this block at once; one that waits already, before it starts.
 
         Raises:
             Interrupted: There was a SIGINT.
@@ -80,7 +80,7 @@ STAGES = ("list", "decode", "normalise", "load model", "predict", "decide", "rec
 """All that a run does, in the order in which an image passes through; `decode` reads files, too."""
 
 
-class Stopwatch:
+class StageTimer:
     """Seconds of a run, and of each stage of it."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What was seen: image files in, what is pending out; observations in, observations in the order of rows out.
+"""Keep what was seen of files: tell what is pending, store predictions, and give them back in the order of rows.
 
 An SQLite database that holds observations (logits, ink measures, faults) and under what they were made, and people's
 answers; never decisions. An observation belongs to bytes: files with the same bytes share it. Beside a report it is a
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.errors import BatchDigitsError, DecoderDied, Interrupted, StorageError, Terminated
-from batchdigits.ledger import writer as recording
+from batchdigits.ledger import writer
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.plan import Plan, plan
 from batchdigits.ledger.reader import CHUNK, Observations, read
@@ -45,8 +45,8 @@ PUBLISHED = "SELECT sha256, sources FROM reports WHERE path = ?"
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """Under what something is observed: where any of it changes, everything is observed anew."""
+class CacheKey:
+    """What makes stored predictions valid: where any of it changes, every file is predicted anew."""
 
     bundle: str
     """The bundle's id, which covers the weights and the normalisation's settings."""
@@ -57,16 +57,16 @@ class Condition:
 class Ledger:
     """An open ledger: a context manager."""
 
-    def __init__(self, path: Path | None, condition: Condition) -> None:
+    def __init__(self, path: Path | None, cache_key: CacheKey) -> None:
         """Say where it is; nothing is opened yet.
 
         Args:
             path: The ledger's file, made where there is none; None for one that is private to this run.
-            condition: Under what this run observes.
+            cache_key: What stored predictions have to have been made under.
         """
         self.path = path
         self._database = Database(path)
-        self._condition = condition
+        self._cache_key = cache_key
 
     def __enter__(self) -> Self:
         """Open it, or begin a new one.
@@ -75,12 +75,12 @@ class Ledger:
             StorageError: It cannot be opened, is damaged, or is of a newer version.
         """
         self._database.__enter__()
-        key = (self._condition.bundle, self._condition.others)
+        key = (self._cache_key.bundle, self._cache_key.others)
         with self._database.transaction() as execute:
             execute("INSERT OR IGNORE INTO conditions (bundle, others) VALUES (?, ?)", key)
             select = "SELECT id FROM conditions WHERE bundle = ? AND others = ?"
             (self._condition_id,) = execute(select, key).fetchone()
-            recording.sort_in(self._database)  # what a killed run left, or an older version of this program
+            writer.sort_in(self._database)  # what a killed run left, or an older version of this program
         return self
 
     def __exit__(
@@ -107,7 +107,7 @@ class Ledger:
         self,
         found: Iterable[ImageFile | Skipped],
         *,
-        young_ns: Callable[[], range] = lambda: range(0),
+        recent_ns: Callable[[], range] = lambda: range(0),
         retry_failed: bool = False,
         force: bool = False,
     ) -> Plan:
@@ -116,22 +116,22 @@ class Ledger:
             self._database,
             found,
             condition=self._condition_id,
-            young_ns=young_ns,
+            recent_ns=recent_ns,
             retry_failed=retry_failed,
             force=force,
         )
 
-    def fresh(self, batch: "Batch") -> NDArray[np.bool_]:
+    def is_new(self, batch: "Batch") -> NDArray[np.bool_]:
         """Tell which pages of a batch were never observed before, in this batch neither: bool[N].
 
         A page of another batch that is not recorded yet counts as never observed.
         """
-        return recording.fresh(self._database, self._condition_id, batch)
+        return writer.is_new(self._database, self._condition_id, batch)
 
     def record(
         self,
         batch: "Batch",
-        fresh: NDArray[np.bool_],
+        is_new: NDArray[np.bool_],
         logits: NDArray[np.float32],
         thumbnails: Mapping[int, bytes] | None = None,
     ) -> list[LostAnswer]:
@@ -142,21 +142,21 @@ class Ledger:
         Args:
             batch: N pages and any number of faults and unchanged files; those of files that were deferred meanwhile
                 are left out.
-            fresh: bool[N], which pages were predicted, as `fresh` told.
-            logits: float32[M, K], in the order of the M fresh pages.
+            is_new: bool[N], which pages were predicted, as `is_new` told.
+            logits: float32[M, K], in the order of the M new pages.
             thumbnails: PNGs of some of these, by their row in the batch.
 
         Returns:
             The answers that files had before, in the order of paths.
         """
         with self._database.transaction():
-            return recording.record(
+            return writer.record(
                 self._database,
                 self._condition_id,
                 batch,
-                fresh,
+                is_new,
                 logits,
-                bundle=self._condition.bundle,
+                bundle=self._cache_key.bundle,
                 thumbnails=thumbnails or {},
             )
 
@@ -164,7 +164,7 @@ class Ledger:
         """Give all that was observed of what was found, as `observations.read` does."""
         return read(self._database, chunk, thumbnails=thumbnails)
 
-    def tell_faults(self) -> int:
+    def mark_faults_reported(self) -> int:
         """Note that a report shows the faults of what was found; return how many pages it shows for the first time."""
         (pages,) = self._database.execute(f"SELECT count(*) {_UNTOLD}").fetchone()
         if pages:
@@ -206,9 +206,9 @@ class Ledger:
         Files that are gone stay known: people may still answer to them, and they may come back.
         """
         with self._database.transaction():
-            recording.forget(self._database)
+            writer.forget(self._database)
             if self.path:
-                recording.sort_in(self._database)
+                writer.sort_in(self._database)
 
 
 def publications(rows: Iterable[tuple[str, str]]) -> Publications:

@@ -1,4 +1,4 @@
-"""Observations in; rows of the report, and what they add up to, out: nothing here is kept in the ledger."""
+"""Turn stored predictions into the rows of the report, and add them up. Nothing here is kept in the ledger."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ MODEL_ID_LENGTH = 12
 
 @dataclass(frozen=True, slots=True)
 class DecisionSettings:
-    """Under what observations become rows."""
+    """What turns stored predictions into rows: the model, the threshold and the audit sample."""
 
     model: Bundle
     """What made the logits."""
@@ -54,8 +54,14 @@ class Tally:
             self.audit.add(rows.sha256[row], rows.page[row], int(rows.digit[row]), rows.corrected[row])
 
 
-def rows(chunks: Iterable[Observations], terms: DecisionSettings, tally: Tally) -> Iterator[Rows]:
-    """Turn observations into the rows of the report, and count them."""
+def render(chunks: Iterable[Observations], terms: DecisionSettings, tally: Tally) -> Iterator[Rows]:
+    """Turn stored predictions into the rows of the report.
+
+    Args:
+        chunks: Stored predictions in the order of the report.
+        terms: By what they are decided on.
+        tally: Gets every row, to count.
+    """
     for seen in chunks:
         chunk = _rows(seen, terms)
         tally.add(chunk)
@@ -100,8 +106,14 @@ def _rows(seen: Observations, terms: DecisionSettings) -> Rows:
     )
 
 
-def about(terms: DecisionSettings, settings: PredictSettings, *, versions: str) -> About:
-    """Say what a report is made by and under."""
+def about_report(terms: DecisionSettings, settings: PredictSettings, *, versions: str) -> About:
+    """Describe how a report was made.
+
+    Args:
+        terms: By what its rows were decided on.
+        settings: Of the run.
+        versions: Those of the code and of the runtime, and the limits of decoding, in one line.
+    """
     return About(
         tool_version=__version__,
         model=terms.model.id,

@@ -1,4 +1,4 @@
-"""Images with their digits in; a trained Keras model out, with one JSON line an epoch and a checkpoint to resume from.
+"""Fit a network to images with their digits, with one JSON line an epoch and a checkpoint to resume from.
 
 Keras is imported when a function is called.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from batchdigits.errors import UsageError, shown
+from batchdigits.errors import UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import softmax
@@ -222,7 +222,7 @@ def _targets(settings: TrainSettings) -> Iterator[_Teach]:
     if settings.teacher is None:
         yield lambda _, labels: labels
         return
-    name, outputs = shown(str(settings.teacher)), OUTPUTS[settings.arch]
+    name, outputs = escaped(str(settings.teacher)), OUTPUTS[settings.arch]
     if settings.teacher.resolve() == settings.output.resolve():
         message = f"The teacher {name} would be overwritten by its pupil; choose another --output."
         raise UsageError(message)
@@ -305,7 +305,7 @@ class _Checkpoints:
             UsageError: The checkpoints were made by other settings.
         """
         if self.recipe.read_text() != _recipe_text(settings):
-            message = f"The checkpoints in {shown(str(self.folder))} are of another recipe; train without --resume."
+            message = f"The checkpoints in {escaped(str(self.folder))} are of another recipe; train without --resume."
             raise UsageError(message)
 
     def load(self) -> "tuple[keras.Model, _Average, int]":
