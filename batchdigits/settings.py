@@ -1,4 +1,4 @@
-"""The frozen records that every option lands in; each default stands here, once.
+"""Define the frozen records that every option lands in; each default stands here, once.
 
 Leaves of the import graph: nothing here imports anything of this package but `errors`.
 """

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from batchdigits import pipeline
-from batchdigits.cli import app as cli
+from batchdigits.cli import app
 from batchdigits.decoding.codecs import Page, decode
-from batchdigits.engine import worker as observing
+from batchdigits.engine import worker
 from batchdigits.errors import Fault
 from batchdigits.settings import DecodingSettings
 from tests.standins import StandIn
@@ -32,7 +32,7 @@ def misbehave_and_decode(data: bytes, settings: DecodingSettings, ending: str = 
 
 
 pipeline.Predictor = StandIn
-observing.decode = misbehave_and_decode
+worker.decode = misbehave_and_decode
 
 if __name__ == "__main__":
-    cli.main()
+    app.main()

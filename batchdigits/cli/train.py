@@ -1,4 +1,4 @@
-"""The commands train and evaluate: turn their options into settings, and run the training or the evaluation."""
+"""Run the commands train and evaluate: turn their options into settings, and call the job."""
 
 import sys
 from pathlib import Path

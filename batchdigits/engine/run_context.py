@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in, the end of a run out: after the batches in hand at the first, at once at the second."""
+"""Hold what goes with a run: signals that end it after the current batches, and the seconds of its stages."""
 
 import shlex
 import signal
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from batchdigits.errors import Interrupted, Terminated, shown
+from batchdigits.errors import Interrupted, Terminated, escaped
 
 _ERRORS: dict[int, Interrupted | Terminated] = {
     signal.SIGINT: Interrupted("Interrupted: what was finished is kept, the next run goes on from there."),
@@ -31,7 +31,7 @@ def resumable(arguments: list[str]) -> Iterator[None]:
     except KeyboardInterrupt as error:
         options = [word for word in arguments[arguments[:1] == ["train"] :] if word not in ("--resume", "--overwrite")]
         command = shlex.join(["batchdigits", "train", *options, "--resume"])
-        message = f"Interrupted: the epochs that were finished are kept; go on with: {shown(command)}"
+        message = f"Interrupted: the epochs that were finished are kept; go on with: {escaped(command)}"
         raise Interrupted(message) from error
 
 
@@ -73,7 +73,7 @@ class Stop:
 
     @contextmanager
     def readily(self) -> Iterator[None]:
-        """Let a first signal end the block, which stands in a patient one, where it is; one that waited, before it.
+        """Within `patiently`, let a signal interrupt this block at once; one that waits already, before it starts.
 
         Raises:
             Interrupted: There was a SIGINT.
@@ -100,7 +100,7 @@ STAGES = ("list", "decode", "normalise", "load model", "predict", "decide", "rec
 """All that a run does, in the order in which an image passes through; `decode` reads files, too."""
 
 
-class Stopwatch:
+class StageTimer:
     """Seconds of a run, and of each stage of it."""
 
     def __init__(self) -> None:

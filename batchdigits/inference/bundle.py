@@ -1,4 +1,4 @@
-"""The model on disk: a directory of `model.keras` and `bundle.json` in, a checked `Bundle` out, and the reverse.
+"""Load a model from its directory, checked to be whole and made for this version, and save one.
 
 `bundle.json` names all that is needed to use the weights: the normalisation that they were trained behind, the
 calibration, and where they come from. `model.tflite`, the same function for the fast runtime, may stand beside them.
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from batchdigits.errors import BundleError, StorageError, shown
+from batchdigits.errors import BundleError, StorageError, escaped
 from batchdigits.inference.calibration import Calibration, ThresholdCounts
 from batchdigits.settings import (
     DecodingSettings,
@@ -66,7 +66,7 @@ def load(directory: Path | None = None) -> Bundle:
         BundleError: It is missing, damaged, or made for another version.
     """
     directory = PACKAGED if directory is None else directory
-    name = shown(str(directory))
+    name = escaped(str(directory))
     card = _read_card(directory, name)
     if card.get("format") != FORMAT:
         message = f"The model bundle {name} has format {card.get('format')}, expected {FORMAT}; {_REMEDY}."
@@ -141,7 +141,7 @@ def packed(model: Bundle) -> dict[str, bytes]:
     try:
         return {file.name: file.read_bytes() for file in files}
     except OSError as error:
-        message = f"The model bundle {shown(str(model.directory))} cannot be read: {error.strerror}; {_REMEDY}."
+        message = f"The model bundle {escaped(str(model.directory))} cannot be read: {error.strerror}; {_REMEDY}."
         raise BundleError(message) from error
 
 

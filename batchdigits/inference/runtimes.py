@@ -1,4 +1,4 @@
-"""Pixels in, logits out: the only place, beside the training job, that loads a runtime, TensorFlow or LiteRT.
+"""Run a model by TensorFlow or LiteRT: the only place, beside the training job, that loads either.
 
 One function of one fixed shape serves every batch; a smaller batch is padded. So a row does not depend on how many
 others there are. A further runtime is one more function like `_open_litert`, entered in `_OPENERS`.
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from batchdigits.errors import BundleError, UsageError, shown
+from batchdigits.errors import BundleError, UsageError, escaped
 from batchdigits.inference.bundle import Bundle
 from batchdigits.records import DIGITS, SIDE, InkImages, Logits
 from batchdigits.settings import Runtime
@@ -115,7 +115,7 @@ def _open_keras(bundle: Bundle, batch_size: int, threads: int) -> _Function:
     try:
         model = keras.saving.load_model(bundle.weights, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001  Keras raises whatever its file reader raises
-        message = f"Keras cannot load the model of the bundle {shown(str(bundle.directory))}: {error}"
+        message = f"Keras cannot load the model of the bundle {escaped(str(bundle.directory))}: {error}"
         raise BundleError(message) from error
     _check_shapes(bundle, model.input_shape[1:], model.output_shape[1:])
     signature = [tensorflow.TensorSpec((batch_size, SIDE, SIDE), tensorflow.uint8)]
@@ -131,7 +131,7 @@ def _open_litert(bundle: Bundle, batch_size: int, threads: int) -> _Function:
     except ImportError as error:
         raise UsageError(_NOT_INSTALLED) from error
     if bundle.exported is None:
-        name = shown(str(bundle.directory))
+        name = escaped(str(bundle.directory))
         message = f"The bundle {name} holds no model for litert; train it anew, or use --runtime keras."
         raise BundleError(message)
     try:
@@ -142,7 +142,7 @@ def _open_litert(bundle: Bundle, batch_size: int, threads: int) -> _Function:
         interpreter.resize_tensor_input(at, (batch_size, SIDE, SIDE))
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        message = f"LiteRT cannot open the model of the bundle {shown(str(bundle.directory))}: {error}"
+        message = f"LiteRT cannot open the model of the bundle {escaped(str(bundle.directory))}: {error}"
         raise BundleError(message) from error
 
     def predict(pixels: InkImages) -> Logits:
@@ -164,7 +164,7 @@ def _check_shapes(bundle: Bundle, inputs: tuple[int, ...], outputs: tuple[int, .
     """
     if inputs != (SIDE, SIDE) or outputs[:1] < (DIGITS,):
         message = (
-            f"The model of the bundle {shown(str(bundle.directory))} takes {inputs} and gives {outputs} for an image, "
-            f"expected ({SIDE}, {SIDE}) and at least ({DIGITS},); use another."
+            f"The model of the bundle {escaped(str(bundle.directory))} takes {inputs} and gives {outputs} for an "
+            f"image, expected ({SIDE}, {SIDE}) and at least ({DIGITS},); use another."
         )
         raise BundleError(message)

@@ -1,4 +1,4 @@
-"""Where a ledger is, which one a report belongs to, and its lock: one run at a time.
+"""Say where a ledger is and which one a report belongs to, and lock it, so that one run at a time uses it.
 
 The lock is an flock on a hidden file beside the ledger, which stays there. It holds who has the lock, for the message.
 The system takes it away when the process ends, however it does.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from batchdigits.errors import Locked, StorageError, UsageError, shown
+from batchdigits.errors import Locked, StorageError, UsageError, escaped
 from batchdigits.ledger.database import glimpse
 from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.local import LocalFile, fitting, storage_errors
@@ -46,7 +46,7 @@ def held(ledger: Path, *, wait_seconds: float) -> Iterator[None]:
             lock.acquire(timeout=wait_seconds, poll_interval=0.2)
         except Timeout:
             message = (
-                f"Another run holds the ledger {shown(str(ledger))}{_holder(path)}; try again when it has ended, or "
+                f"Another run holds the ledger {escaped(str(ledger))}{_holder(path)}; try again when it has ended, or "
                 "let predict wait with --wait."
             )
             raise Locked(message) from None
@@ -94,7 +94,7 @@ def _undisturbed(ledger: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 message = (
-                    f"Another run holds the ledger {shown(str(ledger))}{_holder(path)}; try again when it has ended."
+                    f"Another run holds the ledger {escaped(str(ledger))}{_holder(path)}; try again when it has ended."
                 )
                 raise Locked(message) from None
         yield
@@ -109,7 +109,7 @@ def _holder(path: Path) -> str:
     """Say who holds the lock, where that can be read."""
     with suppress(OSError, UnicodeDecodeError):
         if text := path.read_text().strip():
-            return f": {shown(text)}"
+            return f": {escaped(text)}"
     return ""
 
 
@@ -133,7 +133,7 @@ def ledger_path(reports: Sequence[TargetFile], *, named: Path | None, no_ledger:
         UsageError: A report has its name; or reports, in another order than before, would begin a new one.
     """
     if named and LocalFile(named).target in [report.target for report in reports]:
-        message = f"The ledger {shown(str(named))} is also a report; give one of them another name."
+        message = f"The ledger {escaped(str(named))} is also a report; give one of them another name."
         raise UsageError(message)
     if no_ledger or named:
         return named
@@ -141,7 +141,7 @@ def ledger_path(reports: Sequence[TargetFile], *, named: Path | None, no_ledger:
     known = next((place for place in places if place.exists()), None)
     if known and known != places[0]:
         message = (
-            f"The ledger of these reports is {shown(str(known))}; name the report that it is called after first, or "
+            f"The ledger of these reports is {escaped(str(known))}; name the report that it is called after first, or "
             "name a ledger with --ledger."
         )
         raise UsageError(message)

@@ -60,7 +60,8 @@ def normalise(
         pages: Grey pages, uint8[H, W], H and W at least 1.
         settings: The numbers of the steps.
         smaller: The same pages, where the caller has them `halved` to a side that is no less than the largest canvas.
-        finer: What gives each page with more pixels, for where its digit turns out small; None where nothing does.
+        finer: Per page, a function that decodes it undownscaled, uint8[H, W]; called only where the digit is shorter
+            than `zoom_below` of its canvas. None: not available.
 
     Returns:
         uint8[N, 28, 28], bright ink on 0, the digit's longer side 20 px, its centre of mass in the middle; and

@@ -1,4 +1,4 @@
-"""The networks: an `Arch` in, an untrained Keras model out.
+"""Build the networks, untrained, by the name of their `Arch`.
 
 Every model takes uint8[N, 28, 28], bright ink on 0, and gives logits float32[N, K], K ≥ 10. The channel axis and the
 rescaling to 0…1 are layers inside the model, so that no caller can forget them. Keras is imported when called.

@@ -1,4 +1,4 @@
-"""A model and validation images that it was not trained on, in; its calibration out.
+"""Calibrate a model on validation images that it was not trained on.
 
 Clean images alone mislead: a network is surer of them than of scans. So two in five digits are seen on a simulated
 scan, the proportion in which the network learns, and the others as they are; none is seen twice, so that each counts by

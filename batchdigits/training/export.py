@@ -1,4 +1,4 @@
-"""A trained Keras model in; the same function for the fast runtime, in its bundle's directory, out, once both agree."""
+"""Export a trained Keras model for the fast runtime, and check that both agree."""
 
 import logging
 from importlib.util import find_spec
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchdigits.errors import BatchDigitsError, shown
+from batchdigits.errors import BatchDigitsError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import probabilities, softmax
@@ -55,7 +55,7 @@ def check(made: Bundle, pixels: InkImages) -> None:
     difference = max(np.abs(slow - fast).max(initial=0), np.abs(gates[0] - gates[1]).max(initial=0))
     if others or difference > MOST_DIFFERENCE:
         message = (
-            f"The exported model of {shown(str(made.directory))} does not read like the trained one: {others} of "
+            f"The exported model of {escaped(str(made.directory))} does not read like the trained one: {others} of "
             f"{len(pixels)} images as another digit, probabilities up to {difference:.1e} apart, at most "
             f"{MOST_DIFFERENCE:.0e} expected."
         )

@@ -1,4 +1,4 @@
-"""The training job and the evaluation: settings in; a bundle, metrics and pictures out."""
+"""Train a model: read the data, fit, calibrate, measure, and write the bundle. The training job's order of stages."""
 
 import importlib.metadata
 import json
@@ -19,15 +19,13 @@ from batchdigits.inference.calibration import Calibration
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import BLANK, NOT_A_DIGIT, GreyImage, InkImages, Labels
 from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, TrainSettings
-from batchdigits.training import export as exporting
-from batchdigits.training import finetuning as tuning
+from batchdigits.training import export, finetuning
 from batchdigits.training.calibration import calibrate
-from batchdigits.training.datasets import labelled as datasets
-from batchdigits.training.datasets import shipped
+from batchdigits.training.datasets import labelled, shipped
 from batchdigits.training.datasets.augmentation import vary
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.negatives import negatives
-from batchdigits.training.evaluation import plots as pictures
+from batchdigits.training.evaluation import plots
 from batchdigits.training.evaluation.evaluate import draw, made_folder, provable_threshold, score, write_text
 from batchdigits.training.evaluation.metrics import Evaluation, as_json, interval_text, percent
 from batchdigits.training.trainer import check_output, fit, load_model, recipe
@@ -53,23 +51,23 @@ def train(settings: TrainSettings) -> Bundle:
         UsageError: The data have wrong labels, or too few images; or the output holds a training.
         StorageError: The data do not exist, or the output cannot be written.
     """
-    base = tuning.load(settings)
+    base = finetuning.load(settings)
     if base:
-        settings = tuning.settled(settings, base)
+        settings = finetuning.settled(settings, base)
     check_output(settings)
     if not settings.data and not base:
         settings = replace(settings, data=(shipped.MNIST,))
     output = made_folder(settings.output)
     normalisation = NormalisationSettings()
     if base:
-        lesson = tuning.lesson(settings, base)
-        training, validation, held = lesson.training, lesson.validation, lesson.held
+        fine_tuning = finetuning.fine_tuning_data(settings, base)
+        training, validation, holdout = fine_tuning.training, fine_tuning.validation, fine_tuning.holdout
     else:
-        data = datasets.join([datasets.read(source, normalisation, part="train") for source in settings.data])
+        data = labelled.join([labelled.read(source, normalisation, part="train") for source in settings.data])
         data = _with_ink(data)
         _describe(data, output / "samples.png")
-        training, validation = datasets.split(data, share=settings.validation_share, seed=settings.seed)
-        held = data.take(np.zeros(0, np.int64))
+        training, validation = labelled.split(data, share=settings.validation_share, seed=settings.seed)
+        holdout = data.take(np.zeros(0, np.int64))
     if not len(training) or not len(validation):
         count = len(training) + len(validation)
         message = f"{count} labelled images are too few to train and to validate on; expected at least 20."
@@ -79,21 +77,21 @@ def train(settings: TrainSettings) -> Bundle:
         _simulate(training, output / "simulated.png", settings.seed)
     pixels, labels = _with_negatives(_repeated(training), settings)
     model = fit(pixels, labels, validation.pixels, validation.labels, settings)
-    kept = tuning.blend(model, load_model(base), validation) if base else 1.0
+    kept = finetuning.blend(model, load_model(base), validation) if base else 1.0
     model.save(output / "model.keras")
-    exporting.export(model, output)
+    export.export(model, output)
     gate = 1.0 if settings.arch is Arch.DENSE else _GATE
     raw = bundle.save(output, normalisation=normalisation, calibration=Calibration(1.0, gate), provenance={})
-    calibration = calibrate(raw, datasets.join([validation, held]), seed=settings.seed)
+    calibration = calibrate(raw, labelled.join([validation, holdout]), seed=settings.seed)
     made = bundle.save(output, normalisation=normalisation, calibration=calibration, provenance={})
-    exporting.check(made, validation.pixels[:_GOLDEN])
+    export.check(made, validation.pixels[:_GOLDEN])
 
-    parts = {"validation": validation, **({"held_out": held} if len(held) else {})}
+    parts = {"validation": validation, **({"held_out": holdout} if len(holdout) else {})}
     threshold = provable_threshold(made, EvaluateSettings(source=""))
     ours = list(parts)
     for source in settings.data:
         if source in shipped.NAMES:  # the one look at the test half
-            parts[f"{source}_test"] = datasets.read(source, normalisation, part="test")
+            parts[f"{source}_test"] = labelled.read(source, normalisation, part="test")
     scores = {name: score(part, made, threshold) for name, part in parts.items()}
     results = {name: score.result for name, score in scores.items()}
     before = _compare(base, {name: parts[name] for name in ours}, results, kept) if base else {}
@@ -104,7 +102,7 @@ def train(settings: TrainSettings) -> Bundle:
     draw(output, scores.get("mnist_test", scores["validation"]))
     history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
     if history:
-        pictures.learning_curves(history, output / "learning_curves.png")
+        plots.learning_curves(history, output / "learning_curves.png")
     provenance = _provenance(settings, base, training, validation, results)
     return bundle.save(output, normalisation=normalisation, calibration=calibration, provenance=provenance)
 
@@ -148,7 +146,7 @@ def _repeated(training: Labelled) -> Labelled:
 
 def _with_ink(data: Labelled) -> Labelled:
     """Leave out what cannot teach: images that were not read, and those without ink."""
-    inked = datasets.inked(data)
+    inked = labelled.inked(data)
     left_out = len(data) - len(inked) + len(data.unread)
     if left_out:
         log.warning("%d images are left out of training: they could not be read, or hold no ink.", left_out)
@@ -160,7 +158,7 @@ def _describe(data: Labelled, path: Path) -> None:
     counts = np.bincount(data.labels, minlength=10)
     log.info("images %s %s, labels %s %s", data.pixels.dtype, data.pixels.shape, data.labels.dtype, data.labels.shape)
     log.info("images a class: %s", ", ".join(f"{digit}: {count}" for digit, count in enumerate(counts)))
-    pictures.sample_grid(data.pixels, data.labels, path)
+    plots.sample_grid(data.pixels, data.labels, path)
     log.info("labelled samples: %s", path)
 
 
@@ -176,7 +174,7 @@ def _simulate(training: Labelled, path: Path, seed: int) -> None:
     images = [kind[row] for band in bands for kind in kinds.values() for row in band]
     captions = [name for band in bands for name in kinds for _ in band]
     title = "Digits, simulated scans of them, and what the network sees of these"
-    pictures.contact_sheet(images, captions, path, columns=_COLUMNS, title=title)
+    plots.contact_sheet(images, captions, path, columns=_COLUMNS, title=title)
 
 
 def _provenance(
@@ -191,11 +189,11 @@ def _provenance(
     if base:  # what is learnt from next is split as it was
         made_by["data"] = base.provenance["recipe"]["data"]
         new = [source for source in settings.data if source not in made_by["data"]]
-        before = {"base": base.provenance, "learnt": {source: datasets.fingerprint(source) for source in new}}
+        before = {"base": base.provenance, "learnt": {source: labelled.fingerprint(source) for source in new}}
     return {
         "recipe": made_by,
         **before,
-        "data": {source: datasets.fingerprint(source) for source in made_by["data"]},
+        "data": {source: labelled.fingerprint(source) for source in made_by["data"]},
         "images": {"training": len(training), "validation": len(validation)},
         "metrics": {name: as_json(result) for name, result in results.items()},
         "versions": {name: importlib.metadata.version(name) for name in ("batchdigits", *_LIBRARIES)},

@@ -1,4 +1,4 @@
-"""Images with their digits in; a trained Keras model out, with one JSON line an epoch and a checkpoint to resume from.
+"""Fit a network to images with their digits, with one JSON line an epoch and a checkpoint to resume from.
 
 Keras is imported when a function is called.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from batchdigits.errors import UsageError, shown
+from batchdigits.errors import UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import softmax
@@ -104,7 +104,7 @@ def check_output(settings: TrainSettings) -> None:
         UsageError: The output holds a training, or a bundle; or the teacher stands there.
     """
     if settings.teacher and settings.teacher.resolve() == settings.output.resolve():
-        name = shown(str(settings.teacher))
+        name = escaped(str(settings.teacher))
         message = f"The teacher {name} would be overwritten by its pupil; choose another --output."
         raise UsageError(message)
     go_on = _Checkpoints(settings.output).exist()
@@ -112,7 +112,7 @@ def check_output(settings: TrainSettings) -> None:
         return
     if go_on or any((settings.output / name).exists() for name in _MADE):
         remedy = "go on with it by --resume, replace it by --overwrite" if go_on else "replace it by --overwrite"
-        message = f"The folder {shown(str(settings.output))} holds a training; {remedy}, or choose another --output."
+        message = f"The folder {escaped(str(settings.output))} holds a training; {remedy}, or choose another --output."
         raise UsageError(message)
 
 
@@ -244,7 +244,7 @@ def _targets(settings: TrainSettings) -> Iterator[_Teach]:
     if settings.teacher is None:
         yield lambda _, labels: labels
         return
-    name, outputs = shown(str(settings.teacher)), OUTPUTS[settings.arch]
+    name, outputs = escaped(str(settings.teacher)), OUTPUTS[settings.arch]
     model = bundle.load(settings.teacher)
     if model.normalisation != NormalisationSettings():
         message = f"The teacher {name} was trained behind another normalisation; train it anew."
@@ -325,8 +325,8 @@ class _Checkpoints:
         """
         if self.recipe.read_text() != _recipe_text(settings):
             message = (
-                f"The checkpoints in {shown(str(self.folder))} are of another recipe; give its settings, or train anew "
-                "with --overwrite alone."
+                f"The checkpoints in {escaped(str(self.folder))} are of another recipe; give its settings, or "
+                "train anew with --overwrite alone."
             )
             raise UsageError(message)
 

@@ -29,7 +29,7 @@ from accuracy import answers, handed_out, validation_part
 from forward import BATCH, CONVNET, convnet_forward, keras_convnet, whole_batches
 from no_digit import SEED
 from numpy.typing import NDArray
-from rounds import Contestant, Line, Lines, Pass, in_turn, timed
+from rounds import Contestant, Line, Lines, Pass, in_phase, timed
 
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
@@ -37,10 +37,9 @@ from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.runtimes import Predictor, start_tensorflow
 from batchdigits.records import INK, GreyImage, InkImages, Labels
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
-from batchdigits.training import architectures
-from batchdigits.training import train as runs
+from batchdigits.training import architectures, train
 from batchdigits.training.architectures import _convolution as convolution
-from batchdigits.training.datasets import labelled as datasets
+from batchdigits.training.datasets import labelled
 from batchdigits.training.datasets.augmentation import vary
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.shipped import NAMES
@@ -97,7 +96,7 @@ def main(
         passes = {name: partial(forward, predictors[name]) for name in CANDIDATES}
         passes[CONVNET] = lambda: Pass(convnet_forward(FORWARD))
         contestants = {name: Contestant(FORWARD, run) for name, run in passes.items()}
-        lines = in_turn(contestants, repeats, title="forward passes")
+        lines = in_phase(contestants, repeats, title="forward passes")
     print(f"Trained alike on {len(data[0]):,} images, varied by the simulator; epochs: {epochs}; no teacher.")
     print(f"Forward pass: {THREADS} threads, {BATCH} images a batch, median (lowest–highest) of {repeats} rounds.\n")
     print_table(parameters, lines, sets, hits)
@@ -206,11 +205,11 @@ def prepared(settings: TrainSettings, images: int | None) -> tuple[InkImages, La
     Returns:
         uint8[N, 28, 28] and int8[N] to train on, those without a digit among them, and the validation part.
     """
-    sources = [datasets.read(source, NormalisationSettings(), part="train") for source in settings.data]
-    data = datasets.join(sources)
+    sources = [labelled.read(source, NormalisationSettings(), part="train") for source in settings.data]
+    data = labelled.join(sources)
     data = data.take(np.flatnonzero(data.ink[:, INK] > 0))
-    training, validation = datasets.split(data, share=settings.validation_share, seed=settings.seed)
-    pixels, labels = runs._with_negatives(runs._repeated(training), settings)
+    training, validation = labelled.split(data, share=settings.validation_share, seed=settings.seed)
+    pixels, labels = train._with_negatives(train._repeated(training), settings)
     kept = np.random.default_rng(settings.seed).permutation(len(pixels))[:images]
     return pixels[kept], labels[kept], validation
 
@@ -232,7 +231,7 @@ def trained(
     made = bundle.save(
         settings.output,
         normalisation=NormalisationSettings(),
-        calibration=Calibration(1.0, runs._GATE, bundle.load().calibration.risks),  # no digit depends on the threshold
+        calibration=Calibration(1.0, train._GATE, bundle.load().calibration.risks),  # no digit depends on the threshold
         provenance={"recipe": recipe(settings)},
     )
     print(f"{name}: trained in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)

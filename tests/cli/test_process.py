@@ -19,7 +19,7 @@ import pytest
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from batchdigits.cli import process as console
+from batchdigits.cli import process
 from batchdigits.cli.app import app
 from batchdigits.cli.process import exits, monitored
 from batchdigits.errors import (
@@ -48,7 +48,7 @@ SUMMARY = Summary(
     rows=Counter(ok=2),
     digits=Counter({7: 2}),
     audit=Audit(),
-    passed_over=Counter(),
+    skipped=Counter(),
     faulty=0,
     model="a" * 64,
     threshold=0.86,
@@ -61,7 +61,7 @@ SUMMARY = Summary(
 
 @pytest.fixture(autouse=True)
 def _the_log_as_it_was() -> Iterator[None]:
-    logs = [console.LOG, logging.getLogger("py.warnings")]
+    logs = [process.LOG, logging.getLogger("py.warnings")]
     before = [(log, log.handlers, log.level, log.propagate) for log in logs]
     yield
     logging.captureWarnings(False)
@@ -151,7 +151,7 @@ def test_a_summary_that_cannot_be_written_is_a_storage_error_and_the_old_one_sta
 def test_that_a_summary_cannot_be_written_does_not_hide_why_the_run_failed(
     settings: PredictSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    console.LOG.propagate = True
+    process.LOG.propagate = True
     with disk_of(100), pytest.raises(NoImages, match=r"^None\.$"):
         monitored(failing(NoImages("None.")), settings)
     [warning] = caplog.records
@@ -367,8 +367,8 @@ def test_a_traceback_and_a_warning_of_a_library_are_json_too(capsys: pytest.Capt
 def test_without_json_a_message_is_a_line_of_text_with_the_programs_name(capsys: pytest.CaptureFixture[str]) -> None:
     @exits
     def command(*, quiet: bool) -> ExitCode:
-        console.LOG.info("100% done")
-        console.LOG.warning("7.png is old")
+        process.LOG.info("100% done")
+        process.LOG.warning("7.png is old")
         return ExitCode.OK
 
     for quiet, expected in ((False, "batchdigits: 100% done\nbatchdigits: 7.png is old\n"), (True, None)):

@@ -18,7 +18,7 @@ from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.decisions import softmax
 from batchdigits.inference.runtimes import _DISTRIBUTIONS, _OPENERS, Predictor, start_tensorflow, version
 from batchdigits.settings import Arch, NormalisationSettings, Runtime
-from batchdigits.training import export as exporting
+from batchdigits.training import export
 from batchdigits.training.architectures import OUTPUTS
 from batchdigits.training.trainer import load_model
 from tests.digits import digits
@@ -68,7 +68,7 @@ def exported(made: Bundle) -> Bundle:
     """Export a bundle's model for the fast runtime."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exporting.export(load_model(made), made.directory)
+        export.export(load_model(made), made.directory)
     return bundle.save(
         made.directory, normalisation=made.normalisation, calibration=made.calibration, provenance=made.provenance
     )

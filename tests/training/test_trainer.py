@@ -16,7 +16,7 @@ from batchdigits.inference import bundle
 from batchdigits.inference.calibration import Calibration
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
-from batchdigits.training import trainer as fitting
+from batchdigits.training import trainer
 from batchdigits.training.datasets.shipped import mnist
 from batchdigits.training.trainer import fit
 from tests.commands import CHECKOUT, run
@@ -272,8 +272,8 @@ def test_a_run_does_not_go_on_with_another_teacher(tmp_path: Path) -> None:
 def test_every_image_is_seen_once_an_epoch_in_whole_batches(batch_size: int) -> None:
     pixels, labels, _, _ = some(800)
     settings = replace(DENSE, batch_size=batch_size)
-    with fitting._targets(settings) as targets:
-        batches = list(fitting._batches(pixels, labels, targets, settings, 1))
+    with trainer._targets(settings) as targets:
+        batches = list(trainer._batches(pixels, labels, targets, settings, 1))
     sizes = [len(seen) for seen, _ in batches]
     whole, rest = divmod(len(pixels), batch_size)
     assert sizes == [batch_size] * whole + [rest] * (rest > 0)

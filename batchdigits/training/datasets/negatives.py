@@ -1,4 +1,4 @@
-"""Images that hold no digit, for the gate to learn from: letters, scribbles, shapes, textures, groups of digits.
+"""Make images without a digit, for the gate to learn from: letters, scribbles, shapes, textures, groups of digits.
 
 All are made here, from fonts that come with matplotlib and OpenCV and from MNIST's own digits.
 """

@@ -1,4 +1,4 @@
-"""The labelled data that travel with the package: a name and a half in; grey pages and labels out.
+"""Read the labelled data that travel with the package as grey pages and labels.
 
 Each set has a training half and a test half. MNIST's are its own; of the other sets the test half is made of the
 files whose sha256 starts with c to f.
