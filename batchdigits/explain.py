@@ -12,7 +12,7 @@ from batchdigits.decoding.codecs import Page, decode
 from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.decisions import decide_calibrated
-from batchdigits.inference.runtimes import Predictor
+from batchdigits.inference.runtimes import InkFinder, Predictor
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import NO_DIGIT, Status
 from batchdigits.settings import ExplainSettings, PredictSettings
@@ -83,7 +83,8 @@ def explain(settings: ExplainSettings) -> Explanation:
     if not isinstance(page, Page):
         nothing = np.full(10, np.nan, np.float32)
         return Explanation(page.kind, NO_DIGIT, page.detail, nothing, np.zeros((28, 28), np.uint8))
-    seen = normalise([page.grey], model.normalisation, finer=[page.finer])
+    with InkFinder(model.directory, runtime=settings.runtime) as network:
+        seen = normalise([page.grey], network, model.normalisation, finer=[page.finer])
     with Predictor(model, batch_size=_MAIN_JOB.batch_size, runtime=settings.runtime) as predictor:
         logits = predictor(seen.pixels)
     try:

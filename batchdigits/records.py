@@ -25,6 +25,8 @@ Fractions = NDArray[np.float64]  # [N], 0 to 1; NaN where there is none
 
 SIDE = 28
 """Pixels of the side of what the model reads."""
+LOOK_CELLS = 64
+"""Cells across and down of what the ink finder sees of a page."""
 DIGITS = 10
 """The first columns of the logits: the digits 0 to 9."""
 NOT_A_DIGIT, BLANK = 10, 11
@@ -32,12 +34,15 @@ NOT_A_DIGIT, BLANK = 10, 11
 NO_DIGIT = -1
 """What stands in a column of digits where there is none."""
 
-INK_MEASURES = ("share", "other", "depth", "edge")
-"""Columns of the ink measures: the share of the page that the digit's ink covers, 0 to 1 (0: no ink was found); the
-largest thing that was left out, as a share of the digit's ink, 0 or more: another digit, perhaps (lines, and what
-touches the page's edge, do not count); how much of the paper's light the darkest ink takes, 0 to 1; and whether the
-digit touches the page's edge, 1 or 0."""
-INK, OTHER, DEPTH, EDGE = range(len(INK_MEASURES))
+KINDS = ("nothing", "single", "several", "foreign")
+"""What the ink finder takes a page for: one without writing, with one digit, with several digits, with something else.
+"""
+INK_MEASURES = ("share", "other", "depth", "edge", *KINDS)
+"""Columns of the ink measures: the share of the page that the digit's ink covers, 0 to 1 (0: no ink was found); how
+long the longest thing is that was left out, as a share of the digit, 0 or more: another digit, perhaps; how much of the
+paper's light the ink takes, 0 to 1; whether the digit touches the page's edge, 1 or 0; and how likely the ink finder
+takes the whole page for each of `KINDS`: four that sum to 1, or all 0 where it was not asked."""
+INK, OTHER, DEPTH, EDGE, NOTHING, SINGLE, SEVERAL, FOREIGN = range(len(INK_MEASURES))
 
 
 class Status(StrEnum):

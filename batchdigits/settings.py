@@ -53,6 +53,7 @@ class Arch(StrEnum):
     CNN = "cnn"
     TEACHER = "teacher"
     DENSE = "dense"
+    FINDER = "finder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +73,15 @@ class DecodingSettings:
 class NormalisationSettings:
     """The numbers of the normalisation; they travel in the bundle, since the model was trained behind them."""
 
-    VERSION: ClassVar[int] = 5
+    VERSION: ClassVar[int] = 6
     """Rises when `normalisation` does something else to pixels under the same numbers, or measures something else."""
 
     digit_side: int = 20
     """Pixels: the longer side of the digit's box (LeCun et al. 1998)."""
-    cut_side: int = 256
-    """Pixels: a page whose longer side is larger is no cut but a photo, of much paper and light."""
     flat_tolerance: int = 4
     """Grey levels: border pixels this near to the border's median count as the same paper."""
     flat_share: float = 0.6
     """Share of border pixels of the same paper from which the paper is taken as even."""
-    border_step: int = 64
-    """Grey levels between a printed border and the paper behind it, at least."""
     least_contrast: float = 0.06
     """Ink fainter than this, 0 to 1 of the paper's brightness, is no ink."""
     noise_factor: float = 3.0
@@ -95,14 +92,10 @@ class NormalisationSettings:
     """A component that crosses the page and is thinner than this share of it is a printed line."""
     edge_weight: float = 0.5
     """What the mass of a component at the page's edge counts when the main one is chosen: it may be a neighbour's."""
-    photo_edge_weight: float = 0.03
-    """The same on a photo, which shows shadows, and what lies beside the paper."""
     part_mass: float = 0.06
     """Share of the main component's mass that another needs to be a part of the digit."""
     part_distance: float = 0.25
     """Distance from the main component's box, in shares of its longer side, up to which another is a part."""
-    zoom_below: float = 0.5
-    """A digit shorter than this share of the canvas is read again from its own part of a reduced page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +170,7 @@ class PredictSettings:
     """How rows are written."""
 
 
-EPOCHS = {Arch.CNN: 60, Arch.TEACHER: 40, Arch.DENSE: 10}
+EPOCHS = {Arch.CNN: 60, Arch.TEACHER: 40, Arch.DENSE: 10, Arch.FINDER: 10}
 """Passes over the training part where `TrainSettings.epochs` is None."""
 
 
@@ -202,6 +195,10 @@ class TrainSettings:
     """The network."""
     teacher: Path | None = None
     """A bundle whose probabilities the network learns instead of the labels."""
+    finder: Path | None = None
+    """A folder with the ink finder that the network reads behind; None is the one in the package."""
+    pages: int = 20_000
+    """Simulated pages, with and without a digit, that it sees beside the data; the tutorial's network sees none."""
     epochs: int | None = None
     """Passes over the training part; None takes the architecture's own number from `EPOCHS`, or `FINE_EPOCHS`."""
     batch_size: int = 128

@@ -44,6 +44,13 @@ def train(
     teacher: Annotated[
         Path | None, typer.Option(help="Model bundle whose probabilities the network learns instead of the labels.")
     ] = _DEFAULTS.teacher,
+    finder: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the ink finder to read behind; by default it is the one in the package."),
+    ] = _DEFAULTS.finder,
+    pages: Annotated[
+        int, typer.Option(min=0, help="Simulated pages, with and without a digit, to learn from beside the data.")
+    ] = _DEFAULTS.pages,
     epochs: Annotated[
         int | None, typer.Option(min=0, help="Passes over the data; with --from, 0 refits the calibration.")
     ] = _DEFAULTS.epochs,
@@ -68,6 +75,7 @@ def train(
 ) -> ExitCode:
     """Train a model and write its bundle, with metrics and pictures beside it."""
     from batchdigits.training.train import train as train_model
+    from batchdigits.training.train import train_finder
 
     settings = TrainSettings(
         output=output,
@@ -75,6 +83,8 @@ def train(
         base=base,
         arch=arch,
         teacher=teacher,
+        finder=finder,
+        pages=pages,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -85,7 +95,7 @@ def train(
         progress=sys.stderr.isatty() and not quiet,
     )
     with resumable(sys.argv[1:]):
-        train_model(settings)
+        (train_finder if arch is Arch.FINDER else train_model)(settings)
     return ExitCode.OK
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from threading import Condition, Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 _SAFE_PATH = "PYTHONSAFEPATH"  # with it, Python does not put the current folder in front of what it searches
 
@@ -60,6 +60,12 @@ def _safe_path() -> Iterator[None]:
             del os.environ[_SAFE_PATH]
 
 
+class AskedBack(NamedTuple):
+    """What a process asks before it can answer."""
+
+    question: Any
+
+
 class DiedError(Exception):
     """A process ended before it answered."""
 
@@ -67,18 +73,22 @@ class DiedError(Exception):
 class Child:
     """A process that answers one question after the other, whichever threads ask."""
 
-    def __init__(self, answer: Callable[..., None]) -> None:
+    def __init__(self, answer: Callable[..., None], *arguments: object, told: Callable[[Any], object]) -> None:
         """Start it; it takes some tenths of a second until it answers.
 
         Args:
             answer: What it runs: `answering` with what makes its answers.
+            arguments: What that takes beside its three connections.
+            told: Answers what the process asks back.
 
         Raises:
             OSError: There is no room for it.
         """
         self._answers, theirs = multiprocessing.Pipe(duplex=False)  # what goes both ways takes longer for large answers
-        with theirs:
-            self._questions, self._process = start(answer, theirs)
+        replies, self._replies = multiprocessing.Pipe(duplex=False)
+        with theirs, replies:
+            self._questions, self._process = start(answer, theirs, replies, *arguments)
+        self._told = told
         self._asking, self._answering = Lock(), Condition()
         self._asked = self._answered = 0
         self.has_started = False
@@ -108,7 +118,9 @@ class Child:
             if not self.has_started:
                 self._answers.recv()
                 self.has_started = True
-            return self._answers.recv()
+            while isinstance(answer := self._answers.recv(), AskedBack):
+                self._replies.send(reply_to(answer, self._told))
+            return answer
         finally:
             self._answered += 1
             self._answering.notify_all()
@@ -116,8 +128,30 @@ class Child:
     def end(self) -> None:
         """End it, when all is answered."""
         self._questions.close()
+        self._replies.close()
         self._process.join()
         self._answers.close()
+
+
+def reply_to(asked: AskedBack, told: Callable[[Any], object]) -> object:
+    """Answer what a process asked back, or give what that met."""
+    try:
+        return told(asked.question)
+    except Exception as error:  # noqa: BLE001  (the process meets it, and answers with it)
+        return error
+
+
+def asking_back(ask: Connection, replies: Connection) -> Callable[[Any], Any]:
+    """Make what asks the process that started this one, and raises what that met."""
+
+    def ask_back(question: Any) -> Any:  # noqa: ANN401  its answer may be anything
+        ask.send(AskedBack(question))
+        reply = replies.recv()
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    return ask_back
 
 
 def answering(questions: Connection, answers: Connection, answer: Callable[..., object]) -> None:

@@ -12,10 +12,12 @@ from itertools import chain
 from multiprocessing.connection import Connection
 
 from batchdigits.engine import children
+from batchdigits.engine.children import AskedBack, asking_back, reply_to
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import assembled
 from batchdigits.engine.run_context import StageTimer
 from batchdigits.engine.worker import Asked, Observed, asked, observe, prepare_process
-from batchdigits.errors import DecoderDied, Fault, FaultKind, StorageError
+from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, FaultKind, StorageError
 from batchdigits.records import Batch, ImageFile, SeenPage
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.storage.reading import read_all
@@ -42,6 +44,7 @@ def one_by_one(
     *,
     decoding: DecodingSettings,
     normalisation: NormalisationSettings,
+    finder: SharedFinder,
     timer: StageTimer,
 ) -> Iterator[Batch]:
     """Read, decode and normalise each file where a crash does no harm.
@@ -50,6 +53,7 @@ def one_by_one(
         files: Consumed as they are needed.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
+        finder: What ink is found by.
         timer: Gets the seconds of `decode` and `normalise`.
 
     Yields:
@@ -61,7 +65,7 @@ def one_by_one(
     """
     left = iter(files)
     for next_one in left:
-        with _child(decoding, normalisation) as ask:
+        with _child(decoding, normalisation, finder) as ask:
             for file in chain([next_one], left):
                 try:
                     found = ask(asked(file))
@@ -72,14 +76,16 @@ def one_by_one(
 
 
 @contextmanager
-def _child(decoding: DecodingSettings, normalisation: NormalisationSettings) -> Iterator[Callable[[Asked], Observed]]:
+def _child(
+    decoding: DecodingSettings, normalisation: NormalisationSettings, finder: SharedFinder
+) -> Iterator[Callable[[Asked], Observed]]:
     """Start a process that reads what it is asked for; yield the question."""
     message = (
         "The process that reads doubtful files by themselves cannot start: memory is short, or a script calls "
         "batchdigits outside of `if __name__ == '__main__':`."
     )
     try:
-        ours, process = children.start(_answer, decoding, normalisation)
+        ours, process = children.start(_answer, decoding, normalisation, finder)
     except OSError as error:
         raise DecoderDied(message) from error
 
@@ -89,11 +95,15 @@ def _child(decoding: DecodingSettings, normalisation: NormalisationSettings) -> 
             word: str | StorageError = ours.recv()
             if isinstance(word, StorageError):
                 raise word
-            if not ours.poll(SECONDS):
-                message = f"takes its decoder longer than {SECONDS:.0f} seconds"
-                raise _ProcessDiedError(message, may_pass=False)
-            found: Observed = ours.recv()
-            return found
+            while ours.poll(SECONDS):
+                found: Observed | AskedBack | BatchDigitsError = ours.recv()
+                if isinstance(found, BatchDigitsError):
+                    raise found
+                if not isinstance(found, AskedBack):
+                    return found
+                ours.send(reply_to(found, finder))
+            message = f"takes its decoder longer than {SECONDS:.0f} seconds"
+            raise _ProcessDiedError(message, may_pass=False)
         process.join()
         code = -(process.exitcode or 0)
         if code in _CRASHES:
@@ -120,9 +130,12 @@ def _is_ready(connection: Connection) -> bool:
     return False
 
 
-def _answer(connection: Connection, decoding: DecodingSettings, normalisation: NormalisationSettings) -> None:
+def _answer(
+    connection: Connection, decoding: DecodingSettings, normalisation: NormalisationSettings, finder: SharedFinder
+) -> None:
     """Observe what is asked for until nobody asks any more."""
     prepare_process()
+    network = finder.of_process(asking_back(connection, connection))
     connection.send(_READY)
     with suppress(EOFError):
         while True:
@@ -133,7 +146,10 @@ def _answer(connection: Connection, decoding: DecodingSettings, normalisation: N
                 connection.send(error)
                 continue
             connection.send(_READY)
-            connection.send(observe([asked_for], decoding, normalisation, whole))
+            try:
+                connection.send(observe([asked_for], decoding, normalisation, network, whole))
+            except BatchDigitsError as error:  # of the ink finder: the run ends
+                connection.send(error)
 
 
 def _fault(file: ImageFile, error: _ProcessDiedError, decoding: DecodingSettings) -> Batch:

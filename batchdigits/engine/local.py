@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.isolation import one_by_one
 from batchdigits.engine.pool import Workers, batches, is_work_for_processes
 from batchdigits.engine.prediction import BackgroundPredictor, Predicted, predict_ahead
@@ -75,9 +76,11 @@ def on_this_machine(task: Task) -> Generator[Predicted[Drawn], None, None]:
     suspect, recent = (
         task.settling.stable(plan.in_phase(phase), plan.defer) for phase in (Phase.SUSPECT, Phase.RECENT)
     )
-    with Workers(
-        settings.workers, processes=is_work_for_processes(plan.pending.total(), plan.pending_bytes)
-    ) as workers:
+    in_processes = is_work_for_processes(plan.pending.total(), plan.pending_bytes)
+    with (
+        SharedFinder(task.model.directory, settings.runtime) as finder,
+        Workers(settings.workers, finder, processes=in_processes) as workers,
+    ):
         ready = batches(
             chain(plan.in_phase(Phase.STABLE), recent),
             workers,
@@ -85,7 +88,7 @@ def on_this_machine(task: Task) -> Generator[Predicted[Drawn], None, None]:
             decoding=decoding,
             normalisation=normalisation,
             timer=task.timer,
-            first=one_by_one(suspect, decoding=decoding, normalisation=normalisation, timer=task.timer),
+            first=one_by_one(suspect, decoding=decoding, normalisation=normalisation, finder=finder, timer=task.timer),
         )
         yield from predict_ahead(ready, task.prediction, judge=task.judge, draw=task.draw, stop=task.stop)
 

@@ -18,6 +18,7 @@ from typing import Self
 import cv2
 
 from batchdigits.engine.children import Child, DiedError
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.run_context import StageTimer
 from batchdigits.engine.worker import Asked, Observed, Seen, asked, keep_freed_memory, observe, serve
 from batchdigits.errors import BatchDigitsError, DecoderDied, Interrupted, Terminated, escaped
@@ -48,14 +49,16 @@ def is_work_for_processes(files: int, size_bytes: int) -> bool:
 class Workers:
     """The pool of decoding workers: a context manager."""
 
-    def __init__(self, count: int | None, *, processes: bool) -> None:
+    def __init__(self, count: int | None, finder: SharedFinder, *, processes: bool) -> None:
         """Say how many; none is started yet.
 
         Args:
             count: Workers; None has one for each core that this process may use, and at most `MOST_WORKERS`.
+            finder: What they find ink by.
             processes: They are processes and not threads.
         """
-        self.count = count or min(MOST_WORKERS, _cores())
+        self._finder = finder
+        self.count = worker_count(count)
         self._processes = processes
         self._children: list[Child] = []
         self._free: SimpleQueue[Child] = SimpleQueue()
@@ -74,7 +77,7 @@ class Workers:
         """Start the processes; none where this machine has no room for all."""
         try:
             for _ in range(self.count):
-                self._children.append(Child(serve))
+                self._children.append(Child(serve, self._finder, told=self._finder))
         except OSError as error:
             log.warning("Worker processes cannot be started (%s); threads read the files, more slowly.", error)
             self._end_processes()
@@ -109,13 +112,18 @@ class Workers:
     ) -> Observed:
         """Observe in this thread, or let a process do it."""
         if not self._children:
-            return observe(files, decoding, normalisation)
+            return observe(files, decoding, normalisation, self._finder)
         child = self._free.get()
         try:
             found: Observed = child.ask(files, decoding, normalisation)
             return found
         finally:
             self._free.put(child)
+
+
+def worker_count(wanted: int | None) -> int:
+    """Say how many workers there are; None wants one for each core that this process may use, up to `MOST_WORKERS`."""
+    return wanted or min(MOST_WORKERS, _cores())
 
 
 def _cores() -> int:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -16,10 +17,12 @@ import cv2
 import numpy as np
 
 from batchdigits.decoding.codecs import Page, decode
-from batchdigits.engine.children import answering
+from batchdigits.engine.children import answering, asking_back
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import BatchDigitsError, Fault, unforeseen
 from batchdigits.preprocessing import thumbnails
 from batchdigits.preprocessing.canvas import halved
+from batchdigits.preprocessing.finder import InkNetwork
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import INK_MEASURES, SIDE, FullResolution, GreyImage, ImageFile, InkImages, InkMeasures
 from batchdigits.settings import DecodingSettings, NormalisationSettings
@@ -54,10 +57,11 @@ def keep_freed_memory() -> None:
             ctypes.CDLL(None).mallopt(option, size_bytes)
 
 
-def serve(questions: Connection, answers: Connection) -> None:
+def serve(questions: Connection, answers: Connection, replies: Connection, finder: SharedFinder) -> None:
     """Observe what is asked for until nobody asks any more: a worker process."""
     prepare_process()
-    answering(questions, answers, observe)
+    network = finder.of_process(asking_back(answers, replies))
+    answering(questions, answers, partial(observe, network=network))
 
 
 class Seen(NamedTuple):
@@ -97,6 +101,7 @@ def observe(
     files: list[Asked],
     decoding: DecodingSettings,
     normalisation: NormalisationSettings,
+    network: InkNetwork,
     whole: Iterable[bytes | Fault] | None = None,
 ) -> Observed:
     """Read, decode and normalise a few files as one stack: what a worker does.
@@ -107,24 +112,21 @@ def observe(
         files: What `asked` makes of each.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
+        network: The ink finder.
         whole: The bytes of each, or why it cannot be read, where they have been read.
 
     Raises:
         StorageError: What a URL names cannot be reached any more.
     """
     try:
-        return _observed(
-            files,
-            decoding,
-            normalisation,
-            read_all([file[:2] for file in files], decoding.max_bytes) if whole is None else whole,
-        )
+        whole = read_all([file[:2] for file in files], decoding.max_bytes) if whole is None else whole
+        return _observed(files, decoding, normalisation, network, whole)
     except BatchDigitsError:
         raise
     except Exception as error:  # noqa: BLE001  (whatever a codec, OpenCV or we ourselves did not expect)
         if len(files) == 1:
             return _failed(error)
-    return _together([observe([file], decoding, normalisation) for file in files])
+    return _together([observe([file], decoding, normalisation, network) for file in files])
 
 
 def _failed(error: Exception) -> Observed:
@@ -151,6 +153,7 @@ def _observed(
     files: list[Asked],
     decoding: DecodingSettings,
     normalisation: NormalisationSettings,
+    network: InkNetwork,
     whole: Iterable[bytes | Fault],
 ) -> Observed:
     pages: list[Seen] = []
@@ -178,7 +181,7 @@ def _observed(
                 faults.append((seen, page))
     decoded_at = time.perf_counter()
     smaller = [halved(grey, thumbnails.SIDE) for grey in greys]
-    pixels, ink = normalise(greys, normalisation, smaller=smaller, finer=finer)
+    pixels, ink = normalise(greys, network, normalisation, finer=finer)
     pictures = [thumbnails.reduced(page) for page in smaller]
     seconds = decoded_at - started, time.perf_counter() - decoded_at
     return Observed(pages, pixels, ink, faults, unchanged, pictures, *seconds)

@@ -1,36 +1,45 @@
-"""Load a model from its directory, checked to be whole and made for this version, and save one.
+"""Read and write a model's bundle: a directory of its networks and of `bundle.json`.
 
-`bundle.json` names all that is needed to use the weights: the normalisation that they were trained behind, the
-calibration, and where they come from. `model.tflite`, the same function for the fast runtime, may stand beside them.
-The sums guard against damage, not against malice: load only bundles you trust.
+`bundle.json` names all that is needed to use the networks: the sums of their files, the normalisation that they were
+trained behind, the calibration, and where they come from. A `.tflite` beside a network's `.keras` is the same function
+for the fast runtime. The sums guard against damage, not against malice: load only bundles you trust.
 """
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from batchdigits.errors import BundleError, StorageError, escaped
 from batchdigits.inference.calibration import Calibration, ThresholdCounts
-from batchdigits.settings import (
-    DecodingSettings,
-    NormalisationSettings,
-)
+from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from batchdigits.storage.atomic import atomic_write
 from batchdigits.storage.local import file_sha256
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout of `bundle.json`."""
 
 PACKAGED = Path(__file__).parents[1] / "model"
 """The bundle that ships with the package."""
 
-_WEIGHTS = "model.keras"
-EXPORTED = "model.tflite"
-"""The file of the fast runtime, which training exports."""
+_ENDINGS = {Runtime.KERAS: ".keras", Runtime.LITERT: ".tflite"}
 _CARD = "bundle.json"
 _REMEDY = "install batchdigits anew, or name a whole bundle with --model"
+
+
+class Network(StrEnum):
+    """The networks of a bundle, by the names of their files."""
+
+    FINDER = "finder"
+    """Takes looks, uint8[N, 64, 64, 3]; gives float32[N, 4100]: ink of each cell, 0 to 1, and logits of four kinds."""
+    READER = "model"
+    """Takes uint8[N, 28, 28]; gives logits, float32[N, K], K >= 10."""
+
+    def file(self, runtime: Runtime) -> str:
+        """Name its file for a runtime."""
+        return self.value + _ENDINGS[runtime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +56,21 @@ class Bundle:
     """What makes probabilities and decisions of its logits."""
     provenance: dict[str, Any]
     """Data, settings, versions and metrics of the training run, as JSON has them."""
-    exported: Path | None
-    """The file of the fast runtime; None where training exported none."""
+    files: frozenset[str]
+    """The names of its networks' files."""
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether each of its networks has a file for the fast runtime."""
+        return all(network.file(Runtime.LITERT) in self.files for network in Network)
 
     @property
     def weights(self) -> Path:
-        """The Keras file."""
-        return self.directory / _WEIGHTS
+        """The reader's Keras file."""
+        return self.directory / Network.READER.file(Runtime.KERAS)
+
+
+_FILES = frozenset(network.file(runtime) for network in Network for runtime in Runtime)
 
 
 def load(directory: Path | None = None) -> Bundle:
@@ -79,11 +96,13 @@ def load(directory: Path | None = None) -> Bundle:
                 f"The model bundle {name} was made for {card['versions']}, this program has {_versions()}; {_REMEDY}."
             )
             raise BundleError(message)
-        weights_sha256, exported_sha256 = card["weights_sha256"], card.get("exported_sha256")
+        sums = dict(card["files"])
+        lacking = {network.file(Runtime.KERAS) for network in Network} - set(sums)
+        if lacking or not sums.keys() <= _FILES:
+            raise KeyError(*sorted(lacking or sums.keys() - _FILES))
         normalisation = NormalisationSettings(**card["normalisation"])
         calibration = _calibration(card["calibration"])
         provenance = dict(card["provenance"])
-        sums = {_WEIGHTS: weights_sha256, **({EXPORTED: exported_sha256} if exported_sha256 else {})}
         broken = [file for file, sha256 in sums.items() if file_sha256(directory / file) != sha256]
     except (KeyError, TypeError, ValueError) as error:
         message = f"The model bundle {name} is damaged: its {_CARD} lacks or garbles {error}; {_REMEDY}."
@@ -94,8 +113,7 @@ def load(directory: Path | None = None) -> Bundle:
     if broken or not whole:
         message = f"The model bundle {name} is damaged: {(broken or [_CARD])[0]} does not match its sha256; {_REMEDY}."
         raise BundleError(message)
-    exported = directory / EXPORTED if exported_sha256 else None
-    return Bundle(directory, declared, normalisation, calibration, provenance, exported)
+    return Bundle(directory, declared, normalisation, calibration, provenance, frozenset(sums))
 
 
 def save(
@@ -105,9 +123,7 @@ def save(
     calibration: Calibration,
     provenance: dict[str, Any],
 ) -> Bundle:
-    """Write `bundle.json` beside the `model.keras` that stands in `directory` already, and load the result.
-
-    A `model.tflite` that stands there, too, is taken into the bundle.
+    """Write `bundle.json` beside the networks that stand in `directory` already, and load the result.
 
     Args:
         directory: The bundle.
@@ -115,12 +131,10 @@ def save(
         calibration: What makes probabilities and decisions of its logits.
         provenance: JSON about the training run.
     """
-    exported = directory / EXPORTED
     card = {
         "format": FORMAT,
         "versions": _versions(),
-        "weights_sha256": file_sha256(directory / _WEIGHTS),
-        **({"exported_sha256": file_sha256(exported)} if exported.exists() else {}),
+        "files": {name: file_sha256(directory / name) for name in sorted(_FILES) if (directory / name).exists()},
         "normalisation": asdict(normalisation),
         "calibration": asdict(calibration),
         "provenance": provenance,
@@ -137,7 +151,7 @@ def packed(model: Bundle) -> dict[str, bytes]:
     Raises:
         BundleError: They are gone meanwhile.
     """
-    files = [model.directory / _CARD, model.weights, *([model.exported] if model.exported else [])]
+    files = [model.directory / name for name in (_CARD, *sorted(model.files))]
     try:
         return {file.name: file.read_bytes() for file in files}
     except OSError as error:

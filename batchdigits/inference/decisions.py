@@ -19,7 +19,9 @@ from batchdigits.records import (
     INK,
     NO_DIGIT,
     NOT_A_DIGIT,
+    NOTHING,
     OTHER,
+    SINGLE,
     Digits,
     Fractions,
     InkMeasures,
@@ -31,12 +33,12 @@ DECIMALS = 4
 """Decimals of every confidence and probability in a report."""
 FAINT = 0.25
 """Of the column `DEPTH`, below which ink is called faint."""
-ANOTHER = 0.4
-"""Of the column `OTHER`, above which a page shows several things. tests/benchmarks/accuracy.py: of 8,774 digits two are
-above it, of 300 pages with two or three digits side by side 82%."""
-BLANK_WEIGHT = 4
-"""What the probability of empty paper counts at the gate, against that of other ink: the network seldom gives it to a
-digit, and an empty page that passes for one is the worse mistake. `tests/benchmarks/accuracy.py` measures both."""
+ANOTHER = 0.5
+"""Of the column `OTHER`, above which a page shows several things."""
+DOUBT = 0.5
+"""Probability that a page shows no digit, above which a person is asked; above the gate nobody is."""
+NONE_BEFORE = 0.26
+"""Share of the simulated pages that show no single digit: what both networks expect before they have seen a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ def decide(
 ) -> Decisions:
     """Decide on readable pages.
 
-    Among equal logits the smaller digit wins. A page without ink is blank, whatever its logits say. The gate lets a
-    page pass as a digit unless the outputs beyond the ten have more than its share of the probability, that of empty
-    paper counted `BLANK_WEIGHT` times, or another thing as large as a digit was left out.
+    Among equal logits the smaller digit wins. Where `no_digit` is likelier than the gate, or another thing as large as
+    the digit was left out, a page shows no digit; where it is only likelier than `DOUBT`, the digit goes to review.
+    Blank is a page on which neither network saw anything.
 
     Args:
         logits: float32[N, K] with K >= 10.
@@ -87,15 +89,16 @@ def decide(
         message = "The model gave a value that is not a finite number; it is damaged, so use another with --model."
         raise BundleError(message)
 
-    refused, empty = np.zeros_like(has_ink), ~has_ink
-    if gate < 1:
-        none = softmax(logits[has_ink])[:, DIGITS:]
-        none[:, BLANK - DIGITS :] *= BLANK_WEIGHT
-        refused[has_ink] = none.sum(axis=1) > gate
+    nothing = no_digit(logits, ink)
+    asked = ink[:, NOTHING:].any(1)
+    written = asked & (ink[:, NOTHING] < DOUBT)
+    refused = (nothing > gate) | ~has_ink
+    empty = ~has_ink & ~written
     if logits.shape[1] > BLANK:
-        empty |= refused & (logits[:, BLANK] > logits[:, NOT_A_DIGIT])
+        empty |= refused & ~written & (logits[:, BLANK] > logits[:, NOT_A_DIGIT])
     several = has_ink & ~refused & (ink[:, OTHER] > ANOTHER)
-    refused |= several
+    refused |= several & ~(asked & (ink[:, SINGLE] > DOUBT))
+    doubted = several | (nothing > DOUBT if gate < 1 else np.zeros_like(several))
     read = has_ink & ~refused
     shares = np.full((len(logits), DIGITS), np.nan)
     shares[read] = np.round(probabilities(logits[read], temperature=temperature), DECIMALS)
@@ -109,17 +112,19 @@ def decide(
     runner_up = np.where(read, second, NO_DIGIT).astype(np.int8)
 
     status = np.full(len(logits), Status.REVIEW, object)
-    status[confidence >= threshold] = Status.OK
+    status[(confidence >= threshold) & ~doubted] = Status.OK
     status[refused] = Status.NOT_A_DIGIT
     status[empty] = Status.BLANK
     detail = np.full(len(logits), "", object)
     detail[refused] = "what is on it does not look like one digit"
-    detail[several] = "there is more than one thing on it"
+    detail[refused & ~has_ink] = "there is print or writing on it, but no digit was found"
+    detail[refused & several] = "there is more than one thing on it"
     detail[empty] = "it looks like empty paper"
-    detail[~has_ink] = "no ink was found"
+    detail[empty & ~has_ink] = "no ink was found"
     for row in np.flatnonzero(status == Status.REVIEW).tolist():
         low, high = sorted((first[row], second[row]))
-        reasons = [f"could be {low} or {high}"]
+        reasons = [f"could be {low} or {high}"] if confidence[row] < threshold else []
+        reasons += ["may be no digit"] if doubted[row] else []
         reasons += ["faint ink"] if ink[row, DEPTH] < FAINT else []
         reasons += ["touches the edge"] if ink[row, EDGE] else []
         detail[row] = "; ".join(reasons)
@@ -132,6 +137,24 @@ def decide(
         detail=detail.tolist(),
         probabilities=shares.astype(np.float32),
     )
+
+
+def no_digit(logits: Logits, ink: InkMeasures) -> Fractions:
+    """Weigh what both networks say against a page's showing one digit: float64[N], 0 to 1.
+
+    The reader looks at the ink that was found, the finder at the whole page, so that they see different things, and
+    their odds are multiplied; a page on which the finder was not asked has the reader's alone.
+
+    Args:
+        logits: float32[N, K] with K >= 10; of ten alone nothing can be told.
+        ink: float32[N, M], the ink measures.
+    """
+    least = 1e-6
+    own = np.clip(softmax(logits)[:, DIGITS:].sum(axis=1), least, 1 - least)
+    single = np.clip(ink[:, SINGLE].astype(np.float64), least, 1 - least)
+    seen = (1 - single) / single * (1 - NONE_BEFORE) / NONE_BEFORE
+    odds = own / (1 - own) * np.where(ink[:, NOTHING:].any(1), seen, 1.0)
+    return np.asarray(odds / (1 + odds))
 
 
 def decide_calibrated(logits: Logits, ink: InkMeasures, calibration: Calibration, *, threshold: float) -> Decisions:

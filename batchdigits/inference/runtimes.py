@@ -1,4 +1,4 @@
-"""Run a model by TensorFlow or LiteRT: the only place, beside the training job, that loads either.
+"""Run the networks of a bundle: the only place, beside the training job, that loads a runtime, TensorFlow or LiteRT.
 
 One function of one fixed shape serves every batch; a smaller batch is padded. So a row does not depend on how many
 others there are. A further runtime is one more function like `_open_litert`, entered in `_OPENERS`.
@@ -8,25 +8,74 @@ import importlib.metadata
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchdigits.errors import BundleError, UsageError, escaped
-from batchdigits.inference.bundle import Bundle
-from batchdigits.records import DIGITS, SIDE, InkImages, Logits
+from batchdigits.inference.bundle import Bundle, Network
+from batchdigits.records import DIGITS, KINDS, LOOK_CELLS, SIDE, InkImages, Logits
 from batchdigits.settings import Runtime
 
 _MOST_IMAGES = 256  # of one call; more at once are no quicker on a processor, and a few new ones would wait for all
+_LOOKS_A_CALL = 8
 _DISTRIBUTIONS = {Runtime.KERAS: "tensorflow", Runtime.LITERT: "ai-edge-litert"}
 _NOT_INSTALLED = "The runtime litert is not installed; install batchdigits[litert], or use --runtime keras."
 
-_Function = Callable[[InkImages], Logits]  # uint8[B, 28, 28] -> float32[B, K], B always the same
+_Function = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # uint8[B, ...] -> float32[B, K], B always the same
 
 
-class Predictor:
-    """A loaded model: a context manager with one verb, the call."""
+class _Loaded:
+    """A network of a bundle, loaded: a context manager."""
+
+    def __init__(self, folder: Path, network: Network, images_a_call: int, runtime: Runtime, threads: int) -> None:
+        """Name the network; nothing is loaded yet."""
+        self._folder = folder
+        self._network = network
+        self._images_a_call = images_a_call
+        self._runtime = runtime
+        self._threads = threads
+        self._function: _Function | None = None
+
+    def __enter__(self) -> Self:
+        """Start the runtime and load the network.
+
+        Raises:
+            BundleError: The runtime cannot load the network, or that does not fit the contract.
+            UsageError: The runtime is not installed.
+        """
+        opened = _OPENERS[self._runtime](self._folder, self._network, self._images_a_call, self._threads)
+        self._function = opened
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the network go."""
+        self._function = None
+
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the network over any number of images, always in calls of the same size."""
+        assert self._function is not None, "the network was not entered"
+        size = self._images_a_call
+        found = []
+        for start in range(0, max(1, len(images)), size):
+            some = images[start : start + size]
+            if len(some) < size:
+                padded = np.zeros((size, *images.shape[1:]), np.uint8)
+                padded[: len(some)] = some
+                found.append(self._function(padded)[: len(some)])
+            else:
+                found.append(self._function(some))
+        return np.concatenate(found)
+
+
+class Predictor(_Loaded):
+    """The network that reads digits: a context manager with one verb, the call."""
 
     def __init__(self, bundle: Bundle, *, batch_size: int, runtime: Runtime = Runtime.KERAS, threads: int = 1) -> None:
         """Name the model; nothing is loaded yet.
@@ -37,27 +86,7 @@ class Predictor:
             runtime: What carries it out.
             threads: Within one call. One leaves the processors to the decoding workers.
         """
-        self._bundle = bundle
-        self._images_a_call = min(batch_size, _MOST_IMAGES)
-        self._runtime = runtime
-        self._threads = threads
-        self._function: _Function | None = None
-
-    def __enter__(self) -> Self:
-        """Start the runtime and load the model.
-
-        Raises:
-            BundleError: The runtime cannot load the model, or that does not fit the contract.
-            UsageError: The runtime is not installed.
-        """
-        self._function = _OPENERS[self._runtime](self._bundle, self._images_a_call, self._threads)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Let the model go."""
-        self._function = None
+        super().__init__(bundle.directory, Network.READER, min(batch_size, _MOST_IMAGES), runtime, threads)
 
     def __call__(self, pixels: InkImages) -> Logits:
         """Predict.
@@ -68,14 +97,39 @@ class Predictor:
         Returns:
             float32[N, K].
         """
-        parts = range(0, max(1, len(pixels)), self._images_a_call)
-        return np.concatenate([self._one_batch(pixels[start : start + self._images_a_call]) for start in parts])
+        return self._run(pixels)
 
-    def _one_batch(self, pixels: InkImages) -> Logits:
-        assert self._function is not None, "the predictor was not entered"
-        padded = np.zeros((self._images_a_call, *pixels.shape[1:]), np.uint8)
-        padded[: len(pixels)] = pixels
-        return self._function(padded)[: len(pixels)]
+
+class InkFinder(_Loaded):
+    """The network that finds the ink of digits: a context manager with one verb, the call."""
+
+    def __init__(self, folder: Path, *, runtime: Runtime = Runtime.KERAS, threads: int = 1) -> None:
+        """Name the network; nothing is loaded yet.
+
+        Args:
+            folder: A bundle's directory, or what training made of the ink finder alone.
+            runtime: What carries it out.
+            threads: Within one call.
+        """
+        super().__init__(folder, Network.FINDER, _LOOKS_A_CALL, runtime, threads)
+
+    def __call__(self, looks: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Find ink.
+
+        Args:
+            looks: uint8[N, 64, 64, 3], N >= 1.
+
+        Returns:
+            uint8[N, 64, 64], how sure it is that a cell holds the digit's ink, 0 to 255; and float32[N, 4], logits of
+            what is seen: no writing, one digit, several digits, something else.
+        """
+        ink, kinds = self.raw(looks)
+        return np.rint(255 * ink).astype(np.uint8).reshape(looks.shape[:3]), kinds
+
+    def raw(self, looks: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Find ink, unrounded: float32[N, 4096], 0 to 1, and float32[N, 4]."""
+        found = self._run(looks)
+        return found[:, : LOOK_CELLS**2], found[:, LOOK_CELLS**2 :]
 
 
 def version(runtime: Runtime) -> str:
@@ -89,6 +143,12 @@ def version(runtime: Runtime) -> str:
         return f"{name} {importlib.metadata.version(name)}"
     except importlib.metadata.PackageNotFoundError as error:
         raise UsageError(_NOT_INSTALLED) from error
+
+
+def quickest(folder: Path) -> Runtime:
+    """Choose what carries out the ink finder of a folder sooner: LiteRT, where it is installed and there is a file."""
+    has_file = (folder / Network.FINDER.file(Runtime.LITERT)).is_file()
+    return Runtime.LITERT if has_file and find_spec("ai_edge_litert") else Runtime.KERAS
 
 
 def start_tensorflow(threads: int = 1) -> Any:  # noqa: ANN401  TensorFlow has no types
@@ -107,46 +167,46 @@ def start_tensorflow(threads: int = 1) -> Any:  # noqa: ANN401  TensorFlow has n
     return tensorflow
 
 
-def _open_keras(bundle: Bundle, batch_size: int, threads: int) -> _Function:
-    """Load the Keras model and compile it for one shape."""
+def _open_keras(folder: Path, network: Network, batch_size: int, threads: int) -> _Function:
+    """Load a Keras model and compile it for one shape."""
     tensorflow = start_tensorflow(threads)
     import keras
 
     try:
-        model = keras.saving.load_model(bundle.weights, compile=False, safe_mode=True)
+        model = keras.saving.load_model(folder / network.file(Runtime.KERAS), compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001  Keras raises whatever its file reader raises
-        message = f"Keras cannot load the model of the bundle {escaped(str(bundle.directory))}: {error}"
+        message = f"Keras cannot load the model of the bundle {escaped(str(folder))}: {error}"
         raise BundleError(message) from error
-    _check_shapes(bundle, model.input_shape[1:], model.output_shape[1:])
-    signature = [tensorflow.TensorSpec((batch_size, SIDE, SIDE), tensorflow.uint8)]
-    compiled = tensorflow.function(lambda pixels: model(pixels, training=False), signature, autograph=False)
+    _check_shapes(folder, network, model.input_shape[1:], model.output_shape[1:])
+    signature = [tensorflow.TensorSpec((batch_size, *model.input_shape[1:]), tensorflow.uint8)]
+    compiled = tensorflow.function(lambda images: model(images, training=False), signature, autograph=False)
     function = compiled.get_concrete_function()
-    return lambda pixels: function(tensorflow.constant(pixels)).numpy()
+    return lambda images: function(tensorflow.constant(images)).numpy()
 
 
-def _open_litert(bundle: Bundle, batch_size: int, threads: int) -> _Function:
+def _open_litert(folder: Path, network: Network, batch_size: int, threads: int) -> _Function:
     """Open what training exported for LiteRT, for one shape."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise UsageError(_NOT_INSTALLED) from error
-    if bundle.exported is None:
-        name = escaped(str(bundle.directory))
-        message = f"The bundle {name} holds no model for litert; train it anew, or use --runtime keras."
+    path = folder / network.file(Runtime.LITERT)
+    if not path.is_file():
+        message = f"The bundle {escaped(str(folder))} holds no model for litert; train it anew, or use --runtime keras."
         raise BundleError(message)
     try:
-        interpreter = Interpreter(str(bundle.exported), num_threads=threads)
+        interpreter = Interpreter(str(path), num_threads=threads)
         ((at, shape),) = [(put["index"], put["shape"]) for put in interpreter.get_input_details()]
         ((out, outputs),) = [(put["index"], put["shape"]) for put in interpreter.get_output_details()]
-        _check_shapes(bundle, tuple(shape[1:].tolist()), tuple(outputs[1:].tolist()))
-        interpreter.resize_tensor_input(at, (batch_size, SIDE, SIDE))
+        _check_shapes(folder, network, tuple(shape[1:].tolist()), tuple(outputs[1:].tolist()))
+        interpreter.resize_tensor_input(at, (batch_size, *shape[1:]))
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        message = f"LiteRT cannot open the model of the bundle {escaped(str(bundle.directory))}: {error}"
+        message = f"LiteRT cannot open the model of the bundle {escaped(str(folder))}: {error}"
         raise BundleError(message) from error
 
-    def predict(pixels: InkImages) -> Logits:
-        interpreter.set_tensor(at, pixels)
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        interpreter.set_tensor(at, images)
         interpreter.invoke()
         return np.asarray(interpreter.get_tensor(out), np.float32)
 
@@ -154,17 +214,22 @@ def _open_litert(bundle: Bundle, batch_size: int, threads: int) -> _Function:
 
 
 _OPENERS = {Runtime.KERAS: _open_keras, Runtime.LITERT: _open_litert}
+_CONTRACTS = {  # what a network takes for an image, and the least and most that it gives
+    Network.READER: ((SIDE, SIDE), DIGITS, None),
+    Network.FINDER: ((LOOK_CELLS, LOOK_CELLS, 3), LOOK_CELLS**2 + len(KINDS), LOOK_CELLS**2 + len(KINDS)),
+}
 
 
-def _check_shapes(bundle: Bundle, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
-    """Check what a model takes and gives for one image.
+def _check_shapes(folder: Path, network: Network, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
+    """Check what a network takes and gives for one image.
 
     Raises:
         BundleError: It is not the contract.
     """
-    if inputs != (SIDE, SIDE) or outputs[:1] < (DIGITS,):
+    expected, least, most = _CONTRACTS[network]
+    if inputs != expected or outputs[:1] < (least,) or (most and outputs[:1] > (most,)):
         message = (
-            f"The model of the bundle {escaped(str(bundle.directory))} takes {inputs} and gives {outputs} for an "
-            f"image, expected ({SIDE}, {SIDE}) and at least ({DIGITS},); use another."
+            f"The {network.value} of the bundle {escaped(str(folder))} takes {inputs} and gives {outputs} for "
+            f"an image, expected {expected} and {'' if most else 'at least '}({least},); use another."
         )
         raise BundleError(message)

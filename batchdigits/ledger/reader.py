@@ -14,6 +14,7 @@ from batchdigits.ledger.database import Database
 
 CHUNK = 8192
 """Rows that are held at a time."""
+_NEVER = -1e9  # a logit of what a model could not say
 FLOAT32 = np.dtype("<f4")
 """How logits and ink measures are kept."""
 
@@ -119,17 +120,24 @@ def read(database: Database, chunk: int = CHUNK, *, thumbnails: bool = False) ->
                 None if kind is None else Fault(FaultKind(kind), text)
                 for kind, text in zip(kinds, details, strict=True)
             ]
-            matrices = _matrix(logits), _matrix(ink)
+            matrices = _matrix(logits, missing=_NEVER), _matrix(ink, missing=0)
             yield Observations(names, pages, sha256, widths, heights, faults, models, corrected, pictures, *matrices)
         if files or missing:
             raise database.damaged()
 
 
-def _matrix(blobs: list[bytes | None]) -> NDArray[np.float32]:
-    """Stack float32 rows: float32[P, K]; where there is none, float32[0, 10], which every reader takes."""
+def _matrix(blobs: list[bytes | None], *, missing: float) -> NDArray[np.float32]:
+    """Stack float32 rows: float32[P, K]; where there is none, float32[0, 10], which every reader takes.
+
+    Rows that an earlier model or version made may be shorter: `missing` stands where they have nothing.
+    """
     present = [blob for blob in blobs if blob is not None]
-    width = len(present[0]) // FLOAT32.itemsize if present else 10
-    return np.frombuffer(b"".join(present), FLOAT32).reshape(len(present), width)
+    widths = {len(blob) for blob in present} or {10 * FLOAT32.itemsize}
+    most = max(widths)
+    if len(widths) > 1:
+        filling = np.float32(missing).astype(FLOAT32).tobytes()
+        present = [blob + filling * ((most - len(blob)) // FLOAT32.itemsize) for blob in present]
+    return np.frombuffer(b"".join(present), FLOAT32).reshape(len(present), most // FLOAT32.itemsize)
 
 
 def page_checksum(values: tuple[Any, ...]) -> int:

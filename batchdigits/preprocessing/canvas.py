@@ -6,12 +6,10 @@ import cv2
 import numpy as np
 
 from batchdigits.preprocessing.strips import Rows, Strip, repeat_edges
-from batchdigits.records import FullResolution, GreyImage
+from batchdigits.records import GreyImage
 
-CANVAS_SIDES = (16, 28, 32, 48, 64)
-"""Pixels: a page is placed on the smallest canvas that holds it; a larger page is reduced to the largest."""
-
-_MARGIN = 0.3  # of a digit's longer side, so that it takes more of its crop than `zoom_below` asks
+CANVAS_SIDES = (16, 28, 32, 40)
+"""Pixels: a small page is placed on the smallest canvas that holds it; a larger one is none of theirs."""
 
 
 def strip_of(pages: Sequence[GreyImage], side: int) -> tuple[Strip, Rows]:
@@ -20,13 +18,12 @@ def strip_of(pages: Sequence[GreyImage], side: int) -> tuple[Strip, Rows]:
     Returns:
         uint8[side, N, side], and intp[N, 2], the height and width that each page takes.
     """
-    fitted = [page if max(page.shape) <= side else fit(page, side) for page in pages]
-    shapes = [page.shape for page in fitted]
+    shapes = [page.shape for page in pages]
     extents = np.array(shapes, np.intp)
     strip = np.empty((side, len(pages), side), np.uint8)
     for height, width in set(shapes):
         same = np.flatnonzero((extents == (height, width)).all(1))
-        stack = np.concatenate([fitted[row] for row in same.tolist()]).reshape(-1, height, width)
+        stack = np.concatenate([pages[row] for row in same.tolist()]).reshape(-1, height, width)
         strip[:height, same, :width] = stack.transpose(1, 0, 2)
         repeat_edges(strip, same, height, width)
     return strip, extents
@@ -48,21 +45,3 @@ def halved(page: GreyImage, side: int) -> GreyImage:
         half = page[: 2 * rows, : 2 * columns]  # an odd row or column is left out
         page = np.asarray(cv2.resize(half, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
     return page
-
-
-def crop(page: GreyImage, box: Sequence[float], finer: FullResolution | None = None) -> GreyImage:
-    """Cut a digit's part out of its page, with paper around it.
-
-    Args:
-        page: uint8[H, W].
-        box: Left, top, right and bottom of the digit, as shares of the page's longer side.
-        finer: Gives the same page with more pixels; it is asked for where too few to fill a canvas would be cut out.
-    """
-    side = (1 + 2 * _MARGIN) * max(box[2] - box[0], box[3] - box[1])
-    if finer and side * max(page.shape) < CANVAS_SIDES[-1]:
-        page = finer()
-    left, top, right, bottom = (edge * max(page.shape) for edge in box)
-    margin = _MARGIN * max(right - left, bottom - top)
-    rows = slice(max(0, int(top - margin)), int(bottom + margin) + 1)
-    columns = slice(max(0, int(left - margin)), int(right + margin) + 1)
-    return page[rows, columns]

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits.records import InkMeasures
+
 Strip = NDArray[np.uint8]  # [side, N, side]: row, canvas, column
 Rows = NDArray[np.intp]
 Boxes = NDArray[np.float32]  # [C, 4]: left, top, right, bottom in canvas pixels; right and bottom are exclusive
@@ -31,6 +33,17 @@ class Components(NamedTuple):
         left, top, right, bottom = self.box.T
         height, width = extents[self.owner].T
         return np.asarray((left <= 0) | (top <= 0) | (right >= width) | (bottom >= height), np.bool_)
+
+
+class FoundInk(NamedTuple):
+    """The ink of N pages, and what is known of it."""
+
+    strip: Strip
+    """uint8[side, N, side], the digit's ink alone."""
+    boxes: Boxes
+    """float32[N, 4], the digit's box on its canvas: left, top, right, bottom; zeros where no ink was found."""
+    measures: InkMeasures
+    """float32[N, M], the columns of `INK_MEASURES`."""
 
 
 def edges(pages: NDArray[Any], extents: Rows) -> NDArray[Any]:
@@ -77,13 +90,6 @@ def morph(strip: Strip, size: int, operation: int) -> Strip:
 
 _DILATE, _ERODE = (cv2.dilate, 0), (cv2.erode, 255)
 _STEPS = {cv2.MORPH_CLOSE: (_DILATE, _ERODE), cv2.MORPH_OPEN: (_ERODE, _DILATE), cv2.MORPH_DILATE: (_DILATE,)}
-
-
-def halved(strip: Strip) -> Strip:
-    """Reduce every canvas of even side to half of it: uint8[side / 2, N, side / 2]."""
-    side, count, _ = strip.shape
-    half = cv2.resize(strip.reshape(side, -1), (count * side // 2, side // 2), interpolation=cv2.INTER_AREA)
-    return np.asarray(half, np.uint8).reshape(side // 2, count, side // 2)
 
 
 def components(inked: NDArray[np.bool_]) -> Components:

@@ -1,8 +1,7 @@
-"""Calibrate a model on validation images that it was not trained on.
+"""Calibrate a model on images that it was not trained on.
 
-Clean images alone mislead: a network is surer of them than of scans. So two in five digits are seen on a simulated
-scan, the proportion in which the network learns, and the others as they are; none is seen twice, so that each counts by
-itself.
+Clean images alone mislead: a network is surer of them than of pages. So simulated pages by writers who are left out of
+training count as well, each once.
 """
 
 import math
@@ -14,37 +13,35 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import Calibration, threshold_table
 from batchdigits.inference.decisions import decide, probabilities
 from batchdigits.inference.runtimes import Predictor
-from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import NO_DIGIT, Labels, Logits
-from batchdigits.training.datasets.augmentation import vary
+from batchdigits.records import DIGITS, NO_DIGIT, Labels, Logits
 from batchdigits.training.datasets.labelled import Labelled
+from batchdigits.training.datasets.simulated import SimulatedInk
 
 _BATCH = 512
-_SCANS = 0.4  # share of the images that are seen on a simulated scan
 _FIT = 5  # each fifth digit serves the temperature, so that the thresholds are tested on others
 _COLDEST, _HOTTEST = 0.1, 10.0
 _STEPS = 60  # of the search; each takes a third off
 
 
-def calibrate(model: Bundle, validation: Labelled, *, seed: int) -> Calibration:
+def calibrate(model: Bundle, validation: Labelled, pages: SimulatedInk | None) -> Calibration:
     """Fit the temperature, and count what each threshold lets pass and gets wrong.
 
     Args:
         model: Its gate stays as it is.
         validation: N normalised images that it was not trained on.
-        seed: Of the simulated scans.
+        pages: Simulated pages by writers that it was not trained on; those with one digit count.
     """
-    rng = np.random.default_rng(seed)
-    scanned = rng.permutation(len(validation))[: round(_SCANS * len(validation))]
-    scans = normalise(vary(validation.pixels[scanned], rng, clean_share=0), model.normalisation)
-    pixels, ink, labels = validation.pixels.copy(), validation.ink.copy(), validation.labels
-    pixels[scanned], ink[scanned] = scans.pixels, scans.ink
+    pixels, ink, labels = validation.pixels, validation.ink, validation.labels
+    if pages:
+        digits = pages.labels < DIGITS
+        pixels = np.concatenate([pixels, pages.pixels[digits]])
+        ink, labels = np.concatenate([ink, pages.ink[digits]]), np.concatenate([labels, pages.labels[digits]])
     with Predictor(model, batch_size=_BATCH) as predictor:
         logits = predictor(pixels)
 
     gate = model.calibration.gate
     said = decide(logits, ink, threshold=0.0, gate=gate).digit != NO_DIGIT
-    fits = np.arange(len(validation)) % _FIT == 0
+    fits = np.arange(len(labels)) % _FIT == 0
     temperature = fit_temperature(logits[said & fits], labels[said & fits])
     tested = decide(logits[~fits], ink[~fits], threshold=0.0, temperature=temperature, gate=gate)
     risks = threshold_table(tested.confidence, tested.digit == labels[~fits])

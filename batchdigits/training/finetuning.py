@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.audit import HOLDOUT_SHARE, in_sample
@@ -71,7 +72,7 @@ def settled(settings: TrainSettings, base: Bundle) -> TrainSettings:
     return replace(settings, **ours)
 
 
-def own_data(base: Bundle) -> tuple[Labelled, Labelled]:
+def own_data(base: Bundle, network: SharedFinder) -> tuple[Labelled, Labelled]:
     """Read what a bundle was trained on, and the validation part that it never saw.
 
     Raises:
@@ -79,22 +80,22 @@ def own_data(base: Bundle) -> tuple[Labelled, Labelled]:
         StorageError: The data do not exist any more.
     """
     recipe = _recipe(base)
-    data = labelled.inked(_read(recipe["data"], base))
+    data = labelled.inked(_read(recipe["data"], base, network))
     return labelled.split(data, share=recipe["validation_share"], seed=recipe["seed"])
 
 
-def fine_tuning_data(settings: TrainSettings, base: Bundle) -> FineTuningData:
+def fine_tuning_data(settings: TrainSettings, base: Bundle, network: SharedFinder) -> FineTuningData:
     """Read what the base was trained on and the new data, and part both.
 
     Raises:
         UsageError: The new data have wrong labels.
         StorageError: Data do not exist.
     """
-    old, validation = own_data(base)
+    old, validation = own_data(base, network)
     new = [source for source in settings.data if source not in _recipe(base)["data"]]
     if not new:
         return FineTuningData(old, validation, old.take(np.zeros(0, np.int64)))
-    data = _read(new, base)
+    data = _read(new, base, network)
     for name, fault, _ in data.unread:
         log.warning("%s is left out of training: %s", name, fault)
     data = labelled.inked(data)
@@ -146,9 +147,9 @@ def _recipe(base: Bundle) -> dict[str, Any]:
     return recipe
 
 
-def _read(sources: list[str], base: Bundle) -> Labelled:
+def _read(sources: list[str], base: Bundle, network: SharedFinder) -> Labelled:
     try:
-        return labelled.join([labelled.read(source, base.normalisation, part="train") for source in sources])
+        return labelled.join([labelled.read(source, network, base.normalisation, part="train") for source in sources])
     except StorageError as error:
         message = f"{str(error).rstrip('.')}; the bundle {escaped(str(base.directory))} goes on from these data."
         raise StorageError(message) from error

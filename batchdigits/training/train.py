@@ -12,27 +12,34 @@ from typing import Any
 
 import numpy as np
 
-from batchdigits.errors import UsageError
+from batchdigits.engine.ink import SharedFinder
+from batchdigits.errors import BundleError, UsageError, escaped
 from batchdigits.inference import bundle
-from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.bundle import Bundle, Network
 from batchdigits.inference.calibration import Calibration
+from batchdigits.inference.runtimes import InkFinder, quickest
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import BLANK, NOT_A_DIGIT, GreyImage, InkImages, Labels
-from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, TrainSettings
+from batchdigits.records import GreyImage
+from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, Runtime, TrainSettings
+from batchdigits.storage.atomic import atomic_write
 from batchdigits.training import export, finetuning
 from batchdigits.training.calibration import calibrate
 from batchdigits.training.datasets import labelled, shipped
-from batchdigits.training.datasets.augmentation import vary
 from batchdigits.training.datasets.labelled import Labelled
-from batchdigits.training.datasets.negatives import negatives
+from batchdigits.training.datasets.simulated import SimulatedInk, read_simulated
+from batchdigits.training.datasets.simulator.hands import sources
+from batchdigits.training.datasets.simulator.pages import simulate
 from batchdigits.training.evaluation import plots
 from batchdigits.training.evaluation.evaluate import draw, made_folder, provable_threshold, score, write_text
 from batchdigits.training.evaluation.metrics import Evaluation, as_json, interval_text, percent
-from batchdigits.training.trainer import check_output, fit, load_model, recipe
+from batchdigits.training.finder import fit_finder, golden_looks
+from batchdigits.training.loop import check_output, epochs_of, recipe
+from batchdigits.training.trainer import fit, load_model
 
 log = logging.getLogger(__name__)
 
-_BLANKS = 4000  # pages without a digit that training sees an epoch
+_FEWEST_PAGES = 2000  # that a model is calibrated on, by writers who are left out of training
+_VALIDATED = 10  # pages that are trained on for each of them
 _LEAST_IMAGES = 3000  # of each set of the package; a smaller one is repeated, so that its handwriting has weight
 _COLUMNS = 12  # of the picture of simulated scans
 _GATE = 0.8  # by tests/benchmarks/accuracy.py: so few true digits are refused that more would gain no blank page
@@ -43,13 +50,14 @@ _LIBRARIES = ("tensorflow", "keras", "numpy", "opencv-python-headless", "pillow"
 def train(settings: TrainSettings) -> Bundle:
     """Train a model and write its bundle.
 
-    `settings.output` receives `model.keras`, `model.tflite` and `bundle.json`; beside them `samples.png`,
-    `simulated.png`, `history.jsonl`, `learning_curves.png`, `metrics.json`, `confusion.csv`, `confusion.png`,
-    `reliability.png`, `risk_coverage.png`, and `checkpoints/` for `--resume`.
+    `settings.output` receives the networks' files and `bundle.json`; beside them `samples.png`, `simulated.png`,
+    `history.jsonl`, `learning_curves.png`, `metrics.json`, `confusion.csv`, `confusion.png`, `reliability.png`,
+    `risk_coverage.png`, and `checkpoints/` for `--resume`.
 
     Raises:
         UsageError: The data have wrong labels, or too few images; or the output holds a training.
         StorageError: The data do not exist, or the output cannot be written.
+        BundleError: The ink finder cannot be used.
     """
     base = finetuning.load(settings)
     if base:
@@ -59,39 +67,43 @@ def train(settings: TrainSettings) -> Bundle:
         settings = replace(settings, data=(shipped.MNIST,))
     output = made_folder(settings.output)
     normalisation = NormalisationSettings()
-    if base:
-        fine_tuning = finetuning.fine_tuning_data(settings, base)
-        training, validation, holdout = fine_tuning.training, fine_tuning.validation, fine_tuning.holdout
-    else:
-        data = labelled.join([labelled.read(source, normalisation, part="train") for source in settings.data])
-        data = _with_ink(data)
-        _describe(data, output / "samples.png")
-        training, validation = labelled.split(data, share=settings.validation_share, seed=settings.seed)
-        holdout = data.take(np.zeros(0, np.int64))
+    _take_finder(settings.finder or (base.directory if base else bundle.PACKAGED), output)
+    with SharedFinder(output, quickest(output)) as network:
+        if base:
+            lesson = finetuning.fine_tuning_data(settings, base, network)
+            training, validation, holdout = lesson.training, lesson.validation, lesson.holdout
+        else:
+            read = [labelled.read(source, network, normalisation, part="train") for source in settings.data]
+            data = _with_ink(labelled.join(read))
+            _describe(data, output / "samples.png")
+            training, validation = labelled.split(data, share=settings.validation_share, seed=settings.seed)
+            holdout = data.take(np.zeros(0, np.int64))
+        tests = {
+            f"{source}_test": labelled.read(source, network, normalisation, part="test")
+            for source in settings.data
+            if source in shipped.NAMES
+        }
     if not len(training) or not len(validation):
         count = len(training) + len(validation)
         message = f"{count} labelled images are too few to train and to validate on; expected at least 20."
         raise UsageError(message)
 
-    if settings.arch is not Arch.DENSE:
-        _simulate(training, output / "simulated.png", settings.seed)
-    pixels, labels = _with_negatives(_repeated(training), settings)
-    model = fit(pixels, labels, validation.pixels, validation.labels, settings)
+    learns = epochs_of(settings) > 0 and settings.pages > 0 and settings.arch is not Arch.DENSE
+    pages = _pages(settings, training, "train") if learns else None
+    model = fit(_repeated(training), pages, validation, settings)
     kept = finetuning.blend(model, load_model(base), validation) if base else 1.0
-    model.save(output / "model.keras")
-    export.export(model, output)
+    export.export(model, output, Network.READER)
     gate = 1.0 if settings.arch is Arch.DENSE else _GATE
     raw = bundle.save(output, normalisation=normalisation, calibration=Calibration(1.0, gate), provenance={})
-    calibration = calibrate(raw, labelled.join([validation, holdout]), seed=settings.seed)
+    unseen = None if settings.arch is Arch.DENSE else _pages(settings, validation, "test")
+    calibration = calibrate(raw, labelled.join([validation, holdout]), unseen)
     made = bundle.save(output, normalisation=normalisation, calibration=calibration, provenance={})
     export.check(made, validation.pixels[:_GOLDEN])
 
     parts = {"validation": validation, **({"held_out": holdout} if len(holdout) else {})}
     threshold = provable_threshold(made, EvaluateSettings(source=""))
     ours = list(parts)
-    for source in settings.data:
-        if source in shipped.NAMES:  # the one look at the test half
-            parts[f"{source}_test"] = labelled.read(source, normalisation, part="test")
+    parts |= tests  # the one look at the test halves
     scores = {name: score(part, made, threshold) for name, part in parts.items()}
     results = {name: score.result for name, score in scores.items()}
     before = _compare(base, {name: parts[name] for name in ours}, results, kept) if base else {}
@@ -127,14 +139,57 @@ def _compare(
     return found
 
 
-def _with_negatives(training: Labelled, settings: TrainSettings) -> tuple[InkImages, Labels]:
-    """Add what the outputs beyond the ten digits learn from: images without a digit, and without ink."""
-    if settings.arch is Arch.DENSE:
-        return training.pixels, training.labels
-    others = negatives(training.pixels, np.random.default_rng(settings.seed))
-    blank = np.zeros((_BLANKS, *others.shape[1:]), np.uint8)
-    labels = np.repeat(np.array([NOT_A_DIGIT, BLANK], np.int8), [len(others), len(blank)])
-    return np.concatenate([training.pixels, others, blank]), np.concatenate([training.labels, labels])
+def train_finder(settings: TrainSettings) -> None:
+    """Train the ink finder.
+
+    `settings.output` receives `finder.keras` and `finder.tflite`; beside them `simulated.png`, `history.jsonl`,
+    `learning_curves.png`, and `checkpoints/` for `--resume`.
+
+    Raises:
+        StorageError: The output cannot be written.
+    """
+    check_output(settings)
+    output = made_folder(settings.output)
+    model = fit_finder(settings)
+    export.export(model, output, Network.FINDER)
+    export.check_finder(output, golden_looks(settings.seed))
+    _draw_simulated(output, settings.seed)
+    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+    plots.learning_curves(history, output / "learning_curves.png")
+
+
+def _take_finder(folder: Path, output: Path) -> None:
+    """Copy the ink finder into the bundle that reads behind it.
+
+    Raises:
+        BundleError: There is none.
+    """
+    for runtime in Runtime:
+        name = Network.FINDER.file(runtime)
+        if not (folder / name).is_file():
+            if runtime is Runtime.LITERT:
+                continue
+            message = f"The folder {escaped(str(folder))} holds no {name}; train one with --arch finder."
+            raise BundleError(message)
+        if folder.resolve() != output.resolve():
+            with atomic_write(output / name) as file:
+                file.write((folder / name).read_bytes())
+
+
+def _pages(settings: TrainSettings, digits: Labelled, part: str) -> SimulatedInk:
+    """Read simulated pages on which MNIST's digits are those of one part of the data alone."""
+    rows = [int(name.split()[-1]) for name in digits.names if name.startswith(f"{shipped.MNIST} train ")]
+    unseen = part == "test"
+    return read_simulated(
+        max(_FEWEST_PAGES, settings.pages // _VALIDATED) if unseen else settings.pages,
+        finder=settings.output,
+        normalisation=NormalisationSettings(),
+        part=part,
+        seed=settings.seed + unseen,
+        mnist_rows=np.array(sorted(set(rows)), np.intp),
+        kept_in=[settings.output / "checkpoints", *([settings.teacher / "checkpoints"] if settings.teacher else [])],
+        progress=settings.progress,
+    )
 
 
 def _repeated(training: Labelled) -> Labelled:
@@ -162,19 +217,19 @@ def _describe(data: Labelled, path: Path) -> None:
     log.info("labelled samples: %s", path)
 
 
-def _simulate(training: Labelled, path: Path, seed: int) -> None:
-    """Draw some of the digits, a simulated scan of each, and what the network sees of it."""
+def _draw_simulated(output: Path, seed: int) -> None:
+    """Draw some simulated pages, and the ink that is found on each."""
     rng = np.random.default_rng(seed)
-    digits = training.pixels[rng.permutation(len(training))[: 2 * _COLUMNS]]
-    pages = vary(digits, rng, clean_share=0)
-    rng.shuffle(order := list(range(len(pages))))  # the simulator gives small pages first
-    seen = normalise(pages).pixels
-    kinds: dict[str, Sequence[GreyImage]] = {"digit": list(digits), "simulated scan": pages, "what is seen": list(seen)}
-    bands = order[:_COLUMNS], order[_COLUMNS:]
-    images = [kind[row] for band in bands for kind in kinds.values() for row in band]
-    captions = [name for band in bands for name in kinds for _ in band]
-    title = "Digits, simulated scans of them, and what the network sees of these"
-    plots.contact_sheet(images, captions, path, columns=_COLUMNS, title=title)
+    written = sources("test")
+    pages = [simulate(written, rng).grey for _ in range(2 * _COLUMNS)]
+    with InkFinder(output, runtime=quickest(output)) as network:
+        seen = normalise(pages, network).pixels
+    kinds: dict[str, Sequence[GreyImage]] = {"simulated page": pages, "what is read": list(seen)}
+    bands = slice(None, _COLUMNS), slice(_COLUMNS, None)
+    images = [image for band in bands for kind in kinds.values() for image in kind[band]]
+    captions = [name for _ in bands for name in kinds for _ in range(_COLUMNS)]
+    title = "Simulated pages, and what is found on them"
+    plots.contact_sheet(images, captions, output / "simulated.png", columns=_COLUMNS, title=title)
 
 
 def _provenance(

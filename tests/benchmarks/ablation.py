@@ -1,49 +1,49 @@
-"""What each step of the normalisation is worth, so that no step stays that earns nothing.
+"""What each step on the way from a page to what the model reads is worth, so that none stays that earns nothing.
 
-Make the whole table in one go: `python tests/benchmarks/ablation.py`. Its first line has the accuracy of the full
-normalisation, its other lines the difference, in points, once one step is turned off: a step that is worth something
-has negative numbers. In brackets stands what may be chance: where, of the pages whose answer turned right or wrong, the
-95% interval of the share that turned right holds one half. No answer counts as wrong. In the last column, pages that
-nobody wrote on, right are those that are `blank` or `not_a_digit`. No page is of MNIST's test half, and the sets to
-its right up to `impulse noise` are made of its validation part too; all pages made here are seeded.
+Make the whole table in one go: `python -m tests.benchmarks.ablation`. Its first lines have the share of pages whose
+digit is the likeliest of the ten, the others the difference, in points, once one step is turned off: a step that is
+worth something has negative numbers. In brackets stands what may be chance: where, of the pages whose answer turned
+right or wrong, the 95% interval of the share that turned right holds one half. In the last column, empty paper, right
+are the pages that are not `ok`. All pages made here are seeded, and none is of MNIST's test half.
 
-The shipped network was trained behind the full normalisation: a step's worth includes what the network has become
-used to, and a network that was trained without the step would miss it less.
+The networks were trained behind all steps: a step's worth includes what they have become used to, and networks that
+were trained without it would miss it less.
 
 What later work adds: a step that the normalisation gets has its line in `STEPS`.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from textwrap import wrap
+from types import ModuleType
 from typing import Annotated, Any
 from unittest import mock
 
 import cv2
 import numpy as np
 import typer
-from accuracy import DEFAULTS, Answers, answers, handed_out, validation_part
-from corruptions import CORRUPTIONS
-from no_digit import SEED, blanks
 from numpy.typing import NDArray
-from printed import BORDER_SIDES, PHOTOS, beside_strokes, bordered, of_one_bit, photographed, ruled
 
 from batchdigits.inference import bundle
-from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.runtimes import Predictor
-from batchdigits.preprocessing import normalisation
-from batchdigits.preprocessing.normalisation import _choose, _Found, _frame, _is_part
+from batchdigits.inference.audit import wilson_interval
+from batchdigits.preprocessing import finder, normalisation, small_pages
+from batchdigits.preprocessing.finder import InkNetwork, find_ink
+from batchdigits.preprocessing.framing import frame
+from batchdigits.preprocessing.looks import Look, Square, look
 from batchdigits.preprocessing.polarity import Floats, Signs, find_polarity
-from batchdigits.preprocessing.strips import Components, Rows, Strip, morph
-from batchdigits.records import SIDE, GreyImage, InkImages, Labels, Status
+from batchdigits.preprocessing.small_pages import _is_part
+from batchdigits.preprocessing.strips import Boxes, Components, FoundInk, Rows, Strip, morph
+from batchdigits.records import SIDE, FullResolution, GreyImage, InkImages, Status
 from batchdigits.settings import NormalisationSettings
-from batchdigits.training.datasets.augmentation import vary
-from batchdigits.training.evaluation.metrics import wilson_interval
+from tests.benchmarks.development_sets import development_sets
+from tests.benchmarks.digit_sets import by_others, clean_and_corrupted
+from tests.benchmarks.negatives import negatives
+from tests.benchmarks.reading import PageSet, Reader
+from tests.benchmarks.simulated_kinds import simulated_kinds
 
-CORRUPTED = ("stripe", "fog", "spatter", "impulse noise")
-NAME_WIDTH, WIDTH = 30, 10  # characters of the column of steps, and of each other column
+NAME_WIDTH, WIDTH = 34, 10  # characters of the column of steps, and of each other column
 
 Flags = NDArray[np.bool_]
 
@@ -54,97 +54,108 @@ class Off:
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Other values of `NormalisationSettings`."""
-    names: Mapping[str, Any] = field(default_factory=dict)
-    """What stands in for functions and constants of `batchdigits.preprocessing.normalisation`."""
+    names: Mapping[tuple[ModuleType, str], Any] = field(default_factory=dict)
+    """What stands in for functions and constants of a module."""
 
 
-@dataclass(frozen=True, slots=True)
-class Set:
-    """Pages that are read again and again."""
-
-    name: str
-    """The heading of its column."""
-    pages: Sequence[GreyImage]
-    """N pages."""
-    labels: Labels | None = None
-    """int8[N]; None where no page has a digit."""
-
-    def right(self, found: Answers) -> Flags:
-        """Tell which pages were answered rightly: bool[N]."""
-        if self.labels is None:
-            return np.isin(found.status, (Status.BLANK.value, Status.NOT_A_DIGIT.value))
-        return np.asarray(found.digit == self.labels, np.bool_)
+COLUMNS = {
+    "MNIST": ("MNIST, validation part",),
+    "stripe": ("corrupted: stripe",),
+    "noise": ("corrupted: impulse noise", "corrupted: shot noise"),
+    "fog, spatter": ("corrupted: fog", "corrupted: spatter"),
+    "others' hands": ("pendigits, test half", "unipen, test half", "uji, test half", "cc0_scans, test half"),
+    "frames": ("frame at the edge", "frame inside"),
+    "bars": ("bar at one side", "bars at two sides", "black scan edge"),
+    "ruled": ("ruled, squared, dotted",),
+    "thin, faint, small": ("thin pen on a photo", "faint pencil", "small on a large page"),
+    "light": ("photo, edge of a shadow", "dark desk", "sticky note, coloured"),
+    "beside it": ("underlined", "ringed", "struck out, new beside", "neighbour at the edge", "punch holes"),
+    "one bit": ("one bit", "fax", "tiny, 14 to 20 px"),
+    "phone photos": ("phone photos",),
+    "form cells": ("printed form cells",),
+    "mark tables": ("mark-table cells",),
+    "pens, screens": ("ballpoint crops", "drawn on screens"),
+    "USPS": ("ZIP codes (USPS), 16×16",),
+    "paper, news": ("cut from paper", "newspaper cells"),
+}
+"""Which sets of `accuracy.py` each column holds."""
+EMPTY = "empty paper"
 
 
 def main(
-    images: Annotated[int, typer.Option(min=1, help="MNIST images in each set that is made of them.")] = 1500,
+    model: Annotated[Path | None, typer.Option(help="A bundle; the packaged one without.")] = None,
+    pages: Annotated[
+        int, typer.Option(min=1, help="Pages of each simulated kind, and ten times so many others.")
+    ] = 150,
 ) -> None:
-    """Turn off one step of the normalisation after the other, and measure what the shipped model then reads."""
-    model = bundle.load()
-    sets = list(all_sets(model, images))
-    with Predictor(model, batch_size=DEFAULTS.batch_size) as predictor:
-        print(f"Model {model.id[:12]}; points of accuracy lost (-) or won (+) by turning off one step\n")
-        print_heading(sets)
-        full = measure(sets, Off(), model, predictor)
-        print_line("full normalisation: accuracy", [f"{100 * right.mean():.2f} " for right in full])
+    """Turn off one step of the normalisation after the other, and measure what the model then reads."""
+    with Reader(bundle.load(model)) as reader:
+        columns = dict(all_columns(reader, pages))
+        print(f"Model {reader.model.id[:12]}; points lost (-) or won (+) by turning off one step\n")
+        print_heading(columns)
+        full = measure(columns, Off(), reader)
+        print_line("all steps: share that is right", [f"{100 * right.mean():.2f} " for right in full])
         for name, off in STEPS.items():
-            print_line(name, map(difference, measure(sets, off, model, predictor), full))
+            print_line(name, map(difference, measure(columns, off, reader), full))
 
 
-def measure(sets: Sequence[Set], off: Off, model: Bundle, predictor: Predictor) -> list[Flags]:
-    """Read all sets without a step, and tell which pages are right: bool[N] for each set."""
-    without = replace(model, normalisation=replace(model.normalisation, **off.settings))
+def measure(columns: Mapping[str, Sequence[PageSet]], off: Off, reader: Reader) -> list[Flags]:
+    """Read all sets without a step, and tell which pages are right: bool[N] for each column."""
+    usual = reader.model
     with ExitStack() as patches:
-        for name, instead in off.names.items():
-            patches.enter_context(mock.patch.object(normalisation, name, instead))
-        return [some.right(answers(some.pages, without, predictor)) for some in sets]
+        for (module, name), instead in off.names.items():
+            patches.enter_context(mock.patch.object(module, name, instead))
+        reader.model = replace(usual, normalisation=replace(usual.normalisation, **off.settings))
+        patches.callback(setattr, reader, "model", usual)
+        return [np.concatenate([right(some, reader) for some in sets]) for sets in columns.values()]
 
 
-def all_sets(model: Bundle, images: int) -> Iterator[Set]:
-    """Give the sets in the order of their columns; of those made of MNIST only simulated scans have more images."""
-    held, held_normalised, labels = validation_part(model)
-    scans = Set("simulated scans", vary(held_normalised, np.random.default_rng(SEED), clean_share=0), labels)
-    held, labels = held[:images], labels[:images]
-    yield Set("MNIST", list(held), labels)
-    yield Set("small on large pages", on_large_pages(held), labels)
-    yield scans
-    thirds = [slice(start, None, len(BORDER_SIDES)) for start in range(len(BORDER_SIDES))]
-    framed = [page for part, sides in zip(thirds, BORDER_SIDES, strict=True) for page in bordered(held[part], sides)]
-    yield Set("printed borders", framed, np.concatenate([labels[part] for part in thirds]))
-    yield Set("ruled or squared", ruled(held), labels)
-    yield Set("neighbour's stroke", beside_strokes(held), labels)
-    yield Set("16×16, one bit", of_one_bit(held), labels)
-    yield Set("phone photos", photographed(held[:PHOTOS]), labels[:PHOTOS])
-    for name in CORRUPTED:
-        yield Set(name, list(CORRUPTIONS[name](held, np.random.default_rng(SEED))), labels)
-    for name, pages, of_set in handed_out():
-        yield Set(name.removesuffix(", test half"), pages, of_set)
-    yield Set("blank pages", [page for _, pages in blanks() for page in pages])
+def right(some: PageSet, reader: Reader) -> Flags:
+    """Tell which pages of a set are answered rightly: bool[N]."""
+    found = reader(some.pages, some.finer)
+    answered = found.status != Status.OK.value if some.labels is None else found.likeliest == some.labels
+    return np.asarray(answered, np.bool_)
 
 
-def on_large_pages(digits: InkImages) -> list[GreyImage]:
-    """Put each of uint8[N, 28, 28] as it is somewhere on white paper of 100 to 300 px."""
-    rng = np.random.default_rng(SEED)
-    made: list[GreyImage] = []
-    for digit in digits:
-        page = np.full(rng.integers(100, 301, 2), 255, np.uint8)
-        top, left = rng.integers(0, np.array(page.shape) - SIDE + 1)
-        page[top : top + SIDE, left : left + SIDE] -= digit
-        made.append(page)
-    return made
+def all_columns(reader: Reader, pages: int) -> Iterator[tuple[str, list[PageSet]]]:
+    """Give the sets of each column; those that are larger lose their last pages."""
+    given = (clean_and_corrupted(reader, final=False), by_others(), simulated_kinds(pages), development_sets())
+    sets = {some.name: some for source in given for some in source if isinstance(some, PageSet)}
+    for column, names in COLUMNS.items():
+        some = [first(sets[name], 10 * pages) for name in names if name in sets]
+        if some:
+            yield column, some
+    paper = [some for some in negatives(pages) if isinstance(some, PageSet) and not some.has_writing]
+    yield EMPTY, [some for some in paper if some.name not in ("objects, portraits", "textures")]
+
+
+def first(some: PageSet, count: int) -> PageSet:
+    """Keep pages of a set, evenly out of all of them."""
+    rows = np.unique(np.linspace(0, len(some.pages) - 1, count).astype(int)).tolist()
+    labels = None if some.labels is None else some.labels[rows]
+    finer = [some.finer[row] for row in rows] if some.finer else ()
+    return replace(some, pages=[some.pages[row] for row in rows], labels=labels, finer=finer, files=())
 
 
 # ---- what stands in for a step -------------------------------------------------------------------------------------
 
 
-def nothing(strip: Strip, extents: Rows, settings: NormalisationSettings) -> Strip:
-    """Leave pages as they are."""
-    return strip
+def mean_alone(page: GreyImage, square: Square) -> Look:
+    """Show the mean of each cell in the place of its darkest and lightest pixel."""
+    seen = look(page, square)
+    inside = seen.cells[:, :, 1] <= seen.cells[:, :, 2]
+    mean = np.repeat(seen.cells[:, :, :1], 3, axis=2)
+    return seen._replace(cells=np.where(inside[:, :, None], mean, seen.cells))
 
 
-def polarity_of_border(strip: Strip, light: Floats, extents: Rows, photo: Flags) -> Signs:
+def no_finer(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[FullResolution | None]) -> FoundInk:
+    """Never decode a page again with more pixels."""
+    return find_ink(pages, network, [None] * len(pages))
+
+
+def polarity_of_border(strip: Strip, light: Floats, extents: Rows) -> Signs:
     """Take the ink for dark where the border's median is no darker than the page's mean, as on even paper."""
-    level, _ = normalisation._border(strip, extents, normalisation.DEFAULTS)
+    level, _ = small_pages._border(strip, extents, normalisation.DEFAULTS)
     return find_polarity(strip, level)
 
 
@@ -158,37 +169,14 @@ def slopes_stay(strip: Strip, light: Floats) -> Strip:
     return strip
 
 
-def no_photos(ink: Strip, extents: Rows, photo: Flags, *others: Any) -> _Found:
-    """Choose components on photos as on cuts."""
-    return _choose(ink, extents, np.zeros_like(photo), *others)
-
-
-def lines_stay(ink: Strip, extents: Rows, settings: NormalisationSettings) -> None:
-    """Take no line out."""
-
-
 def more_levels(strip: Strip) -> Flags:
     """Take no page for one of one bit."""
     return np.zeros(strip.shape[1], np.bool_)
 
 
-def all_parts(found: Components, extents: Rows, photo: Flags, settings: NormalisationSettings) -> tuple[Flags, Flags]:
-    """Keep every component."""
-    part = np.ones(len(found.owner), np.bool_)
-    part[0] = False  # the paper
-    return part, np.zeros_like(part)
-
-
-def no_edge_rules(
-    found: Components, extents: Rows, photo: Flags, settings: NormalisationSettings
-) -> tuple[Flags, Flags]:
+def no_edge_rules(found: Components, extents: Rows, settings: NormalisationSettings) -> tuple[Flags, Flags, Flags]:
     """Choose as if no component were a line, or at the page's edge."""
-    return _is_part(found._replace(box=found.box + 1), extents + 10**6, photo, settings)
-
-
-def no_lines(found: Components, extents: Rows, photo: Flags, settings: NormalisationSettings) -> tuple[Flags, Flags]:
-    """Choose as if no component were a line; borders are covered as before."""
-    return _is_part(found, extents, photo, replace(settings, line_thickness=0))
+    return _is_part(found._replace(box=found.box + 1), extents + 10**6, settings)
 
 
 def hard_edges(strip: Strip, size: int, operation: int) -> Strip:
@@ -196,9 +184,9 @@ def hard_edges(strip: Strip, size: int, operation: int) -> Strip:
     return strip if operation == cv2.MORPH_DILATE else morph(strip, size, operation)
 
 
-def box_centred(found: _Found, settings: NormalisationSettings) -> InkImages:
+def box_centred(strip: Strip, boxes: Boxes, digit_side: int) -> InkImages:
     """Frame as before, then move the middle of each digit's box, not its centre of mass, to the middle."""
-    framed = _frame(found, settings)
+    framed = frame(strip, boxes, digit_side)
     for digit in framed:  # [28, 28]
         for axis in (0, 1):
             inked = np.flatnonzero(digit.any(1 - axis))
@@ -209,39 +197,45 @@ def box_centred(found: _Found, settings: NormalisationSettings) -> InkImages:
 
 
 STEPS = {
-    "bars": Off(names={"turn_bars": nothing}),
-    "borders": Off(names={"cover_borders": nothing}),
-    "polarity: by the border alone": Off(names={"weigh_polarity": polarity_of_border}),
-    "polarity: no turning at all": Off(names={"find_polarity": always_dark, "weigh_polarity": always_dark}),
+    "finder: one look": Off(names={(finder, "_LONG_ENOUGH"): (0,)}),
+    "finder: two looks at most": Off(names={(finder, "_LONG_ENOUGH"): (38, 0)}),
+    "finder: mean of each cell alone": Off(names={(finder, "look"): mean_alone}),
+    "finder: never finer pixels": Off(names={(normalisation, "find_ink"): no_finer}),
+    "finder: the main part alone": Off(names={(finder, "_PART_MASS"): 1.0}),
+    "finder: parts however far": Off(names={(finder, "_PART_DISTANCE"): np.inf}),
+    "rules up to 32 px": Off(names={(normalisation, "CANVAS_SIDES"): (16, 28, 32)}),
+    "rules up to 28 px": Off(names={(normalisation, "CANVAS_SIDES"): (16, 28)}),
+    "rules up to 16 px": Off(names={(normalisation, "CANVAS_SIDES"): (16,)}),
+    "no rules": Off(names={(normalisation, "CANVAS_SIDES"): (0,)}),
+    "polarity: by the border alone": Off(names={(small_pages, "weigh_polarity"): polarity_of_border}),
+    "polarity: no turning at all": Off(
+        names={(small_pages, "find_polarity"): always_dark, (small_pages, "weigh_polarity"): always_dark}
+    ),
     "paper: always even": Off(settings={"flat_share": -1}),
     "paper: always estimated": Off(settings={"flat_share": 1}),
-    "slopes of light": Off(names={"without_slopes": slopes_stay}),
-    "pages of one bit": Off(names={"_has_two_levels": more_levels}),
-    "ruled lines": Off(names={"remove_lines": lines_stay}),
+    "slopes of light": Off(names={(small_pages, "without_slopes"): slopes_stay}),
+    "pages of one bit": Off(names={(small_pages, "_has_two_levels"): more_levels}),
     "faintest ink": Off(settings={"least_contrast": 0}),
     "noise level": Off(settings={"noise_factor": 0}),
-    "component choice: keep all": Off(names={"_is_part": all_parts}),
-    "parts: the main one alone": Off(settings={"part_mass": math.inf}),
-    "edge rules: none": Off(names={"_is_part": no_edge_rules}),
-    "  lines": Off(names={"_is_part": no_lines}),
-    "  weight": Off(settings={"edge_weight": 1, "photo_edge_weight": 1}),
-    "  all of photos": Off(names={"_choose": no_photos}),
-    "soft edges": Off(names={"morph": hard_edges}),
-    "zoom": Off(settings={"zoom_below": 0}),
-    "centre of mass: box centred": Off(names={"_frame": box_centred}),
+    "parts: the main one alone": Off(settings={"part_mass": np.inf}),
+    "edge rules: none": Off(names={(small_pages, "_is_part"): no_edge_rules}),
+    "  lines": Off(settings={"line_thickness": 0}),
+    "  weight": Off(settings={"edge_weight": 1}),
+    "soft edges": Off(names={(small_pages, "morph"): hard_edges}),
+    "centre of mass: box centred": Off(names={(normalisation, "frame"): box_centred}),
 }
-"""The steps, in their order."""
+"""The steps: of the learned ink finder, of where it takes over, and of the rules for small pages, in their order."""
 
 
 # ---- what is printed -----------------------------------------------------------------------------------------------
 
 
-def print_heading(sets: Sequence[Set]) -> None:
-    """Name the columns, each over several lines, and count their images."""
-    words = [wrap(some.name, WIDTH - 1) for some in sets]
+def print_heading(columns: Mapping[str, Sequence[PageSet]]) -> None:
+    """Name the columns, each over several lines, and count their pages."""
+    words = [wrap(name, WIDTH - 1) for name in columns]
     for line in range(max(map(len, words))):
         print_line("", [word[line] if line < len(word) else "" for word in words])
-    print_line("images", [f"{len(some.pages):,} " for some in sets])
+    print_line("pages", [f"{sum(len(some.pages) for some in sets):,} " for sets in columns.values()])
 
 
 def difference(without: Flags, full: Flags) -> str:

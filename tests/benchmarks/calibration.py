@@ -1,100 +1,120 @@
-"""How far the shipped model's confidences can be trusted, on sets that neither it nor its calibration has seen.
+"""How far a model's confidences can be trusted, on sets that neither it nor its calibration has seen.
 
-Make the table in one go: `python tests/benchmarks/calibration.py`, two minutes. Without `--final` it keeps away from
-MNIST's test half. `--write` fits the calibration of the packaged bundle anew, as training does at its end, and stores
-it: what is needed when calibration or normalisation changes and the weights do not.
+Make the table in one go: `python -m tests.benchmarks.calibration`, two minutes. Without `--final` it keeps away from
+MNIST's test half. `--write` fits the bundle's calibration anew, as training does at its end, and stores it: what is
+needed when calibration or normalisation changes and the weights do not.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from accuracy import DEFAULTS, handed_out, validation_part
 from numpy.typing import NDArray
 
 from batchdigits.inference import bundle, drift
 from batchdigits.inference import calibration as risk
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import decide
-from batchdigits.inference.runtimes import Predictor
-from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import GreyImage, Labels
 from batchdigits.training.calibration import calibrate
-from batchdigits.training.datasets.augmentation import vary
-from batchdigits.training.datasets.shipped import mnist
+from batchdigits.training.datasets.shipped import MNIST, mnist
+from batchdigits.training.datasets.simulated import read_simulated
 from batchdigits.training.evaluation.metrics import calibration_error
 from batchdigits.training.finetuning import own_data
+from tests.benchmarks.development_sets import development_sets
+from tests.benchmarks.digit_sets import by_others
+from tests.benchmarks.reading import DEFAULTS, PageSet, Reader
+from tests.benchmarks.simulated_kinds import simulated_kinds
 
-_STACK = 512
 _TARGETS = (0.001, 0.002, 0.005, 0.01, 0.02)
-_SEED = 77  # of simulated scans; another than the calibration's own
+_CALIBRATING = 2000  # simulated pages, where a recipe names none
+_VALIDATED = 10  # pages that a model was trained on for each of them
+
+Confidences = tuple[NDArray[np.float64], NDArray[np.bool_]]
+"""float64[N], NaN where no digit is said, and bool[N], whether it is right."""
 
 
 def main(
+    model: Annotated[Path | None, typer.Option(help="A bundle; the packaged one without.")] = None,
+    pages: Annotated[int, typer.Option(min=1, help="Pages of each simulated kind.")] = 100,
     final: Annotated[bool, typer.Option("--final", help="Look at MNIST's test half, too.")] = False,
-    write: Annotated[bool, typer.Option("--write", help="Fit the packaged bundle's calibration anew.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Fit the bundle's calibration anew.")] = False,
 ) -> None:
     """Print the calibration error, and coverage and error at each target, set by set."""
-    model = bundle.load()
+    chosen = bundle.load(model)
     if write:
-        model = fitted(model)
-    digits, normalised, labels = validation_part(model)
-    scans = vary(normalised, np.random.default_rng(_SEED), clean_share=0)
-    sets = [("simulated scans of the validation part", scans, labels), *handed_out()]
-    if final:
-        sets.append(("MNIST, test half", *map_first(mnist("test"))))
-    terms = model.calibration
-    print(f"Model {model.id[:12]}, temperature {terms.temperature}, gate {terms.gate}")
-    found = {name: confidences(model, pages, true) for name, pages, true in sets}
-    real = [pair for name, pair in found.items() if "MNIST" not in name and "simulated" not in name]
-    found["handed-out real sets, pooled"] = tuple(np.concatenate(part) for part in zip(*real, strict=True))  # type: ignore[assignment]
+        with Reader(chosen) as reader:
+            chosen = fitted(reader)
+    terms = chosen.calibration
+    print(f"Model {chosen.id[:12]}, temperature {terms.temperature}, gate {terms.gate}")
     print("\n| | images | ECE | drift | " + " | ".join(f"ok / wrong at {target:.1%}" for target in _TARGETS) + " |")
     print("| --- | ---: | ---: | ---: |" + " --- |" * len(_TARGETS))
-    for name, (confidence, right) in found.items():
-        index = drift.index(drift.histogram(confidence), terms.reference)
-        cells = [
-            f"{len(right):,}",
-            f"{calibration_error(confidence, right):.2%}",
-            "-" if index is None else f"{index:.2f}",
-        ]
-        cells += [selected(confidence, right, risk.loosest_threshold(target, terms.risks)) for target in _TARGETS]
-        print(f"| {name} | {' | '.join(cells)} |")
+    with Reader(chosen) as reader:
+        simulated = [confidences(reader, some) for some in simulated_kinds(pages)]
+        print_line("simulated pages, all kinds", pooled(simulated), chosen)
+        real = []
+        for some in real_sets():
+            real.append(confidences(reader, some))
+            print_line(some.name, real[-1], chosen)
+        print_line("real sets, pooled", pooled(real), chosen)
+        if final:
+            images, labels = mnist("test")
+            test_half = confidences(reader, PageSet("MNIST", list(images), labels))
+            print_line("MNIST, test half", test_half, chosen)
     thresholds = ", ".join(f"{target:.1%}: {risk.loosest_threshold(target, terms.risks)}" for target in _TARGETS)
     print(f"\nThresholds: {thresholds}; the default is {terms.threshold(DEFAULTS)}")
 
 
-def fitted(model: Bundle) -> Bundle:
-    """Fit a bundle's calibration on the validation part of its own training, and store it."""
-    _, validation = own_data(model)
-    terms = calibrate(model, validation, seed=model.provenance["recipe"]["seed"])
+def fitted(reader: Reader) -> Bundle:
+    """Fit a bundle's calibration as its own training did, and store it."""
+    model = reader.model
+    recipe = model.provenance["recipe"]
+    _, validation = own_data(model, reader.network)
+    rows = [int(name.split()[-1]) for name in validation.names if name.startswith(f"{MNIST} train ")]
+    pages = read_simulated(
+        max(_CALIBRATING, recipe.get("pages", 0) // _VALIDATED),
+        finder=model.directory,
+        normalisation=model.normalisation,
+        part="test",
+        seed=recipe["seed"] + 1,
+        mnist_rows=np.array(sorted(rows), np.intp),
+    )
+    terms = calibrate(model, validation, pages)
     return bundle.save(
         model.directory, normalisation=model.normalisation, calibration=terms, provenance=model.provenance
     )
 
 
-def map_first(pair: tuple[NDArray[np.uint8], Labels]) -> tuple[list[GreyImage], Labels]:
-    """Part a stack of images into pages."""
-    return list(pair[0]), pair[1]
+def real_sets() -> Iterator[PageSet]:
+    """Give the test halves of the package, and the development sets that are there."""
+    yield from (some for source in (by_others(), development_sets()) for some in source if isinstance(some, PageSet))
 
 
-def confidences(model: Bundle, pages: list[GreyImage], labels: Labels) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Read pages: float64[N], NaN where no digit is said, and bool[N], whether it is right."""
+def confidences(reader: Reader, some: PageSet) -> Confidences:
+    """Read the pages of one set."""
+    found = reader(some.pages, some.finer)
+    return found.confidence, found.digit == some.labels
+
+
+def pooled(parts: list[Confidences]) -> Confidences:
+    """Put sets one after another."""
+    return np.concatenate([sure for sure, _ in parts]), np.concatenate([right for _, right in parts])
+
+
+def print_line(name: str, found: Confidences, model: Bundle) -> None:
+    """Print a line of the table."""
+    confidence, right = found
     terms = model.calibration
-    confidence, right = [], []
-    with Predictor(model, batch_size=_STACK) as predictor:
-        for start in range(0, len(pages), _STACK):
-            seen = normalise(pages[start : start + _STACK], model.normalisation)
-            logits = predictor(seen.pixels)
-            said = decide(logits, seen.ink, threshold=0.0, temperature=terms.temperature, gate=terms.gate)
-            confidence.append(said.confidence)
-            right.append(said.digit == labels[start : start + _STACK])
-    return np.concatenate(confidence), np.concatenate(right)
+    index = drift.index(drift.histogram(confidence), terms.reference)
+    cells = [f"{len(right):,}", f"{calibration_error(confidence, right):.2%}", "-" if index is None else f"{index:.2f}"]
+    cells += [selected(confidence, right, risk.loosest_threshold(target, terms.risks)) for target in _TARGETS]
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def selected(confidence: NDArray[np.float64], right: NDArray[np.bool_], threshold: float) -> str:
     """Say how many are ok at a threshold, and how many of these are wrong."""
     passed = confidence >= threshold
-    return f"{passed.mean():.2%} / {(~right[passed]).mean():.2%}"
+    return f"{passed.mean():.2%} / {(~right[passed]).mean():.2%}" if passed.any() else "0 / –"
 
 
 if __name__ == "__main__":

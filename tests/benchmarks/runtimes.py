@@ -1,6 +1,6 @@
 """The shipped model under the runtimes that could replace TensorFlow: how small, quick and exact each is.
 
-Make the table in one go: `python tests/benchmarks/runtimes.py` (three minutes). It needs, beside this package, what the
+Make the table in one go: `python -m tests.benchmarks.runtimes` (three minutes). It needs, beside this package, what the
 package itself does not: in a virtual environment of its own,
 `pip install -e . onnxruntime==1.32.0 onnx==1.23.2 tf2onnx==1.17.0 ai-edge-litert==2.3.0`.
 
@@ -26,8 +26,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from accuracy import validation_part
-from one_runtime import BATCH
 from tqdm import tqdm
 
 from batchdigits.inference import bundle
@@ -35,6 +33,9 @@ from batchdigits.inference.decisions import probabilities
 from batchdigits.inference.runtimes import start_tensorflow
 from batchdigits.records import InkImages, Logits
 from batchdigits.training.finetuning import own_data
+from tests.benchmarks.digit_sets import validation_part
+from tests.benchmarks.one_runtime import BATCH
+from tests.benchmarks.reading import Reader
 
 ONE_RUNTIME = Path(__file__).with_name("one_runtime.py")
 THREADS = (1, 2)
@@ -64,8 +65,9 @@ class Candidate:
 def main(repeats: Annotated[int, typer.Option(min=1, help="Measured rounds; figures are their medians.")] = 5) -> None:
     """Convert the shipped model, and measure it under each runtime."""
     model = bundle.load()
-    _, pixels, labels = validation_part(model)
-    training, _ = own_data(model)
+    with Reader(model) as reader:
+        _, pixels, labels = validation_part(model, reader.network)
+        training, _ = own_data(model, reader.network)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         np.save(work / "pixels.npy", pixels)

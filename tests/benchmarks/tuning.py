@@ -1,6 +1,6 @@
 """A handwriting that the model reads badly in; how well it reads it after people's answers taught it, out.
 
-Make the table in one go: `python tests/benchmarks/tuning.py` (some five minutes on two cores). The handwriting is made
+Make the table in one go: `python -m tests.benchmarks.tuning` (some five minutes on two cores). The handwriting is made
 up: digits of MNIST's validation part, which no model was trained on, leaning far over. All goes through the installed
 commands as a user would: predict, answers to what is in review and in the audit sample, correct, train --from, predict.
 """
@@ -13,11 +13,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from accuracy import validation_part
 from numpy.typing import NDArray
 
 from batchdigits.inference import bundle
 from batchdigits.inference.audit import wilson_interval
+from tests.benchmarks.digit_sets import validation_part
+from tests.benchmarks.reading import Reader
 
 _PROGRAM = [str(Path(sys.executable).with_name("batchdigits"))]
 _IMAGES = 800  # to answer; as many others measure
@@ -28,7 +29,8 @@ _SCALE = 1.4
 
 def main() -> None:
     """Print how many of the leaning digits are right before and after, and what it costs elsewhere."""
-    digits, _, labels = validation_part(bundle.load())
+    with Reader(bundle.load()) as reader:
+        digits, _, labels = validation_part(reader.model, reader.network)
     rng = np.random.default_rng(4)
     chosen = rng.permutation(len(digits))[: 2 * _IMAGES]
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from batchdigits.preprocessing.strips import components, halved, morph, spread
+from batchdigits.preprocessing.strips import components, morph, spread
 
 
 def strip(*, side: int = 16, count: int = 9, seed: int = 1) -> NDArray[np.uint8]:
@@ -18,14 +18,6 @@ def test_a_canvas_is_filtered_as_if_it_were_alone(operation: int) -> None:
     together = morph(some, 5, operation)
     for canvas in range(some.shape[1]):
         alone = cv2.morphologyEx(np.ascontiguousarray(some[:, canvas]), operation, np.ones((5, 5), np.uint8))
-        np.testing.assert_array_equal(together[:, canvas], alone)
-
-
-def test_a_canvas_is_halved_as_if_it_were_alone() -> None:
-    some = strip()
-    together = halved(some)
-    for canvas in range(some.shape[1]):
-        alone = cv2.resize(np.ascontiguousarray(some[:, canvas]), (8, 8), interpolation=cv2.INTER_AREA)
         np.testing.assert_array_equal(together[:, canvas], alone)
 
 

@@ -362,7 +362,7 @@ def edited(report: Path, answers: dict[str, str]) -> None:
         csv.writer(file, delimiter=";").writerows([header, *rows])
 
 
-def shown(report: Path) -> dict[str, tuple[str, str]]:
+def escaped(report: Path) -> dict[str, tuple[str, str]]:
     with report.open(encoding="utf-8", newline="") as file:
         return {cells["path"]: (cells["corrected"], cells["final"]) for cells in csv.DictReader(file)}
 
@@ -384,7 +384,7 @@ def test_an_edited_report_is_kept_and_its_answers_are_taken_over_by_the_command_
     write_png(folder / "new.png", 255 - one_of_each()[3])
     again = batchdigits("predict", folder, "-o", report)
     assert again.code == 0
-    assert shown(report) == {"'=1.png": ("", "1"), "'=4.png": ("", "4"), "'=7.png": ("", "7"), "new.png": ("", "3")}
+    assert escaped(report) == {"'=1.png": ("", "1"), "'=4.png": ("", "4"), "'=7.png": ("", "7"), "new.png": ("", "3")}
     arguments = from_message(again)
     taken = batchdigits(*arguments)
     assert taken.code == 0
@@ -393,7 +393,7 @@ def test_an_edited_report_is_kept_and_its_answers_are_taken_over_by_the_command_
     assert final.code == 0
     assert " numpy\n" in final.stderr  # so that the list is one
     assert " tensorflow\n" not in final.stderr
-    assert shown(report) == {"'=1.png": ("7", "7"), "'=4.png": ("x", ""), "'=7.png": ("", "7"), "new.png": ("", "3")}
+    assert escaped(report) == {"'=1.png": ("7", "7"), "'=4.png": ("x", ""), "'=7.png": ("", "7"), "new.png": ("", "3")}
     time = written(report)
     assert "edited" not in batchdigits("predict", folder, "-o", report).stderr
     assert written(report) == time

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from batchdigits.engine import children
-from batchdigits.engine.pool import Workers
+from batchdigits.engine.pool import worker_count
 from batchdigits.engine.ray_cluster.driver import Job, Message, main
 from batchdigits.engine.ray_cluster.worker import Found, Shard, versions
 from batchdigits.engine.run_context import Stop
@@ -157,7 +157,7 @@ class Cluster:
         return Job(
             address=settings.ray_address,
             folder=folder,
-            processors=Workers(settings.workers, processes=False).count,
+            processors=worker_count(settings.workers),
             most_workers=settings.workers,
             reader=(
                 versions(settings.runtime),

@@ -15,6 +15,7 @@ from itertools import chain, islice
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.isolation import one_by_one
 from batchdigits.engine.local import Drawn, Engine, Task
 from batchdigits.engine.pool import Workers, assembled, batches, chunks
@@ -83,14 +84,17 @@ def _shards(files: Iterable[ImageFile]) -> Iterator[Shard]:
 def _here(task: Task, files: Iterable[ImageFile]) -> Iterator[Predicted[Drawn]]:
     """Read files one by one in a process of their own, and predict in this one, as on this machine."""
     decoding, normalisation = task.settings.decoding, task.model.normalisation
-    with Workers(1, processes=False) as none:
+    with (
+        SharedFinder(task.model.directory, task.settings.runtime) as finder,
+        Workers(1, finder, processes=False) as none,
+    ):
         ready = batches(
             [],
             none,
             size=task.settings.batch_size,
             decoding=decoding,
             normalisation=normalisation,
-            first=one_by_one(files, decoding=decoding, normalisation=normalisation, timer=task.timer),
+            first=one_by_one(files, decoding=decoding, normalisation=normalisation, finder=finder, timer=task.timer),
         )
         yield from predict_ahead(ready, task.prediction, judge=task.judge, draw=task.draw, stop=task.stop)
 

@@ -16,7 +16,7 @@ from batchdigits import __version__
 from batchdigits.engine.worker import Observed, asked, keep_freed_memory, observe
 from batchdigits.errors import OF_THE_MACHINE, BatchDigitsError, UsageError
 from batchdigits.inference import bundle
-from batchdigits.inference.runtimes import Predictor, version
+from batchdigits.inference.runtimes import InkFinder, Predictor, version
 from batchdigits.records import ImageFile, Logits
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings, Runtime
 
@@ -68,6 +68,7 @@ class RayWorker:
                     runtime=self._settings.runtime,
                     threads=self._settings.threads,
                 ).__enter__()
+                self._finder = InkFinder(self._model.directory, runtime=self._settings.runtime).__enter__()
         except BatchDigitsError as error:  # is sent: had it been raised, Ray would have tried again
             self._trouble = type(error)(f"The worker on {socket.gethostname()} cannot read: {error}")
         self._seconds = {"load model": time.perf_counter() - started}
@@ -100,7 +101,9 @@ class RayWorker:
         observed = []
         for files in shard:
             faulthandler.dump_traceback_later(_SECONDS_A_CHUNK, exit=True)
-            observed.append(observe(list(map(asked, files)), self._settings.decoding, self._model.normalisation))
+            observed.append(
+                observe(list(map(asked, files)), self._settings.decoding, self._model.normalisation, self._finder)
+            )
             faulthandler.cancel_dump_traceback_later()
         started = time.perf_counter()
         pixels = np.concatenate([part.pixels for part in observed])

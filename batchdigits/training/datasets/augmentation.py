@@ -16,12 +16,12 @@ Inks = NDArray[np.float32]  # [N, side, side], 0 no ink to 1 full ink
 _MOST = 512  # digits that are written at a time: OpenCV resamples images of fewer than 32,767 rows
 _GAP = 2  # empty rows between the digits of one tall image
 _KNOTS = 5  # the elastic field is drawn on 5×5 knots and spread smoothly over the page
-_PAGE_SIDES = (24, 32, 48, 64)  # pixels; pages of one group are made together
+_PAGE_SIDES = (20, 24, 28)  # pixels; pages of one group are made together
 _LIGHT_ON_DARK = 0.35  # share of the scanned pages: chalk, negatives, MNIST itself
 _DIGIT_SIDE = 20  # pixels of a normalised digit
 _FEWEST_PIXELS = 11  # of a digit that can be read
 _MOST_STRETCHED = 3.0  # times as wide as it was: more, and a 1 is a block
-_CLEAN_SIDE = 40  # pixels of a clean page; the digit's 20 px box may grow and turn without leaving it
+_CLEAN_SIDE = 28  # pixels of a clean page: the digit's 20 px box may grow and turn
 
 
 def vary(digits: InkImages, rng: np.random.Generator, *, clean_share: float = 0.6) -> list[GreyImage]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import Workers, batches
 from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.ledger.answers import answered, has_answers
@@ -65,11 +66,12 @@ class Labelled:
         return Labelled(names, self.pixels[rows], self.ink[rows], self.labels[rows], [], sums)
 
 
-def read(source: str, normalisation: NormalisationSettings, *, part: str) -> Labelled:
+def read(source: str, network: SharedFinder, normalisation: NormalisationSettings, *, part: str) -> Labelled:
     """Read one source.
 
     Args:
         source: One of `shipped.NAMES`, a folder, a CSV file, or a report whose ledger is beside it.
+        network: The ink finder that the model reads, or will read, behind.
         normalisation: What the model is, or will be, trained behind.
         part: `train` or `test`: the half of a shipped set. Folders and CSV files have no halves.
 
@@ -78,18 +80,18 @@ def read(source: str, normalisation: NormalisationSettings, *, part: str) -> Lab
         StorageError: The source, or an image that a CSV file names, does not exist.
     """
     if source in shipped.NAMES:
-        return _read_shipped(source, part, normalisation)
+        return _read_shipped(source, part, network, normalisation)
     refuse(source, "Labelled data")
     path = Path(source)
     if path.is_dir():
-        return _read_files(_folder(path), normalisation)
+        return _read_files(_folder(path), network, normalisation)
     if has_answers(path):
-        return _read_files(_answered(path), normalisation)
+        return _read_files(_answered(path), network, normalisation)
     if not path.is_file():
         names = ", ".join(shipped.NAMES)
         message = f"The labelled data {escaped(source)} do not exist; name a folder, a CSV file, or one of {names}."
         raise StorageError(message)
-    return _read_files(_csv(path), normalisation)
+    return _read_files(_csv(path), network, normalisation)
 
 
 def join(parts: Sequence[Labelled]) -> Labelled:
@@ -139,9 +141,11 @@ def fingerprint(source: str) -> dict[str, str]:
     return {path.name: digest.hexdigest()}
 
 
-def _read_shipped(name: str, part: str, normalisation: NormalisationSettings) -> Labelled:
+def _read_shipped(name: str, part: str, network: SharedFinder, normalisation: NormalisationSettings) -> Labelled:
     pages, labels = shipped.pages(name, part)
-    stacks = [normalise(pages[start : start + _STACK], normalisation) for start in range(0, len(pages), _STACK)]
+    stacks = [
+        normalise(pages[start : start + _STACK], network, normalisation) for start in range(0, len(pages), _STACK)
+    ]
     return Labelled(
         [f"{name} {part} {number}" for number in range(len(pages))],
         np.concatenate([stack.pixels for stack in stacks]),
@@ -152,7 +156,9 @@ def _read_shipped(name: str, part: str, normalisation: NormalisationSettings) ->
     )
 
 
-def _read_files(files: Iterable[tuple[ImageFile, PageLabels]], normalisation: NormalisationSettings) -> Labelled:
+def _read_files(
+    files: Iterable[tuple[ImageFile, PageLabels]], network: SharedFinder, normalisation: NormalisationSettings
+) -> Labelled:
     """Decode and normalise the labelled pages of files; other pages are left out.
 
     Raises:
@@ -171,7 +177,7 @@ def _read_files(files: Iterable[tuple[ImageFile, PageLabels]], normalisation: No
             yield file
 
     parts = []
-    for batch in _read(unlabelled(), normalisation):
+    for batch in _read(unlabelled(), network, normalisation):
         met.update((page.file.path, page.number) for page in (*batch.pages, *(page for page, _ in batch.faults)))
         rows = [row for row, page in enumerate(batch.pages) if (page.file.path, page.number) in label_of]
         pages = [batch.pages[row] for row in rows]
@@ -201,8 +207,8 @@ def _read_files(files: Iterable[tuple[ImageFile, PageLabels]], normalisation: No
     return join(parts)
 
 
-def _read(files: Iterator[ImageFile], normalisation: NormalisationSettings) -> Iterator[Batch]:
-    with Workers(_WORKERS, processes=False) as workers:
+def _read(files: Iterator[ImageFile], network: SharedFinder, normalisation: NormalisationSettings) -> Iterator[Batch]:
+    with Workers(_WORKERS, network, processes=False) as workers:
         yield from batches(files, workers, size=_READING, decoding=DecodingSettings(), normalisation=normalisation)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
@@ -40,7 +41,8 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     """
     output = made_folder(settings.output)
     model = bundle.load(settings.model)
-    data = labelled.read(settings.source, model.normalisation, part="test")
+    with SharedFinder(model.directory, settings.runtime) as network:
+        data = labelled.read(settings.source, network, model.normalisation, part="test")
     found = score(data, model, provable_threshold(model, settings), settings.runtime)
     result, said = found.result, found.said
     write_text(output / "metrics.json", json.dumps(as_json(result), indent=2) + "\n")

@@ -1,0 +1,159 @@
+"""Find the ink of a digit on its page by a learned network, whatever the paper, the light and what is printed there.
+
+The network looks at a whole page, then at the part where it found ink, until the digit is large in what it sees.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from batchdigits.preprocessing.looks import Look, Square, around, look, whole
+from batchdigits.preprocessing.strips import Boxes, FoundInk, Strip, components, morph
+from batchdigits.records import (
+    DEPTH,
+    EDGE,
+    INK,
+    INK_MEASURES,
+    KINDS,
+    LOOK_CELLS,
+    OTHER,
+    FullResolution,
+    GreyImage,
+    InkMeasures,
+)
+
+InkMaps = NDArray[np.uint8]  # [N, 64, 64], how sure the network is that a cell holds the digit's ink, 0 to 255
+Kinds = NDArray[np.float32]  # [N, 4], logits: no writing, one digit, several digits, something else
+InkNetwork = Callable[[NDArray[np.uint8]], tuple[InkMaps, Kinds]]
+"""Takes looks, uint8[N, 64, 64, 3]."""
+
+_LEAST_PEAK = 70  # of 255: where no cell is surer, there is no ink
+_LEAST_LEVEL, _LEVEL = 36, 0.3  # from which a cell is ink: of 255, and of the page's surest cell
+_PART_MASS = 0.05  # of the digit's main part, that another part has at least
+_PART_DISTANCE = 0.5  # of its longer side, at most
+_MARGIN = 0.3  # of the digit's longer side, around it in a closer look
+_SURELY_NOTHING = np.array([9, 0, 0, 0], np.float32)  # logits of the kinds
+_LONG_ENOUGH = (38, 26, 0)  # cells: of a digit that is as long in the first, second, third look, no closer one is taken
+
+
+class _Closest(NamedTuple):
+    """The closest look at a page that showed ink, or the first."""
+
+    page: GreyImage
+    square: Square
+    look: Look
+
+
+def find_ink(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[FullResolution | None]) -> FoundInk:
+    """Find the digit's ink on each page.
+
+    Args:
+        pages: N >= 1 grey pages, uint8[H, W].
+        network: The ink finder.
+        finer: What gives each page with more pixels, for where its digit turns out small; None where nothing does.
+    """
+    rows = list(range(len(pages)))
+    better = list(finer)
+    asked = [(page, whole(page)) for page in pages]
+    closest = [_Closest(page, square, look(page, square)) for page, square in asked]
+    maps, kinds = network(np.stack([one.look.cells for one in closest]))
+    even = np.array([one.look.gain == 0 for one in closest])  # nothing is there, whatever the network sees
+    maps, kinds = np.where(even[:, None, None], np.uint8(0), maps), np.where(even[:, None], _SURELY_NOTHING, kinds)
+    strip, boxes, other = _digits(maps)
+    for long_enough in _LONG_ENOUGH[:-1]:
+        longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+        rows = [row for row in rows if 0 < longer[row] < long_enough]
+        nearer = [_come_closer(closest[row], boxes[row], better[row]) for row in rows]
+        if not rows:
+            break
+        maps, _ = network(np.stack([one.look.cells for one in nearer]))
+        new_strip, new_boxes, _ = _digits(maps)
+        seen = np.flatnonzero(new_boxes[:, 2] > 0)  # what looked like ink from afar may be none from near
+        rows, nearer = [rows[at] for at in seen], [nearer[at] for at in seen]
+        strip[:, rows], boxes[rows] = new_strip[:, seen], new_boxes[seen]
+        for row, one in zip(rows, nearer, strict=True):
+            if one.page is not closest[row].page:
+                better[row] = None  # it is at hand
+            closest[row] = one
+    return FoundInk(strip, boxes, _measures(strip, boxes, other, kinds, closest))
+
+
+def _come_closer(seen: _Closest, box: NDArray[np.float32], finer: FullResolution | None) -> _Closest:
+    """Look at the part of a page where a digit's box is, with more of its pixels where they are needed."""
+    page, (left, top, side), _ = seen
+    cell = side / LOOK_CELLS
+    square = around((box * cell + (left, top, left, top)).tolist(), _MARGIN)
+    if finer and square.side < LOOK_CELLS:
+        full = finer()
+        times = max(full.shape) / max(page.shape)
+        page, square = full, Square(*(round(times * edge) for edge in square))
+    return _Closest(page, square, look(page, square))
+
+
+def _digits(maps: InkMaps) -> tuple[Strip, Boxes, NDArray[np.float32]]:
+    """Keep the parts of each map that make its digit.
+
+    Returns:
+        uint8[64, N, 64], their ink; float32[N, 4], its box, zeros where there is none; and float32[N], how long the
+        longest thing is that was left out, as a share of the digit.
+    """
+    count = len(maps)
+    peak = maps.max((1, 2))
+    level = np.maximum(_LEAST_LEVEL, _LEVEL * peak).astype(np.uint8)
+    level[peak < _LEAST_PEAK] = 255
+    strip = np.ascontiguousarray(maps.transpose(1, 0, 2))
+    inked = np.where(strip >= level[:, None], np.uint8(255), np.uint8(0))
+    found = components(morph(inked, 3, cv2.MORPH_CLOSE) > 0)
+    mass = np.bincount(found.labels.ravel(), strip.ravel(), len(found.area))
+    mass[0] = 0
+    order = np.lexsort((mass[1:], found.owner[1:])) + 1
+    main = np.zeros(count, np.intp)  # component 0, of no mass, where a map has no component
+    main[found.owner[order]] = order  # the last assignment wins: the largest mass
+    mine = main[found.owner]
+    left, top, right, bottom = found.box.T
+    size = np.maximum(right - left, bottom - top)
+    gap_x = np.maximum(left - right[mine], left[mine] - right)
+    gap_y = np.maximum(top - bottom[mine], top[mine] - bottom)
+    part = (np.maximum(gap_x, gap_y) <= _PART_DISTANCE * size[mine]) & (mass >= _PART_MASS * mass[mine])
+    part[0] = False
+    kept = strip * morph(np.take(part.astype(np.uint8), found.labels), 3, cv2.MORPH_DILATE)
+    boxes = np.tile(np.array([LOOK_CELLS, LOOK_CELLS, 0, 0], np.float32), (count, 1))
+    np.minimum.at(boxes[:, :2], found.owner[part], found.box[part, :2])
+    np.maximum.at(boxes[:, 2:], found.owner[part], found.box[part, 2:])
+    boxes[main == 0] = 0
+    other = np.zeros(count, np.float32)
+    np.maximum.at(other, found.owner[1:], np.where(part, 0, size / np.maximum(size[mine], 1))[1:].astype(np.float32))
+    return kept, boxes, other
+
+
+def _measures(
+    strip: Strip, boxes: Boxes, other: NDArray[np.float32], kinds: Kinds, closest: Sequence[_Closest]
+) -> InkMeasures:
+    """Measure the ink of each page: the columns of `INK_MEASURES`, float32[N, M]."""
+    ink = strip.transpose(1, 0, 2).astype(np.float32)  # [N, 64, 64]
+    mass = ink.sum((1, 2)) / 255
+    seen = np.stack([one.look.cells[:, :, 0] for one in closest]).astype(np.float32)
+    valid = np.stack([one.look.cells[:, :, 1] <= one.look.cells[:, :, 2] for one in closest])  # cells of the page
+    paper = valid & (ink < _LEAST_LEVEL)
+    inked = (ink * seen).sum((1, 2)) / np.maximum(255 * mass, 1e-6)
+    ground = (paper * seen).sum((1, 2)) / np.maximum(paper.sum((1, 2)), 1)
+    cell = np.array([one.square.side / LOOK_CELLS for one in closest])
+    area = np.array([one.page.size for one in closest])
+    gain = np.array([one.look.gain or 1.0 for one in closest])
+    measures = np.zeros((len(closest), len(INK_MEASURES)), np.float32)
+    has_ink = boxes[:, 2] > 0
+    measures[:, INK] = np.where(has_ink, np.clip(mass * cell**2 / area, 1e-6, 1), 0)
+    measures[:, OTHER] = other
+    measures[:, DEPTH] = np.where(has_ink, np.minimum(np.abs(inked - ground) / gain / 255, 1), 0)
+    corners = np.array([(one.square.left, one.square.top) for one in closest])
+    low = boxes[:, :2] * cell[:, None] + corners
+    high = boxes[:, 2:] * cell[:, None] + corners
+    extent = np.array([one.page.shape[::-1] for one in closest])
+    slack = 0.6 * cell[:, None]
+    measures[:, EDGE] = has_ink & ((low <= slack) | (high >= extent - slack)).any(1)
+    powers = np.exp(kinds - kinds.max(1, keepdims=True))
+    measures[:, -len(KINDS) :] = powers / powers.sum(1, keepdims=True)
+    return measures

@@ -1,0 +1,196 @@
+"""Find the ink of a digit on a cut-out of a few pixels, which is nearly all digit, by its levels of grey.
+
+Pages of one call share every step: they are placed side by side on a strip of square canvases, and each step works on
+the whole strip, so that the cost of numpy and OpenCV calls is paid once a strip.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from batchdigits.preprocessing.canvas import strip_of
+from batchdigits.preprocessing.polarity import Signs, find_polarity, slopes_of_light, weigh_polarity, without_slopes
+from batchdigits.preprocessing.strips import (
+    Components,
+    FoundInk,
+    Rows,
+    Strip,
+    components,
+    edges,
+    morph,
+    most,
+    odd,
+    spread,
+    total,
+)
+from batchdigits.records import DEPTH, EDGE, INK, INK_MEASURES, OTHER, GreyImage
+from batchdigits.settings import NormalisationSettings
+
+
+def are_easy(pages: Sequence[GreyImage], side: int, settings: NormalisationSettings) -> NDArray[np.bool_]:
+    """Tell which cut-outs have even paper all around, or are of one bit, so that rules find their ink: bool[N].
+
+    Args:
+        pages: N >= 1 grey pages, uint8[H, W], none larger than the canvas.
+        side: Pixels of the canvas.
+        settings: How even paper is.
+    """
+    strip, extents = strip_of(pages, side)
+    _, easy = _border(strip, extents, settings)
+    uneven = np.flatnonzero(~easy)
+    easy[uneven] = _has_two_levels(strip[:, uneven])
+    return easy
+
+
+def find_small_ink(pages: Sequence[GreyImage], side: int, settings: NormalisationSettings) -> FoundInk:
+    """Find the digit's ink on cut-outs.
+
+    Args:
+        pages: N >= 1 grey pages, uint8[H, W], none larger than the canvas.
+        side: Pixels of the canvas.
+        settings: The numbers of the steps.
+    """
+    strip, extents = strip_of(pages, side)
+    level, even = _border(strip, extents, settings)
+    uneven = np.flatnonzero(~even)
+    uneven = uneven[~_has_two_levels(strip[:, uneven])]
+    ink = _find_ink_on_even_paper(strip, level, find_polarity(strip, level))
+    if len(uneven):
+        ink[:, uneven] = _find_ink_on_uneven_paper(strip[:, uneven], extents[uneven])
+    _clear_beyond(ink, extents)
+    return _choose(ink, extents, settings)
+
+
+def _clear_beyond(ink: Strip, extents: Rows) -> None:
+    """Take the ink beyond the pages, where canvases repeat their edges, out of uint8[side, N, side], in place."""
+    side = len(ink)
+    if extents.min() < side:
+        at = np.arange(side)
+        ink *= (at < extents[:, :1]).T[:, :, None] & (at < extents[:, 1:])  # [side, N, side]
+
+
+def _border(
+    strip: Strip, extents: Rows, settings: NormalisationSettings
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Find the median level of each page's border, uint8[N], and tell whether that is even paper, bool[N]."""
+    border = np.sort(edges(strip.transpose(1, 0, 2), extents), axis=1)  # uint8[N, 4 × side]
+    median = border[:, border.shape[1] // 2]
+    near = np.abs(border.astype(np.int16) - median[:, None]) <= settings.flat_tolerance
+    return median, near.mean(1) > settings.flat_share
+
+
+def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:
+    """Tell which pages are of one bit, so that their paper needs no estimate whatever their border: bool[N]."""
+    two = np.ones(strip.shape[1], np.bool_)
+    for some in (strip[len(strip) // 2 :: len(strip)], strip):  # by one row, then those that remain by all
+        rows = np.flatnonzero(two)
+        canvases = some[:, rows]
+        lowest, highest = canvases.min(0).min(1)[:, None], canvases.max(0).max(1)[:, None]
+        two[rows] = ((canvases == lowest) | (canvases == highest)).all(0).all(1)
+    return two
+
+
+def _find_ink_on_even_paper(strip: Strip, level: NDArray[np.uint8], polarity: Signs) -> Strip:
+    """Take as ink what is darker than the paper, once ink that is light on dark is turned, as a share of it."""
+    side = len(strip)
+    turn = np.where(polarity > 0, np.uint8(0), np.uint8(255))
+    paper = level ^ turn
+    scale = spread(np.float32(255) / np.maximum(paper, 1), side)
+    turn, paper = spread(turn, side), spread(paper, side)
+    depth = paper - np.minimum(strip ^ turn, paper)
+    return np.asarray((depth * scale).astype(np.uint8))
+
+
+def _find_ink_on_uneven_paper(strip: Strip, extents: Rows) -> Strip:
+    """Estimate the paper around every dark stroke, and the ink as a share of its brightness: uint8[side, N, side].
+
+    Closing with a square wider than a stroke fills dark strokes with their paper, and keeps the edges of shadows. But
+    where the light falls off towards the page's edge, it finds no lighter paper beyond; so ink is only what is darker
+    than its paper after slopes of light were taken out, too.
+
+    Args:
+        strip: uint8[side, N, side]; what is light on dark is turned in it.
+        extents: intp[N, 2], the height and width that each page takes.
+    """
+    light = slopes_of_light(strip, extents)
+    turned = np.flatnonzero(weigh_polarity(strip, light, extents) < 0)
+    if len(turned):
+        strip[:, turned], light[:, turned] = ~strip[:, turned], 255 - light[:, turned]
+    return np.minimum(_darker_than_paper(strip), _darker_than_paper(without_slopes(strip, light)))
+
+
+def _darker_than_paper(strip: Strip) -> Strip:
+    """Take as ink what is darker than the paper around it, as a share of that: uint8[side, N, side]."""
+    paper = np.ascontiguousarray(morph(strip, odd(_PAPER_SCALE * len(strip)), cv2.MORPH_CLOSE))
+    return np.asarray(cv2.divide(paper - strip, paper, scale=255), np.uint8)  # 0 where the paper is black
+
+
+_PAPER_SCALE = 0.27  # of the canvas: side of the square that is wider than any stroke
+
+
+def _choose(ink: Strip, extents: Rows, settings: NormalisationSettings) -> FoundInk:
+    """Keep the components that make the digit, with their soft edges."""
+    side, count, _ = ink.shape
+    peak = most(ink).astype(np.float32)
+    faint = np.minimum(ink, spread((settings.ink_level * peak).astype(np.uint8), side))
+    noise = settings.noise_factor * total(faint) / extents.prod(1)
+    level = np.maximum(settings.ink_level * peak, np.minimum(noise, 0.5 * peak))
+    level = np.where(peak >= 255 * settings.least_contrast, np.maximum(level, 1), 255)
+
+    inked = ink >= spread(level.astype(np.uint8), side)
+    found = components(inked)
+    part, other, edge = _is_part(found, extents, settings)
+    mask = inked.astype(np.uint8)
+    littered = np.unique(found.owner[1:][~part[1:]])  # most canvases hold nothing but their digit
+    mask[:, littered] = np.take(part, found.labels[:, littered])
+    kept = ink * morph(mask, 3, cv2.MORPH_DILATE)
+
+    owner = found.owner[part]
+    boxes = np.tile(np.array([side, side, 0, 0], np.float32), (count, 1))
+    np.minimum.at(boxes[:, :2], owner, found.box[part, :2])
+    np.maximum.at(boxes[:, 2:], owner, found.box[part, 2:])
+    area = np.bincount(owner, found.area[part], minlength=count)
+    boxes[area == 0] = 0
+    longest, own = np.zeros(count), np.maximum((boxes[:, 2:] - boxes[:, :2]).max(1), 1)
+    np.maximum.at(longest, found.owner, (found.box[:, 2:] - found.box[:, :2]).max(1) * other)
+    cut = np.bincount(found.owner[part & edge], minlength=count) > 0
+    measures = np.zeros((count, len(INK_MEASURES)), np.float32)
+    measures[:, INK], measures[:, EDGE] = area / extents.prod(1), cut
+    measures[:, OTHER], measures[:, DEPTH] = longest / own, np.where(area > 0, peak / 255, 0)
+    return FoundInk(kept, boxes, measures)
+
+
+def _is_part(
+    found: Components, extents: Rows, settings: NormalisationSettings
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell which components make the digit of their canvas, which might be another one, and which touch the edge.
+
+    Returns:
+        bool[C] three times; the first two are False for component 0.
+    """
+    left, top, right, bottom = found.box.T
+    height, width = extents[found.owner].T
+    edge = found.at_edge(extents)
+    across = (right - left >= width) & (bottom - top <= settings.line_thickness * height)
+    down = (bottom - top >= height) & (right - left <= settings.line_thickness * width)
+    # A line is only a line where there is a digit beside it: a 1 that fills its frame is alone.
+    mass = np.where(across | down, 1e-3, 1.0) * found.area
+    rank = mass * np.where(edge, settings.edge_weight, 1.0)
+    rank[0] = 0
+
+    order = np.lexsort((rank[1:], found.owner[1:])) + 1
+    main = np.zeros(len(extents), np.intp)  # component 0, of no mass, where a canvas has no component
+    main[found.owner[order]] = order  # the last assignment wins: the highest rank
+    mine = main[found.owner]
+
+    gap_x = np.maximum(left - right[mine], left[mine] - right)
+    gap_y = np.maximum(top - bottom[mine], top[mine] - bottom)
+    longer = np.maximum(right[mine] - left[mine], bottom[mine] - top[mine])
+    part = (np.maximum(gap_x, gap_y) <= settings.part_distance * longer) & (mass >= settings.part_mass * mass[mine])
+    part[main] = True
+    part[0] = False
+    other = ~(part | edge | across | down)
+    other[0] = False
+    return np.asarray(part, np.bool_), np.asarray(other, np.bool_), edge
