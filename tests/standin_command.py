@@ -1,4 +1,4 @@
-"""The command's arguments in, its exit code out, with a stand-in in the place of the model: `python -m` this module.
+"""The command's arguments in, its exit code out, with stand-ins in the place of the networks: `python -m` this module.
 
 All but the model is the real program in a process of its own, which starts in a second and needs no TensorFlow.
 `CRASH_ON` names files by the SHA-256 of their bytes: decoding one kills the process, as a fault in a codec would.
@@ -15,10 +15,10 @@ from pathlib import Path
 from batchdigits import pipeline
 from batchdigits.cli import app
 from batchdigits.decoding.codecs import Page, decode
-from batchdigits.engine import worker
+from batchdigits.engine import ink, worker
 from batchdigits.errors import Fault
 from batchdigits.settings import DecodingSettings
-from tests.standins import StandIn
+from tests.standins import StandIn, StandInFinder
 
 
 def misbehave_and_decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Page | Fault]:
@@ -32,6 +32,7 @@ def misbehave_and_decode(data: bytes, settings: DecodingSettings, ending: str = 
 
 
 pipeline.Predictor = StandIn
+ink.InkFinder = StandInFinder
 worker.decode = misbehave_and_decode
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What stands in for the model where a test is not about it: a predictor in numpy, and a bundle that loads."""
+"""What stands in for the model where a test is not about it: its networks in numpy, and a bundle that loads."""
 
 import threading
 from pathlib import Path
@@ -6,10 +6,12 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import Calibration, ThresholdCounts
+from batchdigits.preprocessing.finder import InkMaps, Kinds
 from batchdigits.records import InkImages, Logits
 from batchdigits.settings import NormalisationSettings, Runtime
 
@@ -53,14 +55,50 @@ class StandIn:
         return logits_of(pixels)
 
 
+class StandInFinder:
+    """An ink finder without a model, put in the place of `ink.InkFinder` or `explain.InkFinder`.
+
+    What differs much from the paper of an evenly lit page is ink, and the page shows one digit.
+    """
+
+    def __init__(self, folder: Path, *, runtime: Runtime = Runtime.KERAS, threads: int = 1) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def __call__(self, looks: NDArray[np.uint8]) -> tuple[InkMaps, Kinds]:
+        means = looks[..., 0].astype(np.int16)
+        paper = np.median(means, axis=(1, 2), keepdims=True)
+        kinds = np.tile(np.array([-3, 3, -3, -3], np.float32), (len(looks), 1))
+        return np.where(np.abs(means - paper) > 60, np.uint8(255), np.uint8(0)), kinds
+
+
 def bundle_in(
-    directory: Path, *, temperature: float = 1.0, weights: bytes = b"no model", exported: bytes | None = None
+    directory: Path,
+    *,
+    temperature: float = 1.0,
+    weights: bytes = b"no model",
+    finder: bytes = b"no finder",
+    exported: bytes | None = None,
+    exported_finder: bytes | None = None,
 ) -> Bundle:
-    """Make a bundle that loads, whose weights only a stand-in predictor can use."""
+    """Make a bundle that loads, whose networks only stand-ins can use."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "model.keras").write_bytes(weights)
-    if exported is not None:
-        (directory / "model.tflite").write_bytes(exported)
+    networks = {
+        "model.keras": weights,
+        "finder.keras": finder,
+        "model.tflite": exported,
+        "finder.tflite": exported_finder,
+    }
+    for name, content in networks.items():
+        if content is not None:
+            (directory / name).write_bytes(content)
     provenance = {"data": {"mnist": "ab" * 32}, "seed": 1998, "metrics": {"accuracy": 0.99}, "note": "made — here"}
     calibration = Calibration(temperature, gate=1.0, risks=RISKS)
     return bundle.save(directory, normalisation=NormalisationSettings(), calibration=calibration, provenance=provenance)

@@ -13,19 +13,21 @@ from batchdigits.explain import Explanation, explain, save_input
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import probabilities
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.settings import DecodingSettings, ExplainSettings
+from batchdigits.settings import DecodingSettings, ExplainSettings, Runtime
 from batchdigits.training.datasets.shipped import mnist
-from tests.digits import on_page, one_of_each, png, write_png, write_tiff
+from tests.digits import enlarged, on_page, one_of_each, png, shaded, write_png, write_tiff
 from tests.disks import names
-from tests.standins import StandIn, bundle_in, logits_of
+from tests.standins import StandIn, StandInFinder, bundle_in, logits_of
 
+FINDER = StandInFinder(Path())
 DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    """A bundle, and a stand-in that predicts with it."""
+    """A bundle, and stand-ins for its networks."""
     monkeypatch.setattr(module, "Predictor", StandIn)
+    monkeypatch.setattr(module, "InkFinder", StandInFinder)
     return bundle_in(tmp_path / "bundle", temperature=50.0)
 
 
@@ -35,6 +37,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("the model was loaded for nothing")
 
     monkeypatch.setattr(module, "Predictor", unwanted)
+    monkeypatch.setattr(module, "InkFinder", unwanted)
 
 
 def explained(path: Path | str, model: Bundle, **changes: float) -> Explanation:
@@ -57,7 +60,7 @@ def test_digit_and_probabilities_are_those_of_what_the_model_saw(tmp_path: Path,
     for digit, image in enumerate(one_of_each()):
         page = on_page(image)
         found = explained(write_png(tmp_path / f"{digit}.png", page), model)
-        pixels = normalise([page]).pixels
+        pixels = normalise([page], FINDER).pixels
         np.testing.assert_array_equal(found.pixels, pixels[0])
         expected = probabilities(logits_of(pixels), temperature=50.0)[0]
         np.testing.assert_allclose(found.probabilities, expected, rtol=0, atol=0.5001e-4)
@@ -102,6 +105,15 @@ def test_a_blank_page_has_no_digit(tmp_path: Path, model: Bundle) -> None:
     assert found.text() == "No digit is recognised: blank: no ink was found"
 
 
+@pytest.mark.parametrize("runtime", list(Runtime))
+def test_a_digit_on_a_photo_is_read_by_the_networks_of_the_package(tmp_path: Path, runtime: Runtime) -> None:
+    photo = 235 - (enlarged(np.pad(mnist("test")[0][0], 40), 6) * 0.7).astype(np.uint8)
+    path = write_png(tmp_path / "first.png", shaded(photo, darkest=0.6, angle=1))
+    found = explain(ExplainSettings(image=str(path), runtime=runtime))
+    assert found.digit == 7
+    assert found.pixels.max() == 255
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -134,7 +146,7 @@ def test_the_limits_are_those_of_the_settings(tmp_path: Path, model: Bundle) -> 
 def test_of_several_pages_the_first_is_explained(tmp_path: Path, model: Bundle) -> None:
     pages = [on_page(digit) for digit in one_of_each()[[2, 8]]]
     found = explained(write_tiff(tmp_path / "a.tif", pages), model)
-    np.testing.assert_array_equal(found.pixels, normalise(pages[:1]).pixels[0])
+    np.testing.assert_array_equal(found.pixels, normalise(pages[:1], FINDER).pixels[0])
 
 
 def test_an_ending_that_is_not_read_is_told_from_junk(tmp_path: Path, model: Bundle) -> None:
@@ -161,10 +173,11 @@ def test_an_image_that_is_not_there_is_named_with_the_remedy(name: str, tmp_path
     assert not set("\n\0") & set(str(caught.value))
 
 
-def test_a_damaged_model_is_refused(tmp_path: Path, model: Bundle) -> None:
+@pytest.mark.parametrize("name", ["model.keras", "finder.keras"])
+def test_a_damaged_model_is_refused(name: str, tmp_path: Path, model: Bundle) -> None:
     damaged = shutil.copytree(model.directory, tmp_path / "damaged")
-    (damaged / "model.keras").write_bytes(b"other")
-    with pytest.raises(BundleError):
+    (damaged / name).write_bytes(b"other")
+    with pytest.raises(BundleError, match=f"{name} does not match its sha256"):
         explain(ExplainSettings(image=str(write_png(tmp_path / "a.png", one_of_each()[0])), model=damaged))
 
 
@@ -178,7 +191,7 @@ def test_the_saved_input_is_what_the_model_saw(tmp_path: Path, model: Bundle) ->
     assert names(folder) == ["seen.png"]
     saved = cv2.imread(str(folder / "seen.png"), cv2.IMREAD_UNCHANGED)
     assert saved is not None
-    np.testing.assert_array_equal(saved, normalise([page]).pixels[0])
+    np.testing.assert_array_equal(saved, normalise([page], FINDER).pixels[0])
     assert saved.dtype == np.uint8
 
 

@@ -89,7 +89,8 @@ def decide(
         message = "The model gave a value that is not a finite number; it is damaged, so use another with --model."
         raise BundleError(message)
 
-    nothing = no_digit(logits, ink)
+    nothing = np.ones(len(logits))
+    nothing[has_ink] = no_digit(logits[has_ink], ink[has_ink])
     asked = ink[:, NOTHING:].any(1)
     written = asked & (ink[:, NOTHING] < DOUBT)
     refused = (nothing > gate) | ~has_ink

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchdigits.errors import BundleError, StorageError
+from batchdigits.errors import BundleError
 from batchdigits.inference import bundle
-from batchdigits.inference.bundle import FORMAT, PACKAGED, Bundle, load, save
+from batchdigits.inference.bundle import FORMAT, PACKAGED, Bundle, Network, load, packed, save
 from batchdigits.inference.calibration import Calibration, ThresholdCounts
-from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from tests.standins import bundle_in
 
 NORMALISATION = NormalisationSettings()
@@ -104,11 +104,13 @@ def test_any_bundle_comes_back_as_it_was_saved(
     directory = kept.directory.with_name("any")
     directory.mkdir(exist_ok=True)
     (directory / "model.keras").write_bytes(weights)
+    (directory / "finder.keras").write_bytes(weights[::-1])
     saved = save(directory, normalisation=normalisation, calibration=calibration, provenance=provenance)
     again = load(directory)
     assert saved == again
     assert (again.normalisation, again.calibration, again.provenance) == (normalisation, calibration, provenance)
     assert (again.directory, again.weights.read_bytes()) == (directory, weights)
+    assert again.files == {"model.keras", "finder.keras"}
     assert len(again.id) == 64
     assert set(again.id) <= set("0123456789abcdef")
 
@@ -123,6 +125,7 @@ def test_the_same_content_has_the_same_id_and_any_other_content_another(tmp_path
         directory = tmp_path / name
         directory.mkdir()
         (directory / "model.keras").write_bytes(changes.pop("weights", b"w"))
+        (directory / "finder.keras").write_bytes(changes.pop("finder", b"f"))
         content = {"normalisation": NORMALISATION, "calibration": Calibration(1.0, 1.0), "provenance": {"seed": 1}}
         return save(directory, **{**content, **changes}).id
 
@@ -130,6 +133,8 @@ def test_the_same_content_has_the_same_id_and_any_other_content_another(tmp_path
     assert len(same) == 1
     others = [
         made("c", weights=b"W"),
+        made("j", finder=b"F"),
+        made("k", weights=b"f", finder=b"w"),
         made("d", calibration=Calibration(1.5, 1.0)),
         made("g", calibration=Calibration(1.0, 0.5)),
         made("h", calibration=Calibration(1.0, 1.0, risks=(ThresholdCounts(0.9, 10, 1),))),
@@ -169,7 +174,7 @@ def test_saving_again_replaces_the_card_and_leaves_nothing_beside_it(made: Bundl
     again = save(made.directory, normalisation=NORMALISATION, calibration=Calibration(2.0, 1.0), provenance={})
     assert again.calibration == load(made.directory).calibration == Calibration(2.0, 1.0)
     assert again.id != made.id
-    assert sorted(path.name for path in made.directory.iterdir()) == ["bundle.json", "model.keras"]
+    assert sorted(path.name for path in made.directory.iterdir()) == ["bundle.json", "finder.keras", "model.keras"]
 
 
 def test_a_bundle_cannot_be_changed(made: Bundle) -> None:
@@ -177,10 +182,13 @@ def test_a_bundle_cannot_be_changed(made: Bundle) -> None:
         made.id = "2"  # type: ignore[misc]
 
 
-def test_saving_without_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"model\.keras"):
+@pytest.mark.parametrize(("there", "missing"), [("model", "finder"), ("finder", "model")])
+def test_a_bundle_that_was_saved_without_one_of_its_networks_is_refused(
+    tmp_path: Path, there: str, missing: str
+) -> None:
+    (tmp_path / f"{there}.keras").write_bytes(WEIGHTS)
+    with pytest.raises(BundleError, match=rf"lacks or garbles '{missing}\.keras'"):
         save(tmp_path, normalisation=NORMALISATION, calibration=Calibration(1.0, 1.0), provenance={})
-    assert list(tmp_path.iterdir()) == []
 
 
 # ---- damaged --------------------------------------------------------------------------------------------------
@@ -230,14 +238,17 @@ def test_a_card_that_lost_or_gained_bytes_is_refused_or_means_the_same(kept: Bun
     assert_refused_or_the_same(kept, original[:start] + data.draw(st.binary(max_size=3)) + original[end:])
 
 
-def test_a_damaged_byte_of_the_weights_is_refused_wherever_it_is(kept: Bundle) -> None:
-    for at in range(len(WEIGHTS)):
-        damaged = bytearray(WEIGHTS)
+@pytest.mark.parametrize("network", ["model", "finder"])
+def test_a_damaged_byte_of_a_network_is_refused_wherever_it_is(kept: Bundle, network: str) -> None:
+    path = kept.directory / f"{network}.keras"
+    original = path.read_bytes()
+    for at in range(len(original)):
+        damaged = bytearray(original)
         damaged[at] ^= 1 << at % 8
-        kept.weights.write_bytes(damaged)
-        with pytest.raises(BundleError, match=r"damaged: model\.keras does not match its sha256"):
+        path.write_bytes(damaged)
+        with pytest.raises(BundleError, match=rf"damaged: {network}\.keras does not match its sha256"):
             load(kept.directory)
-    kept.weights.write_bytes(WEIGHTS)
+    path.write_bytes(original)
     assert load(kept.directory) == kept
 
 
@@ -258,13 +269,13 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "model.keras")
 
 
-@pytest.mark.parametrize("name", ["bundle.json", "model.keras"])
+@pytest.mark.parametrize("name", ["bundle.json", "model.keras", "finder.keras"])
 def test_a_missing_file_is_refused(made: Bundle, name: str) -> None:
     (made.directory / name).unlink()
     assert name in refusal(made)
 
 
-@pytest.mark.parametrize("name", ["bundle.json", "model.keras"])
+@pytest.mark.parametrize("name", ["bundle.json", "model.keras", "finder.keras"])
 def test_a_folder_in_place_of_a_file_is_refused(made: Bundle, name: str) -> None:
     (made.directory / name).unlink()
     (made.directory / name).mkdir()
@@ -272,7 +283,7 @@ def test_a_folder_in_place_of_a_file_is_refused(made: Bundle, name: str) -> None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-@pytest.mark.parametrize("name", ["bundle.json", "model.keras"])
+@pytest.mark.parametrize("name", ["bundle.json", "model.keras", "finder.keras"])
 def test_a_file_without_permission_is_refused(made: Bundle, name: str) -> None:
     (made.directory / name).chmod(0)
     assert name in refusal(made)
@@ -327,7 +338,7 @@ def test_a_program_of_another_version_refuses_the_bundle(
     assert "was made for" in refusal(made)
 
 
-@pytest.mark.parametrize("key", ["versions", "weights_sha256", "normalisation", "calibration", "provenance"])
+@pytest.mark.parametrize("key", ["versions", "files", "normalisation", "calibration", "provenance"])
 def test_a_card_that_lacks_a_part_is_refused(made: Bundle, key: str) -> None:
     rewritten(made, lambda content: content.pop(key))
     assert "damaged" in refusal(made)
@@ -343,6 +354,11 @@ def test_a_card_that_lacks_a_part_is_refused(made: Bundle, key: str) -> None:
         ("calibration", {"temperature": 1.0}),
         ("calibration", []),
         ("provenance", 5),
+        ("files", None),
+        ("files", {}),
+        ("files", {"model.keras": "ab" * 32}),
+        ("files", {"finder.keras": "ab" * 32}),
+        ("files", {"model.keras": "ab" * 32, "finder.keras": "ab" * 32, "../other": "ab" * 32}),
     ],
 )
 def test_a_card_with_a_garbled_part_is_refused(made: Bundle, key: str, value: object) -> None:
@@ -368,31 +384,63 @@ def test_a_name_with_a_newline_is_shown_escaped(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-# ---- the model of the fast runtime -----------------------------------------------------------------------------
+# ---- the networks' files for the fast runtime -------------------------------------------------------------------
 
 
-def test_a_model_for_the_fast_runtime_belongs_to_the_bundle_where_there_is_one(made: Bundle, tmp_path: Path) -> None:
-    both = bundle_in(tmp_path / "both", weights=WEIGHTS, exported=b"fast")
-    assert made.exported is None
-    assert both.exported == both.directory / "model.tflite"
+FAST = ["model.tflite", "finder.tflite"]
+
+
+def test_what_the_fast_runtime_reads_belongs_to_the_bundle_where_it_is(made: Bundle, tmp_path: Path) -> None:
+    both = bundle_in(tmp_path / "both", weights=WEIGHTS, exported=b"fast", exported_finder=b"too")
+    assert (made.is_exported, both.is_exported) == (False, True)
+    assert both.files == made.files | set(FAST)
     assert both.id != made.id
     assert load(both.directory) == both
-    assert bundle_in(tmp_path / "other", weights=WEIGHTS, exported=b"last").id != both.id
+    other = bundle_in(tmp_path / "other", weights=WEIGHTS, exported=b"fast", exported_finder=b"two")
+    assert other.id != both.id
 
 
+@pytest.mark.parametrize("exported", [{"exported": b"fast"}, {"exported_finder": b"fast"}])
+def test_a_bundle_is_exported_where_both_of_its_networks_are(tmp_path: Path, exported: dict[str, bytes]) -> None:
+    assert not bundle_in(tmp_path / "half", **exported).is_exported  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", FAST)
 @pytest.mark.parametrize("content", [b"fasT", b"", b"faster", None])
-def test_a_damaged_model_of_the_fast_runtime_is_refused(tmp_path: Path, content: bytes | None) -> None:
-    both = bundle_in(tmp_path / "both", exported=b"fast")
-    (both.directory / "model.tflite").unlink()
+def test_a_damaged_file_of_the_fast_runtime_is_refused(tmp_path: Path, content: bytes | None, name: str) -> None:
+    both = bundle_in(tmp_path / "both", exported=b"fast", exported_finder=b"fast")
+    (both.directory / name).unlink()
     if content is not None:
-        (both.directory / "model.tflite").write_bytes(content)
-    assert "model.tflite" in refusal(both)
+        (both.directory / name).write_bytes(content)
+    assert name in refusal(both)
 
 
-def test_a_file_that_the_card_does_not_name_is_no_part_of_the_bundle(made: Bundle) -> None:
-    (made.directory / "model.tflite").write_bytes(b"slipped in")
+@pytest.mark.parametrize("name", FAST)
+def test_a_file_that_the_card_does_not_name_is_no_part_of_the_bundle(made: Bundle, name: str) -> None:
+    (made.directory / name).write_bytes(b"slipped in")
     assert load(made.directory) == made
+    assert name not in load(made.directory).files
 
 
-def test_the_bundle_of_the_package_has_a_model_for_the_fast_runtime() -> None:
-    assert load().exported == PACKAGED / "model.tflite"
+def test_the_bundle_of_the_package_has_both_networks_for_both_runtimes() -> None:
+    assert load().is_exported
+    assert load().files == {"model.keras", "finder.keras", *FAST}
+    assert set(packed(load())) == {"bundle.json", *load().files}
+
+
+def test_a_bundle_that_is_packed_and_unpacked_is_the_same(made: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name, content in packed(made).items():
+        (tmp_path / "there" / name).write_bytes(content)
+    assert replace(load(tmp_path / "there"), directory=made.directory) == made
+
+
+@pytest.mark.parametrize(
+    ("network", "runtime", "name"),
+    [
+        (Network.FINDER, Runtime.KERAS, "finder.keras"),
+        (Network.READER, Runtime.LITERT, "model.tflite"),
+    ],
+)
+def test_a_network_names_its_file_for_each_runtime(network: Network, runtime: Runtime, name: str) -> None:
+    assert network.file(runtime) == name

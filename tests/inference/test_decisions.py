@@ -8,8 +8,20 @@ from hypothesis.extra import numpy as arrays
 
 from batchdigits.errors import BundleError, FaultKind
 from batchdigits.inference.audit import in_sample
-from batchdigits.inference.decisions import ANOTHER, Decisions, decide, probabilities
-from batchdigits.records import DEPTH, DIGITS, EDGE, INK, NO_DIGIT, OTHER, Status
+from batchdigits.inference.decisions import ANOTHER, NONE_BEFORE, Decisions, decide, no_digit, probabilities
+from batchdigits.records import (
+    DEPTH,
+    DIGITS,
+    EDGE,
+    INK,
+    INK_MEASURES,
+    NO_DIGIT,
+    NOTHING,
+    OTHER,
+    SEVERAL,
+    SINGLE,
+    Status,
+)
 
 many_logits = arrays.arrays(
     np.float32,
@@ -27,10 +39,17 @@ def logits_of(*rows: dict[int, float]) -> np.ndarray:
     return np.log(values).astype(np.float32)
 
 
-def inked(*shares: float, other: float = 0, depth: float = 1, edge: bool = False) -> np.ndarray:
-    """Ink measures of pages whose ink covers these shares, beside another thing of this size."""
-    ink = np.zeros((len(shares), 4), np.float32)
+def inked(
+    *shares: float, other: float = 0, depth: float = 1, edge: bool = False, single: float = 0, nothing: float = 0
+) -> np.ndarray:
+    """Ink measures of pages whose ink covers these shares, beside another thing of this size.
+
+    The ink finder was asked where it took them for a single digit, or for nothing, with these probabilities.
+    """
+    ink = np.zeros((len(shares), len(INK_MEASURES)), np.float32)
     ink[:, INK], ink[:, OTHER], ink[:, DEPTH], ink[:, EDGE] = shares, other, depth, edge
+    if single or nothing:
+        ink[:, NOTHING], ink[:, SINGLE], ink[:, SEVERAL] = nothing, single, 1 - nothing - single
     return ink
 
 
@@ -99,7 +118,7 @@ def test_a_blank_page_leaves_its_neighbours_where_they_are() -> None:
 
 
 def test_only_the_ink_share_makes_a_page_blank() -> None:
-    ink = np.zeros((1, 4), np.float32)
+    ink = np.zeros((1, len(INK_MEASURES)), np.float32)
     ink[0, INK] = 1e-9
     assert decide(logits_of({3: 1}), ink, threshold=0.9).status == [Status.OK]
 
@@ -163,7 +182,7 @@ def test_a_model_that_gives_no_number_is_refused(value: float) -> None:
 
 
 def test_no_pages_give_no_decisions() -> None:
-    decisions = decide(np.zeros((0, DIGITS), np.float32), np.zeros((0, 4), np.float32), threshold=0.9)
+    decisions = decide(np.zeros((0, DIGITS), np.float32), np.zeros((0, len(INK_MEASURES)), np.float32), threshold=0.9)
     assert decisions.status == decisions.detail == []
     assert decisions.probabilities.shape == (0, DIGITS)
 
@@ -214,44 +233,101 @@ def with_others(digit: float, not_a_digit: float, blank: float) -> np.ndarray:
     return np.log(shares + 1e-12)[None].astype(np.float32)
 
 
+REFUSED = "what is on it does not look like one digit"
+EMPTY = "it looks like empty paper"
+
+
 @pytest.mark.parametrize(
     ("shares", "gate", "status", "detail"),
     [
-        ((0.35, 0.65, 0.0), 0.6, Status.NOT_A_DIGIT, "what is on it does not look like one digit"),
-        ((0.35, 0.05, 0.6), 0.6, Status.BLANK, "it looks like empty paper"),
-        ((0.35, 0.33, 0.32), 0.6, Status.NOT_A_DIGIT, "what is on it does not look like one digit"),
-        ((0.45, 0.55, 0.0), 0.6, Status.OK, ""),
+        ((0.35, 0.65, 0.0), 0.6, Status.NOT_A_DIGIT, REFUSED),
+        ((0.35, 0.05, 0.6), 0.6, Status.BLANK, EMPTY),
+        ((0.35, 0.33, 0.32), 0.6, Status.NOT_A_DIGIT, REFUSED),
+        ((0.45, 0.55, 0.0), 0.6, Status.REVIEW, "may be no digit"),
+        ((0.45, 0.0, 0.55), 0.6, Status.REVIEW, "may be no digit"),
+        ((0.55, 0.45, 0.0), 0.6, Status.OK, ""),
+        ((0.55, 0.45, 0.0), 0.4, Status.NOT_A_DIGIT, REFUSED),
         ((0.001, 0.999, 0.0), 1.0, Status.OK, ""),
         ((0.001, 0.0, 0.999), 1.0, Status.OK, ""),
-        ((0.8, 0.0, 0.2), 0.75, Status.BLANK, "it looks like empty paper"),
-        ((0.84, 0.0, 0.16), 0.75, Status.OK, ""),
-        ((0.7, 0.2, 0.1), 0.55, Status.NOT_A_DIGIT, "what is on it does not look like one digit"),
     ],
 )
-def test_the_gate_refuses_what_is_more_likely_no_digit_than_it_allows(
+def test_the_gate_refuses_what_is_more_likely_no_digit_than_it_allows_and_asks_about_what_is_doubtful(
     shares: tuple[float, float, float], gate: float, status: Status, detail: str
 ) -> None:
     ink = inked(0.2, other=ANOTHER)
     decisions = decide(with_others(*shares), ink, threshold=0.9, gate=gate)
     assert (decisions.status, decisions.detail) == ([status], [detail])
-    passed = status == Status.OK
+    passed = status in (Status.OK, Status.REVIEW)
     assert decisions.digit.tolist() == [3 if passed else NO_DIGIT]
     assert (decisions.runner_up[0] == NO_DIGIT) == (not passed)
     for column in (decisions.confidence, decisions.runner_up_confidence, decisions.probabilities):
         assert np.isnan(column).all() == (not passed)
 
 
+@pytest.mark.parametrize(
+    ("reader", "single", "status", "detail"),
+    [
+        (0.9, 1 - NONE_BEFORE, Status.NOT_A_DIGIT, REFUSED),  # the finder knows no more than it did before it looked
+        (0.9, 0.99, Status.OK, ""),
+        (0.3, 0.3, Status.REVIEW, "may be no digit"),
+        (0.5, 0.3, Status.NOT_A_DIGIT, REFUSED),
+        (0.01, 0.3, Status.OK, ""),
+        (0.0001, 0.0001, Status.REVIEW, "may be no digit"),
+    ],
+)
+def test_both_networks_have_a_say_in_what_is_no_digit(
+    reader: float, single: float, status: Status, detail: str
+) -> None:
+    decisions = decide(with_others(1 - reader, reader, 0.0), inked(0.2, single=single), threshold=0.9, gate=0.8)
+    assert (decisions.status, decisions.detail) == ([status], [detail])
+
+
+def test_a_page_on_which_the_finder_was_not_asked_has_the_readers_word_alone() -> None:
+    logits = with_others(0.7, 0.2, 0.1)
+    assert no_digit(logits, inked(0.2))[0] == pytest.approx(0.3, abs=1e-3)
+    assert no_digit(logits, inked(0.2, single=1 - NONE_BEFORE))[0] == pytest.approx(0.3, abs=1e-3)
+    surer, less_sure = (no_digit(logits, inked(0.2, single=single))[0] for single in (0.95, 0.4))
+    assert surer < 0.3 < less_sure
+
+
+@pytest.mark.parametrize(("nothing", "status"), [(0.7, Status.BLANK), (0.3, Status.NOT_A_DIGIT)])
+def test_where_the_finder_saw_writing_a_page_is_not_blank(nothing: float, status: Status) -> None:
+    without_ink = decide(with_others(0.9, 0.05, 0.05), inked(0, nothing=nothing), threshold=0.9, gate=0.8)
+    seen = "no ink was found" if nothing > 0.5 else "there is print or writing on it, but no digit was found"
+    assert (without_ink.status, without_ink.detail) == ([status], [seen])
+    refused = decide(with_others(0.05, 0.05, 0.9), inked(0.1, nothing=nothing), threshold=0.9, gate=0.8)
+    assert (refused.status, refused.detail) == ([status], [EMPTY if nothing > 0.5 else REFUSED])
+    assert (without_ink.digit[0], refused.digit[0]) == (NO_DIGIT, NO_DIGIT)
+
+
+def test_another_thing_beside_what_the_finder_takes_for_a_single_digit_makes_it_doubtful() -> None:
+    ink = np.concatenate([inked(0.1, other=ANOTHER + 0.01, single=single) for single in (0.9, 0.4)])
+    decisions = decide(logits_of({3: 1}, {3: 1}), ink, threshold=0.9, gate=0.8)
+    assert decisions.status == [Status.REVIEW, Status.NOT_A_DIGIT]
+    assert decisions.detail == ["may be no digit", "there is more than one thing on it"]
+    assert decisions.digit.tolist() == [3, NO_DIGIT]
+
+
+def test_what_is_unsure_and_doubtful_says_both() -> None:
+    logits = logits_of({9: 0.6, 4: 0.4})
+    ink = inked(0.1, other=ANOTHER + 0.01, single=0.9, depth=0.1)
+    assert decide(logits, ink, threshold=0.9, gate=0.8).detail == ["could be 4 or 9; may be no digit; faint ink"]
+
+
 def test_the_confidence_of_a_digit_that_passed_is_a_share_of_the_ten() -> None:
     decisions = decide(with_others(0.4, 0.6, 0.0), inked(1), threshold=0.9, gate=0.7)
+    assert decisions.status == [Status.REVIEW]
     assert decisions.confidence[0] == 1
     assert abs(decisions.probabilities.sum() - 1) < 1e-3
 
 
 def test_a_model_of_ten_outputs_refuses_nothing() -> None:
-    decisions = decide(np.zeros((1, 10), np.float32), inked(1), threshold=0.9, gate=0.0)
+    decisions = decide(np.zeros((1, 10), np.float32), inked(1), threshold=0.9, gate=0.001)
     assert decisions.status == [Status.REVIEW]
 
 
 def test_no_ink_is_blank_whatever_the_gate_would_say() -> None:
-    decisions = decide(with_others(0.1, 0.9, 0.0), np.zeros((1, 4), np.float32), threshold=0.9, gate=0.5)
+    decisions = decide(
+        with_others(0.1, 0.9, 0.0), np.zeros((1, len(INK_MEASURES)), np.float32), threshold=0.9, gate=0.5
+    )
     assert (decisions.status, decisions.detail) == ([Status.BLANK], ["no ink was found"])

@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from batchdigits.inference import bundle
 from batchdigits.inference.decisions import decide
-from batchdigits.inference.runtimes import Predictor
+from batchdigits.inference.runtimes import InkFinder, Predictor
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import Status
-from batchdigits.settings import PredictSettings
+from batchdigits.settings import PredictSettings, Runtime
 from tests.digits import digits, shaded
 
 Grey = NDArray[np.uint8]
@@ -27,12 +27,12 @@ DEFAULTS = PredictSettings(sources=())
 
 
 @pytest.fixture(scope="module")
-def read() -> Iterator[Read]:
+def read(network: InkFinder) -> Iterator[Read]:
     model = bundle.load()
-    with Predictor(model, batch_size=DEFAULTS.batch_size) as predictor:
+    with Predictor(model, batch_size=DEFAULTS.batch_size, runtime=Runtime.LITERT) as predictor:
 
         def statuses(pages: Sequence[Grey]) -> list[Status]:
-            seen = normalise(pages, model.normalisation)
+            seen = normalise(pages, network, model.normalisation)
             decided = decide(
                 predictor(seen.pixels),
                 seen.ink,
@@ -75,12 +75,13 @@ def test_several_digits_on_one_page_are_not_a_digit(gap: int, read: Read) -> Non
     assert share(statuses, Status.NOT_A_DIGIT) >= 0.85
 
 
-def blank_pages(rng: np.random.Generator) -> dict[str, list[Grey]]:
-    """Paper of each kind, uint8[H, W]."""
+def blank_pages(rng: np.random.Generator, *, slender: bool = False) -> dict[str, list[Grey]]:
+    """Paper of each kind, uint8[H, W], at most three times as long as it is wide, or always longer."""
 
     def made(page: Callable[[int, int], NDArray[np.float64]]) -> list[Grey]:
-        shapes = rng.integers(24, 200, (100, 2)).tolist()
-        return [np.clip(page(height, width), 0, 255).astype(np.uint8) for height, width in shapes]
+        shapes = rng.integers(24, 200, (400, 2))
+        shapes = shapes[(shapes.max(1) > 3 * shapes.min(1)) == slender]
+        return [np.clip(page(height, width), 0, 255).astype(np.uint8) for height, width in shapes[:100].tolist()]
 
     def ruled(height: int, width: int) -> NDArray[np.float64]:
         page = np.full((height, width), 235.0)
@@ -108,6 +109,11 @@ def test_blank_pages_are_hardly_ever_ok(kind: str, read: Read) -> None:
     statuses = read(blank_pages(np.random.default_rng(4))[kind])
     assert share(statuses, Status.OK) <= 0.01
     assert share(statuses, Status.BLANK, Status.NOT_A_DIGIT) >= 0.9
+
+
+@pytest.mark.parametrize("kind", ["white", "noisy", "shadow", "slope"])
+def test_slender_blank_pages_which_look_like_a_1_are_seldom_ok(kind: str, read: Read) -> None:
+    assert share(read(blank_pages(np.random.default_rng(4), slender=True)[kind]), Status.OK) <= 0.05
 
 
 def test_textures_are_hardly_ever_ok(read: Read) -> None:

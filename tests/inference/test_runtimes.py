@@ -12,16 +12,27 @@ import numpy as np
 import pytest
 
 from batchdigits.errors import BundleError, UsageError
-from batchdigits.inference import bundle
-from batchdigits.inference.bundle import Bundle
+from batchdigits.inference import bundle, runtimes
+from batchdigits.inference.bundle import Bundle, Network
 from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.decisions import softmax
-from batchdigits.inference.runtimes import _DISTRIBUTIONS, _OPENERS, Predictor, start_tensorflow, version
+from batchdigits.inference.runtimes import (
+    _DISTRIBUTIONS,
+    _OPENERS,
+    InkFinder,
+    Predictor,
+    quickest,
+    start_tensorflow,
+    version,
+)
+from batchdigits.preprocessing.looks import look, whole
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.records import KINDS
 from batchdigits.settings import Arch, NormalisationSettings, Runtime
 from batchdigits.training import export
 from batchdigits.training.architectures import OUTPUTS
 from batchdigits.training.trainer import load_model
-from tests.digits import digits
+from tests.digits import digits, enlarged, on_page, shaded
 from tests.standins import bundle_in
 
 BATCH = 256
@@ -56,6 +67,7 @@ def with_model(directory: Path, build: Any) -> Bundle:  # noqa: ANN401
     import keras
 
     directory.mkdir()
+    (directory / "finder.keras").write_bytes(b"no finder")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Keras asks NumPy in a way of the past
         build(keras).save(directory / "model.keras")
@@ -68,7 +80,7 @@ def exported(made: Bundle) -> Bundle:
     """Export a bundle's model for the fast runtime."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        export.export(load_model(made), made.directory)
+        export.export(load_model(made), made.directory, Network.READER)
     return bundle.save(
         made.directory, normalisation=made.normalisation, calibration=made.calibration, provenance=made.provenance
     )
@@ -113,7 +125,7 @@ def test_another_batch_size_gives_nearly_the_same_logits(
 def test_a_large_batch_is_predicted_by_calls_of_256_images(pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def opened(bundle: Bundle, batch_size: int, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    def opened(folder: Path, network: Network, batch_size: int, threads: int) -> Callable[[np.ndarray], np.ndarray]:
         return lambda part: calls.append(len(part)) or np.zeros((batch_size, 10), np.float32)  # type: ignore[func-returns-value]
 
     monkeypatch.setitem(_OPENERS, Runtime.KERAS, opened)
@@ -270,3 +282,132 @@ def test_a_model_with_more_outputs_than_digits_gives_them_all(tmp_path: Path) ->
     with Predictor(with_model(tmp_path / "bundle", build), batch_size=2) as wide:
         assert wide(digits()[:3]).shape == (3, 12)
         assert wide(digits()[:0]).shape == (0, 12)
+
+
+# ---- the ink finder ----------------------------------------------------------------------------------------------
+
+
+def pages(count: int = 40) -> list[np.ndarray]:
+    """Digits on paper of many sizes, some in a shadow, some light on dark, and grainy paper."""
+    rng = np.random.default_rng(8)
+    made = []
+    for number, digit in enumerate(digits(count)):
+        height, width = rng.integers(36, 90, 2)
+        page = enlarged(on_page(digit, height, width), 1 + number % 6)
+        page = shaded(page, darkest=0.6, angle=number) if number % 3 == 1 else page
+        made.append(255 - page if number % 4 == 3 else page)
+    return [*made, rng.normal(190, 9, (90, 130)).clip(0, 255).astype(np.uint8)]
+
+
+@pytest.fixture(scope="module")
+def looks() -> np.ndarray:
+    noise = np.random.default_rng(2).integers(0, 256, (5, 64, 64, 3), np.uint8)
+    return np.concatenate([np.stack([look(page, whole(page)).cells for page in pages()]), noise])
+
+
+@pytest.fixture(scope="module")
+def finder(runtime: Runtime) -> Iterator[InkFinder]:
+    with InkFinder(bundle.PACKAGED, runtime=runtime) as finder:
+        yield finder
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 46])
+def test_any_number_of_looks_gives_maps_and_kinds_that_do_not_depend_on_it(
+    finder: InkFinder, looks: np.ndarray, count: int
+) -> None:
+    maps, kinds = finder(looks[:count])
+    assert (maps.shape, maps.dtype) == ((count, 64, 64), np.uint8)
+    assert (kinds.shape, kinds.dtype) == ((count, len(KINDS)), np.float32)
+    all_maps, all_kinds = finder(looks)
+    np.testing.assert_array_equal(maps, all_maps[:count])
+    np.testing.assert_array_equal(kinds, all_kinds[:count])
+
+
+def test_a_look_does_not_depend_on_its_neighbours(finder: InkFinder, looks: np.ndarray) -> None:
+    order = np.random.default_rng(4).permutation(len(looks))
+    (maps, kinds), (shuffled, other_kinds) = finder(looks), finder(looks[order])
+    np.testing.assert_array_equal(shuffled, maps[order])
+    np.testing.assert_array_equal(other_kinds, kinds[order])
+
+
+def test_what_is_rounded_is_the_share_that_the_network_gives(finder: InkFinder, looks: np.ndarray) -> None:
+    ink, kinds = finder.raw(looks[:3])
+    assert ink.shape == (3, 64 * 64)
+    assert (ink >= 0).all()
+    assert (ink <= 1).all()
+    maps, same_kinds = finder(looks[:3])
+    np.testing.assert_allclose(maps.reshape(3, -1) / 255, ink, atol=0.5001 / 255)
+    np.testing.assert_array_equal(same_kinds, kinds)
+
+
+def test_both_runtimes_find_the_same_ink_and_kinds_within_a_ten_thousandth(looks: np.ndarray) -> None:
+    found = []
+    for runtime in Runtime:
+        with InkFinder(bundle.PACKAGED, runtime=runtime) as finder:
+            found.append(finder.raw(looks))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(softmax(found[0][1]), softmax(found[1][1]), rtol=0, atol=1e-4)
+
+
+def test_both_runtimes_read_the_same_digits_off_pages() -> None:
+    model, found = bundle.load(), []
+    for runtime in Runtime:
+        with (
+            InkFinder(model.directory, runtime=runtime) as finder,
+            Predictor(model, batch_size=BATCH, runtime=runtime) as predictor,
+        ):
+            seen = normalise(pages(), finder, model.normalisation)
+            found.append((seen, softmax(predictor(seen.pixels), model.calibration.temperature)))
+    (slow, said), (fast, said_fast) = found
+    assert np.abs(slow.pixels.astype(int) - fast.pixels).max() <= 3  # where a share lies between two grey levels
+    np.testing.assert_allclose(slow.ink, fast.ink, rtol=0, atol=2e-3)
+    np.testing.assert_array_equal(said[:-1].argmax(1), said_fast[:-1].argmax(1))  # on bare paper there is no digit
+
+
+def test_looks_are_found_eight_at_a_time(looks: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def opened(folder: Path, network: Network, batch_size: int, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+        assert (folder, network) == (bundle.PACKAGED, Network.FINDER)
+        return lambda part: calls.append(len(part)) or np.zeros((batch_size, 4100), np.float32)  # type: ignore[func-returns-value]
+
+    monkeypatch.setitem(_OPENERS, Runtime.KERAS, opened)
+    with InkFinder(bundle.PACKAGED) as finder:
+        assert finder(looks[:19])[0].shape == (19, 64, 64)
+    assert calls == [8, 8, 8]
+
+
+@pytest.mark.parametrize("runtime", list(Runtime))
+def test_a_file_that_is_no_ink_finder_is_refused(tmp_path: Path, runtime: Runtime) -> None:
+    broken = bundle_in(tmp_path / "bundle", exported=b"no model", exported_finder=b"no finder")
+    with pytest.raises(BundleError, match=r"cannot (load|open) the model of the bundle") as caught:
+        InkFinder(broken.directory, runtime=runtime).__enter__()
+    assert str(broken.directory) in str(caught.value)
+
+
+def test_a_network_in_the_place_of_the_other_is_refused_by_both_runtimes(tmp_path: Path) -> None:
+    swapped = tmp_path / "swapped"
+    swapped.mkdir()
+    for runtime in Runtime:
+        content = (bundle.PACKAGED / Network.READER.file(runtime)).read_bytes()
+        (swapped / Network.FINDER.file(runtime)).write_bytes(content)
+        expected = (
+            r"The finder of the bundle .* takes \(28, 28\) and gives \(12,\) .*, expected \(64, 64, 3\) and \(4100,\)"
+        )
+        with pytest.raises(BundleError, match=expected):
+            InkFinder(swapped, runtime=runtime).__enter__()
+
+
+def test_an_ink_finder_without_a_file_for_the_fast_runtime_says_what_to_do(tmp_path: Path) -> None:
+    made = bundle_in(tmp_path / "bundle", exported=b"only the reader's")
+    with pytest.raises(BundleError, match="holds no model for litert; train it anew, or use --runtime keras"):
+        InkFinder(made.directory, runtime=Runtime.LITERT).__enter__()
+
+
+def test_litert_is_chosen_where_it_is_installed_and_there_is_a_file_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert quickest(bundle.PACKAGED) is Runtime.LITERT
+    assert quickest(bundle_in(tmp_path / "bundle", exported=b"only the reader's").directory) is Runtime.KERAS
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
+    assert quickest(bundle.PACKAGED) is Runtime.KERAS
