@@ -1,4 +1,4 @@
-"""`python -m batchdigits` is the command `batchdigits`."""
+"""Run the command `batchdigits` as `python -m batchdigits`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What can go wrong: exceptions that end a run and carry its exit code, and faults that become a row.
+"""Define what can go wrong: exceptions that end a run and carry its exit code, and faults that become a row.
 
 The hierarchy::
 
@@ -123,20 +123,20 @@ class Fault:
 
 def unforeseen(error: Exception) -> Fault:
     """Make the fault of a page, or a file, on which the program met an error that nobody foresaw."""
-    said = printable(f"{type(error).__name__}: {error}".strip(" :"))[:_MOST_SAID]
+    said = escape_name(f"{type(error).__name__}: {error}".strip(" :"))[:_MOST_SAID]
     detail = f"the program met an unexpected error at it ({said}); export it anew as PNG, and report the error"
-    trace = "\n".join(map(shown, "".join(traceback.format_exception(error)).splitlines()))
+    trace = "\n".join(map(escaped, "".join(traceback.format_exception(error)).splitlines()))
     return Fault(FaultKind.UNREADABLE, detail, trace=trace)
 
 
 _MOST_SAID = 120  # characters of an error in a row
 
 
-def printable(name: str) -> str:
+def escape_name(name: str) -> str:
     r"""Make a file's name safe to show: a name as `os.fsdecode` gives it, in; plain text, out.
 
     Bytes that are not UTF-8 and control characters become `\xNN`, and a backslash becomes two, so that no two
-    names look alike. Reports write names in this form; messages pass them through `shown`, which also escapes
+    names look alike. Reports write names in this form; messages pass them through `escaped`, which also escapes
     bidirectional controls.
     """
     if name.isascii() and name.isprintable() and "\\" not in name:
@@ -144,9 +144,9 @@ def printable(name: str) -> str:
     return "".join(_escape(character) for character in name)
 
 
-def shown(name: str) -> str:
-    """Make a file's name safe for a terminal: `printable`, and bidirectional controls escaped too."""
-    return "".join(f"\\u{ord(c):04x}" if c in _BIDIRECTIONAL else c for c in printable(name))
+def escaped(name: str) -> str:
+    """Make a file's name safe for a terminal: `escape_name`, and bidirectional controls escaped too."""
+    return "".join(f"\\u{ord(c):04x}" if c in _BIDIRECTIONAL else c for c in escape_name(name))
 
 
 _BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -1,4 +1,4 @@
-"""One image in; what it was read as, why, and what the model saw, out."""
+"""Explain one image: what digit it was read as, how sure that is, and what the model saw."""
 
 import logging
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.decoding.codecs import Page, decode
-from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, shown
+from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import InkFinder, Predictor
@@ -72,10 +72,10 @@ def explain(settings: ExplainSettings) -> Explanation:
         size_bytes = path.stat().st_size
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
-        message = f"The image {shown(settings.image)} cannot be found: {reason}; check its spelling."
+        message = f"The image {escaped(settings.image)} cannot be found: {reason}; check its spelling."
         raise StorageError(message) from error
     if path.is_dir():
-        message = f"{shown(settings.image)} is a folder; name one image, or use predict for folders."
+        message = f"{escaped(settings.image)} is a folder; name one image, or use predict for folders."
         raise UsageError(message)
     model = bundle.load(settings.model)
     data = read_local(settings.image, size_bytes, settings.decoding.max_bytes)

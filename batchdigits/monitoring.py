@@ -1,4 +1,4 @@
-"""How a run ended, in; that in one line, as a JSON document, and as metrics of Prometheus, out."""
+"""Say how a run ended: in one line, as a JSON document, and as metrics of Prometheus."""
 
 import importlib.metadata
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchdigits import __version__
-from batchdigits.errors import ExitCode, FaultKind, UsageError, printable, shown
+from batchdigits.errors import ExitCode, FaultKind, UsageError, escape_name, escaped
 from batchdigits.settings import PredictSettings
 from batchdigits.storage.atomic import atomic_write_all
 from batchdigits.storage.local import LocalFile, storage_errors
@@ -59,7 +59,7 @@ class Summary:
     """Rows that name a digit, `ok` or `review`, by digit."""
     audit: "Audit"
     """What people found in the sample of those that are `ok`."""
-    passed_over: Counter[str]
+    skipped: Counter[str]
     """What was found and is no image, by reason."""
     faulty: int
     """Pages new to this report that are unreadable, too large or unsupported."""
@@ -101,8 +101,8 @@ class Summary:
             parts.append(f"{pages} {_plural(pages, 'page')}")
         always = ("ok", "review", "blank", FaultKind.UNREADABLE)
         parts += [f"{rows[name]} {name}" for name in (*always, *sorted(set(rows) - set(always)))]
-        if self.passed_over:
-            parts.append(f"{self.passed_over.total()} passed over")
+        if self.skipped:
+            parts.append(f"{self.skipped.total()} passed over")
         stages = ", ".join(f"{name} {seconds / self.elapsed:.0%}" for name, seconds in self.seconds.items())
         rate = _rate(self.pending, self.elapsed) or 0.0
         speed = f"{self.elapsed:.1f} seconds, {rate:,.0f} images/s; at work: {stages}"
@@ -160,7 +160,7 @@ def check_files(settings: PredictSettings) -> None:
             with storage_errors(path):
                 target = Path(os.path.realpath(path))
                 if {path.suffix, target.suffix} != {ending}:
-                    message = f"{shown(str(path))} does not end in {ending}, as {option} has to: {reason}; rename it."
+                    message = f"{escaped(str(path))} does not end in {ending}, as {option} has to: {reason}; rename it."
                     raise UsageError(message)
                 _check_place(path, target, settings)
 
@@ -169,11 +169,11 @@ def _check_place(path: Path, target: Path, settings: PredictSettings) -> None:
     """Check that a file may and can stand at `target`, which the user calls `path`."""
     others = {*settings.sources, *settings.outputs, str(settings.ledger or "")}
     if str(target) in {os.path.realpath(other) for other in others}:
-        message = f"{shown(str(path))} is a source, a report or the ledger of this run too; give each its own name."
+        message = f"{escaped(str(path))} is a source, a report or the ledger of this run too; give each its own name."
         raise UsageError(message)
     file = LocalFile(path)
     if file.is_special():
-        message = f"{shown(str(path))} is a folder or a special file; give the name of a file in a folder."
+        message = f"{escaped(str(path))} is a folder or a special file; give the name of a file in a folder."
         raise UsageError(message)
     file.check()
 
@@ -188,7 +188,7 @@ def write(ending: Ending, settings: PredictSettings) -> None:
     if settings.summary:
         contents[settings.summary] = json.dumps(document(ending, settings), indent=2).encode() + b"\n"
     if settings.metrics:
-        contents[settings.metrics] = metrics(ending, task=printable(settings.metrics.stem))
+        contents[settings.metrics] = metrics(ending, task=escape_name(settings.metrics.stem))
     with atomic_write_all([LocalFile(path) for path in contents]) as handles:
         for handle, data in zip(handles, contents.values(), strict=True):
             handle.write(data)
@@ -242,7 +242,7 @@ def _numbers(summary: Summary) -> dict[str, Any]:
         "new_faults": summary.faulty,
         "digits": {str(digit): summary.digits[digit] for digit in range(10)},
         "review_share": summary.review_share,
-        "passed_over": dict(summary.passed_over.most_common()),
+        "passed_over": dict(summary.skipped.most_common()),
         "stages": stages,
         "seconds": round(seconds, 3),
         "images_per_second": _rate(summary.pending, seconds),

@@ -1,6 +1,6 @@
-"""The order of the stages: settings in, reports written and a summary out. The file to open first.
+"""Run the stages in order, from settings to written reports and a summary. The file to open first.
 
-folder -> images -> decoding -> normalisation -> predictor -> ledger -> decisions -> reports
+sources -> decoding -> preprocessing -> inference -> ledger -> decisions -> reports
 """
 
 import logging
@@ -14,27 +14,24 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.engine.prediction import Prediction
-from batchdigits.engine.run_context import Stop, Stopwatch
-from batchdigits.errors import NoImages, StorageError, shown
+from batchdigits.engine.prediction import BackgroundPredictor
+from batchdigits.engine.run_context import StageTimer, Stop
+from batchdigits.errors import NoImages, StorageError, escaped
 from batchdigits.inference import bundle, drift
 from batchdigits.inference.audit import audit_share
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import strictest_threshold
 from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import Predictor, version
-from batchdigits.ledger.ledger import Condition, Ledger
+from batchdigits.ledger.ledger import CacheKey, Ledger
 from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Plan
 from batchdigits.ledger.writer import LostAnswer
 from batchdigits.monitoring import Summary
 from batchdigits.records import Logits
-from batchdigits.reports import backup as publication
-from batchdigits.reports import dry_run as dryrun
-from batchdigits.reports import publish as reports
-from batchdigits.reports import rows as rendering
+from batchdigits.reports import backup, dry_run, publish
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
-from batchdigits.reports.rows import DecisionSettings, Tally
+from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
 from batchdigits.sources.discovery import discover, source_identities
 from batchdigits.sources.rules import IMAGE_ENDINGS, Selection
@@ -79,7 +76,7 @@ def run(
     model = bundle.load(settings.model)
     threshold = model.calibration.threshold(settings)
     tally = Tally()
-    watch = Stopwatch()
+    timer = StageTimer()
     place = names.ledger(settings)
     folders = source_identities(names.sources)
     stop = stop or Stop()
@@ -89,16 +86,16 @@ def run(
                 with storage_errors(place):  # that of a report behind a URL may be the first in its folder
                     place.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(held(place, wait_seconds=settings.wait_seconds))
-        ledger = stack.enter_context(Ledger(place, _condition(model, settings)))
-        found = publication.standing(ledger, names.outputs.files)
+        ledger = stack.enter_context(Ledger(place, _cache_key(model, settings)))
+        found = backup.published_reports(ledger, names.outputs.files)
         if not settings.overwrite:
-            publication.check_sources(found, names.outputs.files, names.sources)
+            backup.check_sources(found, names.outputs.files, names.sources)
         settling = Settling(settings.settle_seconds)
         predictor = Predictor(model, batch_size=settings.batch_size, runtime=settings.runtime, threads=settings.threads)
-        prediction = stack.enter_context(Prediction(predictor, watch))
-        with watch.stage("list"):
+        prediction = stack.enter_context(BackgroundPredictor(predictor, timer))
+        with timer.stage("list"):
             plan = _plan(ledger, settling, place, names, settings)
-        confidences = _observe(ledger, plan, settling, model, prediction, names, settings, watch, stop, engine)
+        confidences = _observe(ledger, plan, settling, model, prediction, names, settings, timer, stop, engine)
         if source_identities(names.sources) != folders or (
             plan.pending and not remote_sources_exist(source.path for source in names.sources if source.is_remote)
         ):
@@ -109,17 +106,17 @@ def run(
             settings.target_error if settings.threshold is None else None,
             audit_share(model, settings.target_error, plan.files),
         )
-        with watch.stage("report"):
-            reports.publish(
-                rendering.rows(ledger.observations(thumbnails=names.outputs.show_pictures), terms, tally),
+        with timer.stage("report"):
+            publish.publish(
+                render(ledger.observations(thumbnails=names.outputs.show_pictures), terms, tally),
                 names.outputs,
-                about=rendering.about(terms, settings, versions=_condition(model, settings).others),
+                about=about_report(terms, settings, versions=_cache_key(model, settings).others),
                 settings=settings.report,
                 stdout=stdout,
-                before=publication.replacing(found, names.sources, overwrite=settings.overwrite),
+                before=backup.replacing(found, names.sources, overwrite=settings.overwrite),
                 together=stop.patiently,
             )
-        faulty = ledger.tell_faults() + tally.unforeseen
+        faulty = ledger.mark_faults_reported() + tally.unforeseen
         drifted = drift.index(confidences, model.calibration.reference)
         if drifted is not None and drifted >= drift.DRIFTED:
             log.warning(_DRIFTED, drifted, drift.DRIFTED)
@@ -130,14 +127,14 @@ def run(
             rows=tally.rows,
             digits=tally.digits,
             audit=tally.audit,
-            passed_over=plan.passed_over,
+            skipped=plan.skipped,
             faulty=faulty,
             model=model.id,
             threshold=terms.threshold,
             target_error=terms.target_error,
             drift=drifted,
-            seconds=watch.seconds,
-            elapsed=watch.elapsed,
+            seconds=timer.seconds,
+            elapsed=timer.elapsed,
         )
 
 
@@ -160,12 +157,12 @@ def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
     place = names.ledger(settings)
     with ExitStack() as stack:
         copy = stack.enter_context(copied(place)) if place else None
-        ledger = stack.enter_context(Ledger(copy, _condition(model, settings)))
+        ledger = stack.enter_context(Ledger(copy, _cache_key(model, settings)))
         if not settings.overwrite:
             files = names.outputs.files
-            publication.check_sources(publication.standing(ledger, files), files, names.sources)
+            backup.check_sources(backup.published_reports(ledger, files), files, names.sources)
         plan = _plan(ledger, Settling(settings.settle_seconds), place, names, settings)
-        return dryrun.tell(plan, stdout)
+        return dry_run.tell(plan, stdout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,23 +204,23 @@ def _plan(ledger: Ledger, settling: Settling, place: Path | None, names: _Names,
     ours = [*names.outputs.files, *([LocalFile(place)] if place else [])]
     plan = ledger.plan(
         discover(names.sources, outputs=ours, selection=selection),
-        young_ns=settling.young_ns,
+        recent_ns=settling.recent_ns,
         force=settings.force,
         retry_failed=settings.retry_failed,
     )
     if not settings.allow_empty:
         if not plan.files:
-            raise NoImages(_no_images(settings.sources, plan.passed_over))
+            raise NoImages(_no_images(settings.sources, plan.skipped))
         if emptied := [source.given for source in names.sources if plan.has_lost(source.path)]:
             raise NoImages(_no_images(tuple(emptied), Counter()))
     return plan
 
 
-def _condition(model: Bundle, settings: PredictSettings) -> Condition:
+def _cache_key(model: Bundle, settings: PredictSettings) -> CacheKey:
     """Name all that what is observed depends on, beside the files."""
     limits = settings.decoding
     threads = f"{settings.threads} threads, " if settings.threads > 1 else ""
-    return Condition(
+    return CacheKey(
         model.id,
         f"decoding {DecodingSettings.VERSION}, normalisation {NormalisationSettings.VERSION}, "
         f"{version(settings.runtime)}, {threads}at most {limits.max_pixels} pixels and {limits.max_bytes} bytes",
@@ -235,10 +232,10 @@ def _observe(
     plan: Plan,
     settling: Settling,
     model: Bundle,
-    prediction: Prediction,
+    prediction: BackgroundPredictor,
     names: _Names,
     settings: PredictSettings,
-    watch: Stopwatch,
+    timer: StageTimer,
     stop: Stop,
     engine: "Engine | None",
 ) -> NDArray[np.int64]:
@@ -258,26 +255,26 @@ def _observe(
     with tqdm(total=files, unit="image", disable=not settings.progress) as bar:
 
         def judge(whole: "Batch") -> tuple["Batch", NDArray[np.bool_]]:
-            batch = settling.still(whole, plan.defer)
+            batch = settling.drop_changed(whole, plan.defer)
             firsts = sum(page.number == 1 for page in (*whole.pages, *(page for page, _ in whole.faults)))
             bar.update(firsts + len(whole.unchanged))
-            return batch, ledger.fresh(batch)
+            return batch, ledger.is_new(batch)
 
-        def draw(batch: "Batch", fresh: NDArray[np.bool_], logits: Logits) -> "Drawn":
-            decided = decide_calibrated(logits, batch.ink[fresh], model.calibration, threshold=strictest)
-            pictures = thumbnails_of(batch, fresh, decided, audit=audit) if is_drawn else {}
+        def draw(batch: "Batch", is_new: NDArray[np.bool_], logits: Logits) -> "Drawn":
+            decided = decide_calibrated(logits, batch.ink[is_new], model.calibration, threshold=strictest)
+            pictures = thumbnails_of(batch, is_new, decided, audit=audit) if is_drawn else {}
             return drift.histogram(decided.confidence), pictures
 
-        task = Task(plan, not ledger.knows, settling, model, prediction, settings, watch, stop, judge, draw)
+        task = Task(plan, not ledger.knows, settling, model, prediction, settings, timer, stop, judge, draw)
         with stop.patiently(), closing((engine or on_this_machine)(task)) as observed:
-            for batch, fresh, logits, drawn in observed:
+            for batch, is_new, logits, drawn in observed:
                 _show_traces(batch)
-                with watch.stage("record"):
+                with timer.stage("record"):
                     counts, thumbnails = drawn or (0, {})
                     confidences += counts
-                    _tell(ledger.record(batch, fresh, logits, thumbnails))
+                    _tell(ledger.record(batch, is_new, logits, thumbnails))
     if settling.waited:
-        watch.add("settle", settling.waited)
+        timer.add("settle", settling.waited)
     ledger.forget()
     return confidences
 
@@ -285,7 +282,7 @@ def _observe(
 def _show_traces(batch: "Batch") -> None:
     for page, fault in batch.faults:
         if fault.trace:
-            log.debug("%s, page %d: %s", shown(page.file.path), page.number, fault.trace)
+            log.debug("%s, page %d: %s", escaped(page.file.path), page.number, fault.trace)
 
 
 def _tell(lost: Iterable[LostAnswer]) -> None:
@@ -295,20 +292,20 @@ def _tell(lost: Iterable[LostAnswer]) -> None:
             if answer.is_read
             else "does not count while the file cannot be read"
         )
-        log.warning("%s: the answer %s to its page %d %s.", shown(answer.path), answer.answer, answer.page, why)
+        log.warning("%s: the answer %s to its page %d %s.", escaped(answer.path), answer.answer, answer.page, why)
 
 
 def _vanished(sources: tuple[str, ...]) -> str:
-    names = ", ".join(shown(source) for source in sources)
+    names = ", ".join(escaped(source) for source in sources)
     return (
         f"A folder of {names} was taken away while it was read; check that its disk is mounted. Reports stay as they "
         "are, and the next run goes on from there."
     )
 
 
-def _no_images(sources: tuple[str, ...], passed_over: Counter[str]) -> str:
-    names = ", ".join(shown(source) for source in sources)
-    others = "; ".join(f"{count} × {reason}" for reason, count in passed_over.most_common())
+def _no_images(sources: tuple[str, ...], skipped: Counter[str]) -> str:
+    names = ", ".join(escaped(source) for source in sources)
+    others = "; ".join(f"{count} × {reason}" for reason, count in skipped.most_common())
     held = f" (passed over: {others})" if others else ""
     endings = " ".join(sorted(IMAGE_ENDINGS))
     return (

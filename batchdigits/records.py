@@ -70,7 +70,7 @@ class ImageFile(NamedTuple):  # a dataclass takes four times as long to make
     path: str
     """Absolute path, as `os.fsdecode` gives it: bytes that are not UTF-8 are surrogates; or a normalised URL."""
     name: str
-    """The `path` column of its rows: `/` between parts, escaped by `errors.printable`."""
+    """The `path` column of its rows: `/` between parts, escaped by `errors.escape_name`."""
     size_bytes: int
     """Size of the file; 0 for one whose status cannot be read, such as a dangling link."""
     mtime_ns: int

@@ -5,14 +5,14 @@
 
 import os
 
-from batchdigits.cli import app as cli
-from batchdigits.engine import pool as batches
+from batchdigits.cli import app
+from batchdigits.engine import pool
 from batchdigits.engine.ray_cluster import driver
 from tests import ray_reader, standin_command  # in the place of the model, and of the decoder, here and in children
 
-batches._CHUNK_FILES = int(os.environ.get("CHUNK_FILES", "256"))
-driver.Reader = ray_reader.Reader
+pool._CHUNK_FILES = int(os.environ.get("CHUNK_FILES", "256"))
+driver.RayWorker = ray_reader.RayWorker
 
 if __name__ == "__main__":
     assert standin_command.pipeline.Predictor is standin_command.StandIn
-    cli.main()
+    app.main()

@@ -4,34 +4,33 @@ Files in whose path `UNSEEN` stands are not there for it. Where `FAIL` is set, i
 """
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
-from batchdigits.engine.ray_cluster import worker as reading
+from batchdigits.engine.ray_cluster import worker
 from batchdigits.errors import Fault, FaultKind
+from batchdigits.storage import reading
 from tests import standin_command  # in the place of the decoder
 
 _GONE = Fault(FaultKind.UNREADABLE, "cannot be opened: it was deleted or renamed after it was found")
-_read_all = standin_command.observing.read_all
+_read = reading.read_local
 
 
-class Reader(reading.Reader):
+class RayWorker(worker.RayWorker):
     """Stand-ins find ink and predict."""
 
     def __init__(self, *arguments: Any) -> None:
-        assert standin_command.observing.decode is standin_command.misbehave_and_decode
-        reading.Predictor = standin_command.StandIn
-        reading.InkFinder = standin_command.StandInFinder
-        standin_command.observing.read_all = _read_what_is_seen
+        assert standin_command.worker.decode is standin_command.misbehave_and_decode
+        worker.Predictor = standin_command.StandIn
+        worker.InkFinder = standin_command.StandInFinder
+        reading.read_local = _read_what_is_seen
         super().__init__(*arguments)
 
-    def _read(self, shard: reading.Shard) -> reading.Found:
+    def _read(self, shard: worker.Shard) -> worker.Found:
         if "FAIL" in os.environ:
             raise ValueError(os.environ["FAIL"])
         return super()._read(shard)
 
 
-def _read_what_is_seen(files: list[tuple[str, int]], most_bytes: int) -> Iterator[bytes | Fault]:
+def _read_what_is_seen(path: str, size_bytes: int, most_bytes: int) -> bytes | Fault:
     unseen = os.environ.get("UNSEEN")
-    for (path, _), data in zip(files, _read_all(files, most_bytes), strict=True):
-        yield _GONE if unseen and unseen in path else data
+    return _GONE if unseen and unseen in path else _read(path, size_bytes, most_bytes)

@@ -13,10 +13,9 @@ import time
 from pathlib import Path
 
 from batchdigits import pipeline
-from batchdigits.cli import app as cli
+from batchdigits.cli import app
 from batchdigits.decoding.codecs import Page, decode
-from batchdigits.engine import ink
-from batchdigits.engine import worker as observing
+from batchdigits.engine import ink, worker
 from batchdigits.errors import Fault
 from batchdigits.settings import DecodingSettings
 from tests.standins import StandIn, StandInFinder
@@ -34,7 +33,7 @@ def misbehave_and_decode(data: bytes, settings: DecodingSettings, ending: str = 
 
 pipeline.Predictor = StandIn
 ink.InkFinder = StandInFinder
-observing.decode = misbehave_and_decode
+worker.decode = misbehave_and_decode
 
 if __name__ == "__main__":
-    cli.main()
+    app.main()

@@ -17,8 +17,8 @@ from batchdigits.errors import (
     NoImages,
     StorageError,
     UsageError,
-    printable,
-    shown,
+    escape_name,
+    escaped,
 )
 
 names = st.binary(max_size=16).map(os.fsdecode)
@@ -86,12 +86,12 @@ def test_a_fault_is_a_row_and_no_exception() -> None:
     ],
 )
 def test_names_are_printed_with_all_that_is_no_character_escaped(name: str, expected: str) -> None:
-    assert printable(name) == expected
+    assert escape_name(name) == expected
 
 
 @pytest.mark.parametrize("code", [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 def test_what_turns_the_direction_of_text_is_shown_escaped(code: int) -> None:
-    assert shown(f"a{chr(code)}b") == f"a\\u{code:04x}b"
+    assert escaped(f"a{chr(code)}b") == f"a\\u{code:04x}b"
     assert unicodedata.bidirectional(chr(code)) in {
         "AL",
         "L",
@@ -112,12 +112,12 @@ def test_no_control_of_direction_is_forgotten() -> None:
     controls = {"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"}
     for code in range(0x110000):
         if unicodedata.bidirectional(chr(code)) in controls:
-            assert chr(code) not in shown(chr(code))
+            assert chr(code) not in escaped(chr(code))
 
 
 @given(names)
 def test_a_printable_name_holds_no_control_character_and_can_be_written_as_utf_8(name: str) -> None:
-    for text in (printable(name), shown(name)):
+    for text in (escape_name(name), escaped(name)):
         assert not any(unicodedata.category(character) in {"Cc", "Cs"} for character in text)
         text.encode()
 
@@ -125,19 +125,19 @@ def test_a_printable_name_holds_no_control_character_and_can_be_written_as_utf_8
 @given(names)
 def test_a_plain_name_is_printed_as_it_is(name: str) -> None:
     if "\\" not in name and not any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
-        assert printable(name) == name
+        assert escape_name(name) == name
 
 
 @given(names, names)
 def test_distinct_names_stay_distinct(first: str, second: str) -> None:
-    assert (printable(first) == printable(second)) == (first == second)
-    assert (shown(first) == shown(second)) == (first == second)
+    assert (escape_name(first) == escape_name(second)) == (first == second)
+    assert (escaped(first) == escaped(second)) == (first == second)
 
 
 @given(names)
 def test_a_printed_name_tells_the_bytes_of_the_file(name: str) -> None:
     raw = bytearray()
-    text = printable(name).encode()
+    text = escape_name(name).encode()
     at = 0
     while at < len(text):
         if text[at : at + 2] == b"\\\\":

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchdigits import monitoring
-from batchdigits.engine.run_context import Stopwatch
+from batchdigits.engine.run_context import StageTimer
 from batchdigits.errors import ExitCode, StorageError, UsageError
 from batchdigits.inference.audit import Audit
 from batchdigits.monitoring import Ending, Summary
@@ -40,7 +40,7 @@ def summary(**changes: Any) -> Summary:
         "files": 3,
         "pending": changes.get("files", 3),
         "deferred": 0,
-        "passed_over": Counter(),
+        "skipped": Counter(),
         "faulty": 0,
         "model": "a" * 64,
         "threshold": 0.86,
@@ -56,53 +56,53 @@ def summary(**changes: Any) -> Summary:
 
 
 def test_the_seconds_of_a_stage_are_added_up(clock: list[float]) -> None:
-    watch = Stopwatch()
+    timer = StageTimer()
     for seconds in (1.5, 2.0):
-        with watch.stage("decode"):
+        with timer.stage("decode"):
             clock[0] += seconds
         clock[0] += 50  # nobody's
-    assert watch.seconds == {"decode": 3.5}
+    assert timer.seconds == {"decode": 3.5}
 
 
 def test_stages_stand_in_the_order_in_which_an_image_passes_through_whichever_ran_first(clock: list[float]) -> None:
-    watch = Stopwatch()
+    timer = StageTimer()
     for name in ("predict", "decode", "list", "decode"):
-        with watch.stage(name):
+        with timer.stage(name):
             clock[0] += 1
-    assert list(watch.seconds.items()) == [("list", 1.0), ("decode", 2.0), ("predict", 1.0)]
+    assert list(timer.seconds.items()) == [("list", 1.0), ("decode", 2.0), ("predict", 1.0)]
 
 
 def test_a_stage_that_fails_is_counted_too(clock: list[float]) -> None:
-    watch = Stopwatch()
+    timer = StageTimer()
 
-    @watch.stage("decode")
+    @timer.stage("decode")
     def fail() -> None:
         clock[0] += 2
         raise ArithmeticError
 
     with pytest.raises(ArithmeticError):
         fail()
-    assert watch.seconds == {"decode": 2.0}
+    assert timer.seconds == {"decode": 2.0}
 
 
 def test_time_that_was_measured_elsewhere_is_added_to_its_stage(clock: list[float]) -> None:
-    watch = Stopwatch()
-    with watch.stage("decode"):
+    timer = StageTimer()
+    with timer.stage("decode"):
         clock[0] += 3
-    watch.add("decode", 2.0)
-    watch.add("normalise", 0.5)
-    assert watch.seconds == {"decode": 5.0, "normalise": 0.5}
+    timer.add("decode", 2.0)
+    timer.add("normalise", 0.5)
+    assert timer.seconds == {"decode": 5.0, "normalise": 0.5}
 
 
 def test_the_run_has_taken_what_the_clock_says_whatever_its_stages_did(clock: list[float]) -> None:
-    watch = Stopwatch()
-    watch.add("decode", 100.0)
+    timer = StageTimer()
+    timer.add("decode", 100.0)
     clock[0] += 7
-    assert watch.elapsed == 7
+    assert timer.elapsed == 7
 
 
 def test_two_watches_do_not_share_their_seconds() -> None:
-    first, second = Stopwatch(), Stopwatch()
+    first, second = StageTimer(), StageTimer()
     with first.stage("decode"):
         pass
     assert second.seconds == {}
@@ -151,7 +151,7 @@ def test_the_line_names_every_other_status_that_occurred() -> None:
 
 
 def test_the_line_counts_what_was_passed_over() -> None:
-    assert ", 5 passed over;" in summary(passed_over=Counter({"not an image": 3, "hidden": 2})).line()
+    assert ", 5 passed over;" in summary(skipped=Counter({"not an image": 3, "hidden": 2})).line()
 
 
 def test_the_line_counts_what_was_new_where_not_all_was() -> None:
@@ -261,7 +261,7 @@ def test_without_a_page_that_has_a_digit_there_is_no_share_to_review() -> None:
 
 def test_what_was_passed_over_is_counted_by_reason() -> None:
     reasons = {"hidden": 2, "not an image": 3}
-    assert document(summary(passed_over=Counter(reasons)))["passed_over"] == reasons
+    assert document(summary(skipped=Counter(reasons)))["passed_over"] == reasons
 
 
 def test_of_a_run_that_failed_the_document_says_why_and_counts_nothing() -> None:

@@ -26,9 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits import pipeline
-from batchdigits.engine import ink
-from batchdigits.engine import local as engine
-from batchdigits.engine import pool as batches
+from batchdigits.engine import ink, local, pool
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.run_context import Stop
 from batchdigits.errors import BundleError, Fault, FaultKind, NoImages, StorageError, Terminated, UsageError
@@ -215,7 +213,7 @@ def test_the_summary_counts_what_the_report_holds(mixed: Path, model: Bundle) ->
     assert summary.files == len(PAGES)
     assert dict(summary.rows) == {status: statuses.count(status) for status in statuses}
     assert summary.faulty == sum(status in list(FaultKind) for status in statuses) == 5
-    assert summary.passed_over == {"not an image": 1, "hidden or system file": 2}
+    assert summary.skipped == {"not an image": 1, "hidden or system file": 2}
     assert list(summary.seconds) == [
         "list",
         "decode",
@@ -253,7 +251,7 @@ def test_a_report_does_not_hang_on_batches_or_workers(
     mixed: Path, model: Bundle, batch_size: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = predicted(model, mixed)
-    monkeypatch.setattr(batches, "_CHUNK_FILES", 5)
+    monkeypatch.setattr(pool, "_CHUNK_FILES", 5)
     wide = ReportSettings(probabilities=True)
     assert predicted(model, mixed, batch_size=batch_size, workers=workers) == expected
     assert predicted(model, mixed, batch_size=batch_size, workers=workers, report=wide) == predicted(
@@ -268,13 +266,13 @@ def test_processes_do_much_work_and_threads_little(
     expected = predicted(model, mixed)
     made = []
 
-    class Noted(batches.Workers):
+    class Noted(pool.Workers):
         def __init__(self, count: int, finder: SharedFinder, *, processes: bool) -> None:
             made.append((count, processes))
             super().__init__(count, finder, processes=processes)
 
-    monkeypatch.setattr(engine, "Workers", Noted)
-    monkeypatch.setattr(batches, "_SECONDS_FOR_PROCESSES", limit)
+    monkeypatch.setattr(local, "Workers", Noted)
+    monkeypatch.setattr(pool, "_SECONDS_FOR_PROCESSES", limit)
     assert predicted(model, mixed, workers=3) == expected
     assert made == [(3, processes)]
 
@@ -462,7 +460,7 @@ def _gives_no_number(self: StandIn, pixels: InkImages) -> Logits:
     [
         (lambda patch: patch.setattr(pipeline, "Predictor", _FailsMidway), ArithmeticError),
         (lambda patch: patch.setattr(StandIn, "__call__", _gives_no_number), BundleError),
-        (lambda patch: patch.setattr(batches, "observe", _interrupted), KeyboardInterrupt),
+        (lambda patch: patch.setattr(pool, "observe", _interrupted), KeyboardInterrupt),
         (lambda patch: patch.setattr(pipeline.Ledger, "record", _interrupted), KeyboardInterrupt),
     ],
 )
@@ -500,8 +498,8 @@ def test_a_failed_run_leaves_no_worker_behind(mixed: Path, model: Bundle, monkey
 def test_what_is_wrong_with_the_command_is_said_before_any_work(
     mixed: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.Prediction, "start", _interrupted)
-    monkeypatch.setattr(batches, "observe", _interrupted)
+    monkeypatch.setattr(pipeline.BackgroundPredictor, "start", _interrupted)
+    monkeypatch.setattr(pool, "observe", _interrupted)
     with pytest.raises(UsageError, match="ending"):
         run(model, mixed, outputs=(tmp_path / "report.doc",))
     with pytest.raises(StorageError, match="does not exist"):
@@ -540,7 +538,7 @@ def no_model() -> Iterator[None]:
         raise AssertionError(message)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.Prediction, "start", refuse)
+        patch.setattr(pipeline.BackgroundPredictor, "start", refuse)
         yield
 
 
@@ -625,7 +623,7 @@ def test_no_picture_is_drawn_that_nobody_could_see(
         drawn.append(thumbnails.png(grey))
         return drawn[-1]
 
-    monkeypatch.setattr(engine, "thumbnails", SimpleNamespace(png=png))
+    monkeypatch.setattr(local, "thumbnails", SimpleNamespace(png=png))
     run(surer, growing, outputs=(tmp_path / name,), no_ledger=True)
     assert bool(drawn) == is_drawn
 
@@ -748,7 +746,7 @@ def during_prediction(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], obj
 
     done: list[object] = []
     monkeypatch.setattr(pipeline, "Predictor", Interrupting)
-    monkeypatch.setattr(batches, "_CHUNK_FILES", 1)
+    monkeypatch.setattr(pool, "_CHUNK_FILES", 1)
 
 
 def test_files_that_are_still_being_written_keep_their_last_row_or_wait_for_the_next_run(
@@ -973,7 +971,7 @@ def test_the_faults_of_a_run_that_was_killed_are_new_to_the_next(
 ) -> None:
     report = tmp_path / "report.csv"
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.reports, "publish", _interrupted)
+        patch.setattr(pipeline.publish, "publish", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(model, growing, outputs=(report,))
     resumed = run(model, growing, outputs=(report,))
@@ -989,12 +987,12 @@ def test_what_was_in_hand_when_a_run_died_is_read_by_itself_and_the_report_is_th
         with pytest.raises(KeyboardInterrupt):
             run(model, growing, outputs=(report,))
     alone: list[str] = []
-    one_by_one = engine.one_by_one
+    one_by_one = local.one_by_one
 
     def noted(files: Iterable[ImageFile], **options: Any) -> Iterator[Batch]:
         return one_by_one((alone.append(file.name) or file for file in files), **options)  # type: ignore[func-returns-value]
 
-    monkeypatch.setattr(engine, "one_by_one", noted)
+    monkeypatch.setattr(local, "one_by_one", noted)
     run(model, growing, outputs=(report,))
     assert len(alone) == len(PAGES)
     assert report.read_bytes() == predicted(model, growing)
@@ -1011,7 +1009,7 @@ def answer(report: Path, **digits: str) -> None:
     rows = rows_of(report.read_bytes())
     given = {(row["sha256"], int(row["page"])): digits.get(Path(row["path"]).stem, "") for row in rows}
     with Database(Path(f"{report}.ledger")) as database:
-        answers.take_in(database, {key: text for key, text in given.items() if text}, time="now", source="a test")
+        answers.store_answers(database, {key: text for key, text in given.items() if text}, time="now", source="a test")
 
 
 def test_an_answer_is_final_and_is_shown_without_predicting(
@@ -1175,7 +1173,7 @@ def test_the_ledger_beside_a_link_to_a_report_is_heeded_too(growing: Path, model
 def test_a_signal_while_the_model_is_loaded_lets_the_batch_in_hand_be_finished(
     growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged, asked, fresh = threading.Semaphore(0), threading.Event(), pipeline.Ledger.fresh
+    judged, asked, is_new = threading.Semaphore(0), threading.Event(), pipeline.Ledger.is_new
 
     class Slow(StandIn):
         def __enter__(self) -> "Slow":
@@ -1187,10 +1185,10 @@ def test_a_signal_while_the_model_is_loaded_lets_the_batch_in_hand_be_finished(
     def and_wait(self: pipeline.Ledger, batch: Batch) -> Any:  # noqa: ANN401
         judged.release()
         assert asked.wait(timeout=10)
-        return fresh(self, batch)
+        return is_new(self, batch)
 
     monkeypatch.setattr(pipeline, "Predictor", Slow)
-    monkeypatch.setattr(pipeline.Ledger, "fresh", and_wait)
+    monkeypatch.setattr(pipeline.Ledger, "is_new", and_wait)
     with Stop() as stop, pytest.raises(Terminated):
         run(model, growing, outputs=(tmp_path / "report.csv",), batch_size=7, stop=stop)
     monkeypatch.setattr(pipeline, "Predictor", StandIn)
@@ -1263,7 +1261,7 @@ def test_files_behind_a_url_are_fetched_while_others_are_predicted(
             both.wait()
         return fetch(files, most_bytes)
 
-    monkeypatch.setattr(batches, "_CHUNK_FILES", 4)
+    monkeypatch.setattr(pool, "_CHUNK_FILES", 4)
     monkeypatch.setattr(pipeline, "Predictor", Meeting)
     monkeypatch.setattr(reading, "read_remote", fetched)
     report = predicted(model, f"zip://{archive}", batch_size=4, workers=1)

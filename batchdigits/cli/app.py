@@ -1,4 +1,4 @@
-"""The command line: the program with its commands, and those of them that are only a few lines. No logic."""
+"""Assemble the program of its commands, and hold those of them that are only a few lines. No logic."""
 
 import atexit
 import gc

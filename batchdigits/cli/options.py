@@ -1,4 +1,4 @@
-"""The options that several commands share, and how all of them get their values: command line, job file, default."""
+"""Define the options that commands share, and where options get their values: command line, job file, default."""
 
 import difflib
 import json
@@ -12,7 +12,7 @@ import typer
 
 from batchdigits import settings
 from batchdigits.cli.schedule import Parameter
-from batchdigits.errors import UsageError, shown
+from batchdigits.errors import UsageError, escaped
 from batchdigits.inference.calibration import LOOSEST, STRICTEST
 from batchdigits.settings import EngineName
 from batchdigits.storage.urls import check, refuse_secrets
@@ -27,10 +27,10 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     try:
         job: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        message = f"The job file {shown(str(path))} cannot be read: {error.strerror}."
+        message = f"The job file {escaped(str(path))} cannot be read: {error.strerror}."
         raise typer.BadParameter(message) from error
     except ValueError as error:
-        message = f"The job file {shown(str(path))} is not TOML: {error}."
+        message = f"The job file {escaped(str(path))} is not TOML: {error}."
         raise typer.BadParameter(message) from error
     known = {
         parameter.name: parameter
@@ -40,7 +40,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     for key, value in job.items():
         name = key.replace("-", "_")
         if name in known and isinstance(value, str) and (known[name].multiple or known[name].nargs != 1):
-            message = f'The job file {shown(str(path))} gives {key} as one text; expected a list: {key} = ["…"].'
+            message = f'The job file {escaped(str(path))} gives {key} as one text; expected a list: {key} = ["…"].'
             raise typer.BadParameter(message)
         try:
             refuse_secrets(key, *_texts(value))
@@ -49,7 +49,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {nearest[0]}?" if nearest else f"; known are {', '.join(sorted(known))}."
-            message = f"The job file {shown(str(path))} has the unknown key {key}{hint}"
+            message = f"The job file {escaped(str(path))} has the unknown key {key}{hint}"
             raise typer.BadParameter(message)
     context.default_map = {key.replace("-", "_"): value for key, value in job.items()}
     return path
@@ -74,7 +74,7 @@ def read_share(text: str | float) -> float:
     except ValueError:
         share = math.nan
     if not STRICTEST <= share <= LOOSEST:
-        message = f"{shown(word)} is no share of errors; expected {STRICTEST:.1%} to {LOOSEST:.0%}, as in 0.5%."
+        message = f"{escaped(word)} is no share of errors; expected {STRICTEST:.1%} to {LOOSEST:.0%}, as in 0.5%."
         raise typer.BadParameter(message)
     return round(share, 6)
 
@@ -189,7 +189,7 @@ def config_text(context: typer.Context) -> str:
         origin = {
             "COMMANDLINE": "from the command line",
             "ENVIRONMENT": f"environment {context.auto_envvar_prefix}_{name.upper()}",
-            "DEFAULT_MAP": f"job file {shown(str(job_file))}",
+            "DEFAULT_MAP": f"job file {escaped(str(job_file))}",
         }.get(source.name if source else "", "default")
         value = context.params[name]
         text = "(not set)" if value is None else _toml(value)

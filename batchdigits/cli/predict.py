@@ -1,4 +1,4 @@
-"""The command predict: turn its options into settings, run the pipeline, and say how that went."""
+"""Run the command predict: turn its options into settings, run the pipeline, and say how that went."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-r"""What `batchdigits predict` was asked for, and when, in; a crontab line or systemd's service and timer out, as text.
+r"""Write a crontab line, or systemd's service and timer, that runs a `batchdigits predict` by itself.
 
 Nothing is installed. Names survive whatever they hold: each form has its own quoting, and both were held against the
 program that reads them. cron turns `%` into a line break and `\%` into `%`, and some of its versions also `\\` into
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from batchdigits.errors import UsageError, shown
+from batchdigits.errors import UsageError, escaped
 from batchdigits.settings import ScheduleSettings
 from batchdigits.storage.urls import check, is_url, refuse_secrets
 
@@ -97,7 +97,9 @@ def schedule(
     start = folder if any(parameter.name == "config" and parameter.is_given for parameter in parameters) else ""
     for word in (start, *command):
         if not {"\n", "\r", "\0"}.isdisjoint(word):
-            message = f"{shown(word)} holds a line break, which neither a crontab nor a unit can; give it another name."
+            message = (
+                f"{escaped(word)} holds a line break, which neither a crontab nor a unit can; give it another name."
+            )
             raise UsageError(message)
     if settings.systemd:
         return _units(command, start, times, limit, "every night" if settings.nightly else f"every {settings.every}")
@@ -141,8 +143,8 @@ def _times(settings: ScheduleSettings) -> Times:
         return _NIGHTLY
     if settings.every not in _EVERY:
         message = (
-            f"--every {shown(settings.every)} is nothing that cron can repeat evenly; possible are {_listed(_MINUTES)} "
-            f"minutes (15m), {_listed(_HOURS)} hours (2h), and 1d."
+            f"--every {escaped(settings.every)} is nothing that cron can repeat evenly; possible are "
+            f"{_listed(_MINUTES)} minutes (15m), {_listed(_HOURS)} hours (2h), and 1d."
         )
         raise UsageError(message)
     return _EVERY[settings.every]
@@ -156,7 +158,7 @@ def _limit(text: str) -> str:
     """Check the limit of a run; `timeout` and systemd read it alike."""
     match = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text)
     if not match or int(match[1]) * {"m": 1, "h": 60, "d": 24 * 60}[match[2]] > MOST_DAYS * 24 * 60:
-        message = f"--limit {shown(text)} is no time for a run; expected 90m, 6h or 1d, from 1m to {MOST_DAYS}d."
+        message = f"--limit {escaped(text)} is no time for a run; expected 90m, 6h or 1d, from 1m to {MOST_DAYS}d."
         raise UsageError(message)
     return text
 

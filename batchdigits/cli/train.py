@@ -1,4 +1,4 @@
-"""The commands train and evaluate: turn their options into settings, and run the training or the evaluation."""
+"""Run the commands train and evaluate: turn their options into settings, and call the job."""
 
 import sys
 from pathlib import Path
@@ -18,6 +18,7 @@ from batchdigits.cli.options import (
     given_threshold,
 )
 from batchdigits.cli.process import exits
+from batchdigits.engine.run_context import resumable
 from batchdigits.errors import ExitCode
 from batchdigits.settings import Arch, EvaluateSettings, TrainSettings
 
@@ -65,6 +66,9 @@ def train(
         int, typer.Option(min=0, help="Of the split, the weights, the order, the variations.")
     ] = _DEFAULTS.seed,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a training, or a bundle, that stands in --output.")
+    ] = False,
     config: Config = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -87,9 +91,11 @@ def train(
         validation_share=validation_share,
         seed=seed,
         resume=resume,
+        overwrite=overwrite,
         progress=sys.stderr.isatty() and not quiet,
     )
-    (train_finder if arch is Arch.FINDER else train_model)(settings)
+    with resumable(sys.argv[1:]):
+        (train_finder if arch is Arch.FINDER else train_model)(settings)
     return ExitCode.OK
 
 

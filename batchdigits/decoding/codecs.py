@@ -1,4 +1,4 @@
-"""Codecs: the bytes of a file in, its grey pages out, or a `Fault` for each page that cannot be read.
+"""Decode the bytes of a file to its grey pages, or to a `Fault` for each page that cannot be read.
 
 What a file is, its content says and never its ending. The common kinds (8-bit grey or RGB PNG, grey or colour
 JPEG) go through OpenCV after their headers were read here, all others through the plug-ins of Pillow: those by
@@ -25,7 +25,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from batchdigits.decoding import headers
 from batchdigits.decoding.grayscale import DEEP_MODES, grey_of
-from batchdigits.errors import MOST_SIDE, Fault, FaultKind, printable
+from batchdigits.errors import MOST_SIDE, Fault, FaultKind, escape_name
 from batchdigits.records import GreyImage
 from batchdigits.settings import DecodingSettings
 
@@ -94,9 +94,9 @@ def decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Pa
     """Decode a file's bytes to its pages; all trouble with them but `MemoryError` is a fault.
 
     Args:
-        data: the whole file.
-        settings: the limit of pixels, checked by the header before anything is decoded.
-        ending: the file's ending in lower case with its dot; only asked where the content says nothing.
+        data: The whole file.
+        settings: The limit of pixels, checked by the header before anything is decoded.
+        ending: The file's ending in lower case with its dot; only asked where the content says nothing.
 
     Returns:
         One entry a page, in order, at least one. Only TIFF has several; of an animation it is the first frame.
@@ -123,7 +123,7 @@ def _guarded(
     except _PageError as error:
         return error.fault
     except Image.DecompressionBombError as error:  # Pillow's own limit, where max_pixels was raised above it
-        return Fault(FaultKind.TOO_LARGE, printable(str(error)))
+        return Fault(FaultKind.TOO_LARGE, escape_name(str(error)))
     except struct.error:
         return _undecodable(kind, "it is cut short")
     except Exception as error:  # noqa: BLE001  (codecs raise nearly everything on damaged bytes)
@@ -133,7 +133,7 @@ def _guarded(
 def _undecodable(kind: str, reason: str) -> Fault:
     return Fault(
         FaultKind.UNREADABLE,
-        f"cannot be decoded as {kind}: {printable(reason)[:120]}; copy it again, or export it anew as PNG",
+        f"cannot be decoded as {kind}: {escape_name(reason)[:120]}; copy it again, or export it anew as PNG",
     )
 
 

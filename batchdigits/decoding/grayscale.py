@@ -1,4 +1,4 @@
-"""Images as Pillow loads them in, of any mode; grey pages out."""
+"""Turn an image as Pillow loads it, of any mode and depth, into a grey page."""
 
 import cv2
 import numpy as np

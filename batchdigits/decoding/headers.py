@@ -1,4 +1,4 @@
-"""What files say of themselves before their pixels: bytes in; kind, size, orientation and the places of pages out.
+"""Read from a file's first bytes what it says before its pixels: kind, size, orientation, the places of its pages.
 
 Read here so that a page's size is known before anything is decoded or allocated, and because codecs pass over, or
 write to standard error, what a report has to say. Errors are worded to follow «cannot be decoded as PNG: ».
@@ -79,11 +79,11 @@ def png_chunks(data: bytes) -> list[bytes]:
             return names
         names.append(name)
         if name[0] < 0x60 and zlib.crc32(view[at + 4 : end]) != _PNG_CHECKSUM.unpack_from(data, end)[0]:
-            msg = f"the checksum of its chunk {name!r} is wrong"
-            raise ValueError(msg)
+            message = f"the checksum of its chunk {name!r} is wrong"
+            raise ValueError(message)
         at = end + 4
-    msg = "it is cut short"
-    raise ValueError(msg)
+    message = "it is cut short"
+    raise ValueError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,8 @@ def jpeg_header(data: bytes) -> JpegHeader:
     """
     scans = sum(1 for _ in islice(_JPEG_SCAN.finditer(data), _JPEG_MOST_SCANS + 1))
     if scans > _JPEG_MOST_SCANS:
-        msg = f"it has more than {_JPEG_MOST_SCANS} scans"
-        raise ValueError(msg)
+        message = f"it has more than {_JPEG_MOST_SCANS} scans"
+        raise ValueError(message)
     turn = 1
     at = 2
     while 0 <= at <= len(data) - 4:
@@ -126,8 +126,8 @@ def jpeg_header(data: bytes) -> JpegHeader:
             if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
                 turn = orientation(data[at + 4 : at + 2 + length])
             at += 2 + length
-    msg = "it has no frame header"
-    raise ValueError(msg)
+    message = "it has no frame header"
+    raise ValueError(message)
 
 
 def orientation(exif: bytes) -> int:
@@ -202,8 +202,8 @@ def tiff_directories(data: bytes) -> Iterator[int]:
         if at + pointer.size > len(data):
             break
         yield directory
-    msg = "a page's directory is cut short"
-    raise ValueError(msg)
+    message = "a page's directory is cut short"
+    raise ValueError(message)
 
 
 def foreign(data: bytes, ending: str) -> Fault:

@@ -1,4 +1,4 @@
-"""Files that may crash their decoder in; what was observed of each out, read one by one in a process of its own.
+"""Read files that may crash their decoder one by one, in a process of their own.
 
 A crash, or a decoder that does not come back, costs that process and becomes the file's fault.
 """
@@ -15,7 +15,7 @@ from batchdigits.engine import children
 from batchdigits.engine.children import AskedBack, asking_back, reply_to
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import assembled
-from batchdigits.engine.run_context import Stopwatch
+from batchdigits.engine.run_context import StageTimer
 from batchdigits.engine.worker import Asked, Observed, asked, observe, prepare_process
 from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, FaultKind, StorageError
 from batchdigits.records import Batch, ImageFile, SeenPage
@@ -28,7 +28,7 @@ SECONDS = 120.0
 _READY = "ready"
 """What a process says when it has started, and when it has read a file: that its server is slow is no fault of it."""
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
-"""Signals that a process draws upon itself; others come from outside, as from a kernel that runs out of memory."""
+"""Signals by which a process ends for a fault of its own; others, such as SIGKILL, come from outside."""
 
 
 class _ProcessDiedError(Exception):
@@ -45,7 +45,7 @@ def one_by_one(
     decoding: DecodingSettings,
     normalisation: NormalisationSettings,
     finder: SharedFinder,
-    watch: Stopwatch,
+    timer: StageTimer,
 ) -> Iterator[Batch]:
     """Read, decode and normalise each file where a crash does no harm.
 
@@ -54,7 +54,7 @@ def one_by_one(
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
         finder: What ink is found by.
-        watch: Gets the seconds of `decode` and `normalise`.
+        timer: Gets the seconds of `decode` and `normalise`.
 
     Yields:
         A batch a file, with a fault where the file ended the process.
@@ -72,7 +72,7 @@ def one_by_one(
                 except _ProcessDiedError as error:
                     yield _fault(file, error, decoding)
                     break  # the rest goes to a new process
-                yield assembled([file], found, watch)
+                yield assembled([file], found, timer)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What is pending in; batches of it with their logits, to be recorded, out: on the processors of this machine.
+"""Read the pending files on the processors of this machine: decode in worker processes, predict in a thread.
 
 `scaleout` does the same on a cluster: an engine is a function that takes a `Task` and yields what `predicted` does.
 """
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.isolation import one_by_one
 from batchdigits.engine.pool import Workers, batches, is_work_for_processes
-from batchdigits.engine.prediction import Predicted, Prediction, predicted
-from batchdigits.engine.run_context import Stop, Stopwatch
+from batchdigits.engine.prediction import BackgroundPredictor, Predicted, predict_ahead
+from batchdigits.engine.run_context import StageTimer, Stop
 from batchdigits.inference.audit import in_sample
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import Decisions
-from batchdigits.ledger.plan import Plan, Turn
+from batchdigits.ledger.plan import Phase, Plan
 from batchdigits.preprocessing import thumbnails
 from batchdigits.records import INK, Batch, Logits, Status
 from batchdigits.settings import PredictSettings
@@ -27,7 +27,7 @@ from batchdigits.sources.settling import Settling
 _LOST = 0.002  # share of ink below which a digit is a few pixels of a thumbnail
 
 Drawn = tuple[NDArray[np.int64], dict[int, bytes]]
-"""What is drawn of a batch: its confidences as `drift.histogram` counts them, and thumbnails by the row."""
+"""What is stored of a batch beside its logits: confidences as `drift.histogram` counts them, and PNGs by the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +36,25 @@ class Task:
 
     plan: Plan
     """What is pending."""
-    is_new: bool
+    all_new: bool
     """Nothing was observed before, so that all of it will be predicted."""
     settling: Settling
     """Which files may still be being written."""
     model: Bundle
     """What reads the digits."""
-    prediction: Prediction
+    prediction: BackgroundPredictor
     """The same at work in this process; loaded when it is asked first."""
     settings: PredictSettings
     """Of the run."""
-    watch: Stopwatch
+    timer: StageTimer
     """Gets the seconds of the stages."""
     stop: Stop
     """Tells of signals."""
     judge: Callable[[Batch], tuple[Batch, NDArray[np.bool_]]]
-    """Tells of a batch what is to be recorded of it, and which pages of that are fresh; in this thread."""
+    """Drops files that changed while they were read; returns the rest and bool[N], True where no prediction is stored.
+    Called in the thread of the caller."""
     draw: Callable[[Batch, NDArray[np.bool_], Logits], Drawn]
-    """Draws from a batch, its fresh pages and their logits what else is recorded; in any thread."""
+    """Gives the confidences and the thumbnails of a batch, by its new pages and their logits. Called in any thread."""
 
 
 Engine = Callable[[Task], Generator[Predicted[Drawn], None, None]]
@@ -70,39 +71,41 @@ def on_this_machine(task: Task) -> Generator[Predicted[Drawn], None, None]:
     decoding, normalisation = settings.decoding, task.model.normalisation
     # Where nothing is known, what is pending will be predicted. The runtime does not start sooner: its import holds
     # Python's lock for so long at a time that a folder takes ten times as long to be listed beside it.
-    if task.is_new:
+    if task.all_new:
         task.prediction.start()
-    alone, young = (task.settling.settled(plan.in_turn(turn), plan.defer) for turn in (Turn.ALONE, Turn.YOUNG))
+    suspect, recent = (
+        task.settling.stable(plan.in_phase(phase), plan.defer) for phase in (Phase.SUSPECT, Phase.RECENT)
+    )
     in_processes = is_work_for_processes(plan.pending.total(), plan.pending_bytes)
     with (
         SharedFinder(task.model.directory, settings.runtime) as finder,
         Workers(settings.workers, finder, processes=in_processes) as workers,
     ):
         ready = batches(
-            chain(plan.in_turn(Turn.SETTLED), young),
+            chain(plan.in_phase(Phase.STABLE), recent),
             workers,
             size=settings.batch_size,
             decoding=decoding,
             normalisation=normalisation,
-            watch=task.watch,
-            first=one_by_one(alone, decoding=decoding, normalisation=normalisation, finder=finder, watch=task.watch),
+            timer=task.timer,
+            first=one_by_one(suspect, decoding=decoding, normalisation=normalisation, finder=finder, timer=task.timer),
         )
-        yield from predicted(ready, task.prediction, judge=task.judge, draw=task.draw, stop=task.stop)
+        yield from predict_ahead(ready, task.prediction, judge=task.judge, draw=task.draw, stop=task.stop)
 
 
-def thumbnails_of(batch: Batch, fresh: NDArray[np.bool_], decisions: Decisions, *, audit: float) -> dict[int, bytes]:
+def thumbnails_of(batch: Batch, is_new: NDArray[np.bool_], decisions: Decisions, *, audit: float) -> dict[int, bytes]:
     """Make pictures of what people may want to look at; where a digit is lost on its page, of what the model saw of it.
 
     Args:
         batch: N pages.
-        fresh: bool[N], those that are new.
+        is_new: bool[N], those that are new.
         decisions: On the new ones, at the strictest threshold.
         audit: Share of files, 0 to 1, that may be drawn.
 
     Returns:
         PNGs, by the row in the batch.
     """
-    rows = np.flatnonzero(fresh)
+    rows = np.flatnonzero(is_new)
     wanted = in_sample([batch.pages[row].sha256 for row in rows], audit)
     wanted |= np.array([status is not Status.OK for status in decisions.status], np.bool_)
     return {

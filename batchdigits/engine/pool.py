@@ -1,4 +1,4 @@
-"""Image files in; batches of normalised pixels and of faults out, in the order of the files.
+"""Decode files in a pool of workers, and give batches of normalised pages in the order of the files.
 
 The only pool of decoding workers and the only queue. Workers take files in chunks: they read, decode and normalise
 a chunk as one stack. What waits to be predicted is bounded, so a fast disk does not fill the memory.
@@ -19,9 +19,9 @@ import cv2
 
 from batchdigits.engine.children import Child, DiedError
 from batchdigits.engine.ink import SharedFinder
-from batchdigits.engine.run_context import Stopwatch
+from batchdigits.engine.run_context import StageTimer
 from batchdigits.engine.worker import Asked, Observed, Seen, asked, keep_freed_memory, observe, serve
-from batchdigits.errors import BatchDigitsError, DecoderDied, Interrupted, Terminated, shown
+from batchdigits.errors import BatchDigitsError, DecoderDied, Interrupted, Terminated, escaped
 from batchdigits.records import Batch, ImageFile, SeenPage
 from batchdigits.settings import MOST_WORKERS, DecodingSettings, NormalisationSettings
 
@@ -140,7 +140,7 @@ def batches(
     size: int,
     decoding: DecodingSettings,
     normalisation: NormalisationSettings,
-    watch: Stopwatch | None = None,
+    timer: StageTimer | None = None,
     first: Iterable[Batch] = (),
 ) -> Iterator[Batch]:
     """Read, decode and normalise files.
@@ -151,7 +151,7 @@ def batches(
         size: Pages a batch, at most; one of large files, one that is full of faults, and the last one have fewer.
         decoding: Limits of decoding.
         normalisation: What the model was trained behind.
-        watch: Gets the seconds of `decode` and `normalise`, of all workers together.
+        timer: Gets the seconds of `decode` and `normalise`, of all workers together.
         first: What was observed of other files, elsewhere; it stands in the first batches.
 
     Yields:
@@ -168,7 +168,7 @@ def batches(
     size_bytes = 0
     end: BatchDigitsError | None = None
     try:
-        for chunk in chain(first, _prepared(chunks(files), workers, decoding, normalisation, watch or Stopwatch())):
+        for chunk in chain(first, _prepared(chunks(files), workers, decoding, normalisation, timer or StageTimer())):
             waiting = Batch.concat(waiting, chunk)
             size_bytes += sum(page.file.size_bytes for page in chunk.pages if page.number == 1)
             are_large = size_bytes >= _BATCH_BYTES and len(waiting.pages) >= _BATCH_PAGES
@@ -203,14 +203,14 @@ def _prepared(
     workers: Workers,
     decoding: DecodingSettings,
     normalisation: NormalisationSettings,
-    watch: Stopwatch,
+    timer: StageTimer,
 ) -> Iterator[Batch]:
     """Prepare chunks, in order, at most twice as many ahead as there are workers."""
     ahead: deque[tuple[list[ImageFile], Future[Observed]]] = deque()
 
     def next_one() -> Batch:
         files, future = ahead[0]
-        batch = assembled(files, future.result(), watch)
+        batch = assembled(files, future.result(), timer)
         ahead.popleft()
         return batch
 
@@ -234,17 +234,23 @@ def _prepared(
             )
             raise BatchDigitsError(message) from error
         message = (
-            f"A decoding worker died at {shown(at_stake[0].name)} or one of the {len(at_stake)} files from there on: "
+            f"A decoding worker died at {escaped(at_stake[0].name)} or one of the {len(at_stake)} files from there on: "
             "memory ran out, or a file crashes its decoder. Run again: with a ledger, the next run reads each of them "
             "by itself and finds which one it is."
         )
         raise DecoderDied(message) from error
 
 
-def assembled(files: list[ImageFile], found: Observed, watch: Stopwatch) -> Batch:
-    """Give what a worker found its files back, and note its seconds."""
-    watch.add("decode", found.decode_seconds)
-    watch.add("normalise", found.normalise_seconds)
+def assembled(files: list[ImageFile], found: Observed, timer: StageTimer) -> Batch:
+    """Make a batch of what a worker found.
+
+    Args:
+        files: The chunk that the worker was given.
+        found: In it, each page with the place of its file in the chunk.
+        timer: Gets the worker's seconds of `decode` and `normalise`.
+    """
+    timer.add("decode", found.decode_seconds)
+    timer.add("normalise", found.normalise_seconds)
 
     def page(seen: Seen) -> SeenPage:
         return SeenPage(files[seen.at], *seen[1:])

@@ -1,4 +1,4 @@
-"""Batches in; the same with their logits, in order, out: predicted in a thread while others are decoded and recorded.
+"""Run the model in a background thread, up to three batches ahead, in order.
 
 The model is loaded there, too, so that its runtime starts while files are decoded.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.engine.run_context import Stop, Stopwatch
+from batchdigits.engine.run_context import StageTimer, Stop
 from batchdigits.errors import OF_THE_MACHINE, BatchDigitsError, unforeseen
 
 if TYPE_CHECKING:
@@ -35,26 +35,26 @@ class Predicted(NamedTuple, Generic[Drawn]):
 
     batch: Batch
     """N pages, and faults."""
-    fresh: NDArray[np.bool_]
+    is_new: NDArray[np.bool_]
     """bool[N], the pages that were predicted."""
     logits: Logits
-    """float32[M, K], in the order of the M fresh pages; [0, 10] where there is none."""
+    """float32[M, K], in the order of the M new pages; [0, 10] where there is none."""
     drawn: Drawn | None
-    """What is drawn from it; None where no page is fresh."""
+    """What is drawn from it; None where no page is new."""
 
 
-class Prediction:
+class BackgroundPredictor:
     """A model at work in a thread of its own: a context manager."""
 
-    def __init__(self, predictor: AbstractContextManager[_Function], watch: Stopwatch) -> None:
+    def __init__(self, predictor: AbstractContextManager[_Function], timer: StageTimer) -> None:
         """Name the predictor; nothing is loaded before it is needed.
 
         Args:
             predictor: Entered in the thread, once.
-            watch: Gets the seconds of `load model` and of `predict`.
+            timer: Gets the seconds of `load model` and of `predict`.
         """
         self._predictor = predictor
-        self._watch = watch
+        self._timer = timer
         self._loading: Future[_Function] | None = None
         self._entered = ExitStack()
 
@@ -82,85 +82,85 @@ class Prediction:
             self._loading = self._thread.submit(self._load)
 
     def ask(
-        self, batch: Batch, fresh: NDArray[np.bool_], draw: Callable[[Batch, NDArray[np.bool_], Logits], Drawn]
+        self, batch: Batch, is_new: NDArray[np.bool_], draw: Callable[[Batch, NDArray[np.bool_], Logits], Drawn]
     ) -> Future[Predicted[Drawn]]:
-        """Have the fresh pages of a batch predicted; what loading raises, the result raises.
+        """Have the new pages of a batch predicted; what loading raises, the result raises.
 
         Args:
             batch: N pages.
-            fresh: bool[N], of which one at least.
-            draw: Draws from the batch, its fresh pages and their logits what else is wanted, in the thread, too.
+            is_new: bool[N], of which one at least.
+            draw: Draws from the batch, its new pages and their logits what else is wanted, in the thread, too.
         """
         self.start()
-        return self._thread.submit(self._predict, batch, fresh, draw)
+        return self._thread.submit(self._predict, batch, is_new, draw)
 
     def _load(self) -> _Function:
-        with self._watch.stage("load model"):
+        with self._timer.stage("load model"):
             return self._entered.enter_context(self._predictor)
 
     def _predict(
-        self, batch: Batch, fresh: NDArray[np.bool_], draw: Callable[[Batch, NDArray[np.bool_], Logits], Drawn]
+        self, batch: Batch, is_new: NDArray[np.bool_], draw: Callable[[Batch, NDArray[np.bool_], Logits], Drawn]
     ) -> Predicted[Drawn]:
         assert self._loading is not None, "`ask` has begun to load the model"
         predictor = self._loading.result()  # at once: the thread does one thing after the other
 
-        def together(batch: Batch, fresh: NDArray[np.bool_]) -> Predicted[Drawn]:
-            with self._watch.stage("predict"):
-                logits = predictor(batch.pixels[fresh])
-            with self._watch.stage("decide"):
-                return Predicted(batch, fresh, logits, draw(batch, fresh, logits))
+        def together(batch: Batch, is_new: NDArray[np.bool_]) -> Predicted[Drawn]:
+            with self._timer.stage("predict"):
+                logits = predictor(batch.pixels[is_new])
+            with self._timer.stage("decide"):
+                return Predicted(batch, is_new, logits, draw(batch, is_new, logits))
 
-        return sparing(batch, fresh, together, probe=lambda: predictor(np.zeros_like(batch.pixels[:1])))
+        return sparing(batch, is_new, together, probe=lambda: predictor(np.zeros_like(batch.pixels[:1])))
 
 
 def sparing(
     batch: Batch,
-    fresh: NDArray[np.bool_],
+    is_new: NDArray[np.bool_],
     together: Callable[[Batch, NDArray[np.bool_]], Predicted[Drawn]],
     *,
     probe: Callable[[], object] = bool,
 ) -> Predicted[Drawn]:
-    """Do something with the fresh pages of a batch; those that it meets an error at become faults, and no others.
+    """Do something with the is_new pages of a batch; those that it meets an error at become faults, and no others.
 
     Args:
         batch: N pages.
-        fresh: bool[N], of which one at least.
+        is_new: bool[N], of which one at least.
         together: What is done.
         probe: Fails where no page is at fault; so does what is asked then.
     """
     faults = {}
     try:
-        return together(batch, fresh)
+        return together(batch, is_new)
     except OF_THE_MACHINE:
         raise
     except Exception:  # noqa: BLE001  (whatever the runtime, OpenCV or we ourselves did not expect)
         probe()
-        for row in np.flatnonzero(fresh).tolist():
+        for row in np.flatnonzero(is_new).tolist():
             try:
-                together(batch, np.arange(len(fresh)) == row)
+                together(batch, np.arange(len(is_new)) == row)
             except OF_THE_MACHINE:
                 raise
             except Exception as error:  # noqa: BLE001
                 faults[row] = unforeseen(error)
-    batch, fresh = batch.spoiled(faults), np.delete(fresh, list(faults))
-    return together(batch, fresh) if fresh.any() else Predicted(batch, fresh, np.zeros((0, 10), np.float32), None)
+    batch, is_new = batch.spoiled(faults), np.delete(is_new, list(faults))
+    return together(batch, is_new) if is_new.any() else Predicted(batch, is_new, np.zeros((0, 10), np.float32), None)
 
 
-def predicted(
+def predict_ahead(
     batches: Iterable[Batch],
-    prediction: Prediction,
+    prediction: BackgroundPredictor,
     *,
     judge: Callable[[Batch], tuple[Batch, NDArray[np.bool_]]],
     draw: Callable[[Batch, NDArray[np.bool_], Logits], Drawn],
     stop: Stop,
 ) -> Iterator[Predicted[Drawn]]:
-    """Predict what is fresh of each batch, a few batches ahead of who takes them.
+    """Predict what is new of each batch, a few batches ahead of who takes them.
 
     Args:
         batches: As they are decoded.
         prediction: The model.
-        judge: Tells of a batch what is to be recorded of it, and which pages of that are fresh.
-        draw: Draws from a batch, its fresh pages and their logits what else is wanted.
+        judge: Tells of a batch what is to be recorded of it, and which pages of that are new.
+        draw: Draws from a batch, its new pages and their logits what else is wanted.
         stop: Signals end the waiting for the decoders, and nothing else here.
 
     Yields:
@@ -178,8 +178,8 @@ def predicted(
         return sum(batch.nbytes for batch, *_ in ahead) > _MOST_BYTES
 
     def first() -> Predicted[Drawn]:
-        batch, fresh, future = ahead.popleft()
-        return future.result() if future else Predicted(batch, fresh, np.zeros((0, 10), np.float32), None)
+        batch, is_new, future = ahead.popleft()
+        return future.result() if future else Predicted(batch, is_new, np.zeros((0, 10), np.float32), None)
 
     source = iter(batches)
     while True:
@@ -191,8 +191,8 @@ def predicted(
             break
         if whole is None:
             break
-        batch, fresh = judge(whole)
-        ahead.append((batch, fresh, prediction.ask(batch, fresh, draw) if fresh.any() else None))
+        batch, is_new = judge(whole)
+        ahead.append((batch, is_new, prediction.ask(batch, is_new, draw) if is_new.any() else None))
         while ahead and (is_full() or (future := ahead[0][2]) is None or future.done()):
             yield first()
     while ahead:

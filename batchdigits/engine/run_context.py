@@ -1,5 +1,6 @@
-"""SIGINT and SIGTERM in, the end of a run out: after the batches in hand at the first, at once at the second."""
+"""Hold what goes with a run: signals that end it after the current batches, and the seconds of its stages."""
 
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -7,12 +8,31 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from batchdigits.errors import Interrupted, Terminated
+from batchdigits.errors import Interrupted, Terminated, escaped
 
 _ERRORS: dict[int, Interrupted | Terminated] = {
     signal.SIGINT: Interrupted("Interrupted: what was finished is kept, the next run goes on from there."),
     signal.SIGTERM: Terminated("Terminated: what was finished is kept, the next run goes on from there."),
 }
+
+
+@contextmanager
+def resumable(arguments: list[str]) -> Iterator[None]:
+    """Let Ctrl-C end a training, and say which command goes on.
+
+    Args:
+        arguments: Of the command that began it.
+
+    Raises:
+        Interrupted: There was a SIGINT.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        options = [word for word in arguments[arguments[:1] == ["train"] :] if word not in ("--resume", "--overwrite")]
+        command = shlex.join(["batchdigits", "train", *options, "--resume"])
+        message = f"Interrupted: the epochs that were finished are kept; go on with: {escaped(command)}"
+        raise Interrupted(message) from error
 
 
 class Stop:
@@ -53,7 +73,7 @@ class Stop:
 
     @contextmanager
     def readily(self) -> Iterator[None]:
-        """Let a first signal end the block, which stands in a patient one, where it is; one that waited, before it.
+        """Within `patiently`, let a signal interrupt this block at once; one that waits already, before it starts.
 
         Raises:
             Interrupted: There was a SIGINT.
@@ -80,7 +100,7 @@ STAGES = ("list", "decode", "normalise", "load model", "predict", "decide", "rec
 """All that a run does, in the order in which an image passes through; `decode` reads files, too."""
 
 
-class Stopwatch:
+class StageTimer:
     """Seconds of a run, and of each stage of it."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Files in; what is on their pages, as a few stacks of arrays, out: what a decoding worker does."""
+"""Read, decode and normalise a few files as one stack: what a decoding worker does."""
 
 import ctypes
 import hashlib

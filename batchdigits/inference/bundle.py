@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from batchdigits.errors import BundleError, StorageError, shown
+from batchdigits.errors import BundleError, StorageError, escaped
 from batchdigits.inference.calibration import Calibration, ThresholdCounts
 from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from batchdigits.storage.atomic import atomic_write
@@ -83,7 +83,7 @@ def load(directory: Path | None = None) -> Bundle:
         BundleError: It is missing, damaged, or made for another version.
     """
     directory = PACKAGED if directory is None else directory
-    name = shown(str(directory))
+    name = escaped(str(directory))
     card = _read_card(directory, name)
     if card.get("format") != FORMAT:
         message = f"The model bundle {name} has format {card.get('format')}, expected {FORMAT}; {_REMEDY}."
@@ -155,7 +155,7 @@ def packed(model: Bundle) -> dict[str, bytes]:
     try:
         return {file.name: file.read_bytes() for file in files}
     except OSError as error:
-        message = f"The model bundle {shown(str(model.directory))} cannot be read: {error.strerror}; {_REMEDY}."
+        message = f"The model bundle {escaped(str(model.directory))} cannot be read: {error.strerror}; {_REMEDY}."
         raise BundleError(message) from error
 
 

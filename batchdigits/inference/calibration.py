@@ -1,4 +1,4 @@
-"""What validation saw in; the threshold that is proven to keep a target error out, or why there is none.
+"""Find the confidence threshold that is proven to keep a target error, or say why there is none.
 
 The target is a share of wrong digits among those that are `ok`. «Proven» means: were the true share above the target, a
 threshold would be accepted with a probability of at most 5%. It holds for images that come as the validation data did.
@@ -129,7 +129,13 @@ def least_passing(target: float) -> int:
 
 
 def probability_of_at_most(wrong: int, passed: int, error: float) -> float:
-    """Compute the binomial probability of at most `wrong` wrong ones of `passed`, each wrong with chance `error`."""
+    """Compute the binomial probability of so few mistakes.
+
+    Args:
+        wrong: Mistakes, at most.
+        passed: Digits.
+        error: The chance of a mistake at each, above 0 and below 1.
+    """
     whole = math.lgamma(passed + 1)
     log_error, log_right = math.log(error), math.log1p(-error)
     terms = (

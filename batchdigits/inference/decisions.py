@@ -1,4 +1,4 @@
-"""From what the model saw to what a row says: logits and ink measures in; status, digit and confidence out.
+"""Decide from logits and ink measures what a row says: its status, digit and confidence.
 
 Numbers are rounded here, once, to the four decimals that reports show, and the status is decided on the rounded
 ones: whoever reads a report and knows the threshold comes to the same status as the program.
@@ -177,7 +177,7 @@ def probabilities(logits: Logits, *, temperature: float = 1.0) -> NDArray[np.flo
 
 
 def softmax(logits: Logits, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Turn logits [N, K] into probabilities float64[N, K] that cannot overflow; `temperature` divides the logits."""
+    """Compute probabilities, float64[N, K], from logits [N, K] divided by `temperature`; it cannot overflow."""
     scaled = logits.astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)

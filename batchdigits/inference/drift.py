@@ -1,4 +1,4 @@
-"""Confidences of a run, and those that validation saw, in; how far the first have drifted from the second, out.
+"""Measure how far the confidences of a run have drifted from those of the validation data.
 
 Source: the population stability index as credit scoring has it: Siddiqi, «Credit Risk Scorecards», Wiley 2006, where
 below 0.1 nothing has changed, and from 0.25 on something has.

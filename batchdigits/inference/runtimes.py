@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.errors import BundleError, UsageError, shown
+from batchdigits.errors import BundleError, UsageError, escaped
 from batchdigits.inference.bundle import Bundle, Network
 from batchdigits.records import DIGITS, KINDS, LOOK_CELLS, SIDE, InkImages, Logits
 from batchdigits.settings import Runtime
@@ -175,7 +175,7 @@ def _open_keras(folder: Path, network: Network, batch_size: int, threads: int) -
     try:
         model = keras.saving.load_model(folder / network.file(Runtime.KERAS), compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001  Keras raises whatever its file reader raises
-        message = f"Keras cannot load the model of the bundle {shown(str(folder))}: {error}"
+        message = f"Keras cannot load the model of the bundle {escaped(str(folder))}: {error}"
         raise BundleError(message) from error
     _check_shapes(folder, network, model.input_shape[1:], model.output_shape[1:])
     signature = [tensorflow.TensorSpec((batch_size, *model.input_shape[1:]), tensorflow.uint8)]
@@ -192,7 +192,7 @@ def _open_litert(folder: Path, network: Network, batch_size: int, threads: int) 
         raise UsageError(_NOT_INSTALLED) from error
     path = folder / network.file(Runtime.LITERT)
     if not path.is_file():
-        message = f"The bundle {shown(str(folder))} holds no model for litert; train it anew, or use --runtime keras."
+        message = f"The bundle {escaped(str(folder))} holds no model for litert; train it anew, or use --runtime keras."
         raise BundleError(message)
     try:
         interpreter = Interpreter(str(path), num_threads=threads)
@@ -202,7 +202,7 @@ def _open_litert(folder: Path, network: Network, batch_size: int, threads: int) 
         interpreter.resize_tensor_input(at, (batch_size, *shape[1:]))
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        message = f"LiteRT cannot open the model of the bundle {shown(str(folder))}: {error}"
+        message = f"LiteRT cannot open the model of the bundle {escaped(str(folder))}: {error}"
         raise BundleError(message) from error
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -229,7 +229,7 @@ def _check_shapes(folder: Path, network: Network, inputs: tuple[int, ...], outpu
     expected, least, most = _CONTRACTS[network]
     if inputs != expected or outputs[:1] < (least,) or (most and outputs[:1] > (most,)):
         message = (
-            f"The {network.value} of the bundle {shown(str(folder))} takes {inputs} and gives {outputs} for "
+            f"The {network.value} of the bundle {escaped(str(folder))} takes {inputs} and gives {outputs} for "
             f"an image, expected {expected} and {'' if most else 'at least '}({least},); use another."
         )
         raise BundleError(message)

@@ -1,4 +1,4 @@
-"""People's answers in; out, a ledger that holds them, and which of them it can take.
+"""Store people's answers in the ledger, and find the images that they answered, for training.
 
 An answer belongs to bytes: to no path, model or run. What SQLite does not notice, their check sums and their number do.
 """
@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchdigits.ledger.database import Database, check_sum, glimpse
-from batchdigits.ledger.location import beside
+from batchdigits.ledger.database import Database, checksum, glimpse
+from batchdigits.ledger.location import ledger_of
 from batchdigits.storage.local import LocalFile
 
 Key = tuple[str, int]  # the sha256 of a file's bytes, and the page from 1
@@ -49,7 +49,7 @@ def replaced(database: Database, answers: Mapping[Key, str]) -> dict[Key, str]:
     return found
 
 
-def take_in(database: Database, answers: Mapping[Key, str], *, time: str, source: str) -> tuple[int, int]:
+def store_answers(database: Database, answers: Mapping[Key, str], *, time: str, source: str) -> tuple[int, int]:
     """Store answers, all in one transaction; one that is there already stays as it is.
 
     Args:
@@ -67,7 +67,7 @@ def take_in(database: Database, answers: Mapping[Key, str], *, time: str, source
     rows = []
     for key, answer in answers.items():
         row = (*key, answer, time, source)
-        rows.append((*row, check_sum(*row)))
+        rows.append((*row, checksum(*row)))
     with database.transaction() as execute:
         (before,) = execute("SELECT count(*) FROM answers").fetchone()
         written = database.executemany(_TAKE_IN, rows).rowcount if rows else 0
@@ -86,7 +86,7 @@ def check(database: Database) -> None:
     with database.errors():
         count, last = 0, ("", 0)
         for *row, row_sum in database.execute("SELECT * FROM answers ORDER BY sha256, page"):
-            if row_sum != check_sum(*row) or (row[0], row[1]) <= last:  # out of order, one would not be found
+            if row_sum != checksum(*row) or (row[0], row[1]) <= last:  # out of order, one would not be found
                 raise database.damaged()
             count, last = count + 1, (row[0], row[1])
         if database.execute("SELECT answers FROM answered").fetchall() != [(count,)]:
@@ -116,8 +116,8 @@ class Answered:
 
 
 def has_answers(report: Path) -> bool:
-    """Tell whether a file is a report whose ledger is beside it."""
-    return report.is_file() and beside(LocalFile(report)).is_file()
+    """Tell whether a file is a report whose ledger is in its folder."""
+    return report.is_file() and ledger_of(LocalFile(report)).is_file()
 
 
 def answered(report: Path) -> list[Answered]:
@@ -125,5 +125,5 @@ def answered(report: Path) -> list[Answered]:
 
     Of copies of an image one is given.
     """
-    rows = glimpse(beside(LocalFile(report)), _ANSWERED)
+    rows = glimpse(ledger_of(LocalFile(report)), _ANSWERED)
     return [Answered(path.decode(errors="surrogateescape"), page, sha256, text) for path, page, sha256, text in rows]

@@ -1,4 +1,4 @@
-"""The ledger's file: a path in, an open SQLite database with the ledger's tables out.
+"""Open the ledger's file: an SQLite database with the ledger's tables, whose errors become ours.
 
 What SQLite does not notice, a flipped byte in a value, the check sums of the rows do.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from batchdigits.errors import StorageError, shown
+from batchdigits.errors import StorageError, escaped
 from batchdigits.storage.atomic import atomic_write
 from batchdigits.storage.local import storage_errors
 
@@ -140,7 +140,7 @@ CREATE TEMP TABLE pending (         -- what has to be read, in the order of turn
     path BLOB NOT NULL,
     sha256 TEXT NOT NULL,           -- what is known of a file of this path already; else empty
     why TEXT NOT NULL,              -- a Why
-    turn INTEGER NOT NULL           -- a Turn
+    turn INTEGER NOT NULL           -- a Phase
 );
 CREATE TEMP TABLE deferred (        -- what of it was left to the next run
     path BLOB PRIMARY KEY
@@ -236,7 +236,7 @@ class Database:
 
     @property
     def _name(self) -> str:
-        return shown(str(self._path))
+        return escaped(str(self._path))
 
     def damaged(self) -> StorageError:
         """Make the error that says so."""
@@ -298,6 +298,6 @@ def _run(execute: Callable[[str], object], statements: str) -> None:
         execute(statement)
 
 
-def check_sum(*values: bytes | str | int | None) -> int:
+def checksum(*values: bytes | str | int | None) -> int:
     """Compute the check sum of a row: CRC-32 over its values."""
     return zlib.crc32(b"\0".join([value if type(value) is bytes else ascii(value).encode() for value in values]))

@@ -1,4 +1,4 @@
-"""What was seen: image files in, what is pending out; observations in, observations in the order of rows out.
+"""Keep what was seen of files: tell what is pending, store predictions, and give them back in the order of rows.
 
 An SQLite database that holds observations (logits, ink measures, faults) and under what they were made, and people's
 answers; never decisions. An observation belongs to bytes: files with the same bytes share it. Beside a report it is a
@@ -26,10 +26,10 @@ from batchdigits.errors import (
     Interrupted,
     StorageError,
     Terminated,
-    shown,
+    escaped,
     unforeseen,
 )
-from batchdigits.ledger import writer as recording
+from batchdigits.ledger import writer
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.plan import Plan, plan
 from batchdigits.ledger.reader import CHUNK, Observations, read
@@ -57,8 +57,8 @@ PUBLISHED = "SELECT sha256, sources FROM reports WHERE path = ?"
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """Under what something is observed: where any of it changes, everything is observed anew."""
+class CacheKey:
+    """What makes stored predictions valid: where any of it changes, every file is predicted anew."""
 
     bundle: str
     """The bundle's id, which covers the weights and the normalisation's settings."""
@@ -69,16 +69,16 @@ class Condition:
 class Ledger:
     """An open ledger: a context manager."""
 
-    def __init__(self, path: Path | None, condition: Condition) -> None:
+    def __init__(self, path: Path | None, cache_key: CacheKey) -> None:
         """Say where it is; nothing is opened yet.
 
         Args:
             path: The ledger's file, made where there is none; None for one that is private to this run.
-            condition: Under what this run observes.
+            cache_key: What stored predictions have to have been made under.
         """
         self.path = path
         self._database = Database(path)
-        self._condition = condition
+        self._cache_key = cache_key
 
     def __enter__(self) -> Self:
         """Open it, or begin a new one.
@@ -87,12 +87,12 @@ class Ledger:
             StorageError: It cannot be opened, is damaged, or is of a newer version.
         """
         self._database.__enter__()
-        key = (self._condition.bundle, self._condition.others)
+        key = (self._cache_key.bundle, self._cache_key.others)
         with self._database.transaction() as execute:
             execute("INSERT OR IGNORE INTO conditions (bundle, others) VALUES (?, ?)", key)
             select = "SELECT id FROM conditions WHERE bundle = ? AND others = ?"
             (self._condition_id,) = execute(select, key).fetchone()
-            recording.sort_in(self._database)  # what a killed run left, or an older version of this program
+            writer.sort_in(self._database)  # what a killed run left, or an older version of this program
         return self
 
     def __exit__(
@@ -119,7 +119,7 @@ class Ledger:
         self,
         found: Iterable[ImageFile | Skipped],
         *,
-        young_ns: Callable[[], range] = lambda: range(0),
+        recent_ns: Callable[[], range] = lambda: range(0),
         retry_failed: bool = False,
         force: bool = False,
     ) -> Plan:
@@ -128,22 +128,22 @@ class Ledger:
             self._database,
             found,
             condition=self._condition_id,
-            young_ns=young_ns,
+            recent_ns=recent_ns,
             retry_failed=retry_failed,
             force=force,
         )
 
-    def fresh(self, batch: "Batch") -> NDArray[np.bool_]:
+    def is_new(self, batch: "Batch") -> NDArray[np.bool_]:
         """Tell which pages of a batch were never observed before, in this batch neither: bool[N].
 
         A page of another batch that is not recorded yet counts as never observed.
         """
-        return recording.fresh(self._database, self._condition_id, batch)
+        return writer.is_new(self._database, self._condition_id, batch)
 
     def record(
         self,
         batch: "Batch",
-        fresh: NDArray[np.bool_],
+        is_new: NDArray[np.bool_],
         logits: NDArray[np.float32],
         thumbnails: Mapping[int, bytes] | None = None,
     ) -> list[LostAnswer]:
@@ -155,47 +155,47 @@ class Ledger:
         Args:
             batch: N pages and any number of faults and unchanged files; those of files that were deferred meanwhile
                 are left out.
-            fresh: bool[N], which pages were predicted, as `fresh` told.
-            logits: float32[M, K], in the order of the M fresh pages.
+            is_new: bool[N], which pages were predicted, as `is_new` told.
+            logits: float32[M, K], in the order of the M new pages.
             thumbnails: PNGs of some of these, by their row in the batch.
 
         Returns:
             The answers that files had before, in the order of paths.
         """
         try:
-            return self._record(batch, fresh, logits, thumbnails or {})
+            return self._record(batch, is_new, logits, thumbnails or {})
         except OF_THE_MACHINE:
             raise
         except Exception:  # noqa: BLE001  (a number that SQLite cannot hold, or what we ourselves did not expect)
-            if len(logits) != fresh.sum():  # a mistake of who calls
+            if len(logits) != is_new.sum():  # a mistake of who calls
                 raise
-            files = recording.by_file(batch, fresh, logits, thumbnails or {})
+            files = writer.by_file(batch, is_new, logits, thumbnails or {})
             return [lost for one in files for lost in self._record_or_fail(*one)]
 
     def _record_or_fail(
-        self, batch: "Batch", fresh: NDArray[np.bool_], logits: NDArray[np.float32], thumbnails: Mapping[int, bytes]
+        self, batch: "Batch", is_new: NDArray[np.bool_], logits: NDArray[np.float32], thumbnails: Mapping[int, bytes]
     ) -> list[LostAnswer]:
         """Store what was observed of one file, or that it cannot be stored."""
         try:
-            return self._record(batch, fresh, logits, thumbnails)
+            return self._record(batch, is_new, logits, thumbnails)
         except OF_THE_MACHINE:
             raise
         except Exception as error:  # noqa: BLE001
             fault = unforeseen(error)
-            log.debug("%s: %s", shown(next(batch.files()).path), fault.trace)
-            return self._record(batch.failed(fault), fresh[:0], logits[:0], {})
+            log.debug("%s: %s", escaped(next(batch.files()).path), fault.trace)
+            return self._record(batch.failed(fault), is_new[:0], logits[:0], {})
 
     def _record(
-        self, batch: "Batch", fresh: NDArray[np.bool_], logits: NDArray[np.float32], thumbnails: Mapping[int, bytes]
+        self, batch: "Batch", is_new: NDArray[np.bool_], logits: NDArray[np.float32], thumbnails: Mapping[int, bytes]
     ) -> list[LostAnswer]:
         with self._database.transaction():
-            return recording.record(
+            return writer.record(
                 self._database,
                 self._condition_id,
                 batch,
-                fresh,
+                is_new,
                 logits,
-                bundle=self._condition.bundle,
+                bundle=self._cache_key.bundle,
                 thumbnails=thumbnails,
             )
 
@@ -203,7 +203,7 @@ class Ledger:
         """Give all that was observed of what was found, as `observations.read` does."""
         return read(self._database, chunk, thumbnails=thumbnails)
 
-    def tell_faults(self) -> int:
+    def mark_faults_reported(self) -> int:
         """Note that a report shows the faults of what was found; return how many pages it shows for the first time."""
         (pages,) = self._database.execute(f"SELECT count(*) {_UNTOLD}").fetchone()
         if pages:
@@ -245,9 +245,9 @@ class Ledger:
         Files that are gone stay known: people may still answer to them, and they may come back.
         """
         with self._database.transaction():
-            recording.forget(self._database)
+            writer.forget(self._database)
             if self.path:
-                recording.sort_in(self._database)
+                writer.sort_in(self._database)
 
 
 def publications(rows: Iterable[tuple[str, str]]) -> Publications:

@@ -1,6 +1,7 @@
-"""One run at a time: a ledger in, its lock held; the system takes the lock away when the process ends, however it does.
+"""Say where a ledger is and which one a report belongs to, and lock it, so that one run at a time uses it.
 
 The lock is an flock on a hidden file beside the ledger, which stays there. It holds who has the lock, for the message.
+The system takes it away when the process ends, however it does.
 """
 
 import datetime
@@ -15,9 +16,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from batchdigits.errors import Locked, UsageError, shown
+from batchdigits.errors import Locked, StorageError, UsageError, escaped
+from batchdigits.ledger.database import glimpse
 from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.local import LocalFile, fitting, storage_errors
+
+_ENDINGS = ("", ".ledger", ".db", ".sqlite", ".sqlite3")  # that people give ledgers, in lower case
+_PUBLISHED = "SELECT path, sha256 FROM reports"
+_ITS_NAME = 2  # how sure a ledger is that is called after the report, among the numbers of `_likeness`
 
 
 @contextmanager
@@ -40,7 +46,7 @@ def held(ledger: Path, *, wait_seconds: float) -> Iterator[None]:
             lock.acquire(timeout=wait_seconds, poll_interval=0.2)
         except Timeout:
             message = (
-                f"Another run holds the ledger {shown(str(ledger))}{_holder(path)}; try again when it has ended, or "
+                f"Another run holds the ledger {escaped(str(ledger))}{_holder(path)}; try again when it has ended, or "
                 "let predict wait with --wait."
             )
             raise Locked(message) from None
@@ -88,7 +94,7 @@ def _undisturbed(ledger: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 message = (
-                    f"Another run holds the ledger {shown(str(ledger))}{_holder(path)}; try again when it has ended."
+                    f"Another run holds the ledger {escaped(str(ledger))}{_holder(path)}; try again when it has ended."
                 )
                 raise Locked(message) from None
         yield
@@ -103,7 +109,7 @@ def _holder(path: Path) -> str:
     """Say who holds the lock, where that can be read."""
     with suppress(OSError, UnicodeDecodeError):
         if text := path.read_text().strip():
-            return f": {shown(text)}"
+            return f": {escaped(text)}"
     return ""
 
 
@@ -127,7 +133,7 @@ def ledger_path(reports: Sequence[TargetFile], *, named: Path | None, no_ledger:
         UsageError: A report has its name; or reports, in another order than before, would begin a new one.
     """
     if named and LocalFile(named).target in [report.target for report in reports]:
-        message = f"The ledger {shown(str(named))} is also a report; give one of them another name."
+        message = f"The ledger {escaped(str(named))} is also a report; give one of them another name."
         raise UsageError(message)
     if no_ledger or named:
         return named
@@ -135,8 +141,50 @@ def ledger_path(reports: Sequence[TargetFile], *, named: Path | None, no_ledger:
     known = next((place for place in places if place.exists()), None)
     if known and known != places[0]:
         message = (
-            f"The ledger of these reports is {shown(str(known))}; name the report that it is called after first, or "
+            f"The ledger of these reports is {escaped(str(known))}; name the report that it is called after first, or "
             "name a ledger with --ledger."
         )
         raise UsageError(message)
     return places[0] if places else None
+
+
+def ledger_of(report: TargetFile) -> Path:
+    """Find the ledger of a report: of those in its folder, the one that knows most of it, and of such the newest.
+
+    Each of a run's reports leads to the run's ledger, not only the first.
+
+    Returns:
+        The ledger; where none knows the report, the one that would be called after it.
+    """
+    target = report.target
+    sha256 = ""
+    with suppress(StorageError):
+        sha256 = "" if target.is_remote else target.sha256()  # a URL tells enough
+    own = beside(report)
+    best, found = (0, 0), own
+    for ledger, mtime_ns in _ledgers_in([own.parent, beside(target).parent]):
+        sure = max(
+            (_likeness(path, published, target, sha256) for path, published in glimpse(ledger, _PUBLISHED)), default=0
+        )
+        rank = (max(sure, _ITS_NAME if ledger == own else 0), mtime_ns)
+        if rank[0] and rank > best:
+            best, found = rank, ledger
+    return found
+
+
+def _likeness(path: bytes, published: str, target: TargetFile, sha256: str) -> int:
+    """Tell how sure it is that a ledger published a report, which may be edited, or in a folder that was moved."""
+    is_there = path == bytes(target)
+    is_called_so = path.rpartition(b"/")[2] == os.fsencode(target.name)
+    if published == sha256:
+        return 5 if is_there else 4 if is_called_so else 0
+    return 3 if is_there else 1 if is_called_so else 0
+
+
+def _ledgers_in(folders: list[Path]) -> Iterator[tuple[Path, int]]:
+    """Give what may be a ledger, and the time of its last change."""
+    for folder in folders:
+        with suppress(OSError):
+            for file in sorted(folder.iterdir()):
+                if file.suffix.lower() in _ENDINGS and file.is_file():
+                    yield file, file.stat().st_mtime_ns

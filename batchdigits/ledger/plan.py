@@ -1,4 +1,4 @@
-"""What discovery finds in; out, what of it has to be read, in which turn, and why."""
+"""Find out which of the discovered files have to be read, in which phase, and why."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -12,25 +12,25 @@ from batchdigits.ledger.database import Database
 from batchdigits.records import ImageFile, Skipped
 from batchdigits.storage.urls import span
 
-_IN_HAND = 2048  # files that are marked as in hand at a time, in one transaction: it waits for the disk
-_LARGE_IN_HAND = 512  # where these are large, and so take their time when they are read by themselves
+_IN_PROGRESS = 2048  # files that are marked as in progress at a time, in one transaction: it waits for the disk
+_LARGE_IN_PROGRESS = 512  # where these are large, and so take their time when they are read by themselves
 _SMALL_BYTES = 16 * 2**20  # that small ones have together, at most
 _CHUNK = 8192  # records that are held at a time
 
 
-class Turn(IntEnum):
-    """In which turn a pending file is read."""
+class Phase(IntEnum):
+    """In which phase of a run a pending file is read."""
 
-    ALONE = 0
-    """First, by itself: it was in hand when a run died."""
-    SETTLED = 1
+    SUSPECT = 0
+    """First, by itself: it was in progress when a run died."""
+    STABLE = 1
     """With its neighbours."""
-    YOUNG = 2
+    RECENT = 2
     """Last: it may still be being written."""
 
 
 class Why(StrEnum):
-    """Why a file is pending."""
+    """Why a file has to be read."""
 
     NEW = "new"
     """It was never read."""
@@ -57,9 +57,9 @@ SELECT
         ELSE '{Why.UNOPENED}' END AS why,
     CASE WHEN in_hand.path IS NOT NULL
         OR EXISTS (SELECT 1 FROM pages WHERE observation = whole.id AND fault IS NOT NULL AND deadly)
-        THEN {Turn.ALONE:d}
-        WHEN found.mtime_ns BETWEEN :young AND :now THEN {Turn.YOUNG:d}
-        ELSE {Turn.SETTLED:d} END AS turn
+        THEN {Phase.SUSPECT:d}
+        WHEN found.mtime_ns BETWEEN :young AND :now THEN {Phase.RECENT:d}
+        ELSE {Phase.STABLE:d} END AS turn
 FROM found
 LEFT JOIN files ON files.path = found.path
 LEFT JOIN observations AS whole ON whole.id = files.observation
@@ -88,39 +88,39 @@ class Plan:
     """How many of them have to be read, by reason."""
     pending_bytes: int
     """The size of these together."""
-    passed_over: Counter[str]
+    skipped: Counter[str]
     """Everything else, by reason."""
     database: Database
     """Open; `plan` has filled its tables `found`, `pending` and `passed_over`."""
 
-    def in_turn(self, turn: Turn, *, in_hand: bool = True) -> Iterator[ImageFile]:
-        """Give the files that have to be read in a turn, in the order of rows, and mark them as in hand.
+    def in_phase(self, phase: Phase, *, in_progress: bool = True) -> Iterator[ImageFile]:
+        """Give the files that have to be read in a phase, in the order of rows, and mark them as in progress.
 
         What is recorded meanwhile changes nothing.
 
         Args:
-            turn: Which one.
-            in_hand: False marks none. Where other processes read them than the run's own, no file can end the run; and
-                all are given out at once, so that a killed run would leave all to be read one by one.
+            phase: Which one.
+            in_progress: False marks none. Where other processes read them than the run's own, no file can end the run;
+                and all are given out at once, so that a killed run would leave all to be read one by one.
         """
         last = 0
-        while rows := self.database.execute(_BLOCK, (turn, last, _IN_HAND)).fetchall():
+        while rows := self.database.execute(_BLOCK, (phase, last, _IN_PROGRESS)).fetchall():
             if sum(size_bytes for _, _, size_bytes, *_ in rows) > _SMALL_BYTES:
-                rows = rows[:_LARGE_IN_HAND]
-            if in_hand:
+                rows = rows[:_LARGE_IN_PROGRESS]
+            if in_progress:
                 with self.database.transaction() as execute:
-                    execute(f"INSERT OR IGNORE INTO in_hand SELECT path {_FOLLOWING}", (turn, last, len(rows)))
+                    execute(f"INSERT OR IGNORE INTO in_hand SELECT path {_FOLLOWING}", (phase, last, len(rows)))
             for path, *rest, last in rows:  # noqa: B007  the last one is where the next block begins
                 yield ImageFile(path.decode(errors="surrogateescape"), *rest)
 
-    def todo(self) -> Iterator[tuple[str, Turn | None, str]]:
+    def todo(self) -> Iterator[tuple[str, Phase | None, str]]:
         """Give all that is pending, and after it all that was passed over, in the order of paths.
 
         Yields:
-            The absolute path, its turn, and a `Why`; of what was passed over, None and the reason.
+            The absolute path, its phase, and a `Why`; of what was passed over, None and the reason.
         """
-        for path, turn, why in self.database.execute("SELECT path, turn, why FROM pending ORDER BY path"):
-            yield path.decode(errors="surrogateescape"), Turn(turn), why
+        for path, phase, why in self.database.execute("SELECT path, turn, why FROM pending ORDER BY path"):
+            yield path.decode(errors="surrogateescape"), Phase(phase), why
         for path, reason in self.database.execute("SELECT path, reason FROM passed_over ORDER BY path, reason"):
             yield path.decode(errors="surrogateescape"), None, reason
 
@@ -157,7 +157,7 @@ def plan(
     found: Iterable[ImageFile | Skipped],
     *,
     condition: int,
-    young_ns: Callable[[], range] = lambda: range(0),
+    recent_ns: Callable[[], range] = lambda: range(0),
     retry_failed: bool = False,
     force: bool = False,
 ) -> Plan:
@@ -170,20 +170,20 @@ def plan(
         database: Open, with nothing found so far.
         found: All that the sources hold.
         condition: The id of the condition under which is observed now.
-        young_ns: Gives the times of last change, in nanoseconds, of files whose turn comes last; called when all are
+        recent_ns: Gives the times of last change, in nanoseconds, of files whose turn comes last; called when all are
             found.
         retry_failed: Files with a fault are pending, too.
         force: All are.
     """
     execute = database.execute
     with database.transaction():
-        _take_in(database, found)
+        _insert_found(database, found)
         if force or retry_failed:
             here = "(SELECT observation FROM files JOIN found ON files.path = found.path)"
             failed = "" if force else "AND id IN (SELECT observation FROM pages WHERE fault IS NOT NULL)"
             execute(f"UPDATE observations SET stale = 1 WHERE id IN {here} {failed}")
             execute("DELETE FROM told WHERE path IN (SELECT path FROM found)")
-        times = young_ns()
+        times = recent_ns()
         execute(_PENDING, {"condition": condition, "young": times.start, "now": times.stop - 1})
         here = "path IN (SELECT path FROM found) AND path NOT IN (SELECT path FROM pending)"
         execute(f"DELETE FROM in_hand WHERE {here}")
@@ -191,12 +191,12 @@ def plan(
         counts = execute(
             "SELECT why, count(*), sum(size_bytes) FROM pending JOIN found USING (path) GROUP BY 1"
         ).fetchall()
-        passed_over = dict(execute("SELECT reason, count(*) FROM passed_over GROUP BY 1"))
+        skipped = dict(execute("SELECT reason, count(*) FROM passed_over GROUP BY 1"))
     pending = Counter({Why(why): count for why, count, _ in counts})
-    return Plan(files, pending, sum(size_bytes for *_, size_bytes in counts), Counter(passed_over), database)
+    return Plan(files, pending, sum(size_bytes for *_, size_bytes in counts), Counter(skipped), database)
 
 
-def _take_in(database: Database, found: Iterable[ImageFile | Skipped]) -> None:
+def _insert_found(database: Database, found: Iterable[ImageFile | Skipped]) -> None:
     columns = "path, name, size_bytes, mtime_ns, ending, inode"
     image = f"INSERT OR IGNORE INTO found ({columns}) VALUES (?, ?, ?, ?, ?, ?)"
     other = "INSERT INTO passed_over (path, reason) VALUES (?, ?)"

@@ -1,4 +1,4 @@
-"""A ledger's database in; what was observed, in the order of rows, out, every row checked against its sum."""
+"""Read stored predictions back in the order of rows, each row checked against its checksum."""
 
 import zlib
 from collections.abc import Iterator
@@ -112,7 +112,9 @@ def read(database: Database, chunk: int = CHUNK, *, thumbnails: bool = False) ->
             ]
             page_sums, file_sums, paths = columns[12:]
             files -= pages.count(1)
-            if page_sums != [page_sum(row[:9]) for row in rows] or file_sums != list(map(file_sum, paths, sha256)):
+            if page_sums != [page_checksum(row[:9]) for row in rows] or file_sums != list(
+                map(file_checksum, paths, sha256)
+            ):
                 raise database.damaged()
             faults = [
                 None if kind is None else Fault(FaultKind(kind), text)
@@ -138,7 +140,7 @@ def _matrix(blobs: list[bytes | None], *, missing: float) -> NDArray[np.float32]
     return np.frombuffer(b"".join(present), FLOAT32).reshape(len(present), most // FLOAT32.itemsize)
 
 
-def page_sum(values: tuple[Any, ...]) -> int:
+def page_checksum(values: tuple[Any, ...]) -> int:
     """Compute the check sum of a page, as `database.check_sum` does, in half its time.
 
     Args:
@@ -149,6 +151,6 @@ def page_sum(values: tuple[Any, ...]) -> int:
     return zlib.crc32(b"%a\0%a\0%a\0%a\0%a\0%a\0%a\0%a\0%a" % values)
 
 
-def file_sum(path: bytes, sha256: str) -> int:
+def file_checksum(path: bytes, sha256: str) -> int:
     """Compute the check sum of a file, as `database.check_sum` does, in a third of its time."""
     return zlib.crc32(b"%b\0%a" % (path, sha256))

@@ -1,4 +1,4 @@
-"""Batches of what was seen in; rows of the ledger, and the answers that files lose by them, out.
+"""Store a batch in one transaction; stored predictions are found again by file content (SHA-256).
 
 An observation belongs to bytes, and is found by the beginning of their sha256. An index of all that is known, filled
 in the order of hashes, would change a page of the file for each image: so what a run observes is found by a table of
@@ -7,7 +7,7 @@ its own, `lately`, and sorted into `known` at once, as the run ends or, where it
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from batchdigits.errors import StorageError
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.plan import encoded
-from batchdigits.ledger.reader import FLOAT32, file_sum, page_sum
+from batchdigits.ledger.reader import FLOAT32, file_checksum, page_checksum
 from batchdigits.records import ImageFile
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ _File = tuple[ImageFile, str, int]  # its sha256, and how many pages it has; 0 f
 _Now = tuple[bytes, int, int, int, str]  # path, size_bytes, mtime_ns, observation, sha256
 
 
-def fresh(database: Database, condition: int, batch: "Batch") -> NDArray[np.bool_]:
+def is_new(database: Database, condition: int, batch: "Batch") -> NDArray[np.bool_]:
     """Tell which pages of a batch were never observed before, in this batch neither: bool[N]."""
     with database.transaction():  # one lock for all of these questions
         seen = set(_of_bytes(database, PAGES_OF_BYTES, (page.sha256 for page in batch.pages), condition))
@@ -91,30 +91,43 @@ def record(
     database: Database,
     condition: int,
     batch: "Batch",
-    fresh: NDArray[np.bool_],
+    is_new: NDArray[np.bool_],
     logits: NDArray[np.float32],
     *,
     bundle: str,
     thumbnails: Mapping[int, bytes],
 ) -> list[LostAnswer]:
-    """Store what was observed of one batch within a transaction, as `Ledger.record` says."""
-    new = [page for page, is_new in zip(batch.pages, fresh, strict=True) if is_new]
+    """Store the predictions and faults of one batch within a transaction.
+
+    Args:
+        database: Open, in a transaction.
+        condition: The id of the cache key.
+        batch: N pages, and any number of faults and unchanged files.
+        is_new: bool[N], which pages were predicted.
+        logits: float32[M, K], in the order of the M new pages.
+        bundle: The id of the model.
+        thumbnails: PNGs of some of these, by their row in the batch.
+
+    Returns:
+        The answers that files had before, in the order of paths.
+    """
+    new = list(compress(batch.pages, is_new))
     files = list(_files(batch))
     ids = _observations(database, condition, files)
 
     def row_of(page: "SeenPage", is_deadly: bool, *seen: bytes | str | None) -> tuple[int | bytes | str | None, ...]:
         values = (page.number, page.width, page.height, *seen)
-        return (ids[page.file.path], *values, page_sum((bundle, page.sha256, *values)), is_deadly)
+        return (ids[page.file.path], *values, page_checksum((bundle, page.sha256, *values)), is_deadly)
 
     rows = [
         row_of(page, False, row, ink, None, None)
-        for page, row, ink in zip(new, _blobs(logits), _blobs(batch.ink[fresh]), strict=True)
+        for page, row, ink in zip(new, _blobs(logits), _blobs(batch.ink[is_new]), strict=True)
     ]
     rows += [row_of(page, fault.is_deadly, None, None, fault.kind.value, fault.detail) for page, fault in batch.faults]
     database.executemany("INSERT OR IGNORE INTO pages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     pictures = [(ids[batch.pages[row].file.path], batch.pages[row].number, png) for row, png in thumbnails.items()]
     database.executemany("INSERT OR IGNORE INTO thumbnails VALUES (?, ?, ?)", pictures)
-    return _take_in(database, files, ids)
+    return _assign_observations(database, files, ids)
 
 
 def by_file(
@@ -182,7 +195,7 @@ def _observations(database: Database, condition: int, files: Sequence[_File]) ->
     return ids
 
 
-def _take_in(database: Database, files: Sequence[_File], ids: Mapping[str, int]) -> list[LostAnswer]:
+def _assign_observations(database: Database, files: Sequence[_File], ids: Mapping[str, int]) -> list[LostAnswer]:
     """Let the files whose observation has all its pages have it; give the answers that they lose by that."""
     rows: list[_Now] = [
         (encoded(file.path), file.size_bytes, file.mtime_ns, ids[file.path], sha256) for file, sha256, _ in files
@@ -193,10 +206,10 @@ def _take_in(database: Database, files: Sequence[_File], ids: Mapping[str, int])
     finished: list[_Now] = database.execute(_WHOLE).fetchall()
     database.executemany("DELETE FROM waiting WHERE path = ?", [row[:1] for row in finished])
     whole = [row for row, (_, _, pages) in zip(rows, files, strict=True) if pages <= 1] + finished
-    if _done(database, whole) < len(whole):  # what was in hand was found, and not deferred
+    if _done(database, whole) < len(whole):  # what was in progress was found, and not deferred
         whole = _planned(database, whole)
     lost = _lost(database, whole)
-    taken = [(path, *row, file_sum(path, sha256)) for path, *row, sha256 in whole]
+    taken = [(path, *row, file_checksum(path, sha256)) for path, *row, sha256 in whole]
     database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", taken)
     return lost
 

@@ -53,7 +53,8 @@ def normalise(
         pages: Grey pages, uint8[H, W], H and W at least 1.
         network: The ink finder; cut-outs of up to 28 px never ask it.
         settings: The numbers of the steps.
-        finer: What gives each page with more pixels, for where its digit turns out small; None where nothing does.
+        finer: Per page, a function that decodes it undownscaled, uint8[H, W]; called only where a closer look needs
+            more pixels. None: not available.
 
     Returns:
         uint8[N, 28, 28], bright ink on 0, the digit's longer side 20 px, its centre of mass in the middle; and

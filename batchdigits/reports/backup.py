@@ -1,4 +1,4 @@
-"""Reports that are about to be replaced in; what people did to them kept beside them, and the ledger told, first."""
+"""Before a report is replaced, refuse one made from other sources, and back up one that somebody edited."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchdigits.errors import UsageError, shown
+from batchdigits.errors import UsageError, escaped
 from batchdigits.ledger.database import glimpse
 from batchdigits.ledger.ledger import PUBLISHED, Ledger, Publications, publications
 from batchdigits.ledger.location import beside
@@ -23,7 +23,7 @@ _HEX = 8  # digits of a sum that tell edited reports apart
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PublishedReports:
     """What is known of the reports that stand where new ones will."""
 
     ledger: Ledger
@@ -36,7 +36,7 @@ class Standing:
         return self.ledger.published(report) or self.others.get(report, {})
 
 
-def standing(ledger: Ledger, reports: Sequence[TargetFile]) -> Standing:
+def published_reports(ledger: Ledger, reports: Sequence[TargetFile]) -> PublishedReports:
     """Look at what other ledgers know of reports, once and before any work; one that cannot be read knows nothing."""
     others: dict[TargetFile, Publications] = {}
     for report in reports:
@@ -44,40 +44,46 @@ def standing(ledger: Ledger, reports: Sequence[TargetFile]) -> Standing:
         for place in {beside(report), beside(target)}:
             if ledger.path is None or LocalFile(place).target != LocalFile(ledger.path).target:
                 others.setdefault(target, {}).update(_published_by(place, target))
-    return Standing(ledger, others)
+    return PublishedReports(ledger, others)
 
 
-def check_sources(standing: Standing, reports: Sequence[TargetFile], sources: Sequence[Location]) -> None:
+def check_sources(
+    published_reports: PublishedReports, reports: Sequence[TargetFile], sources: Sequence[Location]
+) -> None:
     """Check that the reports which stand there were made from the same sources.
 
     Raises:
         UsageError: One was not.
     """
     for report in reports:
-        made_from = set(standing.published(report.target).values())
+        made_from = set(published_reports.published(report.target).values())
         if made_from and _named(sources) not in made_from and report.exists():
-            others = ", ".join(map(shown, sorted(made_from)[0]))
+            others = ", ".join(map(escaped, sorted(made_from)[0]))
             message = (
-                f"The report {shown(str(report))} was made from other sources: {others}; name another with -o, or give "
-                "--overwrite to replace it."
+                f"The report {escaped(str(report))} was made from other sources: {others}; name another with -o, or "
+                "give --overwrite to replace it."
             )
             raise UsageError(message)
 
 
 def replacing(
-    standing: Standing, sources: Sequence[Location], *, overwrite: bool = False
+    published_reports: PublishedReports, sources: Sequence[Location], *, overwrite: bool = False
 ) -> Callable[[Path, TargetFile], bool]:
-    """Make what has to happen before a report takes its name: for `files.atomic_write_all`.
+    """Make the function that `atomic.atomic_write_all` calls before a report takes its name.
 
-    A file that is not as a ledger published it is somebody's work: it is renamed. Where nothing is kept from run to
-    run, `overwrite` replaces it all the same.
+    A file that is not as a ledger published it is somebody's work: it is backed up.
+
+    Args:
+        published_reports: What is known of the reports that stand there.
+        sources: What the new ones are made from.
+        overwrite: Where nothing is kept from run to run, replace a report without a backup.
     """
-    ledger = standing.ledger
+    ledger = published_reports.ledger
 
     def before(draft: Path, report: TargetFile) -> bool:
         stands = report.sha256()
         comes = file_sha256(draft)
-        known = standing.published(report)
+        known = published_reports.published(report)
         if stands != comes or known.get(comes) != _named(sources):
             ledger.publish(report, comes, _named(sources), replaced=stands)
         if stands in ("", comes, *known) or (overwrite and not ledger.path):
@@ -90,7 +96,7 @@ def replacing(
         else:
             why = "is not the work of this ledger"
         how = _how_to_take_over(report, kept, ledger.path)
-        log.warning("%s %s; it is kept as %s.%s", shown(str(report)), why, shown(kept.name), how)
+        log.warning("%s %s; it is kept as %s.%s", escaped(str(report)), why, escaped(kept.name), how)
         return True
 
     return before
@@ -116,9 +122,9 @@ def _how_to_take_over(report: TargetFile, kept: TargetFile, ledger: Path | None)
 
 
 def _quoted(name: str) -> str:
-    """Spell a path for a shell: where a terminal cannot show it, by the escapes in `shown`, which bash has too."""
-    escaped = shown(name)
-    return shlex.quote(name) if escaped == name else "$'" + escaped.replace("'", r"\'") + "'"
+    """Spell a path for a shell: where a terminal cannot show it, by the escapes in `escaped`, which bash has too."""
+    safe = escaped(name)
+    return shlex.quote(name) if safe == name else "$'" + safe.replace("'", r"\'") + "'"
 
 
 def _named(sources: Sequence[Location]) -> tuple[str, ...]:

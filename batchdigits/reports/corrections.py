@@ -1,4 +1,4 @@
-"""A table with people's answers in; out, a ledger that holds all of them, or none and every wrong line named."""
+"""Read people's answers from an edited table into the ledger: all of them, or none and every wrong line named."""
 
 import csv
 import hashlib
@@ -10,11 +10,11 @@ from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
-from batchdigits.errors import StorageError, UsageError, printable, shown
+from batchdigits.errors import StorageError, UsageError, escape_name, escaped
 from batchdigits.ledger import answers
 from batchdigits.ledger.answers import Key
 from batchdigits.ledger.database import Database
-from batchdigits.ledger.location import beside, held
+from batchdigits.ledger.location import held, ledger_of
 from batchdigits.reports.formats.csv import unguard
 from batchdigits.reports.formats.parquet import text_columns
 from batchdigits.reports.formats.xlsx import text_rows
@@ -68,10 +68,10 @@ def correct(report: TargetFile, corrections: Path, *, ledger: Path | None, time:
     """Take people's answers into the ledger of a report: all that a file holds, or none.
 
     Args:
-        report: Its name tells the ledger's.
+        report: Any of a run; it leads to the ledger.
         corrections: A table with the columns path, page, sha256 and corrected, such as an edited copy of a report; its
             ending is one of `ENDINGS`.
-        ledger: Where it is; None is beside the report.
+        ledger: Where it is; None is in the report's folder.
         time: What the answers are dated with.
 
     Returns:
@@ -89,16 +89,16 @@ def correct(report: TargetFile, corrections: Path, *, ledger: Path | None, time:
     if not lines:
         known = ", ".join(ENDINGS)
         message = (
-            f"The ending of the corrections {shown(str(corrections))} is unknown; save the table as one of {known}, "
+            f"The ending of the corrections {escaped(str(corrections))} is unknown; save the table as one of {known}, "
             "and give that."
         )
         raise UsageError(message)
-    place = ledger or beside(report)
+    place = ledger or ledger_of(report)
     with storage_errors(place, verb="read"):
         if not place.exists():
             message = (
-                f"The ledger {shown(str(place))} does not exist, so nothing is known of the report "
-                f"{shown(str(report))}; make the report with predict first, or name its ledger with --ledger."
+                f"The ledger {escaped(str(place))} does not exist, so nothing is known of the report "
+                f"{escaped(str(report))}; make the report with predict first, or name its ledger with --ledger."
             )
             raise StorageError(message)
     given, problems = _read(lines(corrections))
@@ -115,11 +115,11 @@ def correct(report: TargetFile, corrections: Path, *, ledger: Path | None, time:
             del given[key], found[key], replaced[key]
         for key, before in list(replaced.items())[:_MOST_PROBLEMS]:
             log.warning("%s: the answer %s becomes %s.", _where(given[key]), before, found[key])
-        source, timestamp = printable(str(corrections)), time.isoformat(timespec="seconds")
-        new, changed = answers.take_in(database, found, time=timestamp, source=source)
+        source, timestamp = escape_name(str(corrections)), time.isoformat(timespec="seconds")
+        new, changed = answers.store_answers(database, found, time=timestamp, source=source)
     count = f"{len(given)} answer{'' if len(given) == 1 else 's'}"
     seen = "; run predict again to see them in the report" if given else ""
-    return f"{count} taken into {shown(str(place))} ({new} new, {changed} changed){seen}"
+    return f"{count} taken into {escaped(str(place))} ({new} new, {changed} changed){seen}"
 
 
 def _read(lines: Iterable[_Cells | _Problem]) -> tuple[dict[Key, _Cells], list[_Problem]]:
@@ -158,7 +158,7 @@ def _csv_lines(corrections: Path) -> Iterator[_Cells | _Problem]:
         separators = [s for s, names in headers.items() if all(names.count(column) == 1 for column in _COLUMNS)]
         if not separators:
             message = (
-                f"The first line of the corrections {shown(str(corrections))} does not name each of the columns "
+                f"The first line of the corrections {escaped(str(corrections))} does not name each of the columns "
                 f"{', '.join(_COLUMNS)} once, parted by , or ; — it begins with «{_brief(first)}»."
             )
             raise UsageError(message)
@@ -208,7 +208,7 @@ def _table_errors(corrections: Path) -> Iterator[None]:
             yield
         except csv.Error as error:
             message = (
-                f"The corrections {shown(str(corrections))} are no CSV: {error}; save them anew. None was taken in."
+                f"The corrections {escaped(str(corrections))} are no CSV: {error}; save them anew. None was taken in."
             )
             raise UsageError(message) from error
 
@@ -246,7 +246,7 @@ def _path(cell: str) -> str:
 
 def _brief(cell: str) -> str:
     """Make the beginning of a cell safe for a terminal."""
-    return shown(cell[:_MOST_SHOWN]) + ("…" if len(cell) > _MOST_SHOWN else "")
+    return escaped(cell[:_MOST_SHOWN]) + ("…" if len(cell) > _MOST_SHOWN else "")
 
 
 def _told(corrections: Path, problems: list[_Problem]) -> str:
@@ -255,5 +255,5 @@ def _told(corrections: Path, problems: list[_Problem]) -> str:
     lines = [problem.what for problem in ordered[:_MOST_PROBLEMS]]
     if more := len(ordered) - len(lines):
         lines.append(f"and {more} more")
-    head = f"The corrections {shown(str(corrections))} cannot be taken in, and none of them was; correct these lines:"
+    head = f"The corrections {escaped(str(corrections))} cannot be taken in, and none of them was; correct these lines:"
     return "\n  ".join([head, *lines])

@@ -1,10 +1,10 @@
-"""A plan in; out, what a run would do, in lines for people and scripts. Nothing else is written."""
+"""Say what a run would do, in lines for people and scripts, and write nothing else."""
 
 from collections import Counter
 from typing import BinaryIO
 
-from batchdigits.errors import printable
-from batchdigits.ledger.plan import Plan, Turn, Why
+from batchdigits.errors import escape_name
+from batchdigits.ledger.plan import Phase, Plan, Why
 from batchdigits.reports.publish import Pipe
 
 _REASONS = {
@@ -32,18 +32,18 @@ def tell(plan: Plan, stdout: BinaryIO) -> str:
     for path, turn, why in plan.todo():
         what, reason = _judged(turn, why)
         counts[what] += 1
-        pipe.write(f"{what}\t{printable(path)}\t{reason}\n".encode())
+        pipe.write(f"{what}\t{escape_name(path)}\t{reason}\n".encode())
     known = plan.files - plan.pending.total()
     parts = [f"{counts[what]:,} {what}" for what in (Why.NEW, Why.CHANGED, _AGAIN, "deferred")]
     parts.append(f"{counts['passed over']:,} passed over")
     return f"dry run: {plan.files:,} images found, {known:,} known, {', '.join(parts)}; nothing was read or written"
 
 
-def _judged(turn: Turn | None, why: str) -> tuple[str, str]:
+def _judged(turn: Phase | None, why: str) -> tuple[str, str]:
     """Say what happens to a file, and why."""
     if turn is None:
         return "passed over", why
-    if turn is Turn.YOUNG:
+    if turn is Phase.RECENT:
         return "deferred", _YOUNG
     what = why if why in (Why.NEW, Why.CHANGED) else _AGAIN
-    return what, _ALONE if turn is Turn.ALONE else _REASONS[Why(why)]
+    return what, _ALONE if turn is Phase.SUSPECT else _REASONS[Why(why)]

@@ -1,4 +1,4 @@
-"""Reports: decided rows in, files of every format out, whole and together.
+"""Write rows into reports of every format, whole and all together.
 
 `ENDINGS` is the list of formats: to add one, write a module with a class like `CsvReport` and enter it there.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
-from batchdigits.errors import StorageError, UsageError, shown
+from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.reports.formats.csv import CsvReport
 from batchdigits.reports.formats.html import HtmlReport
 from batchdigits.reports.formats.parquet import ParquetReport
@@ -102,7 +102,7 @@ def check_outputs(outputs: Outputs) -> None:
         with storage_errors(file):
             _check_name(file)
         if file.target in seen:
-            raise UsageError(_TWICE.format(shown(str(file))))
+            raise UsageError(_TWICE.format(escaped(str(file))))
         seen.add(file.target)
     for file in outputs.files:
         with storage_errors(file):
@@ -188,7 +188,7 @@ class Pipe:
 
 
 def _check_name(file: TargetFile) -> None:
-    name = shown(str(file))
+    name = escaped(str(file))
     if file.is_special():
         message = f"The report {name} is a folder or a special file; give the name of a file in a folder."
         raise UsageError(message)

@@ -1,4 +1,4 @@
-"""Observations in; rows of the report, and what they add up to, out: nothing here is kept in the ledger."""
+"""Turn stored predictions into the rows of the report, and add them up. Nothing here is kept in the ledger."""
 
 import logging
 from collections import Counter
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits import __version__
-from batchdigits.errors import MOST_SIDE, OF_THE_MACHINE, shown, unforeseen
+from batchdigits.errors import MOST_SIDE, OF_THE_MACHINE, escaped, unforeseen
 from batchdigits.inference.audit import Audit, in_sample
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import decide_calibrated
@@ -27,7 +27,7 @@ MODEL_ID_LENGTH = 12
 
 @dataclass(frozen=True, slots=True)
 class DecisionSettings:
-    """Under what observations become rows."""
+    """What turns stored predictions into rows: the model, the threshold and the audit sample."""
 
     model: Bundle
     """What made the logits."""
@@ -60,8 +60,14 @@ class Tally:
             self.audit.add(rows.sha256[row], rows.page[row], int(rows.digit[row]), rows.corrected[row])
 
 
-def rows(chunks: Iterable[Observations], terms: DecisionSettings, tally: Tally) -> Iterator[Rows]:
-    """Turn observations into the rows of the report, and count them."""
+def render(chunks: Iterable[Observations], terms: DecisionSettings, tally: Tally) -> Iterator[Rows]:
+    """Turn stored predictions into the rows of the report.
+
+    Args:
+        chunks: Stored predictions in the order of the report.
+        terms: By what they are decided on.
+        tally: Gets every row, to count.
+    """
     for seen in chunks:
         for chunk in _sparing(seen, terms, tally):
             tally.add(chunk)
@@ -79,7 +85,7 @@ def _sparing(seen: Observations, terms: DecisionSettings, tally: Tally) -> list[
             return [chunk for one in seen.apart() for chunk in _sparing(one, terms, tally)]
         fault = unforeseen(error)
     tally.unforeseen += 1
-    log.debug("%s, page %d: %s", shown(seen.names[0]), seen.pages[0], fault.trace)
+    log.debug("%s, page %d: %s", escaped(seen.names[0]), seen.pages[0], fault.trace)
     return [_rows(seen.failed(fault), terms)]
 
 
@@ -126,8 +132,14 @@ def _sides(pixels: list[int | None]) -> NDArray[np.int32]:
     return np.array([side if side is not None and side <= MOST_SIDE else 0 for side in pixels], np.int32)
 
 
-def about(terms: DecisionSettings, settings: PredictSettings, *, versions: str) -> About:
-    """Say what a report is made by and under."""
+def about_report(terms: DecisionSettings, settings: PredictSettings, *, versions: str) -> About:
+    """Describe how a report was made.
+
+    Args:
+        terms: By what its rows were decided on.
+        settings: Of the run.
+        versions: Those of the code and of the runtime, and the limits of decoding, in one line.
+    """
     return About(
         tool_version=__version__,
         model=terms.model.id,

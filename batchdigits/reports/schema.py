@@ -1,4 +1,4 @@
-"""The one schema of all reports: which columns a row has, in which order, and what an empty cell is.
+"""Define the one schema of all reports: which columns a row has, in which order, and what an empty cell is.
 
 Every format is a rendering of `Rows` by `COLUMNS`; a column is added here and nowhere else.
 """
@@ -65,7 +65,7 @@ class Rows:
     """A chunk of N decided rows, one column a field; `Kind` says what stands for an empty cell."""
 
     path: list[str]
-    """The page's file, as `errors.printable` writes it."""
+    """The page's file, as `errors.escape_name` writes it."""
     page: list[int]
     """From 1."""
     status: list[str]

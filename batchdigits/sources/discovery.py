@@ -1,4 +1,4 @@
-"""Discovery: sources in, a stream of `ImageFile` and `Skipped` records out; nothing here holds all names.
+"""Find the files under all sources, as a stream of `ImageFile` and `Skipped` records that never holds all names.
 
 The order is the file system's (the ledger sorts), and a file that two sources reach is yielded twice: the
 ledger keeps the first of each absolute path. What is held at a time is one listing and the sub-folders ahead.
@@ -14,17 +14,17 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from batchdigits.errors import StorageError, UsageError, printable, shown
+from batchdigits.errors import StorageError, UsageError, escape_name, escaped
 from batchdigits.records import ImageFile, Skipped
 from batchdigits.sources.rules import (
     FOUND_ENDINGS,
-    Rules,
+    DiscoveryRules,
     Selection,
     ending_of,
     is_hidden,
-    no_candidate,
     overwriting,
     prefix_of,
+    skip_reason,
 )
 from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.backends.base import Entry
@@ -45,10 +45,10 @@ def discover(
     """Find the images under all sources; that every source exists is checked before the first is yielded.
 
     Args:
-        sources: folders (read recursively), files, globs where no such path exists literally, and URLs of folders or
+        sources: Folders (read recursively), files, globs where no such path exists literally, and URLs of folders or
             files.
-        outputs: report files of this run, which are never taken as input.
-        selection: what is taken of all that stands in folders or matches globs; None takes everything.
+        outputs: Report files of this run, which are never taken as input.
+        selection: What is taken of all that stands in folders or matches globs; None takes everything.
 
     Yields:
         A record for each file found. Names are relative to the folder where that is the only source, else they
@@ -59,7 +59,7 @@ def discover(
         UsageError: a source is neither a file nor a folder, or an output would overwrite an image; a URL is not
             spelled as it has to be, or what it needs is not installed.
     """
-    rules = Rules(
+    rules = DiscoveryRules(
         outputs=frozenset(output.absolute for output in outputs),
         identities=frozenset(
             _identity(status) for output in outputs if not output.is_remote and (status := _status_of(str(output)))
@@ -78,7 +78,7 @@ def discover(
             prefix = "" if is_only else prefix_of(source.given)
             yield from _folder(source.path, prefix, _Top.of(source.given), rules)
         else:
-            yield _image(source.path, printable(source.given), ending_of(source.path), status, rules, given=True)
+            yield _image(source.path, escape_name(source.given), ending_of(source.path), status, rules, given=True)
 
 
 def source_identities(sources: Sequence[Location]) -> list[tuple[int, int] | None]:
@@ -140,18 +140,18 @@ def _status_of_source(source: str) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         status = None
     except OSError as error:
-        msg = f"The source {shown(source)} cannot be read: {error.strerror}. Check its path and permissions."
-        raise StorageError(msg) from error
+        message = f"The source {escaped(source)} cannot be read: {error.strerror}. Check its path and permissions."
+        raise StorageError(message) from error
     if status is None:
         if os.path.lexists(source) or not _is_pattern(source):
-            msg = f"The source {shown(source)} does not exist; check its spelling and that its disk is mounted."
-            raise StorageError(msg)
+            message = f"The source {escaped(source)} does not exist; check its spelling and that its disk is mounted."
+            raise StorageError(message)
         if next(_matches(*_split_glob(source)), None) is None:
-            msg = f"Nothing matches the source {shown(source)}; check its spelling and that its disk is mounted."
-            raise StorageError(msg)
+            message = f"Nothing matches the source {escaped(source)}; check its spelling and that its disk is mounted."
+            raise StorageError(message)
     elif not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
-        msg = f"The source {shown(source)} is a pipe, socket or device; name a file or a folder."
-        raise UsageError(msg)
+        message = f"The source {escaped(source)} is a pipe, socket or device; name a file or a folder."
+        raise UsageError(message)
     return status
 
 
@@ -161,17 +161,19 @@ def _listing(folder: str) -> Iterator[os.DirEntry[str]]:
         with os.scandir(folder or ".") as entries:
             yield from entries
     except OSError as error:
-        msg = f"The folder {shown(folder)} cannot be listed: {error.strerror}. Check its permissions and its disk."
-        raise StorageError(msg) from error
+        message = (
+            f"The folder {escaped(folder)} cannot be listed: {error.strerror}. Check its permissions and its disk."
+        )
+        raise StorageError(message) from error
 
 
-def _folder(folder: str, prefix: str, top: _Top, rules: Rules) -> Iterator[ImageFile | Skipped]:
+def _folder(folder: str, prefix: str, top: _Top, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped]:
     """Walk an absolute folder; `prefix` (escaped) begins all names."""
     ahead = [(folder, prefix)]
     while ahead:
         folder, prefix = ahead.pop()
         for entry in _listing(folder):
-            name = prefix + printable(entry.name)
+            name = prefix + escape_name(entry.name)
             if not _is_folder(entry):
                 yield _file(entry, entry.path, name, top, rules)
             elif rules.selection.enters(top.relative(entry.path)):
@@ -180,13 +182,13 @@ def _folder(folder: str, prefix: str, top: _Top, rules: Rules) -> Iterator[Image
                 yield Skipped(entry.path, "folder left out by --exclude")
 
 
-def _glob(source: str, rules: Rules) -> Iterator[ImageFile | Skipped]:
+def _glob(source: str, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped]:
     """Treat each match of a pattern like a file that was found, or walk it."""
     beginning, parts = _split_glob(source)
     top = _Top.of(beginning or ".")
     for match, entry in _matches(beginning, parts):
         if not _is_folder(entry):
-            yield _file(entry, _absolute(match), printable(match), top, rules)
+            yield _file(entry, _absolute(match), escape_name(match), top, rules)
         elif rules.selection.enters(top.relative(_absolute(match))):
             yield from _folder(_absolute(match), prefix_of(match), top, rules)
         else:
@@ -232,14 +234,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: Rules) -> ImageFile | Skipped:
+def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: DiscoveryRules) -> ImageFile | Skipped:
     """Judge an entry that is not a folder to walk; nothing is opened but a file that is also an output."""
     if is_hidden(entry.name):
         return Skipped(path, "hidden or system file")
     ending = ending_of(path)
     if entry.is_symlink():
         return _link(path, name, ending, top, rules)
-    if reason := no_candidate(path, ending, top.relative(path), rules):
+    if reason := skip_reason(path, ending, top.relative(path), rules):
         return Skipped(path, reason)
     status: os.stat_result | None
     try:
@@ -253,12 +255,12 @@ def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: Rules
     return _image(path, name, ending, status, rules, given=False)
 
 
-def _link(path: str, name: str, ending: str, top: _Top, rules: Rules) -> ImageFile | Skipped:
+def _link(path: str, name: str, ending: str, top: _Top, rules: DiscoveryRules) -> ImageFile | Skipped:
     """Judge a symbolic link; one that leads nowhere gets a row, if its own name is an image's."""
     status = _status_of(path)
     if status is not None and stat.S_ISDIR(status.st_mode):
         return Skipped(path, "symbolic link to a folder")
-    if reason := no_candidate(path, ending, top.relative(path), rules):
+    if reason := skip_reason(path, ending, top.relative(path), rules):
         return Skipped(path, reason)
     if status is not None and not _is_inside(os.path.realpath(path), top.real):
         return Skipped(path, "symbolic link out of the source")
@@ -272,7 +274,7 @@ def _is_inside(real_path: str, real_folder: str) -> bool:
 
 
 def _image(
-    path: str, name: str, ending: str, status: os.stat_result | None, rules: Rules, *, given: bool
+    path: str, name: str, ending: str, status: os.stat_result | None, rules: DiscoveryRules, *, given: bool
 ) -> ImageFile | Skipped:
     """Make the record of an image, unless it is an output of this run.
 
@@ -304,7 +306,7 @@ def _holds_image(path: str) -> bool:
         return True
 
 
-def discover_remote(source: Location, rules: Rules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
+def discover_remote(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
     """Find the images behind a URL; the first is looked for at once, so that trouble with a source shows before all.
 
     Args:
@@ -321,7 +323,7 @@ def discover_remote(source: Location, rules: Rules, *, is_only: bool) -> Iterato
     return records if first is None else chain([first], records)
 
 
-def _listed(source: Location, rules: Rules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
+def _listed(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
     url = source.path
     place = parts(url)
     prefix = "" if is_only else prefix_of(source.given)
@@ -340,24 +342,24 @@ def _listed(source: Location, rules: Rules, *, is_only: bool) -> Iterator[ImageF
         yield from left
         left.clear()
         if entry.rest:
-            yield _judged(entry, place.inside(entry.rest), prefix + printable(entry.rest), rules)
+            yield _judged(entry, place.inside(entry.rest), prefix + escape_name(entry.rest), rules)
         elif url in rules.outputs:
             raise UsageError(overwriting(url))
         else:
             yield ImageFile(
-                url, printable(source.given), entry.size_bytes, entry.version, ending_of(place.path), inode=0
+                url, escape_name(source.given), entry.size_bytes, entry.version, ending_of(place.path), inode=0
             )
     yield from left
 
 
-def _judged(entry: Entry, url: str, name: str, rules: Rules) -> ImageFile | Skipped:
+def _judged(entry: Entry, url: str, name: str, rules: DiscoveryRules) -> ImageFile | Skipped:
     """Judge a file that was found behind a URL."""
     if is_hidden(entry.rest.rpartition("/")[2]):
         return Skipped(url, "hidden or system file")
-    if entry.passed_over:
-        return Skipped(url, entry.passed_over)
+    if entry.skipped:
+        return Skipped(url, entry.skipped)
     ending = ending_of(entry.rest)
-    if reason := no_candidate(url, ending, entry.rest, rules):
+    if reason := skip_reason(url, ending, entry.rest, rules):
         return Skipped(url, reason)
     if url in rules.outputs:  # whose endings are never an image's
         return Skipped(url, "report of this run")

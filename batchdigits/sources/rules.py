@@ -1,11 +1,11 @@
-"""What is known of a found file in; out, whether it gets a row, by its name alone: on this machine and behind URLs."""
+"""Decide by its name whether a file is read, reported as unsupported, or skipped."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchdigits.errors import UsageError, printable, shown
+from batchdigits.errors import UsageError, escape_name, escaped
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -53,13 +53,13 @@ def _compiled(option: str, patterns: Sequence[str]) -> "GitIgnoreSpec":
     try:
         return GitIgnoreSpec.from_lines(patterns)
     except ValueError as error:
-        names = " ".join(map(shown, patterns))
+        names = " ".join(map(escaped, patterns))
         message = f"{option} {names} holds something that is no pattern of .gitignore's syntax: {error}."
         raise UsageError(message) from error
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class DiscoveryRules:
     """What a found file is judged by."""
 
     outputs: frozenset[str]
@@ -77,7 +77,7 @@ def is_hidden(name: str) -> bool:
 
 def prefix_of(source: str) -> str:
     """What stands before the names inside a folder: the folder as given, escaped, and one slash."""
-    return printable(source).rstrip("/") + "/"
+    return escape_name(source).rstrip("/") + "/"
 
 
 def ending_of(path: str) -> str:
@@ -87,8 +87,15 @@ def ending_of(path: str) -> str:
     return name[dot:].lower() if dot > 0 else ""
 
 
-def no_candidate(path: str, ending: str, relative: str, rules: Rules) -> str:
-    """Say why a file is passed over by its name alone, and by its path in the source; empty where it is not."""
+def skip_reason(path: str, ending: str, relative: str, rules: DiscoveryRules) -> str:
+    """Say why a file is skipped, by its name alone; empty where it is not.
+
+    Args:
+        path: Absolute, or a normalised URL.
+        ending: Of its name, with the dot, in lower case.
+        relative: Its path in the source, which patterns match.
+        rules: What a file is judged by.
+    """
     if path in rules.outputs:
         return ""  # it is judged by what it holds
     if ending not in FOUND_ENDINGS:
@@ -98,4 +105,4 @@ def no_candidate(path: str, ending: str, relative: str, rules: Rules) -> str:
 
 def overwriting(path: str) -> str:
     """Say that an output would take an input's place."""
-    return f"An output would overwrite the input image {shown(path)}; choose another name for -o."
+    return f"An output would overwrite the input image {escaped(path)}; choose another name for -o."

@@ -1,4 +1,4 @@
-"""Files that may still be being written in; those that stopped changing, and those that did not, out.
+"""Wait for files that may still be being written, and leave to the next run those that change.
 
 A file is young while its age, by the clock and the time of its last change, is 0 ≤ age < `settle_seconds`. One whose
 time lies in the future counts as settled: a clock that was set back must not hide files.
@@ -52,12 +52,12 @@ class Settling:
         self.waited = 0.0
         """Seconds that were spent in waiting so far."""
 
-    def young_ns(self) -> range:
+    def recent_ns(self) -> range:
         """Give the times of last change that make a file young; those until now, since files come while others go."""
         oldest_ns = self._began_ns - round(self.seconds * _NS) + 1
         return range(oldest_ns, time.time_ns() + 1) if self.seconds else range(0)
 
-    def settled(self, files: Iterable[ImageFile], defer: Callable[[list[ImageFile]], None]) -> Iterator[ImageFile]:
+    def stable(self, files: Iterable[ImageFile], defer: Callable[[list[ImageFile]], None]) -> Iterator[ImageFile]:
         """Wait until each file is no longer young; others pass at once.
 
         Args:
@@ -69,7 +69,7 @@ class Settling:
         """
         changed = []
         for file in files:
-            if file.mtime_ns not in self.young_ns():
+            if file.mtime_ns not in self.recent_ns():
                 yield file
                 continue
             age = (self._began_ns - file.mtime_ns) / _NS + time.monotonic() - self._began
@@ -83,7 +83,7 @@ class Settling:
         if changed:
             defer(changed)
 
-    def still(self, batch: "Batch", defer: Callable[[list[ImageFile]], None]) -> "Batch":
+    def drop_changed(self, batch: "Batch", defer: Callable[[list[ImageFile]], None]) -> "Batch":
         """Leave out of a batch what changed while it was read; one replaced behind a URL the next run reads again.
 
         Args:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchdigits.errors import StorageError, shown
+from batchdigits.errors import StorageError, escaped
 
 _FULL = "the disk is full or a size limit is reached; free some space or choose another folder"
 _FORBIDDEN = "there is no permission to; change the permissions of the file and its folder, or choose another folder"
@@ -52,7 +52,7 @@ def storage_errors(name: object, *, verb: str = "written") -> Iterator[None]:
         reason = (
             _REASONS.get(error.errno or 0) or f"{error.strerror or error}; check the disk, or choose another folder"
         )
-        message = f"{shown(str(name))} cannot be {verb}: {reason}."
+        message = f"{escaped(str(name))} cannot be {verb}: {reason}."
         raise StorageError(message) from error
 
 
@@ -145,13 +145,13 @@ class LocalFile:
         Raises:
             StorageError: Its folder does not exist, or cannot be written.
         """
-        name, folder = f"{what}{shown(str(self))}", self.target.folder
+        name, folder = f"{what}{escaped(str(self))}", self.target.folder
         if not folder.is_dir():
-            message = f"The folder of {name} does not exist; create {shown(str(folder))} first."
+            message = f"The folder of {name} does not exist; create {escaped(str(folder))} first."
             raise StorageError(message)
         if not os.access(folder, os.W_OK | os.X_OK):
             message = (
-                f"There is no permission to write into {shown(str(folder))}, where {name} is to stand; change it, or "
+                f"There is no permission to write into {escaped(str(folder))}, where {name} is to stand; change it, or "
                 "choose another folder."
             )
             raise StorageError(message)

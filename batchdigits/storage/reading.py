@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from batchdigits.errors import Fault, FaultKind, StorageError
-from batchdigits.storage import retries as patience
+from batchdigits.storage import retries
 from batchdigits.storage.backends.base import Store
 from batchdigits.storage.backends.registry import store
 from batchdigits.storage.backends.s3 import AT_A_TIME
@@ -97,7 +97,7 @@ def read_remote(files: Sequence[tuple[str, int]], most_bytes: int) -> dict[str, 
     wanted = [parts(url) for url, _ in files if url not in found]
     found |= archives.get([here for here in wanted if here.scheme == ZIP], most_bytes)
     if others := [here for here in wanted if here.scheme != ZIP]:
-        found |= patience.run(_gathered([(store(here), here) for here in others], most_bytes))
+        found |= retries.in_event_loop(_gathered([(store(here), here) for here in others], most_bytes))
     return {url: too_large(most_bytes) if data is None else data for url, data in found.items()}
 
 
@@ -110,16 +110,16 @@ async def _gathered(places: list[tuple[Store, Parts]], most_bytes: int) -> dict[
     async def one(storage: Store, here: Parts) -> bytes | Fault | None:
         async with gate:
             try:
-                return await patience.patiently(lambda: storage.get(here, most_bytes))
+                return await retries.with_retries(lambda: storage.get(here, most_bytes))
             except StorageError:
                 raise
             except Exception as error:
-                if fault := patience.fault(error):
-                    refused.extend([error] if patience.is_refused(error) else [])
+                if fault := retries.fault(error):
+                    refused.extend([error] if retries.is_refused(error) else [])
                     return fault
-                if not patience.is_known(error):
+                if not retries.is_known(error):
                     raise
-                raise patience.told(error, here.url, "read") from error
+                raise retries.storage_error(error, here.url, "read") from error
 
     refused: list[Exception] = []
     try:
@@ -128,5 +128,5 @@ async def _gathered(places: list[tuple[Store, Parts]], most_bytes: int) -> dict[
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     if len(refused) == len(places) > 1:  # then it is not about these objects, but about the credentials
-        raise patience.told(refused[0], places[0][1].url, "read")
+        raise retries.storage_error(refused[0], places[0][1].url, "read")
     return {url: task.result() for url, task in tasks.items()}

@@ -1,4 +1,4 @@
-"""Files behind URLs (`s3://`, `sftp://`, `zip://`): listings, bytes and whole uploads out.
+"""Reach files behind URLs (`s3://`, `sftp://`, `zip://`): list them, and replace one whole.
 
 The only room that imports fsspec and what stands behind it, and only where a URL was named.
 """
@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchdigits.errors import UsageError, shown
-from batchdigits.storage import retries as patience
+from batchdigits.errors import UsageError, escaped
+from batchdigits.storage import retries
 from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.backends.base import Enters, Entry
 from batchdigits.storage.backends.registry import RemoteReader, store
@@ -53,7 +53,7 @@ def remote_version(url: str) -> tuple[int, int] | None:
     """
     try:
         alone = next(listed(url, lambda _: False), None)
-    except patience.Missing:
+    except retries.Missing:
         return None
     return (alone.size_bytes, alone.version) if alone and not alone.rest else None
 
@@ -69,7 +69,7 @@ def remote_sources_exist(urls: Iterable[str]) -> bool:
 
 def _stands(here: Parts) -> bool:
     if here.scheme != ZIP:
-        return patience.done(lambda: store(here).stands(here), here.url, "listed")
+        return retries.run(lambda: store(here).stands(here), here.url, "listed")
     return _stands(parts(here.archive)) if is_remote(here.archive) else os.path.exists(here.archive)  # noqa: PTH110
 
 
@@ -146,11 +146,11 @@ class RemoteFile:
         here = parts(self.url)
         if here.scheme != ZIP:
             storage = store(here)
-            patience.done(lambda: storage.check_folder(here), self.url, "written")
+            retries.run(lambda: storage.check_folder(here), self.url, "written")
         elif is_remote(here.archive):
             message = (
-                f"The report {shown(self.url)} would stand in an archive that is not on this machine, which cannot be "
-                "replaced whole; name an archive here, or a report beside it."
+                f"The report {escaped(self.url)} would stand in an archive that is not on this machine, which cannot "
+                "be replaced whole; name an archive here, or a report beside it."
             )
             raise UsageError(message)
         else:
@@ -166,7 +166,7 @@ class RemoteFile:
         if here.scheme == ZIP:
             return archives.size(here) is not None
         storage = store(here)
-        return patience.done(lambda: storage.size(here), self.url, "read") is not None
+        return retries.run(lambda: storage.size(here), self.url, "read") is not None
 
     def sha256(self) -> str:
         """Compute the SHA-256 of what stands there; empty where nothing does.
@@ -179,8 +179,8 @@ class RemoteFile:
             return "" if archives.size(here) is None else archives.sha256(here)
         storage = store(here)
         try:
-            return patience.done(lambda: storage.sha256(here), self.url, "read")
-        except patience.Missing:
+            return retries.run(lambda: storage.sha256(here), self.url, "read")
+        except retries.Missing:
             return ""
 
     def differs_from(self, draft: Path) -> bool:
@@ -206,7 +206,7 @@ class RemoteFile:
             archives.put(draft, here)
         else:
             storage = store(here)
-            patience.done(lambda: storage.put(draft, here), self.url, "written")
+            retries.run(lambda: storage.put(draft, here), self.url, "written")
 
     def back_up(self, name: str) -> "RemoteFile":
         """Give what stands there a second name beside it.
@@ -220,7 +220,7 @@ class RemoteFile:
             archives.copy(here, there)
         else:
             storage = store(here)
-            patience.done(lambda: storage.copy(here, there), other.url, "written")
+            retries.run(lambda: storage.copy(here, there), other.url, "written")
         return other
 
 

@@ -1,4 +1,4 @@
-"""Operations on a network in; their results out, after as many tries as they need, or one sentence of what is wrong.
+"""Try operations on a network again where that may help, and say in one sentence what is wrong where it does not.
 
 The one place that tries again: what the libraries below do of their own is turned off. Errors are told apart by the
 names of their classes, so that no library has to be imported for it.
@@ -7,7 +7,7 @@ names of their classes, so that no library has to be imported for it.
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from batchdigits.errors import Fault, FaultKind, StorageError, shown
+from batchdigits.errors import Fault, FaultKind, StorageError, escaped
 
 _Result = TypeVar("_Result")
 
@@ -53,7 +53,7 @@ class Missing(StorageError):
     """What was asked for does not exist."""
 
 
-def run(operation: Coroutine[Any, Any, _Result]) -> _Result:
+def in_event_loop(operation: Coroutine[Any, Any, _Result]) -> _Result:
     """Carry an operation out in the thread of fsspec's event loop, and wait for it."""
     import asyncio
 
@@ -66,7 +66,7 @@ def run(operation: Coroutine[Any, Any, _Result]) -> _Result:
         future.cancel()  # where a signal ended the waiting
 
 
-def done(operation: Callable[[], Awaitable[_Result]], url: str, verb: str) -> _Result:
+def run(operation: Callable[[], Awaitable[_Result]], url: str, verb: str) -> _Result:
     """Carry an operation out patiently.
 
     Args:
@@ -79,16 +79,16 @@ def done(operation: Callable[[], Awaitable[_Result]], url: str, verb: str) -> _R
         StorageError: All attempts failed, or another would.
     """
     try:
-        return run(patiently(operation))
+        return in_event_loop(with_retries(operation))
     except StorageError:
         raise
     except Exception as error:
         if not is_known(error):
             raise
-        raise told(error, url, verb) from error
+        raise storage_error(error, url, verb) from error
 
 
-async def patiently(operation: Callable[[], Awaitable[_Result]]) -> _Result:
+async def with_retries(operation: Callable[[], Awaitable[_Result]]) -> _Result:
     """Try again, after a while, what fails for a reason that may pass; raise what the last attempt did."""
     from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
@@ -133,15 +133,15 @@ def fault(error: Exception) -> Fault | None:
     if code == "InvalidObjectState":
         return Fault(FaultKind.UNREADABLE, "cannot be opened: its storage class is an archive; restore it first")
     why = "permission denied" if kinds & _FORBIDDEN else code or type(error).__name__
-    return Fault(FaultKind.UNREADABLE, f"cannot be opened: {shown(why)}")
+    return Fault(FaultKind.UNREADABLE, f"cannot be opened: {escaped(why)}")
 
 
-def told(error: Exception, url: str, verb: str) -> StorageError:
+def storage_error(error: Exception, url: str, verb: str) -> StorageError:
     """Say what is wrong in one sentence, of our own words alone: those of servers and libraries may hold anything."""
     if _kinds(error) & _MISSING:
         what = "The bucket of " if _answer(error)[0] == "NoSuchBucket" else ""
-        return Missing(f"{what}{shown(url)} does not exist; check its spelling.")
-    return StorageError(f"{shown(url)} cannot be {verb}: {_reason(error, is_s3='s3://' in url)}.")
+        return Missing(f"{what}{escaped(url)} does not exist; check its spelling.")
+    return StorageError(f"{escaped(url)} cannot be {verb}: {_reason(error, is_s3='s3://' in url)}.")
 
 
 def _reason(error: Exception, *, is_s3: bool) -> str:
@@ -169,9 +169,9 @@ def _reason(error: Exception, *, is_s3: bool) -> str:
         return "the server's disk is full; free some space"
     if is_transient(error):
         settings = "AWS_ENDPOINT_URL" if is_s3 else "the server's name and port"
-        what = f"the server answers {shown(code or str(status))}" if status else "the server cannot be reached"
+        what = f"the server answers {escaped(code or str(status))}" if status else "the server cannot be reached"
         return f"{what}, after several tries; check the network and {settings}, and run again"
-    what = f"the server answers {shown(code or type(error).__name__)}"
+    what = f"the server answers {escaped(code or type(error).__name__)}"
     return f"{what}; check the name and the server"
 
 

@@ -1,4 +1,4 @@
-"""What a user names in; a checked and normalised URL, or an absolute path, out. Nothing is reached here.
+"""Normalise what a user names to a checked URL or an absolute path. Nothing is reached here.
 
 A URL is `s3://bucket/key`, `sftp://user@host:port/path`, or `zip://folder::archive` where the archive is a file on this
 machine or one of the others. `zip:///x.zip` and `zip://x.zip` mean all of a local archive.
@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from batchdigits.errors import UsageError, shown
+from batchdigits.errors import UsageError, escaped
 
 S3, SFTP, ZIP = "s3", "sftp", "zip"
 
@@ -33,7 +33,7 @@ _ENDPOINT = re.compile(
     rf"https?://(\[[0-9a-f:.]+\]|{_LABEL}(?:\.{_LABEL})*\.?)(?::([0-9]{{1,5}}))?(?:/[^@?#\s]*)?", re.IGNORECASE
 )
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
-_SSH_PORT, _LAST_PORT = 22, 65_535
+_SSH_PORT, LAST_PORT = 22, 65_535
 _KNOWN = "s3://bucket/folder, sftp://user@host/folder or zip://archive.zip"
 
 
@@ -115,7 +115,7 @@ def checked(url: str) -> str:
     scheme, rest = match[1].lower(), match[2]
     refuse_secrets(url)
     if scheme not in _READERS:
-        message = f"{shown(scheme)}:// is not known; use {_KNOWN}, or the path of a file or folder."
+        message = f"{escaped(scheme)}:// is not known; use {_KNOWN}, or the path of a file or folder."
         raise UsageError(message)
     return _READERS[scheme](rest)
 
@@ -232,7 +232,7 @@ def _is_host(host: str) -> bool:
 
 
 def _is_port(port: str | None) -> bool:
-    return port is None or 1 <= int(port) <= _LAST_PORT
+    return port is None or 1 <= int(port) <= LAST_PORT
 
 
 def _s3(rest: str) -> str:
@@ -250,7 +250,7 @@ def _sftp(rest: str) -> str:
     if not (host and _is_host(host.lower()) and _is_port(port)):
         message = (
             "A URL of sftp:// does not name a server; expected sftp://user@host:port/folder, where user@ and :port may "
-            f"be left out, and a port is at most {_LAST_PORT}."
+            f"be left out, and a port is at most {LAST_PORT}."
         )
         raise UsageError(message)
     at = f"{user}@" if user else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.errors import BatchDigitsError, shown
+from batchdigits.errors import BatchDigitsError, escaped
 from batchdigits.inference.bundle import Bundle, Network
 from batchdigits.inference.decisions import probabilities, softmax
 from batchdigits.inference.runtimes import InkFinder, Predictor
@@ -56,7 +56,7 @@ def check(made: Bundle, pixels: InkImages) -> None:
     difference = max(np.abs(slow - fast).max(initial=0), np.abs(gates[0] - gates[1]).max(initial=0))
     if others or difference > MOST_DIFFERENCE:
         message = (
-            f"The exported model of {shown(str(made.directory))} does not read like the trained one: {others} of "
+            f"The exported model of {escaped(str(made.directory))} does not read like the trained one: {others} of "
             f"{len(pixels)} images as another digit, probabilities up to {difference:.1e} apart, at most "
             f"{MOST_DIFFERENCE:.0e} expected."
         )
@@ -83,7 +83,7 @@ def check_finder(folder: Path, looks: NDArray[np.uint8]) -> None:
     difference = np.abs(found[0] - found[1]).max(initial=0)
     if difference > MOST_DIFFERENCE:
         message = (
-            f"The exported finder of {shown(str(folder))} does not find what the trained one finds: up to "
+            f"The exported finder of {escaped(str(folder))} does not find what the trained one finds: up to "
             f"{difference:.1e} apart, at most {MOST_DIFFERENCE:.0e} expected."
         )
         raise BatchDigitsError(message)

@@ -1,4 +1,4 @@
-"""A bundle and what people answered, in; what it goes on learning from, and how much of that it keeps, out.
+"""Let a bundle go on learning from what people answered, and decide how much of that it keeps.
 
 What was learnt before is kept in three ways: answers are mixed with the data that the bundle was trained on, its own
 validation part stays apart, and of the new weights only so much is taken that this part is read as well as before.
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchdigits.engine.ink import SharedFinder
-from batchdigits.errors import StorageError, UsageError, shown
+from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.audit import HOLDOUT_SHARE, in_sample
 from batchdigits.inference.bundle import Bundle
 from batchdigits.records import DIGITS
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
-from batchdigits.training.datasets import labelled as datasets
+from batchdigits.training.datasets import labelled
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.shipped import MNIST
 
@@ -37,14 +37,14 @@ _AT_A_TIME = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class FineTuningData:
     """What a bundle goes on learning from."""
 
     training: Labelled
     """What it was trained on, and the new data, repeated so that they have weight."""
     validation: Labelled
     """The base's own validation part."""
-    held: Labelled
+    holdout: Labelled
     """New data that only measure; may be empty."""
 
 
@@ -54,7 +54,7 @@ def settled(settings: TrainSettings, base: Bundle) -> TrainSettings:
     Raises:
         UsageError: The base would be overwritten, or was trained behind another normalisation.
     """
-    name = shown(str(base.directory))
+    name = escaped(str(base.directory))
     if base.directory.resolve() == settings.output.resolve():
         message = f"The bundle {name} would be overwritten by what comes of it; choose another --output."
         raise UsageError(message)
@@ -80,11 +80,11 @@ def own_data(base: Bundle, network: SharedFinder) -> tuple[Labelled, Labelled]:
         StorageError: The data do not exist any more.
     """
     recipe = _recipe(base)
-    data = datasets.inked(_read(recipe["data"], base, network))
-    return datasets.split(data, share=recipe["validation_share"], seed=recipe["seed"])
+    data = labelled.inked(_read(recipe["data"], base, network))
+    return labelled.split(data, share=recipe["validation_share"], seed=recipe["seed"])
 
 
-def lesson(settings: TrainSettings, base: Bundle, network: SharedFinder) -> Lesson:
+def fine_tuning_data(settings: TrainSettings, base: Bundle, network: SharedFinder) -> FineTuningData:
     """Read what the base was trained on and the new data, and part both.
 
     Raises:
@@ -94,17 +94,17 @@ def lesson(settings: TrainSettings, base: Bundle, network: SharedFinder) -> Less
     old, validation = own_data(base, network)
     new = [source for source in settings.data if source not in _recipe(base)["data"]]
     if not new:
-        return Lesson(old, validation, old.take(np.zeros(0, np.int64)))
+        return FineTuningData(old, validation, old.take(np.zeros(0, np.int64)))
     data = _read(new, base, network)
     for name, fault, _ in data.unread:
         log.warning("%s is left out of training: %s", name, fault)
-    data = datasets.inked(data)
+    data = labelled.inked(data)
     apart = in_sample(data.sha256, HOLDOUT_SHARE)  # by their bytes: the same ones whatever else is answered later
-    learnt, held = data.take(np.flatnonzero(~apart)), data.take(np.flatnonzero(apart))
+    learnt, holdout = data.take(np.flatnonzero(~apart)), data.take(np.flatnonzero(apart))
     times = max(1, min(_MOST_REPEATED, math.ceil(_WEIGHT * len(old) / max(len(learnt), 1))))
-    log.info("new images: %d to learn from, %d times over, and %d to measure on", len(learnt), times, len(held))
+    log.info("new images: %d to learn from, %d times over, and %d to measure on", len(learnt), times, len(holdout))
     repeated = learnt.take(np.tile(np.arange(len(learnt)), times))
-    return Lesson(datasets.join([old, repeated]), validation, held)
+    return FineTuningData(labelled.join([old, repeated]), validation, holdout)
 
 
 def blend(model: "keras.Model", base: "keras.Model", validation: Labelled) -> float:
@@ -142,16 +142,16 @@ def _recipe(base: Bundle) -> dict[str, Any]:
     """Give how a bundle was trained."""
     recipe = base.provenance.get("recipe")
     if not isinstance(recipe, dict) or not {"arch", "data", "seed", "validation_share"} <= set(recipe):
-        message = f"The bundle {shown(str(base.directory))} does not say how it was trained; train it anew."
+        message = f"The bundle {escaped(str(base.directory))} does not say how it was trained; train it anew."
         raise UsageError(message)
     return recipe
 
 
 def _read(sources: list[str], base: Bundle, network: SharedFinder) -> Labelled:
     try:
-        return datasets.join([datasets.read(source, network, base.normalisation, part="train") for source in sources])
+        return labelled.join([labelled.read(source, network, base.normalisation, part="train") for source in sources])
     except StorageError as error:
-        message = f"{str(error).rstrip('.')}; the bundle {shown(str(base.directory))} goes on from these data."
+        message = f"{str(error).rstrip('.')}; the bundle {escaped(str(base.directory))} goes on from these data."
         raise StorageError(message) from error
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from batchdigits.errors import UsageError, shown
+from batchdigits.errors import UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Network
 from batchdigits.settings import EPOCHS, FINE_EPOCHS, FINE_RATE, RATE, Runtime, TrainSettings
@@ -33,6 +33,7 @@ Batches = Callable[[int], Iterator[tuple[Pictures, Targets]]]
 
 _WARM_UP = 0.03  # share of all steps in which the learning rate rises to its peak
 _WEIGHT_DECAY = 0.01
+_MADE = ("bundle.json", "model.keras", "finder.keras")  # what a finished training leaves
 _AVERAGE = 0.999  # momentum of the running average of the weights
 
 
@@ -126,6 +127,25 @@ def learn(begin: "Callable[[], keras.Model]", lesson: Lesson, settings: TrainSet
     return model
 
 
+def check_output(settings: TrainSettings) -> None:
+    """Check that a run destroys nothing that nobody said it may.
+
+    Raises:
+        UsageError: The output holds a training, or a bundle; or the teacher stands there.
+    """
+    if settings.teacher and settings.teacher.resolve() == settings.output.resolve():
+        name = escaped(str(settings.teacher))
+        message = f"The teacher {name} would be overwritten by its pupil; choose another --output."
+        raise UsageError(message)
+    go_on = _Checkpoints(settings.output).exist()
+    if settings.overwrite or (settings.resume and go_on):
+        return
+    if go_on or any((settings.output / name).exists() for name in _MADE):
+        remedy = "go on with it by --resume, replace it by --overwrite" if go_on else "replace it by --overwrite"
+        message = f"The folder {escaped(str(settings.output))} holds a training; {remedy}, or choose another --output."
+        raise UsageError(message)
+
+
 def in_bfloat16(build: "Callable[[], keras.Model]") -> "keras.Model":
     """Build a network that multiplies in bfloat16 where the processor has units for it: it learns in half the time.
 
@@ -208,7 +228,7 @@ def recipe(settings: TrainSettings) -> dict[str, Any]:
     if settings.finder:
         made_by["finder"] = file_sha256(settings.finder / Network.FINDER.file(Runtime.KERAS))
     values = asdict(settings) | made_by | {"epochs": epochs_of(settings), "learning_rate": _rate(settings)}
-    return {name: value for name, value in values.items() if name not in ("output", "resume", "progress")}
+    return {name: value for name, value in values.items() if name not in ("output", "resume", "overwrite", "progress")}
 
 
 def _recipe_text(settings: TrainSettings) -> str:
@@ -234,7 +254,10 @@ class _Checkpoints:
             UsageError: The checkpoints were made by other settings.
         """
         if self.recipe.read_text() != _recipe_text(settings):
-            message = f"The checkpoints in {shown(str(self.folder))} are of another recipe; train without --resume."
+            message = (
+                f"The checkpoints in {escaped(str(self.folder))} are of another recipe; give its settings, or "
+                "train anew with --overwrite alone."
+            )
             raise UsageError(message)
 
     def load(self, functions: set[Any]) -> "tuple[keras.Model, _Average, int]":

@@ -1,4 +1,4 @@
-"""The training job and the evaluation: settings in; a bundle, metrics and pictures out."""
+"""Train a model: read the data, fit, calibrate, measure, and write the bundle. The training job's order of stages."""
 
 import importlib.metadata
 import json
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from batchdigits.engine.ink import SharedFinder
-from batchdigits.errors import BundleError, UsageError, shown
+from batchdigits.errors import BundleError, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle, Network
 from batchdigits.inference.calibration import Calibration
@@ -22,20 +22,18 @@ from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import GreyImage
 from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, Runtime, TrainSettings
 from batchdigits.storage.atomic import atomic_write
-from batchdigits.training import export as exporting
-from batchdigits.training import finetuning as tuning
+from batchdigits.training import export, finetuning
 from batchdigits.training.calibration import calibrate
-from batchdigits.training.datasets import labelled as datasets
-from batchdigits.training.datasets import shipped
+from batchdigits.training.datasets import labelled, shipped
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.simulated import SimulatedInk, read_simulated
 from batchdigits.training.datasets.simulator.hands import sources
 from batchdigits.training.datasets.simulator.pages import simulate
-from batchdigits.training.evaluation import plots as pictures
+from batchdigits.training.evaluation import plots
 from batchdigits.training.evaluation.evaluate import draw, made_folder, provable_threshold, score, write_text
 from batchdigits.training.evaluation.metrics import Evaluation, as_json, interval_text, percent
 from batchdigits.training.finder import fit_finder, golden_looks
-from batchdigits.training.loop import epochs_of, recipe
+from batchdigits.training.loop import check_output, epochs_of, recipe
 from batchdigits.training.trainer import fit, load_model
 
 log = logging.getLogger(__name__)
@@ -57,11 +55,14 @@ def train(settings: TrainSettings) -> Bundle:
     `risk_coverage.png`, and `checkpoints/` for `--resume`.
 
     Raises:
-        UsageError: The data have wrong labels, or too few images.
+        UsageError: The data have wrong labels, or too few images; or the output holds a training.
         StorageError: The data do not exist, or the output cannot be written.
         BundleError: The ink finder cannot be used.
     """
-    base = tuning.load(settings)
+    base = finetuning.load(settings)
+    if base:
+        settings = finetuning.settled(settings, base)
+    check_output(settings)
     if not settings.data and not base:
         settings = replace(settings, data=(shipped.MNIST,))
     output = made_folder(settings.output)
@@ -69,17 +70,16 @@ def train(settings: TrainSettings) -> Bundle:
     _take_finder(settings.finder or (base.directory if base else bundle.PACKAGED), output)
     with SharedFinder(output, quickest(output)) as network:
         if base:
-            settings = tuning.settled(settings, base)
-            lesson = tuning.lesson(settings, base, network)
-            training, validation, held = lesson.training, lesson.validation, lesson.held
+            lesson = finetuning.fine_tuning_data(settings, base, network)
+            training, validation, holdout = lesson.training, lesson.validation, lesson.holdout
         else:
-            read = [datasets.read(source, network, normalisation, part="train") for source in settings.data]
-            data = _with_ink(datasets.join(read))
+            read = [labelled.read(source, network, normalisation, part="train") for source in settings.data]
+            data = _with_ink(labelled.join(read))
             _describe(data, output / "samples.png")
-            training, validation = datasets.split(data, share=settings.validation_share, seed=settings.seed)
-            held = data.take(np.zeros(0, np.int64))
+            training, validation = labelled.split(data, share=settings.validation_share, seed=settings.seed)
+            holdout = data.take(np.zeros(0, np.int64))
         tests = {
-            f"{source}_test": datasets.read(source, network, normalisation, part="test")
+            f"{source}_test": labelled.read(source, network, normalisation, part="test")
             for source in settings.data
             if source in shipped.NAMES
         }
@@ -91,16 +91,16 @@ def train(settings: TrainSettings) -> Bundle:
     learns = epochs_of(settings) > 0 and settings.pages > 0 and settings.arch is not Arch.DENSE
     pages = _pages(settings, training, "train") if learns else None
     model = fit(_repeated(training), pages, validation, settings)
-    kept = tuning.blend(model, load_model(base), validation) if base else 1.0
-    exporting.export(model, output, Network.READER)
+    kept = finetuning.blend(model, load_model(base), validation) if base else 1.0
+    export.export(model, output, Network.READER)
     gate = 1.0 if settings.arch is Arch.DENSE else _GATE
     raw = bundle.save(output, normalisation=normalisation, calibration=Calibration(1.0, gate), provenance={})
     unseen = None if settings.arch is Arch.DENSE else _pages(settings, validation, "test")
-    calibration = calibrate(raw, datasets.join([validation, held]), unseen)
+    calibration = calibrate(raw, labelled.join([validation, holdout]), unseen)
     made = bundle.save(output, normalisation=normalisation, calibration=calibration, provenance={})
-    exporting.check(made, validation.pixels[:_GOLDEN])
+    export.check(made, validation.pixels[:_GOLDEN])
 
-    parts = {"validation": validation, **({"held_out": held} if len(held) else {})}
+    parts = {"validation": validation, **({"held_out": holdout} if len(holdout) else {})}
     threshold = provable_threshold(made, EvaluateSettings(source=""))
     ours = list(parts)
     parts |= tests  # the one look at the test halves
@@ -114,7 +114,7 @@ def train(settings: TrainSettings) -> Bundle:
     draw(output, scores.get("mnist_test", scores["validation"]))
     history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
     if history:
-        pictures.learning_curves(history, output / "learning_curves.png")
+        plots.learning_curves(history, output / "learning_curves.png")
     provenance = _provenance(settings, base, training, validation, results)
     return bundle.save(output, normalisation=normalisation, calibration=calibration, provenance=provenance)
 
@@ -148,13 +148,14 @@ def train_finder(settings: TrainSettings) -> None:
     Raises:
         StorageError: The output cannot be written.
     """
+    check_output(settings)
     output = made_folder(settings.output)
     model = fit_finder(settings)
-    exporting.export(model, output, Network.FINDER)
-    exporting.check_finder(output, golden_looks(settings.seed))
+    export.export(model, output, Network.FINDER)
+    export.check_finder(output, golden_looks(settings.seed))
     _draw_simulated(output, settings.seed)
     history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
-    pictures.learning_curves(history, output / "learning_curves.png")
+    plots.learning_curves(history, output / "learning_curves.png")
 
 
 def _take_finder(folder: Path, output: Path) -> None:
@@ -168,7 +169,7 @@ def _take_finder(folder: Path, output: Path) -> None:
         if not (folder / name).is_file():
             if runtime is Runtime.LITERT:
                 continue
-            message = f"The folder {shown(str(folder))} holds no {name}; train one with --arch finder."
+            message = f"The folder {escaped(str(folder))} holds no {name}; train one with --arch finder."
             raise BundleError(message)
         if folder.resolve() != output.resolve():
             with atomic_write(output / name) as file:
@@ -200,7 +201,7 @@ def _repeated(training: Labelled) -> Labelled:
 
 def _with_ink(data: Labelled) -> Labelled:
     """Leave out what cannot teach: images that were not read, and those without ink."""
-    inked = datasets.inked(data)
+    inked = labelled.inked(data)
     left_out = len(data) - len(inked) + len(data.unread)
     if left_out:
         log.warning("%d images are left out of training: they could not be read, or hold no ink.", left_out)
@@ -212,7 +213,7 @@ def _describe(data: Labelled, path: Path) -> None:
     counts = np.bincount(data.labels, minlength=10)
     log.info("images %s %s, labels %s %s", data.pixels.dtype, data.pixels.shape, data.labels.dtype, data.labels.shape)
     log.info("images a class: %s", ", ".join(f"{digit}: {count}" for digit, count in enumerate(counts)))
-    pictures.sample_grid(data.pixels, data.labels, path)
+    plots.sample_grid(data.pixels, data.labels, path)
     log.info("labelled samples: %s", path)
 
 
@@ -228,7 +229,7 @@ def _draw_simulated(output: Path, seed: int) -> None:
     images = [image for band in bands for kind in kinds.values() for image in kind[band]]
     captions = [name for _ in bands for name in kinds for _ in range(_COLUMNS)]
     title = "Simulated pages, and what is found on them"
-    pictures.contact_sheet(images, captions, output / "simulated.png", columns=_COLUMNS, title=title)
+    plots.contact_sheet(images, captions, output / "simulated.png", columns=_COLUMNS, title=title)
 
 
 def _provenance(
@@ -243,11 +244,11 @@ def _provenance(
     if base:  # what is learnt from next is split as it was
         made_by["data"] = base.provenance["recipe"]["data"]
         new = [source for source in settings.data if source not in made_by["data"]]
-        before = {"base": base.provenance, "learnt": {source: datasets.fingerprint(source) for source in new}}
+        before = {"base": base.provenance, "learnt": {source: labelled.fingerprint(source) for source in new}}
     return {
         "recipe": made_by,
         **before,
-        "data": {source: datasets.fingerprint(source) for source in made_by["data"]},
+        "data": {source: labelled.fingerprint(source) for source in made_by["data"]},
         "images": {"training": len(training), "validation": len(validation)},
         "metrics": {name: as_json(result) for name, result in results.items()},
         "versions": {name: importlib.metadata.version(name) for name in ("batchdigits", *_LIBRARIES)},

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.errors import UsageError, shown
+from batchdigits.errors import UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import softmax
@@ -30,7 +30,7 @@ from batchdigits.training.architectures import OUTPUTS, build, fold
 from batchdigits.training.datasets.augmentation import vary
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.simulated import SimulatedInk
-from batchdigits.training.loop import Lesson, in_bfloat16, learn
+from batchdigits.training.loop import Lesson, check_output, in_bfloat16, learn
 
 if TYPE_CHECKING:
     import keras
@@ -57,9 +57,11 @@ def fit(training: Labelled, pages: SimulatedInk | None, validation: Labelled, se
         uint8[N, 28, 28] -> logits float32[N, K]; its weights are the running average over the last steps.
 
     Raises:
-        UsageError: The teacher has other outputs or another normalisation than the network, or is to be overwritten.
+        UsageError: The teacher has other outputs or another normalisation than the network, or is to be overwritten; or
+            so is another training.
         BundleError: The teacher cannot be used.
     """
+    check_output(settings)
     start_tensorflow(_THREADS)
     import keras
 
@@ -115,10 +117,7 @@ def _targets(settings: TrainSettings) -> Iterator[_Teach]:
     if settings.teacher is None:
         yield lambda _, labels: labels
         return
-    name, outputs = shown(str(settings.teacher)), OUTPUTS[settings.arch]
-    if settings.teacher.resolve() == settings.output.resolve():
-        message = f"The teacher {name} would be overwritten by its pupil; choose another --output."
-        raise UsageError(message)
+    name, outputs = escaped(str(settings.teacher)), OUTPUTS[settings.arch]
     model = bundle.load(settings.teacher)
     if model.normalisation != NormalisationSettings():
         message = f"The teacher {name} was trained behind another normalisation; train it anew."

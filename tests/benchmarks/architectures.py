@@ -1,8 +1,8 @@
 """Accuracy against speed of candidate networks, the one that ships among them: what its architecture is chosen by.
 
-Make the whole table in one go: `python -m tests.benchmarks.architectures --epochs 4`. All candidates learn the labels
-of the same images, behind the same ink finder, simulators and optimiser, from the same seed; only their layers differ.
-Right is what is the likeliest of the ten digits; MNIST's test half is not read. Once all are trained, their
+Make the whole table in one go: `python tests/benchmarks/architectures.py --epochs 4`. All candidates learn the labels
+of the same images, behind the same simulator, normalisation and optimiser, from the same seed; only their layers
+differ. Accuracy counts as `accuracy.py` counts it, and keeps away from MNIST's test half. Once all are trained, their
 forward passes are measured in turn, round after round, and with them the convnet of `forward.py`.
 
 What later work adds: another network is one more function that gives its layers, and one more line of `CANDIDATES`.
@@ -14,74 +14,59 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 from unittest import mock
 
 import numpy as np
 import typer
+from accuracy import answers, handed_out, validation_part
+from forward import BATCH, CONVNET, convnet_forward, keras_convnet, whole_batches
+from no_digit import SEED
 from numpy.typing import NDArray
+from rounds import Contestant, Line, Lines, Pass, in_phase, timed
 
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import Calibration
-from batchdigits.inference.runtimes import InkFinder, Predictor, quickest, start_tensorflow
-from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import DIGITS, InkImages, Labels
+from batchdigits.inference.runtimes import Predictor, start_tensorflow
+from batchdigits.records import INK, GreyImage, InkImages, Labels
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
-from batchdigits.training import architectures
-from batchdigits.training import train as runs
+from batchdigits.training import architectures, train
 from batchdigits.training.architectures import _convolution as convolution
-from batchdigits.training.datasets import labelled as datasets
+from batchdigits.training.datasets import labelled
+from batchdigits.training.datasets.augmentation import vary
 from batchdigits.training.datasets.labelled import Labelled
-from batchdigits.training.datasets.shipped import MNIST, NAMES
-from batchdigits.training.datasets.simulated import SimulatedInk
+from batchdigits.training.datasets.shipped import NAMES
 from batchdigits.training.evaluation.metrics import wilson_interval
-from batchdigits.training.loop import recipe
-from batchdigits.training.trainer import fit
-from tests.benchmarks.development_sets import development_sets
-from tests.benchmarks.digit_sets import by_others
-from tests.benchmarks.forward import BATCH, CONVNET, convnet_forward, keras_convnet, whole_batches
-from tests.benchmarks.reading import PageSet
-from tests.benchmarks.rounds import Contestant, Line, Lines, Pass, in_turn, timed
-from tests.benchmarks.simulated_kinds import simulated_kinds
+from batchdigits.training.trainer import fit, recipe
 
 if TYPE_CHECKING:
     import keras
 
 THREADS = 2  # of TensorFlow, when it trains and when it is measured
 FORWARD = 19 * BATCH  # images of one measured pass
-VALIDATION = "MNIST val."  # the column that the best is chosen by
-SIMULATED = 100  # pages of each simulated kind
+HANDED_OUT = ("USPS", "photos")  # how the names of the sets begin that nothing was trained on; one column each
+VALIDATION, SCANS = "MNIST val.", "scans"  # the other columns
 WIDTH = 36  # characters of a candidate's name
 
 Layers = Callable[[bool], "list[keras.Layer]"]
 """Whether batch normalisation is folded -> the layers from float32[N, 28, 28, 1], 0 to 1, up to the logits' own."""
 
 
-class Digits(NamedTuple):
-    """N labelled pages as the candidates see them: one column of accuracies."""
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """N labelled pages: one column of accuracies."""
 
-    pixels: InkImages
-    """uint8[N, 28, 28]."""
+    pages: Sequence[GreyImage]
+    """N pages uint8[H, W], before normalisation."""
     labels: Labels
     """int8[N]."""
-
-
-class Data(NamedTuple):
-    """What all candidates learn, and what they are measured on."""
-
-    training: Labelled
-    pages: SimulatedInk
-    """Simulated pages to learn from."""
-    validation: Labelled
-    sets: dict[str, Digits]
-    """What is read, by column."""
 
 
 def main(
@@ -106,14 +91,15 @@ def main(
         for name, layers in CANDIDATES.items():
             models[name], parameters[name] = trained(name, layers, data, settings)
         predictors = {name: loaded.enter_context(Predictor(model, batch_size=BATCH)) for name, model in models.items()}
-        hits = {name: right(data.sets, predictors[name]) for name in models}
+        sets = labelled_sets(next(iter(models.values())))
+        hits = {name: right(sets, model, predictors[name]) for name, model in models.items()}
         passes = {name: partial(forward, predictors[name]) for name in CANDIDATES}
         passes[CONVNET] = lambda: Pass(convnet_forward(FORWARD))
         contestants = {name: Contestant(FORWARD, run) for name, run in passes.items()}
-        lines = in_turn(contestants, repeats, title="forward passes")
-    print(f"Trained alike on {len(data.training):,} images, varied by the simulator; epochs: {epochs}; no teacher.")
+        lines = in_phase(contestants, repeats, title="forward passes")
+    print(f"Trained alike on {len(data[0]):,} images, varied by the simulator; epochs: {epochs}; no teacher.")
     print(f"Forward pass: {THREADS} threads, {BATCH} images a batch, median (lowest–highest) of {repeats} rounds.\n")
-    print_table(parameters, lines, data.sets, hits)
+    print_table(parameters, lines, sets, hits)
 
 
 # ---- candidates: `PkSsT` is P filters of S×S at every T-th pixel; batch normalisation follows each one ---------------
@@ -209,61 +195,43 @@ CANDIDATES: dict[str, Layers] = {
 # ---- training ------------------------------------------------------------------------------------------------------
 
 
-def prepared(settings: TrainSettings, images: int | None) -> Data:
-    """Read and split the data as `runs.train` does, and collect what is measured, behind the packaged ink finder.
+def prepared(settings: TrainSettings, images: int | None) -> tuple[InkImages, Labels, Labelled]:
+    """Read and split the data as `runs.train` does.
 
     Args:
         settings: The run.
-        images: How many of the training images are kept, drawn by the run's seed, and as many simulated pages; None
-            keeps all.
+        images: How many of the training images are kept, drawn by the run's seed; None keeps all.
+
+    Returns:
+        uint8[N, 28, 28] and int8[N] to train on, those without a digit among them, and the validation part.
     """
-    runs._take_finder(bundle.PACKAGED, settings.output)
-    with InkFinder(settings.output, runtime=quickest(settings.output)) as network:
-        read = [datasets.read(source, network, NormalisationSettings(), part="train") for source in settings.data]
-        data = datasets.inked(datasets.join(read))
-        training, validation = datasets.split(data, share=settings.validation_share, seed=settings.seed)
-        mnist = [row for row, name in enumerate(validation.names) if name.startswith(f"{MNIST} ")]
-        sets = {VALIDATION: Digits(validation.pixels[mnist], validation.labels[mnist])} | columns(network)
-    pages = runs._pages(replace(settings, pages=min(settings.pages, images or settings.pages)), training, "train")
-    repeated = runs._repeated(training)
-    kept = np.random.default_rng(settings.seed).permutation(len(repeated))[:images]
-    return Data(repeated.take(kept), pages, validation, sets)
+    sources = [labelled.read(source, NormalisationSettings(), part="train") for source in settings.data]
+    data = labelled.join(sources)
+    data = data.take(np.flatnonzero(data.ink[:, INK] > 0))
+    training, validation = labelled.split(data, share=settings.validation_share, seed=settings.seed)
+    pixels, labels = train._with_negatives(train._repeated(training), settings)
+    kept = np.random.default_rng(settings.seed).permutation(len(pixels))[:images]
+    return pixels[kept], labels[kept], validation
 
 
-def columns(network: InkFinder) -> dict[str, Digits]:
-    """Collect pages that nothing was trained on, as the candidates see them."""
-    sources = {
-        "simulated": simulated_kinds(SIMULATED),
-        "other hands": by_others(),
-        "development": (some for some in development_sets() if isinstance(some, PageSet) and len(some.pages) < 1000),
-    }
-    found = {}
-    for column, source in sources.items():
-        some = [one for one in source if isinstance(one, PageSet)]
-        if some:
-            pixels = [normalise(one.pages, network, finer=one.finer).pixels for one in some]
-            found[column] = Digits(np.concatenate(pixels), np.concatenate([one.labels for one in some]))
-    return found
-
-
-def trained(name: str, layers: Layers, data: Data, settings: TrainSettings) -> tuple[Bundle, int]:
+def trained(
+    name: str, layers: Layers, data: tuple[InkImages, Labels, Labelled], settings: TrainSettings
+) -> tuple[Bundle, int]:
     """Train one candidate in the place of `cnn`, and write it as a bundle into a folder of its own.
 
     Returns:
         The bundle, and how many numbers the network has that predicts.
     """
     started = time.perf_counter()
-    finder = settings.output
     settings = replace(settings, output=settings.output / str(list(CANDIDATES).index(name)))
-    settings.output.mkdir()
-    runs._take_finder(finder, settings.output)
+    pixels, labels, validation = data
     with mock.patch.object(architectures, "_cnn", layers):
-        model = fit(data.training, data.pages, data.validation, settings)
+        model = fit(pixels, labels, validation.pixels, validation.labels, settings)
     model.save(settings.output / "model.keras")
     made = bundle.save(
         settings.output,
         normalisation=NormalisationSettings(),
-        calibration=Calibration(1.0, runs._GATE),  # no digit depends on it
+        calibration=Calibration(1.0, train._GATE, bundle.load().calibration.risks),  # no digit depends on the threshold
         provenance={"recipe": recipe(settings)},
     )
     print(f"{name}: trained in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
@@ -273,9 +241,23 @@ def trained(name: str, layers: Layers, data: Data, settings: TrainSettings) -> t
 # ---- measuring -----------------------------------------------------------------------------------------------------
 
 
-def right(sets: Mapping[str, Digits], predictor: Predictor) -> dict[str, NDArray[np.bool_]]:
-    """Tell by column which pages are read rightly, bool[N]."""
-    return {column: predictor(some.pixels)[:, :DIGITS].argmax(1) == some.labels for column, some in sets.items()}
+def labelled_sets(model: Bundle) -> dict[str, Digits]:
+    """Collect what the candidates are to read, by column; all models were made from the same split."""
+    held, held_normalised, labels = validation_part(model)
+    scans = vary(held_normalised, np.random.default_rng(SEED), clean_share=0)
+    sets = {VALIDATION: Digits(list(held), labels), SCANS: Digits(scans, labels)}
+    others = list(handed_out())
+    for column in HANDED_OUT:
+        parts = [(pages, of_part) for name, pages, of_part in others if name.startswith(column)]
+        if parts:
+            pages = [page for some, _ in parts for page in some]
+            sets[column] = Digits(pages, np.concatenate([of_part for _, of_part in parts]))
+    return sets
+
+
+def right(sets: Mapping[str, Digits], model: Bundle, predictor: Predictor) -> dict[str, NDArray[np.bool_]]:
+    """Tell by column which pages are read rightly, bool[N]; no answer counts as wrong."""
+    return {column: answers(some.pages, model, predictor).digit == some.labels for column, some in sets.items()}
 
 
 def forward(predictor: Predictor) -> Pass:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.benchmarks import costs, floor, peers, program
 from tests.benchmarks.forward import BATCH, CONVNET, convnet_forward, test_pixels
-from tests.benchmarks.rounds import Contestant, Lines, Pass, in_turn
+from tests.benchmarks.rounds import Contestant, Lines, Pass, in_phase
 from tests.benchmarks.scans import JPEGS, KINDS, NEW, NEW_FILES, SMALL, Kind, distinct, known_and_new
 from tests.benchmarks.shell import from_shell, printed
 from tests.commands import BATCHDIGITS
@@ -80,7 +80,7 @@ def throughput(bench: Bench, *, kind: Kind) -> Lines:
             contestants[peers.DATASET] = Contestant(kind.images, partial(others, peers.by_dataset, folder, kind.images))
         images = len(few) * kind.pages
         contestants[peers.LOOP] = Contestant(images, partial(others, peers.by_loop, few, images))
-        return in_turn(contestants, bench.rounds, title=kind.name)
+        return in_phase(contestants, bench.rounds, title=kind.name)
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def one_core(bench: Bench) -> Lines:
             run = partial(own[runtime], program.forward, count)
             contestants[of_runtime(FORWARD, runtime)] = Contestant(count, run)
         contestants[of_runtime(FORWARD, CONVNET)] = Contestant(count, partial(others, convnet_pass, count))
-        return in_turn(contestants, bench.rounds, title="one core")
+        return in_phase(contestants, bench.rounds, title="one core")
 
 
 def convnet_pass(count: int) -> Pass:
@@ -135,7 +135,7 @@ def from_the_shell(bench: Bench) -> Lines:
         keep(report, kept)
         contestants[of_runtime(FEW_NEW, runtime)] = Contestant(NEW, partial(again, known, report, runtime, kept))
         contestants[of_runtime(NOTHING_NEW, runtime)] = Contestant(0, partial(again, known, report, runtime))
-    return in_turn(contestants, bench.rounds, title="from the shell")
+    return in_phase(contestants, bench.rounds, title="from the shell")
 
 
 def command(source: Path, report: Path, runtime: str, *options: str) -> list[str | Path]:
@@ -183,7 +183,7 @@ def memory(bench: Bench) -> Lines:
         for runtime in bench.runtimes:
             job = partial(afresh, kind.made_in(bench.place), bench.report(f"memory-{runtime}"), runtime, memory=True)
             contestants[of_runtime(kind.name, runtime)] = Contestant(kind.images, job)
-    return in_turn(contestants, bench.rounds, title="memory", warm_up=False)
+    return in_phase(contestants, bench.rounds, title="memory", warm_up=False)
 
 
 # ---- growth --------------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def growth(bench: Bench, *, count: int) -> Lines:
         run = partial(from_shell, *command(folder, report, runtime), memory=True)
         contestants[of_runtime(AGAIN, runtime)] = Contestant(count, run)
     rounds = min(bench.rounds, MOST_ROUNDS.get(count, bench.rounds))
-    return in_turn(contestants, rounds, title=f"{count:,} images", warm_up=False)
+    return in_phase(contestants, rounds, title=f"{count:,} images", warm_up=False)
 
 
 def warmed_up(*arguments: str | Path) -> Pass:

@@ -11,8 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from batchdigits.cli.app import main
-from batchdigits.engine import run_context
-from batchdigits.engine import worker as observing
+from batchdigits.engine import run_context, worker
 
 
 def measured(file: Path, arguments: list[str]) -> None:
@@ -40,6 +39,6 @@ def measured(file: Path, arguments: list[str]) -> None:
 
 
 if __name__ == "__mp_main__":  # in a worker: its clock stands still, too, while it waits
-    observing.time = SimpleNamespace(perf_counter=time.thread_time)  # type: ignore[assignment]
+    worker.time = SimpleNamespace(perf_counter=time.thread_time)  # type: ignore[assignment]
 if __name__ == "__main__":
     measured(Path(sys.argv[1]), sys.argv[2:])

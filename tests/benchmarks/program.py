@@ -15,7 +15,7 @@ from unittest import mock
 import typer
 
 from batchdigits import pipeline
-from batchdigits.engine import local as engine
+from batchdigits.engine import local
 from batchdigits.records import InkImages, Logits
 from batchdigits.settings import PredictSettings, Runtime
 from tests.benchmarks.forward import whole_batches
@@ -36,7 +36,7 @@ def everything_loaded() -> Iterator[None]:
     """Let the pipeline load its model and start its workers but once in this process: the first run warms up."""
     with (
         mock.patch.object(pipeline, "Predictor", once(pipeline.Predictor)),
-        mock.patch.object(engine, "Workers", once(engine.Workers)),
+        mock.patch.object(local, "Workers", once(local.Workers)),
     ):
         yield
 

@@ -85,7 +85,7 @@ def lines_of(data: dict[str, Any]) -> Lines:
     return {name: Line(line["images"], [Pass(**one) for one in line["passes"]]) for name, line in data.items()}
 
 
-def in_turn(contestants: Mapping[str, Contestant], rounds: int, *, title: str, warm_up: bool = True) -> Lines:
+def in_phase(contestants: Mapping[str, Contestant], rounds: int, *, title: str, warm_up: bool = True) -> Lines:
     """Let all contestants go through their images in turn, round after round, so that noise hits them alike.
 
     Args:

@@ -19,7 +19,7 @@ import pytest
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from batchdigits.cli import process as console
+from batchdigits.cli import process
 from batchdigits.cli.app import app
 from batchdigits.cli.process import exits, monitored
 from batchdigits.errors import (
@@ -48,7 +48,7 @@ SUMMARY = Summary(
     rows=Counter(ok=2),
     digits=Counter({7: 2}),
     audit=Audit(),
-    passed_over=Counter(),
+    skipped=Counter(),
     faulty=0,
     model="a" * 64,
     threshold=0.86,
@@ -61,7 +61,7 @@ SUMMARY = Summary(
 
 @pytest.fixture(autouse=True)
 def _the_log_as_it_was() -> Iterator[None]:
-    logs = [console.LOG, logging.getLogger("py.warnings")]
+    logs = [process.LOG, logging.getLogger("py.warnings")]
     before = [(log, log.handlers, log.level, log.propagate) for log in logs]
     yield
     logging.captureWarnings(False)
@@ -151,7 +151,7 @@ def test_a_summary_that_cannot_be_written_is_a_storage_error_and_the_old_one_sta
 def test_that_a_summary_cannot_be_written_does_not_hide_why_the_run_failed(
     settings: PredictSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    console.LOG.propagate = True
+    process.LOG.propagate = True
     with disk_of(100), pytest.raises(NoImages, match=r"^None\.$"):
         monitored(failing(NoImages("None.")), settings)
     [warning] = caplog.records
@@ -367,8 +367,8 @@ def test_a_traceback_and_a_warning_of_a_library_are_json_too(capsys: pytest.Capt
 def test_without_json_a_message_is_a_line_of_text_with_the_programs_name(capsys: pytest.CaptureFixture[str]) -> None:
     @exits
     def command(*, quiet: bool) -> ExitCode:
-        console.LOG.info("100% done")
-        console.LOG.warning("7.png is old")
+        process.LOG.info("100% done")
+        process.LOG.warning("7.png is old")
         return ExitCode.OK
 
     for quiet, expected in ((False, "batchdigits: 100% done\nbatchdigits: 7.png is old\n"), (True, None)):
@@ -380,7 +380,7 @@ def test_without_json_a_message_is_a_line_of_text_with_the_programs_name(capsys:
 # --show-config
 
 
-def shown(
+def escaped(
     *arguments: str | Path, cwd: Path, env: dict[str, str] | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Ask for the configuration: the values as TOML has them, and by name where each came from."""
@@ -393,7 +393,7 @@ def shown(
 def test_each_of_the_four_sources_of_a_value_is_named(tmp_path: Path) -> None:
     (tmp_path / "night.toml").write_text('sources = ["scans"]\nthreshold = 0.5\nworkers = 4\nbatch-size = 64\n')
     variables = {"BATCHDIGITS_PREDICT_WORKERS": "3", "BATCHDIGITS_PREDICT_BATCH_SIZE": "32"}
-    values, origins = shown("--config", "night.toml", "--batch-size", "16", "-q", cwd=tmp_path, env=variables)
+    values, origins = escaped("--config", "night.toml", "--batch-size", "16", "-q", cwd=tmp_path, env=variables)
     assert (values["threshold"], origins["threshold"]) == (0.5, "job file night.toml")
     assert (values["sources"], origins["sources"]) == (["scans"], "job file night.toml")
     assert (values["workers"], origins["workers"]) == (3, "environment BATCHDIGITS_PREDICT_WORKERS")
@@ -408,7 +408,7 @@ def test_each_of_the_four_sources_of_a_value_is_named(tmp_path: Path) -> None:
 def test_every_option_of_predict_is_shown(tmp_path: Path) -> None:
     program = typer.main.get_command(app)
     options = {parameter.name for parameter in program.commands["predict"].params}  # type: ignore[attr-defined]
-    _, origins = shown(cwd=tmp_path)
+    _, origins = escaped(cwd=tmp_path)
     assert set(origins) == options - {"config", "show_config"}
 
 
@@ -417,20 +417,20 @@ def test_what_is_shown_is_a_job_file_that_gives_the_same_values(tmp_path: Path) 
     arguments = [f"--exclude={pattern}" for pattern in awkward]
     arguments += ["scans", "more scans", "-o", "a.csv", "-o", "b.parquet", "--summary", "run.json", "--no-ledger"]
     arguments += ["--csv-dialect", "excel-eu", "--wait", "0.00001", "--threshold", "1", "--max-pixels", "10", "-v"]
-    values, origins = shown(*arguments, cwd=tmp_path)
+    values, origins = escaped(*arguments, cwd=tmp_path)
     from_outside = {name for name, origin in origins.items() if origin.startswith("environment")}  # what all tests set
     assert values["exclude"] == awkward
     assert (values["sources"], values["threshold"], values["wait"]) == (["scans", "more scans"], 1.0, 0.00001)
     printed = batchdigits("predict", *arguments, "--show-config", cwd=tmp_path).stdout
     (tmp_path / "saved.toml").write_text(printed, encoding="utf-8")
-    again, origins = shown("--config", "saved.toml", cwd=tmp_path)
+    again, origins = escaped("--config", "saved.toml", cwd=tmp_path)
     assert again == values
     assert {origins[name] for name in set(values) - from_outside} == {"job file saved.toml"}
 
 
 def test_showing_the_configuration_runs_nothing_and_needs_no_source_but_checks_the_rest(tmp_path: Path) -> None:
-    assert shown("missing", "-o", "report.csv", cwd=tmp_path)[0]["sources"] == ["missing"]
-    assert shown(cwd=tmp_path)[0]["sources"] == []
+    assert escaped("missing", "-o", "report.csv", cwd=tmp_path)[0]["sources"] == ["missing"]
+    assert escaped(cwd=tmp_path)[0]["sources"] == []
     assert batchdigits("predict", "--show-config", "--threshold", "7").code == 2
     assert batchdigits("predict").code == 2
     assert names(tmp_path) == []

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batchdigits.cli import app as cli
+from batchdigits.cli import app
 from batchdigits.cli.schedule import MOST_BYTES, Parameter, cron_word, schedule, systemd_word
 from batchdigits.errors import UsageError
 from batchdigits.settings import ScheduleSettings
@@ -300,7 +300,7 @@ def test_schedules_own_options_may_stand_anywhere_and_those_of_predict_win_over_
 
 def test_every_option_of_predict_that_is_a_path_becomes_absolute(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    paths = [name for name, hint in get_type_hints(cli.predict).items() if Path in get_args(hint)]
+    paths = [name for name, hint in get_type_hints(app.predict).items() if Path in get_args(hint)]
     assert {"model", "ledger", "config"} <= set(paths)
     options = [word for name in paths for word in (f"--{name.replace('_', '-')}", "file")]
     found = scheduled("--nightly", "scans", "-o", "a.csv", *options, cwd=tmp_path)

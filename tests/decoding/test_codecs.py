@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from batchdigits.decoding import codecs as decoding
+from batchdigits.decoding import codecs
 from batchdigits.decoding.codecs import MAX_SIDE, Page, decode
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
@@ -401,14 +401,14 @@ def test_a_jpeg_that_goes_over_its_pixels_again_and_again_is_a_fault() -> None:
 
 @pytest.mark.parametrize(("limit", "value"), [("_MOST_PAGES", 2), ("_MOST_PAGE_BYTES", 1_199)])
 def test_a_tiff_of_too_many_pages_is_read_up_to_there(monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
-    monkeypatch.setattr(decoding, limit, value)
+    monkeypatch.setattr(codecs, limit, value)
     first, second, third = decode(SMALL["LZW TIFF"], LIMITS)
     assert isinstance(first, Page)
     assert isinstance(second, Page)
     assert isinstance(third, Fault)
     assert third.kind == FaultKind.TOO_LARGE
     assert "the 2 pages so far" in third.detail
-    monkeypatch.setattr(decoding, limit, value + 1_000)
+    monkeypatch.setattr(codecs, limit, value + 1_000)
     assert len(pages_of(SMALL["LZW TIFF"])) == 3
 
 

@@ -15,7 +15,7 @@ from batchdigits.engine import ink as module
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.isolation import one_by_one
 from batchdigits.engine.pool import Workers, batches
-from batchdigits.engine.run_context import Stopwatch
+from batchdigits.engine.run_context import StageTimer
 from batchdigits.errors import BatchDigitsError, BundleError
 from batchdigits.inference import bundle
 from batchdigits.inference.runtimes import InkFinder
@@ -129,7 +129,7 @@ def read_in_processes(files: list[ImageFile], finder: SharedFinder) -> list[Batc
 
 
 def read_one_by_one(files: list[ImageFile], finder: SharedFinder) -> list[Batch]:
-    return list(one_by_one(files, finder=finder, watch=Stopwatch(), **SETTINGS))
+    return list(one_by_one(files, finder=finder, timer=StageTimer(), **SETTINGS))
 
 
 @pytest.mark.parametrize("read", [read_in_processes, read_one_by_one])

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batchdigits.engine import isolation
-from batchdigits.engine import worker as observing
+from batchdigits.engine import isolation, worker
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.isolation import one_by_one
 from batchdigits.engine.pool import Workers
 from batchdigits.engine.pool import batches as batches_of
-from batchdigits.engine.run_context import Stopwatch
+from batchdigits.engine.run_context import StageTimer
 from batchdigits.errors import DecoderDied, Fault, FaultKind
 from batchdigits.inference import bundle
 from batchdigits.records import Batch, ImageFile
@@ -28,11 +27,11 @@ from batchdigits.storage.reading import read_all
 from batchdigits.storage.urls import locate
 from tests.digits import digits, write_png, write_tiff
 
-SETTINGS = {"watch": Stopwatch(), "decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
+SETTINGS = {"timer": StageTimer(), "decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
 FINDER = SharedFinder(bundle.PACKAGED, Runtime.LITERT)
 
 
-def misbehave(files: list[observing.Asked], *settings: object) -> observing.Observed:
+def misbehave(files: list[worker.Asked], *settings: object) -> worker.Observed:
     """What a child runs in the place of `observe`: some names end it."""
     name = Path(files[0][0]).name
     if name.startswith("crash"):
@@ -45,7 +44,7 @@ def misbehave(files: list[observing.Asked], *settings: object) -> observing.Obse
         time.sleep(1000)
     if name.startswith("raise"):
         raise MemoryError
-    return observing.observe(files, *settings)  # type: ignore[arg-type]
+    return worker.observe(files, *settings)  # type: ignore[arg-type]
 
 
 def read_slowly(files: list[tuple[str, int]], most_bytes: int) -> Iterator[bytes | Fault]:

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 
 from batchdigits.decoding.codecs import Page, decode
 from batchdigits.engine import pool as module
-from batchdigits.engine import worker as observing
+from batchdigits.engine import worker
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import Workers, assembled, batches, is_work_for_processes
-from batchdigits.engine.run_context import Stopwatch
+from batchdigits.engine.run_context import StageTimer
 from batchdigits.errors import BatchDigitsError, Fault, FaultKind, Interrupted, Terminated
 from batchdigits.inference import bundle
 from batchdigits.preprocessing.normalisation import normalise
@@ -179,7 +179,7 @@ def test_a_small_digit_on_a_large_jpeg_is_read_at_full_resolution(tmp_path: Path
 def test_a_worker_keeps_the_memory_that_a_step_freed_for_the_next_one() -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("glibc alone is told")
-    with multiprocessing.get_context("spawn").Pool(1, observing.prepare_process) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, worker.prepare_process) as pool:
         assert pool.apply(page_faults_of_steps) < 100
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(page_faults_of_steps_in_a_thread) < 100
@@ -497,14 +497,14 @@ def test_each_stage_has_its_own_seconds(known: list[Known], monkeypatch: pytest.
 
         return wrapped
 
-    monkeypatch.setattr(observing, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(observing, "decode", later(1.0, observing.decode))
-    monkeypatch.setattr(observing, "normalise", later(100.0, observing.normalise))
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(worker, "decode", later(1.0, worker.decode))
+    monkeypatch.setattr(worker, "normalise", later(100.0, worker.normalise))
     files = [document.file for document in known[:3]]
-    found = observing.observe(list(map(observing.asked, files)), DECODING, NORMALISATION, FINDER)
-    watch = Stopwatch()
-    assembled(files, found, watch)
-    assert {stage: watch.seconds[stage] for stage in ("decode", "normalise")} == {"decode": 3.0, "normalise": 100.0}
+    found = worker.observe(list(map(worker.asked, files)), DECODING, NORMALISATION, FINDER)
+    timer = StageTimer()
+    assembled(files, found, timer)
+    assert {stage: timer.seconds[stage] for stage in ("decode", "normalise")} == {"decode": 3.0, "normalise": 100.0}
 
 
 def test_ctrl_c_is_not_for_worker_processes() -> None:
@@ -628,7 +628,7 @@ def test_a_run_that_is_asked_to_end_gets_what_is_finished_as_a_short_batch(
 
 
 def test_the_seconds_of_the_workers_are_counted(tmp_path: Path) -> None:
-    watch = Stopwatch()
+    timer = StageTimer()
     write_png(tmp_path / "7.png", digits()[0])
     with Workers(1, FINDER, processes=False) as workers:
         list(
@@ -638,11 +638,11 @@ def test_the_seconds_of_the_workers_are_counted(tmp_path: Path) -> None:
                 size=4,
                 decoding=DecodingSettings(),
                 normalisation=NormalisationSettings(),
-                watch=watch,
+                timer=timer,
             )
         )
-    assert list(watch.seconds) == ["decode", "normalise"]
-    assert all(seconds > 0 for seconds in watch.seconds.values())
+    assert list(timer.seconds) == ["decode", "normalise"]
+    assert all(seconds > 0 for seconds in timer.seconds.values())
 
 
 @pytest.mark.parametrize(("cores", "count"), [(1, 1), (2, 2), (64, 16)])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from batchdigits.engine import prediction as overlap
-from batchdigits.engine.prediction import Prediction, predicted
-from batchdigits.engine.run_context import Stop, Stopwatch
+from batchdigits.engine.prediction import BackgroundPredictor, predict_ahead
+from batchdigits.engine.run_context import StageTimer, Stop
 from batchdigits.errors import BatchDigitsError, BundleError, Terminated
 from batchdigits.records import INK_MEASURES, Batch, ImageFile, SeenPage
 from tests.standins import logits_of
@@ -54,9 +54,9 @@ def all_fresh(whole: Batch) -> tuple[Batch, np.ndarray]:
     return whole, np.ones(len(whole.pages), np.bool_)
 
 
-def count(whole: Batch, fresh: np.ndarray, logits: np.ndarray) -> tuple[str, int, int]:
+def count(whole: Batch, is_new: np.ndarray, logits: np.ndarray) -> tuple[str, int, int]:
     """What these tests draw from a batch."""
-    return whole.pages[0].sha256, int(fresh.sum()), len(logits)
+    return whole.pages[0].sha256, int(is_new.sum()), len(logits)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -67,13 +67,13 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def watch() -> Stopwatch:
-    return Stopwatch()
+def timer() -> StageTimer:
+    return StageTimer()
 
 
 def found(model: Model, batches: Any, judge: Any = all_fresh, stop: Stop | None = None) -> list[Any]:  # noqa: ANN401
-    with Prediction(model, Stopwatch()) as prediction:
-        return list(predicted(batches, prediction, judge=judge, draw=count, stop=stop or Stop()))
+    with BackgroundPredictor(model, StageTimer()) as prediction:
+        return list(predict_ahead(batches, prediction, judge=judge, draw=count, stop=stop or Stop()))
 
 
 def test_every_batch_comes_once_in_order_with_its_own_logits() -> None:
@@ -115,15 +115,15 @@ def test_what_is_judged_is_what_comes() -> None:
     assert result.batch is other
 
 
-def test_the_model_is_loaded_from_the_start_on_while_nothing_is_asked(watch: Stopwatch) -> None:
+def test_the_model_is_loaded_from_the_start_on_while_nothing_is_asked(timer: StageTimer) -> None:
     model = Model()
-    with Prediction(model, watch) as prediction:
+    with BackgroundPredictor(model, timer) as prediction:
         assert not prediction.is_loaded
         prediction.start()
         prediction.start()
         wait_until(lambda: prediction.is_loaded)
     assert model.log == ["loaded", "closed"]
-    assert list(watch.seconds) == ["load model"]
+    assert list(timer.seconds) == ["load model"]
 
 
 def test_batches_are_taken_while_the_model_is_loaded_as_long_as_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +137,8 @@ def test_batches_are_taken_while_the_model_is_loaded_as_long_as_they_fit(monkeyp
             yield batch(number)
 
     model = Model(load=lambda: go.wait(LATE))
-    with Prediction(model, Stopwatch()) as prediction:
-        results = predicted(source(), prediction, judge=all_fresh, draw=count, stop=Stop())
+    with BackgroundPredictor(model, StageTimer()) as prediction:
+        results = predict_ahead(source(), prediction, judge=all_fresh, draw=count, stop=Stop())
         first: list[Any] = []
         taker = threading.Thread(target=lambda: first.append(next(results)))
         taker.start()
@@ -161,10 +161,10 @@ def test_a_loaded_model_has_few_batches_waiting_for_it() -> None:
             yield batch(number)
 
     model = Model(before=lambda: go.acquire(timeout=LATE))
-    with Prediction(model, Stopwatch()) as prediction:
+    with BackgroundPredictor(model, StageTimer()) as prediction:
         prediction.start()
         wait_until(lambda: prediction.is_loaded)
-        results = predicted(source(), prediction, judge=all_fresh, draw=count, stop=Stop())
+        results = predict_ahead(source(), prediction, judge=all_fresh, draw=count, stop=Stop())
         go.release()
         next(results)
         assert len(taken) <= 5  # three wait, one is at work, and one is asked for
@@ -184,8 +184,8 @@ def test_recording_goes_on_while_the_next_batch_is_predicted() -> None:
             meet.wait()
 
     model = Model(before=second_call_meets)
-    with Prediction(model, Stopwatch()) as prediction:
-        results = predicted(iter([batch(1), batch(2)]), prediction, judge=all_fresh, draw=count, stop=Stop())
+    with BackgroundPredictor(model, StageTimer()) as prediction:
+        results = predict_ahead(iter([batch(1), batch(2)]), prediction, judge=all_fresh, draw=count, stop=Stop())
         next(results)
         meet.wait()  # here the first batch is recorded
         next(results)
@@ -198,8 +198,8 @@ def test_where_the_decoders_end_the_run_what_was_begun_comes_first() -> None:
         message = "a decoder died"
         raise BatchDigitsError(message)
 
-    with Prediction(Model(load=lambda: time.sleep(0.05)), Stopwatch()) as prediction:
-        results = predicted(source(), prediction, judge=all_fresh, draw=count, stop=Stop())
+    with BackgroundPredictor(Model(load=lambda: time.sleep(0.05)), StageTimer()) as prediction:
+        results = predict_ahead(source(), prediction, judge=all_fresh, draw=count, stop=Stop())
         assert [next(results).batch.pages[0].sha256 for _ in range(2)] == ["1", "2"]
         with pytest.raises(BatchDigitsError, match="a decoder died"):
             next(results)
@@ -217,8 +217,8 @@ def test_after_a_signal_no_batch_is_taken_and_those_that_were_begun_come() -> No
             yield batch(number)
 
     model = Model(load=lambda: time.sleep(0.05))
-    with Prediction(model, Stopwatch()) as prediction:
-        results = predicted(source(), prediction, judge=all_fresh, draw=count, stop=stop)
+    with BackgroundPredictor(model, StageTimer()) as prediction:
+        results = predict_ahead(source(), prediction, judge=all_fresh, draw=count, stop=stop)
         assert [next(results).batch.pages[0].sha256 for _ in range(3)] == ["0", "1", "2"]
         with pytest.raises(Terminated):
             next(results)
@@ -236,20 +236,20 @@ def test_a_model_that_cannot_be_loaded_ends_the_run_with_its_error() -> None:
     assert model.log == []
 
 
-def test_the_seconds_of_loading_and_of_predicting_are_counted(watch: Stopwatch) -> None:
+def test_the_seconds_of_loading_and_of_predicting_are_counted(timer: StageTimer) -> None:
     model = Model(load=lambda: time.sleep(0.02), before=lambda: time.sleep(0.01))
-    with Prediction(model, watch) as prediction:
-        list(predicted([batch(1), batch(2)], prediction, judge=all_fresh, draw=count, stop=Stop()))
-    assert watch.seconds["load model"] >= 0.02
-    assert watch.seconds["predict"] >= 0.02
-    assert list(watch.seconds) == ["load model", "predict", "decide"]
+    with BackgroundPredictor(model, timer) as prediction:
+        list(predict_ahead([batch(1), batch(2)], prediction, judge=all_fresh, draw=count, stop=Stop()))
+    assert timer.seconds["load model"] >= 0.02
+    assert timer.seconds["predict"] >= 0.02
+    assert list(timer.seconds) == ["load model", "predict", "decide"]
 
 
 def test_who_leaves_does_not_wait_for_a_model_that_is_still_being_loaded() -> None:
     go = threading.Event()
     model = Model(load=lambda: go.wait(LATE))
     started = time.monotonic()
-    with Prediction(model, Stopwatch()) as prediction:
+    with BackgroundPredictor(model, StageTimer()) as prediction:
         prediction.start()
     assert time.monotonic() - started < LATE / 2
     go.set()

@@ -33,7 +33,7 @@ from batchdigits.records import KINDS, ImageFile
 from batchdigits.settings import Arch, DecodingSettings, NormalisationSettings, Runtime
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.urls import locate
-from batchdigits.training import export as exporting
+from batchdigits.training import export
 from batchdigits.training.architectures import OUTPUTS
 from batchdigits.training.trainer import load_model
 from tests.digits import digits, enlarged, on_page, shaded, write_png
@@ -84,7 +84,7 @@ def exported(made: Bundle) -> Bundle:
     """Export a bundle's model for the fast runtime."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exporting.export(load_model(made), made.directory, Network.READER)
+        export.export(load_model(made), made.directory, Network.READER)
     return bundle.save(
         made.directory, normalisation=made.normalisation, calibration=made.calibration, provenance=made.provenance
     )

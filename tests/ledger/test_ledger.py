@@ -14,27 +14,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchdigits.errors import Fault, FaultKind, StorageError, printable
-from batchdigits.ledger import answers
+from batchdigits.errors import Fault, FaultKind, StorageError, escape_name
+from batchdigits.ledger import answers, writer
 from batchdigits.ledger import ledger as module
-from batchdigits.ledger import writer as recording
 from batchdigits.ledger.database import SCHEMA_VERSION, Database
-from batchdigits.ledger.ledger import Condition, Ledger, Observations
-from batchdigits.ledger.plan import Plan, Turn, Why
+from batchdigits.ledger.ledger import CacheKey, Ledger, Observations
+from batchdigits.ledger.plan import Phase, Plan, Why
 from batchdigits.ledger.writer import LostAnswer
 from batchdigits.records import Batch, ImageFile, SeenPage, Skipped
 
-HERE = Condition(bundle="ab" * 32, others="decoding 1")
+HERE = CacheKey(bundle="ab" * 32, others="decoding 1")
 
 
-def ledger_at(path: Path | None = None, condition: Condition = HERE) -> Ledger:
+def ledger_at(path: Path | None = None, condition: CacheKey = HERE) -> Ledger:
     return Ledger(path, condition)
 
 
 def image(name: str = "a.png", *, path: str | None = None, **changes: Any) -> ImageFile:
     fields = {
         "path": f"/folder/{name}" if path is None else path,
-        "name": printable(name),
+        "name": escape_name(name),
         "size_bytes": 5,
         "mtime_ns": 7,
         "ending": ".png",
@@ -63,14 +62,14 @@ def batch_of(
 
 def record(ledger: Ledger, batch: Batch, logits: np.ndarray | None = None) -> int:
     """Record a batch as the pipeline does, and tell how many pages were predicted."""
-    fresh = ledger.fresh(batch)
-    ledger.record(batch, fresh, logits_like(int(fresh.sum())) if logits is None else logits)
-    return int(fresh.sum())
+    is_new = ledger.is_new(batch)
+    ledger.record(batch, is_new, logits_like(int(is_new.sum())) if logits is None else logits)
+    return int(is_new.sum())
 
 
 def pending(plan: Plan) -> list[ImageFile]:
     """Take all that is to be read with its neighbours."""
-    return list(plan.in_turn(Turn.SETTLED))
+    return list(plan.in_phase(Phase.STABLE))
 
 
 def logits_like(count: int, start: int = 0) -> np.ndarray:
@@ -100,13 +99,13 @@ def test_the_files_are_counted_once_and_what_is_passed_over_by_its_reason() -> N
     with ledger_at() as ledger:
         plan = ledger.plan([*found, Skipped("/z", "hidden"), image("a.png")])
         assert (plan.files, plan.pending) == (2, {Why.NEW: 2})
-        assert plan.passed_over == {"not an image": 2, "hidden": 1}
+        assert plan.skipped == {"not an image": 2, "hidden": 1}
 
 
 def test_an_empty_ledger_has_nothing_pending_and_nothing_observed() -> None:
     with ledger_at() as ledger:
         plan = ledger.plan([])
-        assert (plan.files, plan.pending.total(), plan.passed_over.total()) == (0, 0, 0)
+        assert (plan.files, plan.pending.total(), plan.skipped.total()) == (0, 0, 0)
         assert pending(plan) == []
         assert list(ledger.observations()) == []
 
@@ -118,7 +117,7 @@ def test_files_come_out_as_they_went_in_by_the_code_points_of_their_names(found:
     with ledger_at() as ledger:
         assert pending(ledger.plan(files)) == sorted(files, key=lambda file: file.name)
         record(ledger, batch_of([seen(file) for file in files]), logits_like(len(files)))
-        assert [name for name, _ in rows_of(ledger)] == sorted(printable(name) for name in found)
+        assert [name for name, _ in rows_of(ledger)] == sorted(escape_name(name) for name in found)
 
 
 def test_order_is_by_code_point_not_by_utf_16_nor_by_any_language() -> None:
@@ -250,7 +249,7 @@ def test_files_stay_pending_in_order_while_batches_are_recorded() -> None:
     with ledger_at() as ledger:
         plan = ledger.plan(files)
         taken = []
-        for number, file in enumerate(plan.in_turn(Turn.SETTLED)):
+        for number, file in enumerate(plan.in_phase(Phase.STABLE)):
             taken.append(file)
             record(ledger, batch_of([seen(file)]), logits_like(1, number))
         assert taken == files
@@ -307,7 +306,7 @@ def test_a_ledger_without_a_path_is_private_to_its_run() -> None:
 # ---- from run to run -----------------------------------------------------------------------------------------------
 
 
-def a_run(path: Path, files: Sequence[ImageFile], condition: Condition = HERE, **options: bool) -> tuple[int, int]:
+def a_run(path: Path, files: Sequence[ImageFile], condition: CacheKey = HERE, **options: bool) -> tuple[int, int]:
     """Observe what is pending, a page a file: how many files were, and how many were predicted."""
     with ledger_at(path, condition) as ledger:
         plan = ledger.plan(files, **options)
@@ -339,9 +338,9 @@ def test_a_file_that_changed_is_read_again(path: Path, changes: dict[str, Any]) 
 
 
 @pytest.mark.parametrize(
-    "other", [Condition(bundle="cd" * 32, others=HERE.others), Condition(bundle=HERE.bundle, others="decoding 2")]
+    "other", [CacheKey(bundle="cd" * 32, others=HERE.others), CacheKey(bundle=HERE.bundle, others="decoding 2")]
 )
-def test_under_another_condition_everything_is_observed_anew(path: Path, other: Condition) -> None:
+def test_under_another_condition_everything_is_observed_anew(path: Path, other: CacheKey) -> None:
     files = [image("a.png"), image("b.png")]
     a_run(path, files)
     assert a_run(path, files, other) == (2, 2)
@@ -454,14 +453,14 @@ def test_a_file_that_is_gone_has_no_row_and_is_known_when_it_comes_back(path: Pa
     assert a_run(path, files) == (0, 0)
 
 
-@pytest.mark.parametrize("statement", [recording.OBSERVATIONS_OF_BYTES, recording.PAGES_OF_BYTES])
+@pytest.mark.parametrize("statement", [writer.OBSERVATIONS_OF_BYTES, writer.PAGES_OF_BYTES])
 def test_what_is_known_of_bytes_is_found_without_looking_at_all_that_is_known(statement: str) -> None:
     looks = [step for step in steps(statement.format("?, ?"), *4 * [""], 1) if step.startswith(("SCAN", "SEARCH"))]
     assert len(looks) >= 3
     assert [look for look in looks if not look.startswith("SEARCH")] in ([], ["SCAN alike"])  # what the two gave
 
 
-@pytest.mark.parametrize("statement", [f"SELECT 1 {module._UNTOLD}", recording.HAD.format("'a', 'b'")])
+@pytest.mark.parametrize("statement", [f"SELECT 1 {module._UNTOLD}", writer.HAD.format("'a', 'b'")])
 def test_a_batch_and_its_faults_do_not_cost_a_look_at_all_files(statement: str) -> None:
     assert not any("SCAN files" in step or "SCAN found" in step for step in steps(statement))
 
@@ -478,7 +477,7 @@ def steps(statement: str, *values: str | int) -> list[str]:
 def answer(path: Path, given: dict[answers.Key, str], time: str = "now") -> tuple[int, int]:
     with Database(path) as database:
         assert answers.unknown(database, given.keys()) == set()
-        return answers.take_in(database, given, time=time, source="a test")
+        return answers.store_answers(database, given, time=time, source="a test")
 
 
 def key(file: ImageFile, number: int = 1) -> answers.Key:
@@ -491,8 +490,8 @@ def changed(path: Path, files: Sequence[ImageFile], faults: Sequence[ImageFile] 
         ledger.plan([*files, *faults])
         closed = [(seen(file, sha256=""), Fault(FaultKind.UNREADABLE, "closed")) for file in faults]
         batch = batch_of([seen(file) for file in files], closed)
-        fresh = ledger.fresh(batch)
-        lost = ledger.record(batch, fresh, logits_like(int(fresh.sum())))
+        is_new = ledger.is_new(batch)
+        lost = ledger.record(batch, is_new, logits_like(int(is_new.sum())))
         ledger.forget()
     return lost
 
@@ -548,7 +547,7 @@ def test_an_answer_stays_under_other_names_conditions_and_after_force(path: Path
     answer(path, {key(files[0]): "7"})
     a_run(path, files, force=True)
     assert corrected(path, files) == ["7", ""]
-    a_run(path, files, Condition(bundle="cd" * 32, others="decoding 2"))
+    a_run(path, files, CacheKey(bundle="cd" * 32, others="decoding 2"))
     a_run(path, files)
     assert corrected(path, files) == ["7", ""]
     a_run(path, files[1:])

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from batchdigits.errors import DecoderDied, Fault, FaultKind, NoImages, StorageError, Terminated
-from batchdigits.ledger.ledger import Condition
-from batchdigits.ledger.plan import Turn, Why
+from batchdigits.ledger.ledger import CacheKey
+from batchdigits.ledger.plan import Phase, Why
 from batchdigits.records import Skipped
 from tests.ledger.test_ledger import (
     HERE,
@@ -32,7 +32,7 @@ def alone(path: Path, *names: str) -> list[str]:
     """Tell which files of these names the next run would read by themselves."""
     with ledger_at(path) as ledger:
         plan = ledger.plan([image(name) for name in names])
-        return [name.rpartition("/")[2] for name, turn, _ in plan.todo() if turn is Turn.ALONE]
+        return [name.rpartition("/")[2] for name, turn, _ in plan.todo() if turn is Phase.SUSPECT]
 
 
 def die(path: Path, *names: str, done: int = 0, error: type[BaseException] = ArithmeticError) -> None:
@@ -41,7 +41,7 @@ def die(path: Path, *names: str, done: int = 0, error: type[BaseException] = Ari
     def run() -> None:
         with ledger_at(path) as ledger:
             plan = ledger.plan([image(name) for name in names])
-            taken = [file for file, _ in zip(plan.in_turn(Turn.SETTLED), range(done + 1), strict=False)]
+            taken = [file for file, _ in zip(plan.in_phase(Phase.STABLE), range(done + 1), strict=False)]
             record(ledger, batch_of([seen(file) for file in taken[:done]]))
             raise error
 
@@ -56,9 +56,9 @@ def test_young_files_come_last_and_each_file_has_one_turn() -> None:
     files = [image("a.png", mtime_ns=12), image("b.png", mtime_ns=9), image("c.png", mtime_ns=10)]
     files += [image("d.png", mtime_ns=11), image("e.png", mtime_ns=13)]
     with ledger_at() as ledger:
-        plan = ledger.plan(files, young_ns=lambda: range(10, 13))
-        turns = {turn: [file.name for file in plan.in_turn(turn)] for turn in Turn}
-    assert turns == {Turn.ALONE: [], Turn.SETTLED: ["b.png", "e.png"], Turn.YOUNG: ["a.png", "c.png", "d.png"]}
+        plan = ledger.plan(files, recent_ns=lambda: range(10, 13))
+        turns = {turn: [file.name for file in plan.in_phase(turn)] for turn in Phase}
+    assert turns == {Phase.SUSPECT: [], Phase.STABLE: ["b.png", "e.png"], Phase.RECENT: ["a.png", "c.png", "d.png"]}
 
 
 def test_more_files_than_are_marked_at_a_time_all_have_their_turn(path: Path) -> None:
@@ -80,7 +80,7 @@ def test_what_was_in_hand_when_a_run_died_is_read_by_itself_by_the_next(
 def test_fewer_files_are_in_hand_where_they_are_large(path: Path) -> None:
     files = [image(f"{number:04}.png", size_bytes=40_000) for number in range(600)]
     with ledger_at(path) as ledger:
-        taken = ledger.plan(files).in_turn(Turn.SETTLED)
+        taken = ledger.plan(files).in_phase(Phase.STABLE)
         first = next(taken)
         assert ledger._database.execute("SELECT count(*) FROM in_hand").fetchone() == (512,)
         assert [first, *taken] == files
@@ -101,14 +101,14 @@ def test_a_file_of_several_pages_is_in_hand_until_all_are_recorded(
 
     def run() -> None:
         with ledger_at(path) as ledger:
-            list(ledger.plan([file]).in_turn(Turn.SETTLED))
+            list(ledger.plan([file]).in_phase(Phase.STABLE))
             record(ledger, batch_of([seen(file, number, of=3) for number in pages]))
             raise ArithmeticError
 
     with pytest.raises(ArithmeticError):
         run()
     with ledger_at(path) as ledger:
-        assert [found.name for found in ledger.plan([file]).in_turn(Turn.ALONE)] == expected
+        assert [found.name for found in ledger.plan([file]).in_phase(Phase.SUSPECT)] == expected
 
 
 def test_a_suspect_that_a_run_over_another_folder_does_not_find_stays_one(path: Path) -> None:
@@ -121,10 +121,10 @@ def test_a_file_that_crashed_its_decoder_is_read_by_itself_whenever_it_is_read_a
     with_a_fault(path, sha256="12" * 32, is_deadly=True)
     with ledger_at(path) as ledger:
         plan = ledger.plan([image("a.png"), image("b.png")], retry_failed=True)
-        assert list(plan.todo()) == [("/folder/b.png", Turn.ALONE, "asked")]
-    with ledger_at(path, Condition(bundle="cd" * 32, others=HERE.others)) as ledger:
+        assert list(plan.todo()) == [("/folder/b.png", Phase.SUSPECT, "asked")]
+    with ledger_at(path, CacheKey(bundle="cd" * 32, others=HERE.others)) as ledger:
         plan = ledger.plan([image("a.png"), image("b.png", size_bytes=6)])
-        assert [turn for _, turn, _ in plan.todo()] == [Turn.SETTLED, Turn.ALONE]
+        assert [turn for _, turn, _ in plan.todo()] == [Phase.STABLE, Phase.SUSPECT]
 
 
 def test_a_file_that_was_lost_for_want_of_memory_is_tried_by_itself_in_every_run(path: Path) -> None:
@@ -132,9 +132,9 @@ def test_a_file_that_was_lost_for_want_of_memory_is_tried_by_itself_in_every_run
     for _ in range(2):
         with ledger_at(path) as ledger:
             plan = ledger.plan([image("a.png"), image("b.png")])
-            assert list(plan.todo()) == [("/folder/b.png", Turn.ALONE, "unopened")]
+            assert list(plan.todo()) == [("/folder/b.png", Phase.SUSPECT, "unopened")]
             fault = Fault(FaultKind.UNREADABLE, "again", is_deadly=True)
-            record(ledger, batch_of([], [(seen(file, sha256=""), fault) for file in plan.in_turn(Turn.ALONE)]))
+            record(ledger, batch_of([], [(seen(file, sha256=""), fault) for file in plan.in_phase(Phase.SUSPECT)]))
 
 
 # ---- why -------------------------------------------------------------------------------------------------------------
@@ -153,9 +153,9 @@ def test_every_reason_is_told(path: Path) -> None:
         )
         assert plan.pending == {Why.UNOPENED: 1, Why.CHANGED: 1, Why.NEW: 1}
         assert list(plan.todo()) == [
-            ("/folder/b.png", Turn.SETTLED, "unopened"),
-            ("/folder/c.png", Turn.SETTLED, "changed"),
-            ("/folder/e.png", Turn.SETTLED, "new"),
+            ("/folder/b.png", Phase.STABLE, "unopened"),
+            ("/folder/c.png", Phase.STABLE, "changed"),
+            ("/folder/e.png", Phase.STABLE, "new"),
             ("/folder/x", None, "not an image"),
         ]
 

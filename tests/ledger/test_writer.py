@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchdigits.errors import Fault, FaultKind
-from batchdigits.ledger.database import check_sum
+from batchdigits.ledger.database import checksum
 from batchdigits.ledger.plan import Why
-from batchdigits.ledger.reader import file_sum, page_sum
+from batchdigits.ledger.reader import file_checksum, page_checksum
 from batchdigits.ledger.writer import LostAnswer
 from tests.ledger.test_ledger import (
     a_run,
@@ -49,10 +49,10 @@ def test_batches_that_are_asked_about_before_others_are_recorded_lose_nothing(pa
     second = batch_of([seen(long, 3, of=3), seen(files[2], sha256="12" * 32), seen(files[3])])
     with ledger_at(path) as ledger:
         ledger.plan([*files, long])
-        fresh = ledger.fresh(first), ledger.fresh(second)
-        assert [new.tolist() for new in fresh] == [[True] * 4, [True] * 3]  # the same bytes twice
-        ledger.record(first, fresh[0], logits_like(4), {0: b"a picture"})
-        ledger.record(second, fresh[1], logits_like(3, start=4), {1: b"another picture"})
+        is_new = ledger.is_new(first), ledger.is_new(second)
+        assert [new.tolist() for new in is_new] == [[True] * 4, [True] * 3]  # the same bytes twice
+        ledger.record(first, is_new[0], logits_like(4), {0: b"a picture"})
+        ledger.record(second, is_new[1], logits_like(3, start=4), {1: b"another picture"})
         ledger.forget()
         assert rows_of(ledger) == [("0.png", 1), ("1.png", 1), ("2.png", 1), ("3.png", 1)] + [
             ("5.tif", number) for number in (1, 2, 3)
@@ -71,9 +71,9 @@ def test_a_batch_leaves_out_files_that_were_deferred_after_it_was_asked_about(pa
     with ledger_at(path) as ledger:
         plan = ledger.plan([changed, other, new, long])
         assert len(pending(plan)) == 4
-        fresh = ledger.fresh(batch)
+        is_new = ledger.is_new(batch)
         plan.defer([changed, new, long])
-        assert ledger.record(batch, fresh, logits_like(4)) == []
+        assert ledger.record(batch, is_new, logits_like(4)) == []
         assert rows_of(ledger) == [("a.png", 1), ("b.png", 1)]
         assert whole(ledger).sha256 == [seen(old).sha256, seen(other).sha256]
         assert [*ledger._database.execute("SELECT path FROM waiting")] == []
@@ -153,7 +153,7 @@ def test_more_files_than_a_statement_asks_about_are_taken_in_at_once_and_lose_th
     with ledger_at(path) as ledger:
         assert pending(ledger.plan(after)) != []
         batch = batch_of([seen(file) for file in after])
-        lost = ledger.record(batch, ledger.fresh(batch), logits_like(1200))
+        lost = ledger.record(batch, ledger.is_new(batch), logits_like(1200))
         assert lost == [LostAnswer(file.path, 1, "7", is_read=True) for file in after[::600]]
         assert record(ledger, batch) == 0
 
@@ -165,16 +165,16 @@ blobs = st.none() | st.binary(max_size=9)
 
 @given(st.tuples(st.text(max_size=9), st.text(max_size=9), numbers, numbers, numbers, blobs, blobs, texts, texts))
 def test_the_quick_sum_of_a_page_is_that_of_older_ledgers(values: tuple[str | int | bytes | None, ...]) -> None:
-    assert (page_sum(values) == check_sum(*values)) is (len({value is None for value in values[5:7]}) == 1)
+    assert (page_checksum(values) == checksum(*values)) is (len({value is None for value in values[5:7]}) == 1)
 
 
 @given(st.binary(max_size=9), st.text(max_size=9))
 def test_the_quick_sum_of_a_file_is_that_of_older_ledgers(path: bytes, sha256: str) -> None:
-    assert file_sum(path, sha256) == check_sum(path, sha256)
+    assert file_checksum(path, sha256) == checksum(path, sha256)
 
 
 def test_damage_that_changes_the_type_of_a_value_changes_the_sum() -> None:
     good = ("ab", "12", 1, 28, 28, b"logits", b"ink", None, None)
     for place, value in ((5, "logits"), (6, "ink"), (5, None), (1, b"12"), (2, "1"), (7, "None")):
         bad = (*good[:place], value, *good[place + 1 :])
-        assert page_sum(bad) != page_sum(good)
+        assert page_checksum(bad) != page_checksum(good)

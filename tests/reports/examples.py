@@ -6,7 +6,7 @@ import random
 import numpy as np
 from hypothesis import strategies as st
 
-from batchdigits.errors import printable
+from batchdigits.errors import escape_name
 from batchdigits.reports.schema import About, Rows
 
 ABOUT = About(
@@ -26,7 +26,7 @@ _NASTY = st.sampled_from(list("=+-@'\"\t\r\n,;\\ \x7f\x85\u2028\u202e\u2066é7�
 _BYTES = st.binary(max_size=12).map(lambda name: os.fsdecode(name.replace(b"\0", b"")))
 _TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]) | _NASTY, max_size=12)
 
-hostile_names = st.tuples(_FORMULA_STARTS, _TEXTS | _BYTES).map("".join).filter(bool).map(printable)
+hostile_names = st.tuples(_FORMULA_STARTS, _TEXTS | _BYTES).map("".join).filter(bool).map(escape_name)
 """File names as reports get them: formula starts, quotes, newlines, bidi marks, bytes that are not UTF-8."""
 
 hostile_texts = st.tuples(_FORMULA_STARTS, _TEXTS).map("".join)
@@ -113,4 +113,4 @@ def a_thousand_names() -> list[str]:
         *("\u202e", "\u2066", "\x01", "\x1b[31m", "\x7f", "\x85", "\ufeff", "\ufffe", "\uffff", "\U0001f58a", "é"),
         *("\udcff", "\udc80", "\t", "\n", "\r", " ", "  ", ",", ";", "\\", "%", "a" * 240, "http://", "{=1}", "$A$1"),
     ]
-    return [printable("".join(chance.choices(pieces, k=chance.randint(3, 11)))) for _ in range(1000)]
+    return [escape_name("".join(chance.choices(pieces, k=chance.randint(3, 11)))) for _ in range(1000)]

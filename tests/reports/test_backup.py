@@ -8,7 +8,7 @@ import pytest
 
 from batchdigits.errors import UsageError
 from batchdigits.ledger.ledger import Ledger
-from batchdigits.reports.backup import check_sources, replacing, standing
+from batchdigits.reports.backup import check_sources, published_reports, replacing
 from batchdigits.storage.atomic import atomic_write_all
 from batchdigits.storage.local import LocalFile, file_sha256
 from batchdigits.storage.urls import locate
@@ -23,13 +23,13 @@ def report(tmp_path: Path) -> Path:
 
 def publish(ledger: Ledger, report: Path, text: str, *sources: str) -> None:
     places, names = [LocalFile(report)], [locate(source) for source in sources or ("scans",)]
-    with atomic_write_all(places, before=replacing(standing(ledger, places), names)) as [handle]:
+    with atomic_write_all(places, before=replacing(published_reports(ledger, places), names)) as [handle]:
         handle.write(text.encode())
 
 
 def check(ledger: Ledger, reports: list[Path], sources: Sequence[str]) -> None:
     places = [LocalFile(report) for report in reports]
-    check_sources(standing(ledger, places), places, [locate(source) for source in sources])
+    check_sources(published_reports(ledger, places), places, [locate(source) for source in sources])
 
 
 def kept(report: Path) -> list[Path]:

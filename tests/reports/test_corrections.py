@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from batchdigits.errors import Fault, FaultKind, Locked, StorageError, UsageError
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.location import beside, held
-from batchdigits.reports.backup import replacing, standing
+from batchdigits.reports.backup import published_reports, replacing
 from batchdigits.reports.corrections import correct
 from batchdigits.reports.formats.csv import guard
 from batchdigits.reports.formats.xlsx import XlsxReport
@@ -362,7 +362,7 @@ def edited(report: Path, answers: dict[str, str]) -> None:
         csv.writer(file, delimiter=";").writerows([header, *rows])
 
 
-def shown(report: Path) -> dict[str, tuple[str, str]]:
+def escaped(report: Path) -> dict[str, tuple[str, str]]:
     with report.open(encoding="utf-8", newline="") as file:
         return {cells["path"]: (cells["corrected"], cells["final"]) for cells in csv.DictReader(file)}
 
@@ -384,7 +384,7 @@ def test_an_edited_report_is_kept_and_its_answers_are_taken_over_by_the_command_
     write_png(folder / "new.png", 255 - one_of_each()[3])
     again = batchdigits("predict", folder, "-o", report)
     assert again.code == 0
-    assert shown(report) == {"'=1.png": ("", "1"), "'=4.png": ("", "4"), "'=7.png": ("", "7"), "new.png": ("", "3")}
+    assert escaped(report) == {"'=1.png": ("", "1"), "'=4.png": ("", "4"), "'=7.png": ("", "7"), "new.png": ("", "3")}
     arguments = from_message(again)
     taken = batchdigits(*arguments)
     assert taken.code == 0
@@ -393,7 +393,7 @@ def test_an_edited_report_is_kept_and_its_answers_are_taken_over_by_the_command_
     assert final.code == 0
     assert " numpy\n" in final.stderr  # so that the list is one
     assert " tensorflow\n" not in final.stderr
-    assert shown(report) == {"'=1.png": ("7", "7"), "'=4.png": ("x", ""), "'=7.png": ("", "7"), "new.png": ("", "3")}
+    assert escaped(report) == {"'=1.png": ("7", "7"), "'=4.png": ("x", ""), "'=7.png": ("", "7"), "new.png": ("", "3")}
     time = written(report)
     assert "edited" not in batchdigits("predict", folder, "-o", report).stderr
     assert written(report) == time
@@ -420,7 +420,9 @@ def advice(report: Path, ledger: Path | None, caplog: pytest.LogCaptureFixture) 
     file = LocalFile(report)
     with ledger_at(ledger) as opened:
         for text in (b"published", b"published again"):
-            with atomic_write_all([file], before=replacing(standing(opened, [file]), [locate("scans")])) as [handle]:
+            with atomic_write_all([file], before=replacing(published_reports(opened, [file]), [locate("scans")])) as [
+                handle
+            ]:
                 handle.write(text)
             if text == b"published":
                 report.write_bytes(b"edited")

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from openpyxl.utils.escape import unescape
 
-from batchdigits.reports import publish as reports
+from batchdigits.reports import publish
 from batchdigits.reports.formats.csv import unguard
 from batchdigits.settings import CsvDialect, ReportSettings
 from tests.reports.examples import ABOUT, a_thousand_names, sevens
@@ -19,13 +19,13 @@ from tests.reports.formats.test_html import Page
 
 @pytest.mark.parametrize("dialect", CsvDialect)
 def test_a_thousand_hostile_names_come_back_exactly_from_every_report(tmp_path: Path, dialect: CsvDialect) -> None:
-    assert set(reports.ENDINGS) == {".csv", ".parquet", ".xlsx", ".html"}
+    assert set(publish.ENDINGS) == {".csv", ".parquet", ".xlsx", ".html"}
     names = a_thousand_names()
     assert len(set(names)) > 990
-    outputs = [str(tmp_path / f"report{ending}") for ending in reports.ENDINGS]
+    outputs = [str(tmp_path / f"report{ending}") for ending in publish.ENDINGS]
     rows = replace(sevens(names), status=["review"] * len(names))
     settings = ReportSettings(csv_dialect=dialect)
-    reports.publish([rows], reports.parse_outputs(outputs), about=ABOUT, settings=settings, stdout=io.BytesIO())
+    publish.publish([rows], publish.parse_outputs(outputs), about=ABOUT, settings=settings, stdout=io.BytesIO())
 
     with (tmp_path / "report.csv").open(encoding="utf-8-sig", newline="") as file:
         cells = csv.DictReader(file, delimiter=";" if dialect is CsvDialect.EXCEL_EU else ",")

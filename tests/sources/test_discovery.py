@@ -10,7 +10,7 @@ import pytest
 
 from batchdigits.errors import StorageError, UsageError
 from batchdigits.records import ImageFile, Skipped
-from batchdigits.sources import discovery as images
+from batchdigits.sources import discovery
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.local import LocalFile
 from batchdigits.storage.urls import locate
@@ -33,7 +33,7 @@ def names(*sources: Path | str, outputs: Sequence[Path] = ()) -> list[str]:
     return [image.name for image in found(*sources, outputs=outputs)]
 
 
-def passed_over(*sources: Path | str, outputs: Sequence[Path] = ()) -> dict[str, str]:
+def skipped(*sources: Path | str, outputs: Sequence[Path] = ()) -> dict[str, str]:
     records = discover([locate(str(source)) for source in sources], outputs=[LocalFile(output) for output in outputs])
     return {Path(record.path).name: record.reason for record in records if isinstance(record, Skipped)}
 
@@ -85,7 +85,7 @@ def test_a_file_reached_twice_is_yielded_twice_under_one_path(tmp_path: Path) ->
 def test_what_is_no_image_is_passed_over_with_its_reason(tmp_path: Path) -> None:
     touch(tmp_path / "notes.txt")
     touch(tmp_path / "png")
-    assert passed_over(tmp_path) == {"notes.txt": "not an image", "png": "not an image"}
+    assert skipped(tmp_path) == {"notes.txt": "not an image", "png": "not an image"}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_is_no_image_is_passed_over_with_its_reason(tmp_path: Path) -> None
 )
 def test_hidden_and_system_files_are_passed_over(tmp_path: Path, name: str) -> None:
     touch(tmp_path / name)
-    assert passed_over(tmp_path) == {name: "hidden or system file"}
+    assert skipped(tmp_path) == {name: "hidden or system file"}
     assert names(tmp_path) == []
 
 
@@ -132,7 +132,7 @@ def test_pipes_and_sockets_are_never_opened(tmp_path: Path, monkeypatch: pytest.
     os.mkfifo("pipe.png")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("socket.png")
-        assert passed_over(tmp_path) == {"pipe.png": "not a regular file", "socket.png": "not a regular file"}
+        assert skipped(tmp_path) == {"pipe.png": "not a regular file", "socket.png": "not a regular file"}
         with pytest.raises(UsageError, match=r"pipe\.png is a pipe"):
             found("pipe.png")
 
@@ -155,7 +155,7 @@ def test_links_out_of_the_source_and_to_folders_are_not_followed(tmp_path: Path)
     (source / "text").symlink_to(touch(source / "notes.txt"))
     (source / "device.png").symlink_to("/dev/null")
     assert names(source) == []
-    assert passed_over(source) == {
+    assert skipped(source) == {
         "out.png": "symbolic link out of the source",
         "up.png": "symbolic link to a folder",
         "loop": "symbolic link to a folder",
@@ -200,7 +200,7 @@ def test_a_glob_finds_by_ending_and_walks_the_folders_that_it_matches(
     assert names("*/[af].png") == ["in/a.png", "other/f.png"]
     assert names(f"{tmp_path}/*/?.png") == [f"{tmp_path}/in/a.png", f"{tmp_path}/other/f.png"]
     assert names("in/*/c.png", "other") == ["in/sub/c.png", "other/f.png"]
-    assert passed_over("in/*.txt") == {"b.txt": "not an image"}
+    assert skipped("in/*.txt") == {"b.txt": "not an image"}
 
 
 def test_a_path_that_exists_is_no_glob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_a_glob_does_not_walk_through_links(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
     monkeypatch.chdir(tmp_path)
     assert names("in/**/*.png") == ["in/a.png"]
-    assert passed_over("in/*") == {"loop": "symbolic link to a folder"}
+    assert skipped("in/*") == {"loop": "symbolic link to a folder"}
 
 
 @pytest.mark.parametrize("source", ["missing", "missing/*.png", "*.png", "", "dangling*.png", "a\0b", "file/x.png"])
@@ -249,7 +249,7 @@ def test_a_folder_that_cannot_be_listed_ends_the_run(
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    monkeypatch.setattr(images.os, "scandir", refusing)
+    monkeypatch.setattr(discovery.os, "scandir", refusing)
     with pytest.raises(StorageError, match="Permission denied"):
         found(tmp_path)
 
@@ -268,7 +268,7 @@ def test_a_file_whose_status_cannot_be_read_gets_a_row(tmp_path: Path, monkeypat
         def stat(self, *, follow_symlinks: bool) -> os.stat_result:
             raise OSError(5, f"Input/output error {follow_symlinks}")
 
-    monkeypatch.setattr(images, "_listing", lambda _folder: iter([Refusing()]))
+    monkeypatch.setattr(discovery, "_listing", lambda _folder: iter([Refusing()]))
     assert [(image.name, image.size_bytes) for image in found(tmp_path)] == [("a.png", 0)]
 
 
@@ -298,8 +298,8 @@ def test_a_report_of_this_run_is_never_an_input(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "link.png").symlink_to(report)
     monkeypatch.chdir(tmp_path)
     expected = dict.fromkeys(["report.csv", "again.png", "link.png"], "report of this run")
-    assert passed_over(tmp_path, outputs=[Path("report.csv")]) == expected
-    assert passed_over("report.csv", outputs=[report]) == {"report.csv": "report of this run"}
+    assert skipped(tmp_path, outputs=[Path("report.csv")]) == expected
+    assert skipped("report.csv", outputs=[report]) == {"report.csv": "report of this run"}
     assert names(tmp_path, outputs=[tmp_path / "not-yet.csv"]) == ["a.png", "again.png", "link.png"]
 
 

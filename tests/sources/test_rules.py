@@ -56,11 +56,11 @@ def test_only_what_is_included_is_taken_and_what_is_excluded_of_that_is_not(fold
 
 
 def test_an_excluded_folder_is_not_even_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from batchdigits.sources import discovery as images
+    from batchdigits.sources import discovery
 
     listed = []
-    listing = images._listing
-    monkeypatch.setattr(images, "_listing", lambda name: listed.append(Path(name).name) or listing(name))
+    listing = discovery._listing
+    monkeypatch.setattr(discovery, "_listing", lambda name: listed.append(Path(name).name) or listing(name))
     found = list(discover([locate(str(folder))], outputs=[], selection=Selection(exclude=["in/"])))
     assert sorted(listed) == ["drafts", "scans", "x y"]
     reasons = {item.path: item.reason for item in found if isinstance(item, Skipped)}

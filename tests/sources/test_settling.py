@@ -56,21 +56,21 @@ def written(path: Path, *, age: float = 0.0) -> ImageFile:
 def test_a_file_is_young_while_its_age_is_less_than_the_limit_and_never_negative(age_ns: int, settle: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "time", Clock())
-        assert (NOW_NS - age_ns in Settling(settle).young_ns()) == (0 <= age_ns < settle * 1e9)
+        assert (NOW_NS - age_ns in Settling(settle).recent_ns()) == (0 <= age_ns < settle * 1e9)
 
 
 def test_a_file_that_comes_while_others_are_listed_is_young_too(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     settling = Settling(2.0)
     monkeypatch.setattr(clock, "time_ns", lambda: NOW_NS + 5_000_000_000)
-    assert NOW_NS + 4_000_000_000 in settling.young_ns()
-    assert NOW_NS + 5_000_000_001 not in settling.young_ns()
+    assert NOW_NS + 4_000_000_000 in settling.recent_ns()
+    assert NOW_NS + 5_000_000_001 not in settling.recent_ns()
 
 
 def test_the_run_waits_until_a_young_file_has_come_of_age_and_no_longer(tmp_path: Path, clock: Clock) -> None:
     files = [written(tmp_path / f"{age}.png", age=age) for age in (1.5, 0.25, 1.0)]
     deferred: list[ImageFile] = []
     settling = Settling(2.0)
-    assert list(settling.settled(files, deferred.extend)) == files
+    assert list(settling.stable(files, deferred.extend)) == files
     assert clock.slept == [0.5, 1.25, 0.0]
     assert settling.waited == 1.75
     assert deferred == []
@@ -85,7 +85,7 @@ def test_a_young_file_that_goes_on_changing_is_deferred_and_the_others_are_not(t
     (tmp_path / "new.png").replace(replaced.path)
     Path(gone.path).unlink()
     deferred: list[ImageFile] = []
-    passed = list(Settling(2.0).settled([grows, touched, replaced, gone, still], deferred.extend))
+    passed = list(Settling(2.0).stable([grows, touched, replaced, gone, still], deferred.extend))
     assert deferred == [grows, touched, replaced, gone]
     assert passed == [still]
 
@@ -102,10 +102,10 @@ def test_what_changes_while_it_is_read_is_left_out_of_its_batch_pages_and_faults
     assert len(batch.faults) == 2
     os.utime(tmp_path / "a.png")
     deferred: list[ImageFile] = []
-    still = Settling(2.0).still(batch, deferred.extend)
+    still = Settling(2.0).drop_changed(batch, deferred.extend)
     assert [file.name[-5:] for file in deferred] == ["a.png", "b.png", "c.png"]
     assert [page.file.name[-5:] for page in still.pages] == ["d.png"]
     assert still.faults == []
     assert (still.pixels == batch.pixels[1:]).all()
     assert (still.ink == batch.ink[1:]).all()
-    assert Settling(0).still(batch, deferred.extend) is batch
+    assert Settling(0).drop_changed(batch, deferred.extend) is batch

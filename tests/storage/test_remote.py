@@ -19,8 +19,7 @@ from types import SimpleNamespace
 import pytest
 
 from batchdigits.errors import Fault, StorageError
-from batchdigits.storage import reading
-from batchdigits.storage import retries as patience
+from batchdigits.storage import reading, retries
 from batchdigits.storage.backends.s3 import S3
 from batchdigits.storage.backends.sftp import Sftp
 from batchdigits.storage.reading import read_remote
@@ -591,7 +590,7 @@ def read_by(raises: dict[str, Exception], monkeypatch: pytest.MonkeyPatch) -> di
             return b"data"
 
     monkeypatch.setattr(reading, "store", lambda _: Stub())
-    monkeypatch.setattr(patience, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(retries, "_FIRST_WAIT", 0.001)
     return read_remote([(f"s3://bucket/{name}", 4) for name in "ab"], 100)
 
 
@@ -637,15 +636,15 @@ def test_a_connection_that_fails_for_whatever_reason_is_tried_again_and_is_about
     server = Sftp("sftp://host/")
     server._open = refused
     monkeypatch.setattr(reading, "store", lambda _: server)
-    monkeypatch.setattr(patience, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(retries, "_FIRST_WAIT", 0.001)
     with pytest.raises(StorageError, match="cannot be reached, after several tries"):
         read_remote([("sftp://host/a", 1)], 100)
-    assert len(tries) == patience.ATTEMPTS
+    assert len(tries) == retries.ATTEMPTS
 
 
 def test_a_login_that_is_refused_is_not_tried_again() -> None:
     from asyncssh import ConnectionLost, ProtocolError
 
-    assert not patience.is_transient(ProtocolError("Too many authentication failures"))
-    assert patience.is_transient(ConnectionLost("gone"))
-    assert "may offer too many keys" in str(patience.told(ProtocolError("no more"), "sftp://host/a", "read"))
+    assert not retries.is_transient(ProtocolError("Too many authentication failures"))
+    assert retries.is_transient(ConnectionLost("gone"))
+    assert "may offer too many keys" in str(retries.storage_error(ProtocolError("no more"), "sftp://host/a", "read"))

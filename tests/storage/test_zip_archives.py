@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from batchdigits.errors import Fault, FaultKind, StorageError
-from batchdigits.storage.backends import zip_archives as zips
+from batchdigits.storage.backends import zip_archives
 from batchdigits.storage.backends.zip_archives import Archives
 from batchdigits.storage.reading import read_remote
 from batchdigits.storage.remote import RemoteFile
@@ -86,8 +86,8 @@ def test_an_archive_and_its_name_are_brought_to_the_disk(
 
 
 def test_another_run_that_does_not_end_is_told(archive: Path, draft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zips, "_WAIT_SECONDS", 0.05)
-    with zips._alone(archive), pytest.raises(StorageError, match="Another run has been writing"):
+    monkeypatch.setattr(zip_archives, "_WAIT_SECONDS", 0.05)
+    with zip_archives._alone(archive), pytest.raises(StorageError, match="Another run has been writing"):
         report(archive).replace_with(draft)
 
 
@@ -231,7 +231,7 @@ def test_an_archive_that_is_replaced_keeps_its_mode_its_comment_and_its_members_
         call(*files)
 
     for name in ("copymode", "copyfileobj"):
-        monkeypatch.setattr(zips.shutil, name, partial(watched, getattr(zips.shutil, name)))
+        monkeypatch.setattr(zip_archives.shutil, name, partial(watched, getattr(zip_archives.shutil, name)))
     report(archive).replace_with(draft)
     assert names(archive) == ["mine.txt", "mine.txt", "r.csv"]
     assert modes == [0o600, mode, mode, mode]
@@ -299,7 +299,7 @@ def test_a_fault_of_this_program_is_not_told_as_one_of_the_archive(
     def broken(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(zips.shutil, "copyfileobj", broken)
+    monkeypatch.setattr(zip_archives.shutil, "copyfileobj", broken)
     with pytest.raises(error):
         report(archive).replace_with(draft)
 
@@ -314,4 +314,4 @@ def test_few_archives_stay_open(tmp_path: Path) -> None:
         place = parts(absolute(f"zip://::{tmp_path}/{number}.zip"))
         assert len(list(archives.listed(place, lambda _: True))) == 1
         assert archives.get([place._replace(path="a")], 10) == {place._replace(path="a").url: b"a"}
-    assert len(list(Path("/proc/self/fd").iterdir())) - before <= zips._MOST_OPEN
+    assert len(list(Path("/proc/self/fd").iterdir())) - before <= zip_archives._MOST_OPEN

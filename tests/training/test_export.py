@@ -14,7 +14,7 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.runtimes import Predictor, start_tensorflow
 from batchdigits.settings import Arch, NormalisationSettings, Runtime
-from batchdigits.training import export as exporting
+from batchdigits.training import export
 from batchdigits.training.architectures import build
 from tests.digits import digits
 
@@ -39,7 +39,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Keras and TensorFlow about themselves
         model.save(directory / "model.keras")
-        exporting.export(model, directory)
+        export.export(model, directory)
     return saved(directory, request.param)
 
 
@@ -50,7 +50,7 @@ def test_what_was_exported_gives_the_same_logits(made: Bundle) -> None:
         with Predictor(made, batch_size=64, runtime=runtime) as predictor:
             found.append(predictor(pixels))
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-4)
-    exporting.check(made, pixels)
+    export.check(made, pixels)
 
 
 def test_a_model_that_reads_otherwise_is_found_out(made: Bundle, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_model_that_reads_otherwise_is_found_out(made: Bundle, tmp_path: Path)
         other.save(tmp_path / "model.keras")
     (tmp_path / "model.tflite").write_bytes(made.exported.read_bytes())
     with pytest.raises(BatchDigitsError, match=r"does not read like the trained one: \d+ of 100 images as another"):
-        exporting.check(saved(tmp_path, made.provenance["arch"]), digits(100))
+        export.check(saved(tmp_path, made.provenance["arch"]), digits(100))
 
 
 @pytest.mark.parametrize("change", [2e-4, 0.0])
@@ -73,23 +73,23 @@ def test_probabilities_may_differ_by_a_ten_thousandth(
         logits[:, 3] = 1 + (change * 10 if runtime is Runtime.LITERT else 0)
         return logits
 
-    monkeypatch.setattr(exporting, "_logits", nearly)
+    monkeypatch.setattr(export, "_logits", nearly)
     if change:
         with pytest.raises(BatchDigitsError, match=": 0 of 5 images as another digit, probabilities up to"):
-            exporting.check(made, digits(5))
+            export.check(made, digits(5))
     else:
-        exporting.check(made, digits(5))
+        export.check(made, digits(5))
 
 
 def test_without_the_fast_runtime_an_old_export_goes_and_a_warning_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "model.tflite").write_bytes(b"of an earlier training")
-    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
-    exporting.export(None, tmp_path)  # type: ignore[arg-type]
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    export.export(None, tmp_path)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
     assert "install batchdigits[litert]" in caplog.text
 
 
 def test_a_bundle_without_an_export_has_nothing_to_check(made: Bundle) -> None:
-    exporting.check(replace(made, exported=None), digits(5))
+    export.check(replace(made, exported=None), digits(5))

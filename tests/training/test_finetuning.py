@@ -19,11 +19,9 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.reports.corrections import correct
 from batchdigits.settings import Arch, NormalisationSettings, PredictSettings, TrainSettings
 from batchdigits.storage.local import LocalFile
-from batchdigits.training import finetuning as tuning
-from batchdigits.training import train as runs
+from batchdigits.training import finetuning, train
 from batchdigits.training.architectures import build
-from batchdigits.training.datasets import labelled as datasets
-from batchdigits.training.datasets import shipped
+from batchdigits.training.datasets import labelled, shipped
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.trainer import load_model
 from tests.digits import digits, write_png, write_tiff
@@ -42,7 +40,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shipped, "mnist", lambda part: halves[part])
         settings = TrainSettings(tmp_path_factory.mktemp("base") / "bundle", arch=Arch.DENSE, epochs=5, batch_size=64)
-        yield runs.train(settings)
+        yield train.train(settings)
 
 
 @pytest.fixture
@@ -61,28 +59,28 @@ def test_a_bundle_goes_on_learning_and_reads_what_it_read_before(
     base: Bundle, new: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    made = runs.train(settings_of(base, tmp_path / "tuned", new))
+    made = train.train(settings_of(base, tmp_path / "tuned", new))
     assert made == bundle.load(tmp_path / "tuned")
     assert made.id != base.id
     metrics = made.provenance["metrics"]
     assert set(metrics) == {"validation", "held_out"}
-    held = metrics["held_out"]["count"]
-    assert 8 < held < 36  # a quarter of 80
+    holdout = metrics["held_out"]["count"]
+    assert 8 < holdout < 36  # a quarter of 80
     written = json.loads((tmp_path / "tuned" / "metrics.json").read_text())
     assert set(written) == {"validation", "held_out", "validation_before", "held_out_before"}
     before = base.provenance["metrics"]["validation"]
-    assert metrics["validation"]["accuracy"] >= before["accuracy"] - tuning.MOST_LOST
+    assert metrics["validation"]["accuracy"] >= before["accuracy"] - finetuning.MOST_LOST
     assert made.provenance["recipe"]["base"] == base.id
     assert made.provenance["recipe"]["data"] == ["mnist"]
     assert set(made.provenance["learnt"]) == {str(new)}
-    assert any("held_out: " in said and "right before" in said and f"of {held};" in said for said in caplog.messages)
+    assert any("held_out: " in said and "right before" in said and f"of {holdout};" in said for said in caplog.messages)
     assert sum(made.calibration.reference) > sum(base.calibration.reference)  # what is held out calibrates too
-    again = runs.train(settings_of(made, tmp_path / "again", epochs=0))
+    again = train.train(settings_of(made, tmp_path / "again", epochs=0))
     assert (again.provenance["recipe"]["base"], again.provenance["images"]) == (made.id, base.provenance["images"])
 
 
 def test_without_an_epoch_the_weights_stay_and_the_calibration_is_fitted_anew(base: Bundle, tmp_path: Path) -> None:
-    made = runs.train(settings_of(base, tmp_path / "same", epochs=0))
+    made = train.train(settings_of(base, tmp_path / "same", epochs=0))
     assert made.calibration == base.calibration
     pairs = zip(load_model(made).get_weights(), load_model(base).get_weights(), strict=True)
     assert all((now == before).all() for now, before in pairs)
@@ -91,29 +89,29 @@ def test_without_an_epoch_the_weights_stay_and_the_calibration_is_fitted_anew(ba
 
 def test_new_data_are_parted_and_repeated_and_the_validation_part_is_the_base_s(base: Bundle, new: Path) -> None:
     with pytest.raises(UsageError, match="With --from, --seed is that of the bundle .*: 1998; leave it out"):
-        tuning.settled(settings_of(base, Path("tuned"), new, seed=5), base)
-    settings = tuning.settled(settings_of(base, Path("tuned"), new), base)
+        finetuning.settled(settings_of(base, Path("tuned"), new, seed=5), base)
+    settings = finetuning.settled(settings_of(base, Path("tuned"), new), base)
     assert (settings.seed, settings.arch, settings.validation_share) == (1998, Arch.DENSE, 0.1)
-    found = tuning.lesson(settings, base)
-    _, validation = datasets.split(datasets.read("mnist", base.normalisation, part="train"), share=0.1, seed=1998)
+    found = finetuning.fine_tuning_data(settings, base)
+    _, validation = labelled.split(labelled.read("mnist", base.normalisation, part="train"), share=0.1, seed=1998)
     assert found.validation.names == validation.names
     names = [name for name in found.training.names if not name.startswith("mnist ")]
     assert len(names) == 2 * len(set(names))  # until they are a tenth of 900
-    assert len(set(names)) + len(found.held) == 80
-    assert set(names) & set(found.held.names) == set()
-    held = set(found.held.names)
+    assert len(set(names)) + len(found.holdout) == 80
+    assert set(names) & set(found.holdout.names) == set()
+    holdout = set(found.holdout.names)
     for path in sorted(new.rglob("*.png"))[::2]:  # fewer images are parted alike
         path.unlink()
-    left = tuning.lesson(settings, base)
-    assert set(left.held.names) == held & {f"{path.parent.name}/{path.name}" for path in new.rglob("*.png")}
+    left = finetuning.fine_tuning_data(settings, base)
+    assert set(left.holdout.names) == holdout & {f"{path.parent.name}/{path.name}" for path in new.rglob("*.png")}
 
 
 def test_copies_of_an_image_are_on_one_side(base: Bundle, new: Path) -> None:
     for path in list(new.rglob("*.png")):
         shutil.copy(path, path.with_stem(f"{path.stem}-copy"))
-    found = tuning.lesson(tuning.settled(settings_of(base, Path("tuned"), new), base), base)
-    assert len(found.held) > 0
-    assert set(found.held.sha256) & set(found.training.sha256) == set()
+    found = finetuning.fine_tuning_data(finetuning.settled(settings_of(base, Path("tuned"), new), base), base)
+    assert len(found.holdout) > 0
+    assert set(found.holdout.sha256) & set(found.training.sha256) == set()
 
 
 def test_what_a_model_learnt_from_is_no_part_of_its_audit_sample(base: Bundle) -> None:
@@ -131,14 +129,14 @@ def validation_of(count: int) -> Labelled:
 
 def test_of_new_weights_so_much_is_kept_as_does_no_harm(base: Bundle) -> None:
     old, model, part = load_model(base), load_model(base), validation_of(500)
-    assert tuning.blend(model, old, part) == 1.0
+    assert finetuning.blend(model, old, part) == 1.0
     noise = np.random.default_rng(1)
     model.set_weights([noise.normal(0, 30, weights.shape) for weights in old.get_weights()])
-    assert tuning.blend(model, old, part) == 0.0
+    assert finetuning.blend(model, old, part) == 0.0
     assert all((now == before).all() for now, before in zip(model.get_weights(), old.get_weights(), strict=True))
     model.set_weights([weights + noise.normal(0, 0.06, weights.shape) for weights in old.get_weights()])
     after = model.get_weights()
-    share = tuning.blend(model, old, part)
+    share = finetuning.blend(model, old, part)
     assert share in (0.25, 0.5, 0.75)
     expected = [before + share * (now - before) for before, now in zip(old.get_weights(), after, strict=True)]
     assert all(np.allclose(now, kept) for now, kept in zip(model.get_weights(), expected, strict=True))
@@ -146,17 +144,17 @@ def test_of_new_weights_so_much_is_kept_as_does_no_harm(base: Bundle) -> None:
 
 def test_what_cannot_go_on_is_refused(base: Bundle, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="would be overwritten by what comes of it"):
-        runs.train(settings_of(base, base.directory))
+        train.train(settings_of(base, base.directory))
     with pytest.raises(UsageError, match="does not say how it was trained"):
-        runs.train(settings_of(bundle_in(tmp_path / "other"), tmp_path / "tuned"))
+        train.train(settings_of(bundle_in(tmp_path / "other"), tmp_path / "tuned"))
     with pytest.raises(UsageError, match="With --epochs 0 nothing is learnt; give --from"):
-        runs.train(TrainSettings(tmp_path / "tuned", epochs=0))
+        train.train(TrainSettings(tmp_path / "tuned", epochs=0))
     moved = replace(base, normalisation=NormalisationSettings(digit_side=12))
     with pytest.raises(UsageError, match="trained behind another normalisation"):
-        tuning.settled(settings_of(base, tmp_path / "tuned"), moved)
+        finetuning.settled(settings_of(base, tmp_path / "tuned"), moved)
     gone = replace(base, provenance={"recipe": base.provenance["recipe"] | {"data": ["gone"]}})
     with pytest.raises(StorageError, match=r"gone do not exist.*goes on from these data"):
-        tuning.lesson(settings_of(base, tmp_path / "tuned"), gone)
+        finetuning.fine_tuning_data(settings_of(base, tmp_path / "tuned"), gone)
 
 
 def test_an_answered_report_is_labelled_data(
@@ -178,7 +176,7 @@ def test_an_answered_report_is_labelled_data(
     correct(LocalFile(report), tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
     write_png(scans / "[2].png", digits(60)[20])  # is no longer what the answer is about
     caplog.set_level(logging.INFO)
-    found = datasets.read(str(report), NormalisationSettings(), part="train")
+    found = labelled.read(str(report), NormalisationSettings(), part="train")
     assert sorted(zip((name.rpartition("/")[2] for name in found.names), found.labels.tolist(), strict=True)) == [
         ("[0].png", 3),
         ("pages.tif page 2", 8),

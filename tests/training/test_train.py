@@ -19,7 +19,7 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.runtimes import Predictor
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import Arch, EvaluateSettings, TrainSettings
-from batchdigits.training import train as runs
+from batchdigits.training import train
 from batchdigits.training.datasets import shipped
 from batchdigits.training.evaluation.evaluate import evaluate
 from tests.digits import one_of_each, write_png
@@ -44,7 +44,7 @@ def small_mnist() -> Any:
 
 @pytest.fixture(scope="module")
 def made(small_mnist: None, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return runs.train(replace(SETTINGS, output=tmp_path_factory.mktemp("made") / "new" / "bundle"))
+    return train.train(replace(SETTINGS, output=tmp_path_factory.mktemp("made") / "new" / "bundle"))
 
 
 def test_the_bundle_loads_and_predicts(made: Bundle) -> None:
@@ -106,12 +106,19 @@ def test_the_number_of_epochs_is_told_even_where_nobody_named_it(made: Bundle) -
 
 
 def test_the_same_command_gives_the_same_metrics(made: Bundle, small_mnist: None, tmp_path: Path) -> None:
-    again = runs.train(replace(SETTINGS, output=tmp_path))
+    again = train.train(replace(SETTINGS, output=tmp_path))
     for part in ("validation", "mnist_test"):
         first, second = (told.provenance["metrics"][part] for told in (made, again))
         assert abs(first["correct"] - second["correct"]) <= 1
         assert first["confidence_when_right"] == pytest.approx(second["confidence_when_right"], abs=1e-4)
     assert (tmp_path / "samples.png").read_bytes() == (made.directory / "samples.png").read_bytes()
+
+
+def test_a_training_that_is_run_again_leaves_what_it_made(made: Bundle, small_mnist: None) -> None:
+    before = {path: path.stat().st_mtime_ns for path in made.directory.rglob("*")}
+    with pytest.raises(UsageError, match="holds a training; go on with it by --resume, replace it by --overwrite, or"):
+        train.train(replace(SETTINGS, output=made.directory))
+    assert {path: path.stat().st_mtime_ns for path in made.directory.rglob("*")} == before
 
 
 def test_a_changed_byte_of_what_was_made_is_noticed(made: Bundle, tmp_path: Path) -> None:
@@ -129,9 +136,9 @@ def test_the_run_opens_with_what_the_data_are(
     def stop(*_: object) -> None:
         raise InterruptedError
 
-    monkeypatch.setattr(runs, "fit", stop)
+    monkeypatch.setattr(train, "fit", stop)
     with caplog.at_level("INFO", "batchdigits"), pytest.raises(InterruptedError):
-        runs.train(replace(SETTINGS, output=tmp_path))
+        train.train(replace(SETTINGS, output=tmp_path))
     assert "uint8 (1000, 28, 28)" in caplog.text
     assert "int8 (1000,)" in caplog.text
     counts = np.bincount(shipped.mnist("train")[1])
@@ -148,9 +155,9 @@ def test_a_network_that_learns_from_simulated_scans_shows_some_first_and_hears_s
         given.extend((pixels, labels))
         raise InterruptedError
 
-    monkeypatch.setattr(runs, "fit", stop)
+    monkeypatch.setattr(train, "fit", stop)
     with pytest.raises(InterruptedError):
-        runs.train(replace(SETTINGS, output=tmp_path, arch=Arch.CNN))
+        train.train(replace(SETTINGS, output=tmp_path, arch=Arch.CNN))
     assert names(tmp_path) == ["samples.png", "simulated.png"]
     with Image.open(tmp_path / "simulated.png") as image:
         assert np.asarray(image.convert("L")).std() > 40
@@ -211,9 +218,9 @@ def test_images_without_ink_and_such_that_cannot_be_read_teach_nothing_and_are_c
         seen.extend([len(pixels), len(val_pixels), int((pixels.max(axis=(1, 2)) == 0).sum())])
         raise InterruptedError
 
-    monkeypatch.setattr(runs, "fit", stop)
+    monkeypatch.setattr(train, "fit", stop)
     with pytest.raises(InterruptedError):
-        runs.train(replace(SETTINGS, data=(str(labelled),), output=tmp_path / "out", validation_share=0.2))
+        train.train(replace(SETTINGS, data=(str(labelled),), output=tmp_path / "out", validation_share=0.2))
     assert seen == [8, 2, 0]
     assert "2 images are left out" in caplog.text
 
@@ -222,11 +229,11 @@ def test_images_without_ink_and_such_that_cannot_be_read_teach_nothing_and_are_c
 def test_too_few_images_are_a_usage_error(share: float, labelled: Path, tmp_path: Path) -> None:
     settings = replace(SETTINGS, data=(str(labelled),), output=tmp_path / "out", validation_share=share)
     with pytest.raises(UsageError, match="too few"):
-        runs.train(settings)
+        train.train(settings)
 
 
 def test_training_on_images_that_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "in" / "3").mkdir(parents=True)
     shutil.copyfile(DATA / "truncated.jpg", tmp_path / "in" / "3" / "a.jpg")
     with pytest.raises(UsageError, match="0 labelled images"):
-        runs.train(replace(SETTINGS, data=(str(tmp_path / "in"),), output=tmp_path / "out"))
+        train.train(replace(SETTINGS, data=(str(tmp_path / "in"),), output=tmp_path / "out"))

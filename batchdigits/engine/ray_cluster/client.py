@@ -1,4 +1,4 @@
-"""Shards of files in; what the workers of a cluster found in them out, as it comes, by a process that asks Ray.
+"""Give shards of files to the workers of a Ray cluster, and what these found back as it comes.
 
 Ray is not let into this process: it takes signals, prints, and ends its process where the cluster is lost.
 """
@@ -19,7 +19,7 @@ from typing import Self
 
 from batchdigits.engine import children
 from batchdigits.engine.pool import worker_count
-from batchdigits.engine.ray_cluster.driver import Job, Word, drive
+from batchdigits.engine.ray_cluster.driver import Job, Message, main
 from batchdigits.engine.ray_cluster.worker import Found, Shard, versions
 from batchdigits.engine.run_context import Stop
 from batchdigits.errors import BatchDigitsError, Interrupted, StorageError, Terminated
@@ -75,7 +75,7 @@ class Cluster:
             try:
                 folder = undo.enter_context(_folder())
                 # It gets the job by the pipe: as an argument, so much would keep `start` for ever if it died meanwhile.
-                self._ours, self._process = children.start(drive)
+                self._ours, self._process = children.start(main)
                 undo.callback(self._ours.close)
                 undo.callback(_end, self._process)
                 with self._stop.readily():
@@ -145,7 +145,7 @@ class Cluster:
                 _received(self._ours)  # raises what it said last
             raise _LostError from error
 
-    def _word(self) -> Word:
+    def _word(self) -> Message:
         """Wait for what the process says next; only the waiting is left at a signal, and not a word half heard."""
         with self._stop.readily():
             while not self._ours.poll(_SECONDS_TO_WONDER):
@@ -208,9 +208,9 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
     )
 
 
-def _received(connection: Connection) -> Word:
+def _received(connection: Connection) -> Message:
     try:
-        word: Word | BatchDigitsError = connection.recv()
+        word: Message | BatchDigitsError = connection.recv()
     except (EOFError, OSError) as error:  # the process has ended
         raise _LostError from error
     if isinstance(word, BatchDigitsError):
@@ -218,7 +218,7 @@ def _received(connection: Connection) -> Word:
     return word
 
 
-def _result(word: Word) -> tuple[Shard, Found | None] | None:
+def _result(word: Message) -> tuple[Shard, Found | None] | None:
     """Take a word to pieces; None is the last."""
     if word is None:
         return None

@@ -1,4 +1,4 @@
-"""A job and shards of files in, by a pipe; what the workers of a cluster found in them out: what alone asks Ray.
+"""Run Ray in a child process, which gets a `Job` and shards of files over a pipe and sends results back.
 
 This is the process that Ray calls its driver. Its parent is the run, which the README calls so.
 """
@@ -16,9 +16,10 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from batchdigits.engine.ray_cluster.worker import Reader
+from batchdigits.engine.ray_cluster.worker import RayWorker
 from batchdigits.engine.worker import prepare_process
-from batchdigits.errors import BatchDigitsError, StorageError, UsageError, shown
+from batchdigits.errors import BatchDigitsError, StorageError, UsageError, escaped
+from batchdigits.storage.urls import LAST_PORT
 
 NOT_INSTALLED = "The engine ray is not installed; install batchdigits[ray], or use --engine local."
 
@@ -28,7 +29,6 @@ _SECONDS_TO_CONNECT = 10.0
 
 _THIS_ONES = "auto"  # the cluster that this machine belongs to
 _ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
-_LAST_PORT = 65_535
 
 
 class Job(NamedTuple):
@@ -43,20 +43,20 @@ class Job(NamedTuple):
     most_workers: int | None
     """Processes that read, at most."""
     reader: tuple[dict[str, str], str, bytes, dict[str, bytes]]
-    """What makes a `Reader`."""
+    """What makes a `RayWorker`."""
 
 
-Word = tuple[bytes, bytes | None] | None
+Message = tuple[bytes, bytes | None] | None
 """What a driver says: a shard, pickled, and what was found in it, None where it came back from no worker. None by
 itself says that it is ready, and then that all is said. It may also say a `BatchDigitsError`, which ends the run."""
 
 
-def drive(connection: Connection) -> None:
+def main(connection: Connection) -> None:
     """Read what is asked for until nobody asks any more.
 
     Args:
         connection: Gives a `Job`, then shards, all pickled, and nothing after the last; what was found in all is sent
-            before others are taken. Gets a `Word` at a time.
+            before others are taken. Gets a `Message` at a time.
     """
     prepare_process()
     job: Job = connection.recv()
@@ -66,7 +66,7 @@ def drive(connection: Connection) -> None:
     try:
         ray = _started(job)
     except BatchDigitsError as error:
-        with suppress(_AloneError):
+        with suppress(_PeerGoneError):
             _say(connection, error)
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of a whole group; the parent has it too, and ends this process
@@ -78,16 +78,16 @@ def drive(connection: Connection) -> None:
             for word in _read(ray, {number: _kept(ray, number, shard) for number, shard in shards}, job):
                 _say(connection, word)
             _say(connection, None)
-    except _AloneError:
+    except _PeerGoneError:
         pass
     except Exception as error:  # noqa: BLE001  Ray raises whatever it is made of
         message = f"Ray ended the run ({_said(error)}); what was finished is kept, the next run goes on from there."
-        with suppress(_AloneError):
+        with suppress(_PeerGoneError):
             _say(connection, StorageError(message))
     ray.shutdown()
 
 
-class _AloneError(Exception):
+class _PeerGoneError(Exception):
     """Nobody asks any more, or listens."""
 
 
@@ -95,14 +95,14 @@ def _heard(connection: Connection) -> bytes:
     try:
         return connection.recv_bytes()
     except (EOFError, OSError) as error:
-        raise _AloneError from error
+        raise _PeerGoneError from error
 
 
-def _say(connection: Connection, word: Word | BatchDigitsError) -> None:
+def _say(connection: Connection, word: Message | BatchDigitsError) -> None:
     try:
         connection.send(word)
     except OSError as error:
-        raise _AloneError from error
+        raise _PeerGoneError from error
 
 
 def host_and_port(address: str) -> tuple[str, int] | None:
@@ -114,7 +114,7 @@ def host_and_port(address: str) -> tuple[str, int] | None:
     if address == _THIS_ONES:
         return None
     match = _ADDRESS.fullmatch(address)
-    if not match or not 0 < int(match[2]) <= _LAST_PORT:
+    if not match or not 0 < int(match[2]) <= LAST_PORT:
         message = "--ray-address names no head node; expected auto, or host:port such as 10.0.0.1:6379."
         raise UsageError(message)
     return match[1].strip("[]"), int(match[2])
@@ -140,7 +140,7 @@ def _started(job: Job) -> Any:  # noqa: ANN401  Ray has no types
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if job.address is not None:
-        _knock(job.address)  # Ray would try for minutes
+        _probe(job.address)  # Ray would try for minutes
     try:
         if job.address is None:
             ray.init("local", num_cpus=job.processors, include_dashboard=False, _temp_dir=job.folder, **quiet)
@@ -151,7 +151,7 @@ def _started(job: Job) -> Any:  # noqa: ANN401  Ray has no types
     return ray
 
 
-def _knock(address: str) -> None:
+def _probe(address: str) -> None:
     """Look whether anything answers at an address.
 
     Raises:
@@ -163,7 +163,7 @@ def _knock(address: str) -> None:
     except (OSError, UnicodeError) as error:  # the second of a name that is none
         why = (getattr(error, "strerror", None) or "no answer").lower()
         remedy = "check the name and the port, and that the head node runs"
-        message = f"Ray cannot be reached at {shown(address)}: {why}; {remedy}."
+        message = f"Ray cannot be reached at {escaped(address)}: {why}; {remedy}."
         raise StorageError(message) from error
 
 
@@ -178,7 +178,7 @@ def _unreachable(address: str | None, error: Exception) -> str:
             "machine, or name its head node."
         )
     return (
-        f"Ray cannot be reached at {shown(address)}: {_said(error)}; check that the head node runs, with the same "
+        f"Ray cannot be reached at {escaped(address)}: {_said(error)}; check that the head node runs, with the same "
         "version of Ray, and RAY_AUTH_TOKEN."
     )
 
@@ -190,7 +190,7 @@ def _kept(ray: Any, number: int, shard: bytes) -> Any:  # noqa: ANN401  Ray has 
     return ray.put(pyarrow.table({"number": [number], "shard": [shard]}))
 
 
-def _read(ray: Any, kept: dict[int, Any], job: Job) -> Iterator[Word]:  # noqa: ANN401  Ray has no types
+def _read(ray: Any, kept: dict[int, Any], job: Job) -> Iterator[Message]:  # noqa: ANN401  Ray has no types
     """Have shards read: what does not come back is asked for once more, and then given without a finding."""
     for _ in range(_ROUNDS if kept else 0):
         for table in _tables(ray, list(kept.values()), job):
@@ -217,7 +217,7 @@ def _tables(ray: Any, kept: list[Any], job: Job) -> Iterator[Any]:  # noqa: ANN4
         # Ray 2.64 will not take the number of retries any more, and has no other place for it yet.
         warnings.simplefilter("ignore")
         found = data.from_arrow_refs(kept).map_batches(
-            Reader,
+            RayWorker,
             fn_constructor_args=job.reader,
             batch_size=None,
             batch_format="pyarrow",
@@ -230,4 +230,4 @@ def _tables(ray: Any, kept: list[Any], job: Job) -> Iterator[Any]:  # noqa: ANN4
 
 def _said(error: Exception) -> str:
     """Say what happened in a line: the last one, which in the traceback of a worker names the reason."""
-    return shown(f"{type(error).__name__}: {str(error).strip().rpartition(chr(10))[2].rstrip('.')}")
+    return escaped(f"{type(error).__name__}: {str(error).strip().rpartition(chr(10))[2].rstrip('.')}")

@@ -1,4 +1,4 @@
-"""What is pending in; what `engine.on_this_machine` makes of it out, by the workers of a cluster of Ray.
+"""Read the pending files on a cluster of Ray: an `Engine`, as `local.on_this_machine` is.
 
 Ray Data maps shards of the file list over a pool of workers. Each loads the model once, decodes, normalises and
 predicts; faults are rows of what it sends. Results stream back to this process, which alone writes the ledger, so that
@@ -19,17 +19,12 @@ from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.isolation import one_by_one
 from batchdigits.engine.local import Drawn, Engine, Task
 from batchdigits.engine.pool import Workers, assembled, batches, chunks
-from batchdigits.engine.prediction import Predicted, predicted, sparing
+from batchdigits.engine.prediction import Predicted, predict_ahead, sparing
 from batchdigits.engine.ray_cluster.client import Cluster
 from batchdigits.engine.ray_cluster.driver import NOT_INSTALLED, host_and_port
 from batchdigits.engine.ray_cluster.worker import Found, Shard
-from batchdigits.errors import (
-    FaultKind,
-    StorageError,
-    UsageError,
-    shown,
-)
-from batchdigits.ledger.plan import Turn
+from batchdigits.errors import FaultKind, StorageError, UsageError, escaped
+from batchdigits.ledger.plan import Phase
 from batchdigits.records import Batch, ImageFile
 from batchdigits.storage.reading import read_local
 
@@ -57,20 +52,20 @@ def engine(address: str | None) -> Engine:
 def on_ray(task: Task) -> Generator[Predicted[Drawn], None, None]:
     """Decode and predict on the workers of a cluster: an `Engine`.
 
-    What was in hand when a run died is read here, one by one, and so in the end is what no worker could read.
+    What was in progress when a run died is read here, one by one, and so in the end is what no worker could read.
 
     Raises:
         UsageError: A worker has other versions.
         StorageError: The cluster cannot be reached, or is lost; or a node does not see the files.
         BatchDigitsError: What else ended it.
     """
-    plan, settled = task.plan, task.settling.settled
-    yield from _here(task, settled(plan.in_turn(Turn.ALONE), plan.defer))
+    plan, stable = task.plan, task.settling.stable
+    yield from _here(task, stable(plan.in_phase(Phase.SUSPECT), plan.defer))
     with ExitStack() as stack:
         cluster: Cluster | None = None
         for files in (
-            plan.in_turn(Turn.SETTLED, in_hand=False),
-            settled(plan.in_turn(Turn.YOUNG, in_hand=False), plan.defer),
+            plan.in_phase(Phase.STABLE, in_progress=False),
+            stable(plan.in_phase(Phase.RECENT, in_progress=False), plan.defer),
         ):
             shards = _shards(files)
             with task.stop.readily():
@@ -99,9 +94,9 @@ def _here(task: Task, files: Iterable[ImageFile]) -> Iterator[Predicted[Drawn]]:
             size=task.settings.batch_size,
             decoding=decoding,
             normalisation=normalisation,
-            first=one_by_one(files, decoding=decoding, normalisation=normalisation, finder=finder, watch=task.watch),
+            first=one_by_one(files, decoding=decoding, normalisation=normalisation, finder=finder, timer=task.timer),
         )
-        yield from predicted(ready, task.prediction, judge=task.judge, draw=task.draw, stop=task.stop)
+        yield from predict_ahead(ready, task.prediction, judge=task.judge, draw=task.draw, stop=task.stop)
 
 
 def _there(task: Task, cluster: Cluster, shards: Iterable[Shard]) -> Iterator[Predicted[Drawn]]:
@@ -132,9 +127,9 @@ def _judged(task: Task, shard: Shard, found: Found, left: list[ImageFile]) -> Pr
         StorageError: It could open none, and this machine can.
     """
     for stage, seconds in found.seconds.items():
-        task.watch.add(stage, seconds)
+        task.timer.add(stage, seconds)
     whole = Batch.concat(
-        *(assembled(files, seen, task.watch) for files, seen in zip(shard, found.observed, strict=True))
+        *(assembled(files, seen, task.timer) for files, seen in zip(shard, found.observed, strict=True))
     )
     closed = [
         page.file
@@ -143,23 +138,23 @@ def _judged(task: Task, shard: Shard, found: Found, left: list[ImageFile]) -> Pr
     ]
     if len(closed) == sum(map(len, shard)) > 1 and (seen := _readable(closed, task)):
         message = (
-            f"The worker on {found.node} cannot open {shown(seen.path)}, which this machine can: local folders have to "
-            "lie on storage that all nodes share; mount it there under the same name, or use --engine local."
+            f"The worker on {found.node} cannot open {escaped(seen.path)}, which this machine can: local folders have "
+            "to lie on storage that all nodes share; mount it there under the same name, or use --engine local."
         )
         raise StorageError(message)
     left.extend(closed)
-    batch, fresh = task.judge(whole.without({file.path for file in closed}))
-    if not fresh.any():
-        return Predicted(batch, fresh, np.zeros((0, 10), np.float32), None)
+    batch, is_new = task.judge(whole.without({file.path for file in closed}))
+    if not is_new.any():
+        return Predicted(batch, is_new, np.zeros((0, 10), np.float32), None)
     rows = {(page.file.path, page.number): row for row, page in enumerate(whole.pages)}
 
-    def draw(batch: Batch, fresh: NDArray[np.bool_]) -> Predicted[Drawn]:
-        asked_for = [(batch.pages[at].file.path, batch.pages[at].number) for at in np.flatnonzero(fresh)]
+    def draw(batch: Batch, is_new: NDArray[np.bool_]) -> Predicted[Drawn]:
+        asked_for = [(batch.pages[at].file.path, batch.pages[at].number) for at in np.flatnonzero(is_new)]
         logits = found.logits[[rows[page] for page in asked_for]]
-        with task.watch.stage("decide"):
-            return Predicted(batch, fresh, logits, task.draw(batch, fresh, logits))
+        with task.timer.stage("decide"):
+            return Predicted(batch, is_new, logits, task.draw(batch, is_new, logits))
 
-    return sparing(batch, fresh, draw)
+    return sparing(batch, is_new, draw)
 
 
 def _readable(files: list[ImageFile], task: Task) -> ImageFile | None:

@@ -1,4 +1,4 @@
-"""Shards of files in; what is on their pages, with its logits, out: what a worker of the cluster does."""
+"""Read, decode and predict a shard of files: what a worker of the cluster does."""
 
 import faulthandler
 import importlib.metadata
@@ -39,7 +39,7 @@ class Found(NamedTuple):
     """Of the stages that `observed` does not tell of."""
 
 
-class Reader:
+class RayWorker:
     """What reads shards; it loads the model once."""
 
     def __init__(self, versions: dict[str, str], runtime: str, settings: bytes, model: dict[str, bytes]) -> None:

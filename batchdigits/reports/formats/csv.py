@@ -1,4 +1,4 @@
-"""The CSV report: chunks of rows in, RFC 4180 text in UTF-8 out, in constant memory.
+"""Write the CSV report: RFC 4180 text in UTF-8, in constant memory.
 
 Numbers are spelled the same in every locale. Text that a spreadsheet would take for a formula gets a leading `'`.
 """

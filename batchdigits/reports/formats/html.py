@@ -1,4 +1,4 @@
-"""The review page: chunks of rows in, one HTML file out on which a person checks those that need it.
+"""Write the review page: one HTML file on which a person checks the pages that need it.
 
 The file opens from a disk and fetches nothing. What comes from the images' names and pictures is data in it, never
 markup: it stands in JSON without any character that HTML knows, and the page's script shows it as text. The browser

@@ -1,4 +1,4 @@
-"""The Parquet report: chunks of rows in, a typed, zstd-compressed file out, in constant memory.
+"""Write the Parquet report: typed columns, compressed by zstd, in constant memory; and read its answers back.
 
 The bytes depend on the rows and on `About` alone: neither on the clock nor on how the rows came in chunks.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.errors import StorageError, UsageError, shown
+from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.records import DIGITS, Status
 from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
 from batchdigits.settings import ReportSettings
@@ -96,10 +96,10 @@ class ParquetReport:
         try:
             found = parquet.read_metadata(self._handle).num_rows
         except pa.ArrowInvalid as error:
-            message = f"{shown(self._handle.name)} cannot be read back after writing ({error}); check the disk."
+            message = f"{escaped(self._handle.name)} cannot be read back after writing ({error}); check the disk."
             raise StorageError(message) from error
         if found != self._rows:
-            message = f"{shown(self._handle.name)} holds {found} rows of {self._rows} after writing; check the disk."
+            message = f"{escaped(self._handle.name)} holds {found} rows of {self._rows} after writing; check the disk."
             raise StorageError(message)
 
 
@@ -117,14 +117,14 @@ def text_columns(path: Path, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
         with parquet.ParquetFile(path) as file:
             if wrong := [name for name in names if file.schema_arrow.names.count(name) != 1]:
                 message = (
-                    f"{shown(str(path))} does not have one column {wrong[0]}; expected {', '.join(names)}, once each."
+                    f"{escaped(str(path))} does not have one column {wrong[0]}; expected {', '.join(names)}, once each."
                 )
                 raise UsageError(message)
             for batch in file.iter_batches(columns=list(names)):
                 for row in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
                     yield tuple(map(_text, row))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
-        message = f"{shown(str(path))} is no Parquet file ({error}); save it anew."
+        message = f"{escaped(str(path))} is no Parquet file ({error}); save it anew."
         raise UsageError(message) from error
 
 

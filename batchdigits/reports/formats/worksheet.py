@@ -1,4 +1,4 @@
-"""The sheets of a workbook: rows, pictures and notes in, cells of an XlsxWriter workbook out, in constant memory.
+"""Fill the sheets of a workbook with rows, pictures and notes, in constant memory.
 
 No text becomes a formula, a link or a number, whatever it holds.
 """

@@ -1,4 +1,4 @@
-"""The workbook for people: chunks of rows in, an .xlsx file with pictures and formulas out; their answers read back.
+"""Write the workbook for people, with pictures and formulas; and read their answers back.
 
 An answer is typed into the column `corrected` of Review or of Results. Review lists only rows that have no answer yet,
 so that what stands in its cells was typed there; an answer that is known stands on Results, and is changed there. What
@@ -25,7 +25,7 @@ from xml.etree.ElementTree import ParseError
 
 import numpy as np
 
-from batchdigits.errors import StorageError, UsageError, shown
+from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.inference.audit import Audit
 from batchdigits.records import DIGITS, Status
 from batchdigits.reports.formats.worksheet import PICTURE, Notes, Table, formats
@@ -158,7 +158,7 @@ class XlsxReport:
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             damaged = str(error)
         if damaged:
-            message = f"{shown(self._handle.name)} cannot be read back after writing ({damaged}); check the disk."
+            message = f"{escaped(self._handle.name)} cannot be read back after writing ({damaged}); check the disk."
             raise StorageError(message)
 
     @contextmanager
@@ -289,10 +289,10 @@ def text_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, int, tupl
     except (OSError, zipfile.BadZipFile, zlib.error, ParseError, EOFError, LookupError, ValueError, TypeError) as error:
         if isinstance(error, OSError) and error.errno:  # without a number it is openpyxl's own
             raise
-        message = f"{shown(str(path))} is no workbook that can be read ({error}); save it anew as .xlsx."
+        message = f"{escaped(str(path))} is no workbook that can be read ({error}); save it anew as .xlsx."
         raise UsageError(message) from error
     if not found:
-        message = f"{shown(str(path))} has no sheet whose first row names each of {', '.join(names)} once."
+        message = f"{escaped(str(path))} has no sheet whose first row names each of {', '.join(names)} once."
         raise UsageError(message)
 
 

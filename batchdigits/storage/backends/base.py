@@ -1,4 +1,4 @@
-"""What a listing gives: files behind a URL in, those in folders that are entered out."""
+"""Define what reaches a storage, a `Store`, and what its listings give, an `Entry`."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -20,12 +20,15 @@ class Entry(NamedTuple):
     """Its size."""
     version: int
     """For `ImageFile.mtime_ns`: another number for other bytes."""
-    passed_over: str = ""
+    skipped: str = ""
     """Why it is not to be read, by what it is; empty where nothing is against it."""
 
 
 def version(mark: str) -> int:
-    """Make a number of what a storage marks the bytes of a file with; it is negative, and so never a young file's."""
+    """Hash an ETag or a CRC to a negative 64-bit integer that takes the place of `mtime_ns`.
+
+    Negative, it never counts as recently modified.
+    """
     return ~(int.from_bytes(hashlib.sha256(mark.encode()).digest()[:8]) >> 1)
 
 

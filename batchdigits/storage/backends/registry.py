@@ -1,4 +1,4 @@
-"""A normalised URL in; what reaches its storage, one for each server and process, out."""
+"""Give the store that reaches a URL: one for each server and process."""
 
 import io
 import logging
@@ -10,7 +10,7 @@ from batchdigits.errors import UsageError
 from batchdigits.storage.backends.base import Store
 from batchdigits.storage.backends.s3 import S3
 from batchdigits.storage.backends.sftp import Sftp
-from batchdigits.storage.retries import done
+from batchdigits.storage.retries import run
 from batchdigits.storage.urls import Parts
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class RemoteReader(io.RawIOBase):
             FileNotFoundError: It does not exist.
         """
         self._store, self._place, self._at = store(place), place, 0
-        size = done(lambda: self._store.size(place), place.url, "read")
+        size = run(lambda: self._store.size(place), place.url, "read")
         if size is None:
             raise FileNotFoundError(place.url)
         self._size = size
@@ -79,7 +79,7 @@ class RemoteReader(io.RawIOBase):
         stop = min(self._at + len(view), self._size)
         if stop <= self._at:
             return 0
-        data = done(lambda: self._store.part(self._place, self._at, stop), self._place.url, "read")
+        data = run(lambda: self._store.part(self._place, self._at, stop), self._place.url, "read")
         view[: len(data)] = data
         self._at += len(data)
         return len(data)

@@ -1,4 +1,4 @@
-"""Keys of S3 buckets in; pages of their listing, bytes, and whole uploads out. Each coroutine is one attempt."""
+"""Reach S3: list objects, read them, and upload them whole. Each coroutine is one attempt."""
 
 import hashlib
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from batchdigits.errors import StorageError, shown
+from batchdigits.errors import StorageError, escaped
 from batchdigits.storage.backends.base import Enters, Entry, entered, version
-from batchdigits.storage.retries import Missing, done
+from batchdigits.storage.retries import Missing, run
 from batchdigits.storage.urls import Parts
 
 AT_A_TIME = 32
@@ -55,7 +55,7 @@ class S3:
         if prefix and not first:
             alone = next(self._pages(place, place.path, most=1))
             if not alone or alone[0]["Key"] != place.path:
-                message = f"{shown(place.url)} does not exist: no object is named so; check its spelling."
+                message = f"{escaped(place.url)} does not exist: no object is named so; check its spelling."
                 raise Missing(message)
             first, prefix = alone, place.path
         objects = (found for page in chain([first], pages) for found in page)
@@ -70,7 +70,7 @@ class S3:
         """Give a listing page by page; one page at least."""
         more: dict[str, str] = {}
         while True:
-            page = done(lambda: self._page(place, prefix, most, more), place.url, "listed")  # noqa: B023  (called at once)
+            page = run(lambda: self._page(place, prefix, most, more), place.url, "listed")  # noqa: B023  (called at once)
             yield page.get("Contents", [])
             if most < _PAGE_KEYS or not page.get("NextContinuationToken"):
                 return

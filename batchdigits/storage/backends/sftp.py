@@ -1,4 +1,4 @@
-"""Paths on an SFTP server in; listings, bytes, and whole uploads out. Each coroutine is one attempt."""
+"""Reach SFTP servers: list folders, read files, and upload them whole. Each coroutine is one attempt."""
 
 import hashlib
 import posixpath
@@ -9,9 +9,9 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchdigits.errors import StorageError, UsageError, shown
+from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.storage.backends.base import Enters, Entry
-from batchdigits.storage.retries import Missing, done, is_transient, run
+from batchdigits.storage.retries import Missing, in_event_loop, is_transient, run
 from batchdigits.storage.urls import Parts, server
 
 if TYPE_CHECKING:
@@ -51,12 +51,12 @@ class Sftp:
             StorageError: It does not exist, or cannot be listed.
             UsageError: It is neither a folder nor a file.
         """
-        status = done(lambda: self._status(place), place.url, "listed")
+        status = run(lambda: self._status(place), place.url, "listed")
         if stat.S_ISREG(status.permissions):
             yield _entry("", status)
             return
         if not stat.S_ISDIR(status.permissions):
-            message = f"The source {shown(place.url)} is a pipe, socket or device; name a file or a folder."
+            message = f"The source {escaped(place.url)} is a pipe, socket or device; name a file or a folder."
             raise UsageError(message)
         ahead = [""]
         while ahead:
@@ -94,11 +94,11 @@ class Sftp:
             return found
 
         try:
-            while found := done(more, folder.url, "listed"):
+            while found := run(more, folder.url, "listed"):
                 given.update(name for name, _ in found)
                 yield found
         finally:
-            run(_closed(scan))
+            in_event_loop(_closed(scan))
 
     async def _scan(self, folder: Parts) -> AsyncGenerator[tuple[str, Any], None]:
         async with self._channel() as channel, aclosing(channel.scandir(_path(folder))) as children:
@@ -108,7 +108,7 @@ class Sftp:
 
     def _links(self, folder: Parts, place: Parts, rests: list[str]) -> list[Entry]:
         """Judge symbolic links in a folder below the place that is listed."""
-        return done(lambda: self._judged(place, rests), folder.url, "listed") if rests else []
+        return run(lambda: self._judged(place, rests), folder.url, "listed") if rests else []
 
     async def _judged(self, place: Parts, rests: list[str]) -> list[Entry]:
         import asyncio
@@ -205,11 +205,11 @@ class Sftp:
         folder = place._replace(path=posixpath.dirname(place.path))
         async with self._channel() as channel:
             if await channel.isdir(_path(place)):
-                message = f"The report {shown(place.url)} is a folder; give the name of a file in a folder."
+                message = f"The report {escaped(place.url)} is a folder; give the name of a file in a folder."
                 raise UsageError(message)
             if await channel.isdir(_path(folder)):
                 return
-        message = f"The folder of the report {shown(place.url)} does not exist; create {shown(folder.url)} first."
+        message = f"The folder of the report {escaped(place.url)} does not exist; create {escaped(folder.url)} first."
         raise Missing(message)
 
     async def _status(self, place: Parts) -> Any:
@@ -265,7 +265,7 @@ class Sftp:
             )
         except ValueError as error:
             message = (
-                f"{shown(self._head)} cannot be used: it offers no SFTP, or a line of ~/.ssh/known_hosts cannot be "
+                f"{escaped(self._head)} cannot be used: it offers no SFTP, or a line of ~/.ssh/known_hosts cannot be "
                 "read; check both."
             )
             raise StorageError(message) from error
@@ -282,6 +282,6 @@ def _path(place: Parts) -> str:
     return f"/{place.path}"
 
 
-def _entry(rest: str, status: Any, passed_over: str = "") -> Entry:
+def _entry(rest: str, status: Any, skipped: str = "") -> Entry:
     why = "" if stat.S_ISREG(status.permissions) else "not a regular file"
-    return Entry(rest, status.size, status.mtime * _NS + (status.mtime_ns or 0), passed_over or why)
+    return Entry(rest, status.size, status.mtime * _NS + (status.mtime_ns or 0), skipped or why)

@@ -1,4 +1,4 @@
-"""Members of ZIP archives in; their listing and bytes out, and archives with one member replaced, whole.
+"""Reach into ZIP archives: list and read their members, and replace one by writing the archive anew.
 
 An archive on this machine needs nothing but Python. Of one that is far its directory is read, and the members that are
 asked for.
@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from filelock import FileLock, Timeout
 
-from batchdigits.errors import Fault, FaultKind, StorageError, printable, shown
+from batchdigits.errors import Fault, FaultKind, StorageError, escape_name, escaped
 from batchdigits.storage.backends.base import Enters, Entry, entered, version
 from batchdigits.storage.urls import Parts
 
@@ -117,7 +117,7 @@ class Archives:
         members = {name: member for name, member in archive.NameToInfo.items() if name.startswith(prefix)}
         if place.path and not members:
             if place.path not in archive.NameToInfo:
-                message = f"{shown(place.url)} does not exist: no member of the archive is named so."
+                message = f"{escaped(place.url)} does not exist: no member of the archive is named so."
                 raise StorageError(message)
             members, prefix = {place.path: archive.NameToInfo[place.path]}, place.path
         files = (
@@ -190,12 +190,12 @@ class Archives:
             with _opened_anew(place):
                 pass
         elif not folder.is_dir():
-            message = f"The folder of the archive {shown(place.archive)} does not exist; create it first."
+            message = f"The folder of the archive {escaped(place.archive)} does not exist; create it first."
             raise StorageError(message)
         if not os.access(folder, os.W_OK | os.X_OK):
             message = (
-                f"There is no permission to write into {shown(str(folder))}, where the archive {shown(place.archive)} "
-                "is replaced whole; change it, or choose another folder."
+                f"There is no permission to write into {escaped(str(folder))}, where the archive "
+                f"{escaped(place.archive)} is replaced whole; change it, or choose another folder."
             )
             raise StorageError(message)
 
@@ -243,7 +243,7 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | Faul
         with archive.open(member) as file:
             return file.read(member.file_size + 1)  # without a limit Python unpacks up to 1 GiB before it looks
     except _BROKEN as error:
-        reason = printable(str(error) or type(error).__name__)[:120]
+        reason = escape_name(str(error) or type(error).__name__)[:120]
         return Fault(FaultKind.UNREADABLE, f"cannot be read from its archive: {reason}; pack it anew")
     except OSError as error:
         return Fault(FaultKind.UNREADABLE, f"cannot be read: {(error.strerror or 'unknown error').lower()}")
@@ -301,8 +301,8 @@ def _opened_anew(place: Parts) -> Iterator[zipfile.ZipFile]:
         for member in archive.infolist():
             if trouble := _trouble(archive, member):
                 message = (
-                    f"The archive {shown(place.archive)} cannot be written anew, for its member "
-                    f"{shown(member.filename)} cannot be copied: {trouble}; choose another archive."
+                    f"The archive {escaped(place.archive)} cannot be written anew, for its member "
+                    f"{escaped(member.filename)} cannot be copied: {trouble}; choose another archive."
                 )
                 raise StorageError(message)
         yield archive
@@ -311,7 +311,7 @@ def _opened_anew(place: Parts) -> Iterator[zipfile.ZipFile]:
 @contextmanager
 def _errors(place: Parts) -> Iterator[None]:
     """Say in one sentence what is wrong with an archive."""
-    name = shown(place.archive)
+    name = escaped(place.archive)
     try:
         yield
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Normalised digits in; pages as scanners, phones and drawing programs give them, out: the scan simulator.
+"""Simulate scans: turn normalised digits into pages as scanners, phones and drawing programs give them.
 
 Seeded and vectorised: one call makes the pages of a whole batch, and the same generator state gives the same pages.
 The pages then pass through the same normalisation as real ones, before the network sees them.

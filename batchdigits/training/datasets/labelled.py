@@ -1,4 +1,4 @@
-"""Labelled images in, from the package, folders or a CSV; normalised digits with their labels out.
+"""Read labelled images from the package, folders, a CSV or an answered report as normalised digits.
 
 A source is a set that ships with the package (`mnist`), a folder with a sub-folder for each digit, or a CSV file
 with the columns `path` and `label`, and `page` where files have several. All images pass through the same decoding
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import Workers, batches
-from batchdigits.errors import StorageError, UsageError, shown
+from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.ledger.answers import answered, has_answers
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import Batch, ImageFile, InkImages, InkMeasures, Labels
@@ -89,7 +89,7 @@ def read(source: str, network: SharedFinder, normalisation: NormalisationSetting
         return _read_files(_answered(path), network, normalisation)
     if not path.is_file():
         names = ", ".join(shipped.NAMES)
-        message = f"The labelled data {shown(source)} do not exist; name a folder, a CSV file, or one of {names}."
+        message = f"The labelled data {escaped(source)} do not exist; name a folder, a CSV file, or one of {names}."
         raise StorageError(message)
     return _read_files(_csv(path), network, normalisation)
 
@@ -112,10 +112,19 @@ def inked(data: Labelled) -> Labelled:
 
 
 def split(data: Labelled, *, share: float, seed: int) -> tuple[Labelled, Labelled]:
-    """Split off a validation part at random: the training part and the validation part."""
+    """Split off a validation part at random.
+
+    Args:
+        data: All images.
+        share: Of these, 0 to 1, that validate.
+        seed: Of the order.
+
+    Returns:
+        The training part and the validation part.
+    """
     order = np.random.default_rng(seed).permutation(len(data))
-    held = round(share * len(data))
-    return data.take(order[held:]), data.take(order[:held])
+    holdout = round(share * len(data))
+    return data.take(order[holdout:]), data.take(order[:holdout])
 
 
 def fingerprint(source: str) -> dict[str, str]:
@@ -162,7 +171,7 @@ def _read_files(
         for file, labels in files:
             for page, label in labels:
                 if (file.path, page) in label_of:
-                    message = f"Page {page} of {shown(file.name)} is labelled twice; keep one label a page."
+                    message = f"Page {page} of {escaped(file.name)} is labelled twice; keep one label a page."
                     raise UsageError(message)
                 label_of[file.path, page] = label
             yield file
@@ -207,11 +216,11 @@ def _folder(root: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
     """Give the images of a folder that has a sub-folder for each digit; others are left out with a warning."""
     digits = [folder for digit in range(10) if (folder := root / str(digit)).is_dir()]
     if not digits:
-        message = f"The labelled folder {shown(str(root))} has no sub-folder named 0 to 9; sort its images into such."
+        message = f"The labelled folder {escaped(str(root))} has no sub-folder named 0 to 9; sort its images into such."
         raise UsageError(message)
     for other in sorted(set(root.iterdir()) - set(digits)):
         if other.is_dir():
-            log.warning("The folder %s is left out: its name is not a digit from 0 to 9.", shown(str(other)))
+            log.warning("The folder %s is left out: its name is not a digit from 0 to 9.", escaped(str(other)))
     for folder in digits:
         for item in discover([locate(str(folder))], outputs=[]):
             if isinstance(item, ImageFile):
@@ -224,8 +233,8 @@ def _answered(report: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
     digits = [page for page in found if page.answer.isdigit()]
     if not digits:
         message = (
-            f"The ledger of the report {shown(str(report))} holds no answer that is a digit; answer some images first, "
-            "and take the answers in with batchdigits correct."
+            f"The ledger of the report {escaped(str(report))} holds no answer that is a digit; answer some images "
+            "first, and take the answers in with batchdigits correct."
         )
         raise UsageError(message)
     gone = 0
@@ -240,7 +249,7 @@ def _answered(report: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
     log.info(
         "%s: %d answers, of which %d say that there is no digit and teach nothing, and %d are about files that are "
         "gone or changed.",
-        shown(str(report)),
+        escaped(str(report)),
         len(found),
         len(found) - len(digits),
         gone,
@@ -254,7 +263,7 @@ def _csv(path: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
     """
     import pandas as pd
 
-    name = shown(str(path))
+    name = escaped(str(path))
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, pd.errors.ParserError) as error:
@@ -281,7 +290,7 @@ def _csv(path: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
         labels = list(zip(rows["page"].astype(int), rows["label"].astype(int), strict=True))
         refuse(str(image), f"An image that the label file {name} names")
         if (path.parent / str(image)).is_dir():
-            message = f"The label file {name} labels the folder «{shown(str(image))}»; name one image in each row."
+            message = f"The label file {name} labels the folder «{escaped(str(image))}»; name one image in each row."
             raise UsageError(message)
         for item in discover([locate(str(path.parent / str(image)))], outputs=[]):
             if isinstance(item, ImageFile):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.engine.ink import SharedFinder
-from batchdigits.errors import StorageError, UsageError, shown
+from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import decide_calibrated
@@ -17,9 +17,9 @@ from batchdigits.inference.runtimes import Predictor
 from batchdigits.records import NO_DIGIT
 from batchdigits.settings import EvaluateSettings, Runtime
 from batchdigits.storage.atomic import atomic_write
-from batchdigits.training.datasets import labelled as datasets
+from batchdigits.training.datasets import labelled
 from batchdigits.training.datasets.labelled import Labelled
-from batchdigits.training.evaluation import plots as pictures
+from batchdigits.training.evaluation import plots
 from batchdigits.training.evaluation.metrics import Evaluation, as_json, confusion_csv
 from batchdigits.training.evaluation.metrics import evaluate as compare
 
@@ -42,7 +42,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     output = made_folder(settings.output)
     model = bundle.load(settings.model)
     with SharedFinder(model.directory, settings.runtime) as network:
-        data = datasets.read(settings.source, network, model.normalisation, part="test")
+        data = labelled.read(settings.source, network, model.normalisation, part="test")
     found = score(data, model, provable_threshold(model, settings), settings.runtime)
     result, said = found.result, found.said
     write_text(output / "metrics.json", json.dumps(as_json(result), indent=2) + "\n")
@@ -50,7 +50,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     wrong = np.flatnonzero(said != data.labels)
     captions = [f"said {_said(said[row])}, true {data.labels[row]}" for row in wrong]
     title = f"{len(wrong)} mistakes of {len(data)}: what the model saw"
-    pictures.contact_sheet(data.pixels[wrong], captions, output / "mistakes.png", title=title)
+    plots.contact_sheet(data.pixels[wrong], captions, output / "mistakes.png", title=title)
     for name, fault, _ in data.unread:
         log.warning("%s was not read and counts as a mistake: %s", name, fault)
     return result
@@ -94,11 +94,11 @@ def score(data: Labelled, model: Bundle, threshold: float | None, runtime: Runti
 
 def draw(output: Path, score: Score) -> None:
     """Write into a folder who was taken for whom, and how far confidences can be trusted."""
-    pictures.heatmap(score.result, output / "confusion.png")
+    plots.heatmap(score.result, output / "confusion.png")
     write_text(output / "confusion.csv", confusion_csv(score.result))
-    pictures.reliability_diagram(score.confidence, score.right, output / "reliability.png")
+    plots.reliability_diagram(score.confidence, score.right, output / "reliability.png")
     threshold = score.result.selected.threshold if score.result.selected else None
-    pictures.risk_coverage_curve(score.confidence, score.right, output / "risk_coverage.png", threshold=threshold)
+    plots.risk_coverage_curve(score.confidence, score.right, output / "risk_coverage.png", threshold=threshold)
 
 
 def _said(digit: int) -> str:
@@ -114,7 +114,7 @@ def made_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"The output folder {shown(str(path))} cannot be made: {error.strerror}; choose another."
+        message = f"The output folder {escaped(str(path))} cannot be made: {error.strerror}; choose another."
         raise StorageError(message) from error
     return path
 

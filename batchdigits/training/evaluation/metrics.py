@@ -1,4 +1,4 @@
-"""What the answers are worth: digits said and true digits in; counts, accuracy and its interval, confusion out.
+"""Measure what answers are worth: counts, accuracy and its interval, confusion, calibration.
 
 Pure functions on arrays, and three renderings of their result: text for the terminal, JSON for `metrics.json`,
 CSV for the confusion matrix. The pictures are drawn in `pictures`.
@@ -34,9 +34,9 @@ class Evaluation:
     count: int
     """Labelled images."""
     correct: int
-    """Images whose digit was said."""
+    """Images whose predicted digit is the true one."""
     unanswered: int
-    """Images for which no digit was said."""
+    """Images for which no digit was predicted."""
     accuracy: float
     """`correct / count`, 0 to 1."""
     interval: tuple[float, float]

@@ -1,4 +1,4 @@
-"""Pictures of a model and its data: evaluations, histories and images in, PNG files out.
+"""Draw a model and its data: samples, learning curves, confusion, reliability, mistakes.
 
 Matplotlib and seaborn are imported only when a picture is drawn. Figures are made without pyplot, so that no
 window system is needed and nothing stays open. The user's matplotlib settings and the clock do not reach the

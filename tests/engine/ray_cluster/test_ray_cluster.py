@@ -18,13 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from batchdigits.engine.ray_cluster import driver
-from batchdigits.engine.ray_cluster import engine as scaleout
+from batchdigits.engine.ray_cluster import driver, engine
 from batchdigits.engine.ray_cluster import worker as reading
 from batchdigits.engine.ray_cluster.client import _descendants
 from batchdigits.engine.ray_cluster.driver import host_and_port
-from batchdigits.engine.ray_cluster.worker import Reader, versions
-from batchdigits.engine.run_context import Stopwatch
+from batchdigits.engine.ray_cluster.worker import RayWorker, versions
+from batchdigits.engine.run_context import StageTimer
 from batchdigits.errors import BatchDigitsError, BundleError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.records import Batch, ImageFile
@@ -149,9 +148,9 @@ def test_an_address_is_read(address: str, place: object) -> None:
     assert host_and_port(address) == place
 
 
-def reader(**changes: str) -> Reader:
+def reader(**changes: str) -> RayWorker:
     chosen = pickle.dumps(PredictSettings(sources=(), runtime=Runtime.LITERT))
-    return Reader(versions(Runtime.LITERT) | changes, "litert", chosen, bundle.packed(bundle.load()))
+    return RayWorker(versions(Runtime.LITERT) | changes, "litert", chosen, bundle.packed(bundle.load()))
 
 
 def shard(folder: Path) -> pa.Table:
@@ -189,7 +188,7 @@ def test_a_worker_of_another_version_says_so(mixed: Path) -> None:
 
 def test_a_worker_that_cannot_load_the_model_says_so(mixed: Path) -> None:
     files = bundle.packed(bundle.load()) | {"model.keras": b"damaged"}
-    worker = Reader(versions(Runtime.LITERT), "litert", pickle.dumps(PredictSettings(sources=())), files)
+    worker = RayWorker(versions(Runtime.LITERT), "litert", pickle.dumps(PredictSettings(sources=())), files)
     trouble = sent(worker(shard(mixed)))
     assert isinstance(trouble, BundleError)
     assert "model.keras does not match its sha256" in str(trouble)
@@ -208,11 +207,11 @@ def test_logits_stay_with_their_pages_where_a_file_is_left_out(mixed: Path, monk
         left = batch.without({gone})
         return left, np.array([page.file.path != known for page in left.pages])
 
-    def draw(batch: Batch, fresh: np.ndarray, logits: np.ndarray) -> None:
+    def draw(batch: Batch, is_new: np.ndarray, logits: np.ndarray) -> None:
         drawn.append(logits)
 
-    task = SimpleNamespace(watch=Stopwatch(), judge=judge, draw=draw, settings=PredictSettings(sources=()))
-    result = scaleout._judged(task, files, found, [])  # type: ignore[arg-type]
+    task = SimpleNamespace(timer=StageTimer(), judge=judge, draw=draw, settings=PredictSettings(sources=()))
+    result = engine._judged(task, files, found, [])  # type: ignore[arg-type]
     expected = found.logits[[path not in (gone, known) for path in paths]]
     assert 0 < len(expected) == len(paths) - paths.count(gone) - paths.count(known)
     assert (result.logits == expected).all()
@@ -241,7 +240,7 @@ def tables(*rounds: list[int]) -> Callable[..., Iterator[pa.Table]]:
     return bring
 
 
-def read(count: int, monkeypatch: pytest.MonkeyPatch, *rounds: list[int]) -> list[driver.Word]:
+def read(count: int, monkeypatch: pytest.MonkeyPatch, *rounds: list[int]) -> list[driver.Message]:
     monkeypatch.setattr(driver, "_tables", tables(*rounds))
     ray = SimpleNamespace(get=lambda number: pa.table({"shard": [b"%d" % number]}))
     return list(driver._read(ray, {number: number for number in range(count)}, None))  # type: ignore[arg-type]
@@ -260,7 +259,7 @@ def test_a_worker_that_hangs_in_a_decoder_ends_itself() -> None:
     hang = (
         "import time; from types import SimpleNamespace as Some; from batchdigits.engine.ray_cluster import worker;"
         "worker._SECONDS_A_CHUNK = 0.5; worker.observe = lambda *_: time.sleep(60);"
-        "here = object.__new__(worker.Reader); here._trouble = None;"
+        "here = object.__new__(worker.RayWorker); here._trouble = None;"
         "here._settings = Some(decoding=None); here._model = Some(normalisation=None); here._read([[]])"
     )
     ended = run([sys.executable, "-c", hang], cwd=CHECKOUT)

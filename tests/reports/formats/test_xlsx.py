@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openpyxl.utils.escape import unescape
 
-from batchdigits.errors import StorageError, UsageError, printable
+from batchdigits.errors import StorageError, UsageError, escape_name
 from batchdigits.records import Status
 from batchdigits.reports.formats.xlsx import XlsxReport, text_rows
 from batchdigits.reports.schema import COLUMNS, Rows
@@ -287,7 +287,7 @@ def test_a_text_that_no_cell_can_hold_is_cut_and_says_so(text: str, expected: st
 
 
 def test_the_longest_path_that_linux_knows_is_written_whole() -> None:
-    path = printable("\udcff" * 4096)
+    path = escape_name("\udcff" * 4096)
     assert len(path) == 16_384
     assert table("Results", seven(path))[1][0] == path
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from batchdigits.errors import StorageError, UsageError
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import NormalisationSettings
-from batchdigits.training.datasets import labelled as datasets
-from batchdigits.training.datasets import shipped
+from batchdigits.training.datasets import labelled, shipped
 from batchdigits.training.datasets.labelled import Labelled, fingerprint, join, split
 from tests.digits import on_page, one_of_each, write_png, write_tiff
 
@@ -19,7 +18,7 @@ DATA = Path(__file__).parents[2] / "data"
 
 
 def read(source: Path | str, part: str = "train") -> Labelled:
-    return datasets.read(str(source), NormalisationSettings(), part=part)
+    return labelled.read(str(source), NormalisationSettings(), part=part)
 
 
 def label_file(folder: Path, *lines: str, head: str = "path,label", mark: bytes = b"") -> Path:
