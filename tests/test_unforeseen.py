@@ -20,7 +20,7 @@ from batchdigits.errors import (
     Interrupted,
     StorageError,
     Terminated,
-    printable,
+    escape_name,
     unforeseen,
 )
 from batchdigits.inference.bundle import Bundle
@@ -243,4 +243,4 @@ def test_the_words_of_an_error_fit_into_a_row() -> None:
     assert fault.detail.isprintable()
     assert len(fault.detail) < 250
     assert isinstance(fault, Fault)
-    assert printable("\udfff") == r"\udfff"
+    assert escape_name("\udfff") == r"\udfff"
