@@ -17,10 +17,13 @@ from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.runtimes import Predictor
-from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.preprocessing.normalisation import no_network, normalise
+from batchdigits.records import BLANK, INK_MEASURES, NOT_A_DIGIT
 from batchdigits.settings import Arch, EvaluateSettings, TrainSettings
 from batchdigits.training import train
 from batchdigits.training.datasets import shipped
+from batchdigits.training.datasets.labelled import Labelled
+from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.evaluation.evaluate import evaluate
 from tests.digits import one_of_each, write_png
 from tests.disks import names
@@ -30,6 +33,11 @@ DATA = Path(__file__).parents[1] / "data"
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 SETTINGS = TrainSettings(output=Path(), arch=Arch.DENSE, batch_size=64, data=("mnist",))
+
+
+def stop(*_: object) -> None:
+    """What stands in the place of `fit` where a test is about what comes before."""
+    raise InterruptedError
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +60,7 @@ def test_the_bundle_loads_and_predicts(made: Bundle) -> None:
     assert loaded == made
     images, labels = shipped.mnist("test")
     with Predictor(loaded, batch_size=16) as predictor:
-        logits = predictor(normalise(list(images), loaded.normalisation).pixels)
+        logits = predictor(normalise(list(images), no_network, loaded.normalisation).pixels)
     assert logits.shape == (100, 10)
     right = int((logits.argmax(axis=1) == labels).sum())
     assert right > 50
@@ -60,8 +68,16 @@ def test_the_bundle_loads_and_predicts(made: Bundle) -> None:
 
 
 def test_everything_that_is_promised_stands_beside_the_bundle(made: Bundle) -> None:
-    promised = ["bundle.json", "confusion.csv", "confusion.png", "history.jsonl", "learning_curves.png", "metrics.json"]
-    promised += ["model.keras", "model.tflite", "reliability.png", "risk_coverage.png", "samples.png"]
+    promised = ["bundle.json", "confusion.csv", "confusion.png", "finder.keras", "finder.tflite", "history.jsonl"]
+    promised += [
+        "learning_curves.png",
+        "metrics.json",
+        "model.keras",
+        "model.tflite",
+        "reliability.png",
+        "risk_coverage.png",
+        "samples.png",
+    ]
     assert [name for name in names(made.directory) if name != "checkpoints"] == promised
     for picture in made.directory.glob("*.png"):
         with Image.open(picture) as image:
@@ -70,6 +86,29 @@ def test_everything_that_is_promised_stands_beside_the_bundle(made: Bundle) -> N
         header, *rows = csv.reader(file)
     assert header[0] == "true"
     assert sum(int(cell) for row in rows for cell in row[1:]) == 100
+
+
+def test_the_bundle_has_the_ink_finder_that_its_network_reads_behind(made: Bundle) -> None:
+    assert made.is_exported
+    for name in ("finder.keras", "finder.tflite"):
+        assert (made.directory / name).read_bytes() == (bundle.PACKAGED / name).read_bytes()
+
+
+def test_a_folder_without_an_ink_finder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(BundleError, match=r"nothing.* holds no finder\.keras; train one with --arch finder"):
+        train.train(replace(SETTINGS, output=tmp_path / "out", finder=tmp_path / "nothing"))
+
+
+def test_an_ink_finder_that_was_not_exported_is_read_behind_all_the_same(
+    small_mnist: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "finder").mkdir()
+    shutil.copy(bundle.PACKAGED / "finder.keras", tmp_path / "finder")
+    monkeypatch.setattr(train, "fit", stop)
+    with pytest.raises(InterruptedError):
+        train.train(replace(SETTINGS, output=tmp_path / "out", finder=tmp_path / "finder"))
+    assert names(tmp_path / "out") == ["finder.keras", "samples.png"]
 
 
 def test_the_metrics_are_of_the_validation_part_and_of_the_test_half(made: Bundle) -> None:
@@ -133,9 +172,6 @@ def test_a_changed_byte_of_what_was_made_is_noticed(made: Bundle, tmp_path: Path
 def test_the_run_opens_with_what_the_data_are(
     tmp_path: Path, small_mnist: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def stop(*_: object) -> None:
-        raise InterruptedError
-
     monkeypatch.setattr(train, "fit", stop)
     with caplog.at_level("INFO", "batchdigits"), pytest.raises(InterruptedError):
         train.train(replace(SETTINGS, output=tmp_path))
@@ -143,30 +179,71 @@ def test_the_run_opens_with_what_the_data_are(
     assert "int8 (1000,)" in caplog.text
     counts = np.bincount(shipped.mnist("train")[1])
     assert ", ".join(f"{digit}: {count}" for digit, count in enumerate(counts)) in caplog.text
-    assert names(tmp_path) == ["samples.png"]
+    assert names(tmp_path) == ["finder.keras", "finder.tflite", "samples.png"]
 
 
-def test_a_network_that_learns_from_simulated_scans_shows_some_first_and_hears_small_sets_often(
+def no_pages(count: int, **options: Any) -> SimulatedInk:
+    """What stands in the place of `read_simulated`: a few pages, and none with a digit."""
+    labels = np.resize(np.array([NOT_A_DIGIT, BLANK], np.int8), 20)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
+    return SimulatedInk(pixels, np.ones((20, len(INK_MEASURES)), np.float32), labels, np.full(20, "a scene"))
+
+
+def test_small_sets_are_repeated_and_pages_show_no_digit_of_the_validation_part(
     tmp_path: Path, small_mnist: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[np.ndarray] = []
+    given: list[Any] = []
+    asked: list[dict[str, Any]] = []
 
-    def stop(pixels: np.ndarray, labels: np.ndarray, *_: object) -> None:
-        given.extend((pixels, labels))
+    def note(count: int, **options: Any) -> SimulatedInk:
+        asked.append({"count": count, **options})
+        return no_pages(count)
+
+    def keep(*arguments: Any) -> None:
+        given.extend(arguments)
         raise InterruptedError
 
-    monkeypatch.setattr(train, "fit", stop)
+    monkeypatch.setattr(train, "fit", keep)
+    monkeypatch.setattr(train, "read_simulated", note)
     with pytest.raises(InterruptedError):
-        train.train(replace(SETTINGS, output=tmp_path, arch=Arch.CNN))
-    assert names(tmp_path) == ["samples.png", "simulated.png"]
-    with Image.open(tmp_path / "simulated.png") as image:
-        assert np.asarray(image.convert("L")).std() > 40
-    pixels, labels = given
-    digits = labels < 10
-    assert digits.sum() == 3600  # 900, four times
-    assert len(np.unique(pixels[digits].reshape(3600, -1), axis=0)) == 900
-    assert (np.bincount(labels)[[10, 11]] > 1000).all()
-    assert not pixels[labels == 11].any()
+        train.train(replace(SETTINGS, output=tmp_path, arch=Arch.CNN, pages=123))
+    training, pages, validation, _ = given
+    assert len(training) == 3600  # 900, four times
+    assert len(set(training.names)) == 900
+    assert pages.labels.tolist() == no_pages(0).labels.tolist()
+    (options,) = asked
+    assert (options["count"], options["part"], options["finder"], options["seed"]) == (123, "train", tmp_path, 1998)
+    assert set(options["mnist_rows"]) == {int(name.split()[-1]) for name in training.names}
+    assert not set(options["mnist_rows"]) & {int(name.split()[-1]) for name in validation.names}
+    assert options["kept_in"] == [tmp_path / "checkpoints"]
+
+
+def test_a_model_is_calibrated_on_other_pages_than_it_learnt_from(
+    tmp_path: Path, small_mnist: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def note(count: int, **options: Any) -> SimulatedInk:
+        asked.append({"count": count, **options})
+        return no_pages(count)
+
+    monkeypatch.setattr(train, "read_simulated", note)
+    settings = replace(SETTINGS, output=tmp_path / "out", arch=Arch.CNN, epochs=1, pages=30_000, batch_size=512)
+    made = train.train(settings)
+    learnt, tested = asked
+    assert (learnt["part"], tested["part"]) == ("train", "test")
+    assert (learnt["count"], tested["count"]) == (30_000, 3000)
+    assert learnt["seed"] != tested["seed"]
+    assert not set(learnt["mnist_rows"]) & set(tested["mnist_rows"])
+    assert made.calibration.gate < 1
+    asked.clear()
+    train.train(replace(settings, output=tmp_path / "few", pages=0))
+    assert [options["count"] for options in asked] == [2000]  # it learns from none, and is calibrated all the same
+
+
+def test_the_tutorials_network_sees_no_pages_and_has_no_gate(made: Bundle) -> None:
+    assert made.calibration.gate == 1.0
+    assert not list(made.directory.rglob("pages-*"))
 
 
 @pytest.fixture
@@ -214,11 +291,11 @@ def test_images_without_ink_and_such_that_cannot_be_read_teach_nothing_and_are_c
     shutil.copyfile(DATA / "truncated.jpg", labelled / "4" / "broken.jpg")
     seen: list[int] = []
 
-    def stop(pixels: Any, labels: Any, val_pixels: Any, *_: object) -> None:
-        seen.extend([len(pixels), len(val_pixels), int((pixels.max(axis=(1, 2)) == 0).sum())])
+    def note(training: Labelled, pages: Any, validation: Labelled, *_: object) -> None:
+        seen.extend([len(training), len(validation), int((training.pixels.max(axis=(1, 2)) == 0).sum())])
         raise InterruptedError
 
-    monkeypatch.setattr(train, "fit", stop)
+    monkeypatch.setattr(train, "fit", note)
     with pytest.raises(InterruptedError):
         train.train(replace(SETTINGS, data=(str(labelled),), output=tmp_path / "out", validation_share=0.2))
     assert seen == [8, 2, 0]
