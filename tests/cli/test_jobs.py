@@ -10,6 +10,7 @@ import typer
 from typer.main import get_command
 
 from batchdigits.cli.app import app
+from batchdigits.inference.bundle import PACKAGED
 from tests.commands import CHECKOUT, Result, run
 
 JOBS = CHECKOUT / "jobs"
@@ -26,17 +27,19 @@ def options(command: str) -> set[str]:
     return {parameter.name or "" for parameter in group.commands[command].params} - {"config"}
 
 
-@every_job
-def test_every_key_of_a_job_file_is_an_option_of_its_command(job: str) -> None:
-    keys = tomllib.loads((JOBS / f"{job}.toml").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    ("file", "command"), [("predict", "predict"), ("train", "train"), ("teacher", "train"), ("finder", "train")]
+)
+def test_every_key_of_a_job_file_is_an_option_of_its_command(file: str, command: str) -> None:
+    keys = tomllib.loads((JOBS / f"{file}.toml").read_text(encoding="utf-8"))
     assert keys
-    assert {key.replace("-", "_") for key in keys} <= options(job)
+    assert {key.replace("-", "_") for key in keys} <= options(command)
 
 
 @every_job
 def test_a_job_file_that_is_shipped_is_accepted_by_its_job(job: str, tmp_path: Path) -> None:
     """A missing folder, given on the command line, ends the run as soon as the settings stand."""
-    missing = ["missing"] if job == "predict" else ["--data", "missing"]
+    missing = ["missing"] if job == "predict" else ["--data", "missing", "--finder", PACKAGED]
     result = run([sys.executable, JOBS / f"{job}.py", *missing, "--config", JOBS / f"{job}.toml"], cwd=tmp_path)
     assert result.code == 5
     assert "missing" in result.message
@@ -94,11 +97,18 @@ def test_a_job_passes_on_the_exit_code_of_its_command(tmp_path: Path) -> None:
     assert job("train", "--data", "missing", "-o", "made", cwd=tmp_path).code == 5
 
 
-def test_the_crontab_trains_a_teacher_before_its_pupil() -> None:
+def test_a_recipe_whose_ink_finder_was_not_trained_yet_says_what_to_train(tmp_path: Path) -> None:
+    result = job("train", "--config", JOBS / "train.toml", cwd=tmp_path)
+    assert result.code == 6
+    assert result.message == "The folder runs/finder holds no finder.keras; train one with --arch finder."
+
+
+def test_the_crontab_trains_an_ink_finder_and_a_teacher_before_their_pupil_and_each_month_anew() -> None:
     [line] = [line for line in (JOBS / "crontab").read_text().splitlines() if "train.py" in line and line[0] != "#"]
     recipes = [tomllib.loads((CHECKOUT / name).read_text()) for name in re.findall(r"--config (\S+)", line)]
     made: list[str] = []
     for recipe in recipes:
-        assert recipe.get("teacher") in (None, *made)
+        assert {recipe.get("teacher"), recipe.get("finder")} <= {None, *made}
         made.append(recipe["output"])
-    assert made[-1] == "runs/cnn"
+    assert made == ["runs/finder", "runs/teacher", "runs/cnn"]
+    assert line.count("--overwrite") == len(made)
