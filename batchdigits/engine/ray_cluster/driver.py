@@ -1,6 +1,6 @@
 """A job and shards of files in, by a pipe; what the workers of a cluster found in them out: what alone asks Ray.
 
-This is the process that Ray calls its driver. Its parent is the run, which the README calls so.
+This is the process that Ray calls its driver. Its parent is the run, which jobs/README.md calls the driver.
 """
 
 import logging
