@@ -9,15 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from batchdigits.bundle import Bundle
-from batchdigits.database import Database, beside
-from batchdigits.normalisation import normalise
 
-from batchdigits import decoding, engine, observing, pipeline, recording, rendering, thumbnails
+from batchdigits import pipeline
+from batchdigits.decoding import codecs
+from batchdigits.engine import worker
 from batchdigits.errors import Fault, Interrupted, StorageError, Terminated, printable, unforeseen
+from batchdigits.inference.bundle import Bundle
+from batchdigits.ledger import writer
+from batchdigits.ledger.database import Database
+from batchdigits.ledger.location import beside
 from batchdigits.monitoring import Summary
-from batchdigits.settings import PredictSettings
-from batchdigits.storage.local import file_sha256
+from batchdigits.preprocessing import thumbnails
+from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.reports import rows
+from batchdigits.settings import DecodingSettings, PredictSettings
+from batchdigits.storage import reading
+from batchdigits.storage.local import LocalFile, file_sha256
 from tests.digits import digits, on_page, write_png, write_tiff
 from tests.standins import StandIn, bundle_in, logits_of
 
@@ -57,8 +64,8 @@ def is_hit(grey: np.ndarray) -> bool:
 
 def seen_of(scans: Path) -> np.ndarray:
     """What the model sees of the page that is hit."""
-    [page] = decoding.decode((scans / "hit.png").read_bytes(), decoding.DecodingSettings())
-    assert isinstance(page, decoding.Page)
+    [page] = codecs.decode((scans / "hit.png").read_bytes(), DecodingSettings())
+    assert isinstance(page, codecs.Page)
     return normalise([page.grey]).pixels[0]
 
 
@@ -85,23 +92,24 @@ def spoil(stage: str, patch: pytest.MonkeyPatch, scans: Path, error: type[Except
 
     patch.setattr(pipeline, "Predictor", Model if stage == "predict" else StandIn)
     targets: dict[str, tuple[Any, str, Callable[..., Any]]] = {
-        "read": (observing, "read", lambda path, *_: path.endswith("hit.png")),
-        "decode": (observing, "decode", lambda data, *_: data == (scans / "hit.png").read_bytes()),
-        "halve": (observing, "halved", lambda grey, *_: is_hit(grey)),
-        "normalise": (observing, "normalise", lambda greys, *_: any(map(is_hit, greys))),
+        "read": (reading, "read_local", lambda path, *_: path.endswith("hit.png")),
+        "decode": (worker, "decode", lambda data, *_: data == (scans / "hit.png").read_bytes()),
+        "halve": (worker, "halved", lambda grey, *_: is_hit(grey)),
+        "normalise": (worker, "normalise", lambda greys, *_: any(map(is_hit, greys))),
         "reduce": (thumbnails, "reduced", lambda grey, *_: is_hit(grey)),
-        "decide": (rendering, "decided", lambda logits, *_: (logits == hit_logits).all(1).any()),
-        "draw": (engine.thumbnails, "png", is_hit),
-        "record": (recording, "page_sum", lambda values: values[1] == sha256 and values[7] is None),
+        "decide": (rows, "decide_calibrated", lambda logits, *_: (logits == hit_logits).all(1).any()),
+        "draw": (thumbnails, "png", is_hit),
+        "record": (writer, "page_sum", lambda values: values[1] == sha256 and values[7] is None),
         "render": (
-            rendering,
+            rows,
             "_rows",
             lambda seen, _: any(n == "hit.png" and f is None for n, f in zip(seen.names, seen.faults, strict=True)),
         ),
     }
     if stage in targets:
         module, name, at = targets[stage]
-        patch.setattr(module, name, raising(getattr(module, name), at, error))
+        for place in {module, pipeline} if stage == "decide" else {module}:
+            patch.setattr(place, name, raising(getattr(place, name), at, error))
 
 
 STAGES = ("read", "decode", "halve", "normalise", "reduce", "predict", "decide", "draw", "record", "render")
@@ -188,9 +196,9 @@ def test_a_ledger_that_holds_sides_which_no_page_has_is_reported(
         (scans / "hit.png").read_bytes()[:16] + b"\xff\xff\xff\xff" + (scans / "hit.png").read_bytes()[20:]
     )
     with monkeypatch.context() as before:  # as earlier versions had it
-        before.setattr(decoding, "MOST_SIDE", 2**40)
+        before.setattr(codecs, "MOST_SIDE", 2**40)
         run(model, wide.parent, report)
-    with Database(beside(report)) as database:
+    with Database(beside(LocalFile(report))) as database:
         assert database.execute("SELECT width FROM pages").fetchone() == (2**32 - 1,)
     assert rows_of(report)["wide.png", "1"]["width"] == ""
 

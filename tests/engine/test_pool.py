@@ -527,14 +527,15 @@ def test_each_question_gets_its_own_answer(count: int, tmp_path: Path) -> None:
 DIES = """
 import os, signal, struct, sys
 from contextlib import suppress
-from batchdigits import batches, observing
+from batchdigits.engine import pool, worker
 from batchdigits.errors import DecoderDied
-from batchdigits.images import discover
 from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.sources.discovery import discover
+from batchdigits.storage.urls import locate
 
 
 def serve(questions, answers):
-    observing.prepare_process()
+    worker.prepare_process()
     answers.send(None)
     with suppress(EOFError):
         while True:
@@ -542,16 +543,16 @@ def serve(questions, answers):
             if files[0][0].endswith("007.png"):
                 os.write(answers.fileno(), (struct.pack("!i", 2**20) + bytes(2**20))[:{written}])
                 os.kill(os.getpid(), signal.SIGKILL)
-            answers.send(observing.observe(files, *settings))
+            answers.send(worker.observe(files, *settings))
 
 
 if __name__ == "__main__":
-    batches.serve, batches._CHUNK_FILES = serve, 1
-    files = sorted(discover([sys.argv[1]], outputs=[]), key=lambda file: file.name)
-    with batches.Workers(2, processes=True) as workers:
+    pool.serve, pool._CHUNK_FILES = serve, 1
+    files = sorted(discover([locate(sys.argv[1])], outputs=[]), key=lambda file: file.name)
+    with pool.Workers(2, processes=True) as workers:
         settings = {{"decoding": DecodingSettings(), "normalisation": NormalisationSettings()}}
         try:
-            list(batches.batches(files, workers, size=4, **settings))
+            list(pool.batches(files, workers, size=4, **settings))
         except DecoderDied as error:
             print(error)
 """
