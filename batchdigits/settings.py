@@ -213,7 +213,9 @@ class TrainSettings:
     validation_share: float = 0.1
     """Share of the data that is split off for validation; 0 to 1, exclusive."""
     resume: bool = False
-    """Go on from the last checkpoint in `output`."""
+    """Go on from the last checkpoint in `output`, if there is one."""
+    overwrite: bool = False
+    """Else replace what `output` holds of another training, or its bundle."""
     progress: bool = False
     """Show a progress bar on standard error."""
 

@@ -18,6 +18,7 @@ from batchdigits.cli.options import (
     given_threshold,
 )
 from batchdigits.cli.process import exits
+from batchdigits.engine.run_context import resumable
 from batchdigits.errors import ExitCode
 from batchdigits.settings import Arch, EvaluateSettings, TrainSettings
 
@@ -58,6 +59,9 @@ def train(
         int, typer.Option(min=0, help="Of the split, the weights, the order, the variations.")
     ] = _DEFAULTS.seed,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a training, or a bundle, that stands in --output.")
+    ] = False,
     config: Config = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -77,9 +81,11 @@ def train(
         validation_share=validation_share,
         seed=seed,
         resume=resume,
+        overwrite=overwrite,
         progress=sys.stderr.isatty() and not quiet,
     )
-    train_model(settings)
+    with resumable(sys.argv[1:]):
+        train_model(settings)
     return ExitCode.OK
 
 

@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM in, the end of a run out: after the batches in hand at the first, at once at the second."""
 
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -7,12 +8,31 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from batchdigits.errors import Interrupted, Terminated
+from batchdigits.errors import Interrupted, Terminated, shown
 
 _ERRORS: dict[int, Interrupted | Terminated] = {
     signal.SIGINT: Interrupted("Interrupted: what was finished is kept, the next run goes on from there."),
     signal.SIGTERM: Terminated("Terminated: what was finished is kept, the next run goes on from there."),
 }
+
+
+@contextmanager
+def resumable(arguments: list[str]) -> Iterator[None]:
+    """Let Ctrl-C end a training, and say which command goes on.
+
+    Args:
+        arguments: Of the command that began it.
+
+    Raises:
+        Interrupted: There was a SIGINT.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        options = [word for word in arguments[arguments[:1] == ["train"] :] if word not in ("--resume", "--overwrite")]
+        command = shlex.join(["batchdigits", "train", *options, "--resume"])
+        message = f"Interrupted: the epochs that were finished are kept; go on with: {shown(command)}"
+        raise Interrupted(message) from error
 
 
 class Stop:

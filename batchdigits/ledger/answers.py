@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchdigits.ledger.database import Database, check_sum, glimpse
-from batchdigits.ledger.location import beside
+from batchdigits.ledger.location import ledger_of
 from batchdigits.storage.local import LocalFile
 
 Key = tuple[str, int]  # the sha256 of a file's bytes, and the page from 1
@@ -116,8 +116,8 @@ class Answered:
 
 
 def has_answers(report: Path) -> bool:
-    """Tell whether a file is a report whose ledger is beside it."""
-    return report.is_file() and beside(LocalFile(report)).is_file()
+    """Tell whether a file is a report whose ledger is in its folder."""
+    return report.is_file() and ledger_of(LocalFile(report)).is_file()
 
 
 def answered(report: Path) -> list[Answered]:
@@ -125,5 +125,5 @@ def answered(report: Path) -> list[Answered]:
 
     Of copies of an image one is given.
     """
-    rows = glimpse(beside(LocalFile(report)), _ANSWERED)
+    rows = glimpse(ledger_of(LocalFile(report)), _ANSWERED)
     return [Answered(path.decode(errors="surrogateescape"), page, sha256, text) for path, page, sha256, text in rows]

@@ -1,6 +1,7 @@
-"""One run at a time: a ledger in, its lock held; the system takes the lock away when the process ends, however it does.
+"""Where a ledger is, which one a report belongs to, and its lock: one run at a time.
 
 The lock is an flock on a hidden file beside the ledger, which stays there. It holds who has the lock, for the message.
+The system takes it away when the process ends, however it does.
 """
 
 import datetime
@@ -15,9 +16,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from batchdigits.errors import Locked, UsageError, shown
+from batchdigits.errors import Locked, StorageError, UsageError, shown
+from batchdigits.ledger.database import glimpse
 from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.local import LocalFile, fitting, storage_errors
+
+_ENDINGS = ("", ".ledger", ".db", ".sqlite", ".sqlite3")  # that people give ledgers, in lower case
+_PUBLISHED = "SELECT path, sha256 FROM reports"
+_ITS_NAME = 2  # how sure a ledger is that is called after the report, among the numbers of `_likeness`
 
 
 @contextmanager
@@ -140,3 +146,45 @@ def ledger_path(reports: Sequence[TargetFile], *, named: Path | None, no_ledger:
         )
         raise UsageError(message)
     return places[0] if places else None
+
+
+def ledger_of(report: TargetFile) -> Path:
+    """Find the ledger of a report: of those in its folder, the one that knows most of it, and of such the newest.
+
+    Each of a run's reports leads to the run's ledger, not only the first.
+
+    Returns:
+        The ledger; where none knows the report, the one that would be called after it.
+    """
+    target = report.target
+    sha256 = ""
+    with suppress(StorageError):
+        sha256 = "" if target.is_remote else target.sha256()  # a URL tells enough
+    own = beside(report)
+    best, found = (0, 0), own
+    for ledger, mtime_ns in _ledgers_in([own.parent, beside(target).parent]):
+        sure = max(
+            (_likeness(path, published, target, sha256) for path, published in glimpse(ledger, _PUBLISHED)), default=0
+        )
+        rank = (max(sure, _ITS_NAME if ledger == own else 0), mtime_ns)
+        if rank[0] and rank > best:
+            best, found = rank, ledger
+    return found
+
+
+def _likeness(path: bytes, published: str, target: TargetFile, sha256: str) -> int:
+    """Tell how sure it is that a ledger published a report, which may be edited, or in a folder that was moved."""
+    is_there = path == bytes(target)
+    is_called_so = path.rpartition(b"/")[2] == os.fsencode(target.name)
+    if published == sha256:
+        return 5 if is_there else 4 if is_called_so else 0
+    return 3 if is_there else 1 if is_called_so else 0
+
+
+def _ledgers_in(folders: list[Path]) -> Iterator[tuple[Path, int]]:
+    """Give what may be a ledger, and the time of its last change."""
+    for folder in folders:
+        with suppress(OSError):
+            for file in sorted(folder.iterdir()):
+                if file.suffix.lower() in _ENDINGS and file.is_file():
+                    yield file, file.stat().st_mtime_ns

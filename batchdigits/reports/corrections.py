@@ -14,7 +14,7 @@ from batchdigits.errors import StorageError, UsageError, printable, shown
 from batchdigits.ledger import answers
 from batchdigits.ledger.answers import Key
 from batchdigits.ledger.database import Database
-from batchdigits.ledger.location import beside, held
+from batchdigits.ledger.location import held, ledger_of
 from batchdigits.reports.formats.csv import unguard
 from batchdigits.reports.formats.parquet import text_columns
 from batchdigits.reports.formats.xlsx import text_rows
@@ -68,10 +68,10 @@ def correct(report: TargetFile, corrections: Path, *, ledger: Path | None, time:
     """Take people's answers into the ledger of a report: all that a file holds, or none.
 
     Args:
-        report: Its name tells the ledger's.
+        report: Any of a run; it leads to the ledger.
         corrections: A table with the columns path, page, sha256 and corrected, such as an edited copy of a report; its
             ending is one of `ENDINGS`.
-        ledger: Where it is; None is beside the report.
+        ledger: Where it is; None is in the report's folder.
         time: What the answers are dated with.
 
     Returns:
@@ -93,7 +93,7 @@ def correct(report: TargetFile, corrections: Path, *, ledger: Path | None, time:
             "and give that."
         )
         raise UsageError(message)
-    place = ledger or beside(report)
+    place = ledger or ledger_of(report)
     with storage_errors(place, verb="read"):
         if not place.exists():
             message = (

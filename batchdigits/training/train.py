@@ -30,7 +30,7 @@ from batchdigits.training.datasets.negatives import negatives
 from batchdigits.training.evaluation import plots as pictures
 from batchdigits.training.evaluation.evaluate import draw, made_folder, provable_threshold, score, write_text
 from batchdigits.training.evaluation.metrics import Evaluation, as_json, interval_text, percent
-from batchdigits.training.trainer import fit, load_model, recipe
+from batchdigits.training.trainer import check_output, fit, load_model, recipe
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +50,18 @@ def train(settings: TrainSettings) -> Bundle:
     `reliability.png`, `risk_coverage.png`, and `checkpoints/` for `--resume`.
 
     Raises:
-        UsageError: The data have wrong labels, or too few images.
+        UsageError: The data have wrong labels, or too few images; or the output holds a training.
         StorageError: The data do not exist, or the output cannot be written.
     """
     base = tuning.load(settings)
+    if base:
+        settings = tuning.settled(settings, base)
+    check_output(settings)
     if not settings.data and not base:
         settings = replace(settings, data=(shipped.MNIST,))
     output = made_folder(settings.output)
     normalisation = NormalisationSettings()
     if base:
-        settings = tuning.settled(settings, base)
         lesson = tuning.lesson(settings, base)
         training, validation, held = lesson.training, lesson.validation, lesson.held
     else:

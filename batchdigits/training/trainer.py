@@ -49,6 +49,7 @@ _WARM_UP = 0.03  # share of all steps in which the learning rate rises to its pe
 _WEIGHT_DECAY = 0.01
 _THREADS = 2  # on every machine: the order of sums, and so the last bit, may depend on it
 _MADE_TOGETHER = 512  # images
+_MADE = ("bundle.json", "model.keras")  # what a finished training leaves
 _AVERAGE = 0.999  # momentum of the running average of the weights
 
 
@@ -86,12 +87,33 @@ def fit(
         uint8[N, 28, 28] -> logits float32[N, K]; its weights are the running average over the last steps.
 
     Raises:
-        UsageError: The teacher has other outputs or another normalisation than the network, or is to be overwritten.
+        UsageError: The teacher has other outputs or another normalisation than the network, or is to be overwritten; or
+            so is another training.
         BundleError: The teacher cannot be used.
     """
+    check_output(settings)
     start_tensorflow(_THREADS)
     with _targets(settings) as targets:  # a teacher is refused before anything is lost
         return _fit(pixels, labels, val_pixels, val_labels, targets, settings)
+
+
+def check_output(settings: TrainSettings) -> None:
+    """Check that a run destroys nothing that nobody said it may.
+
+    Raises:
+        UsageError: The output holds a training, or a bundle; or the teacher stands there.
+    """
+    if settings.teacher and settings.teacher.resolve() == settings.output.resolve():
+        name = shown(str(settings.teacher))
+        message = f"The teacher {name} would be overwritten by its pupil; choose another --output."
+        raise UsageError(message)
+    go_on = _Checkpoints(settings.output).exist()
+    if settings.overwrite or (settings.resume and go_on):
+        return
+    if go_on or any((settings.output / name).exists() for name in _MADE):
+        remedy = "go on with it by --resume, replace it by --overwrite" if go_on else "replace it by --overwrite"
+        message = f"The folder {shown(str(settings.output))} holds a training; {remedy}, or choose another --output."
+        raise UsageError(message)
 
 
 def _fit(
@@ -223,9 +245,6 @@ def _targets(settings: TrainSettings) -> Iterator[_Teach]:
         yield lambda _, labels: labels
         return
     name, outputs = shown(str(settings.teacher)), OUTPUTS[settings.arch]
-    if settings.teacher.resolve() == settings.output.resolve():
-        message = f"The teacher {name} would be overwritten by its pupil; choose another --output."
-        raise UsageError(message)
     model = bundle.load(settings.teacher)
     if model.normalisation != NormalisationSettings():
         message = f"The teacher {name} was trained behind another normalisation; train it anew."
@@ -279,7 +298,7 @@ def recipe(settings: TrainSettings) -> dict[str, Any]:
         for name, directory in (("teacher", settings.teacher), ("base", settings.base))
     }
     values = asdict(settings) | made_by | {"epochs": epochs_of(settings), "learning_rate": _rate(settings)}
-    return {name: value for name, value in values.items() if name not in ("output", "resume", "progress")}
+    return {name: value for name, value in values.items() if name not in ("output", "resume", "overwrite", "progress")}
 
 
 def _recipe_text(settings: TrainSettings) -> str:
@@ -305,7 +324,10 @@ class _Checkpoints:
             UsageError: The checkpoints were made by other settings.
         """
         if self.recipe.read_text() != _recipe_text(settings):
-            message = f"The checkpoints in {shown(str(self.folder))} are of another recipe; train without --resume."
+            message = (
+                f"The checkpoints in {shown(str(self.folder))} are of another recipe; give its settings, or train anew "
+                "with --overwrite alone."
+            )
             raise UsageError(message)
 
     def load(self) -> "tuple[keras.Model, _Average, int]":

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+import shlex
 import shutil
 import signal
 import stat
@@ -16,6 +17,8 @@ import cv2
 import pytest
 
 from batchdigits import __version__
+from batchdigits.engine.run_context import resumable
+from batchdigits.errors import Interrupted
 from batchdigits.inference.bundle import PACKAGED
 from tests.commands import (
     BATCHDIGITS,
@@ -498,6 +501,38 @@ def test_an_error_that_nobody_planned_is_1_and_shows_its_traceback_only_when_ask
     assert verbose.code == 1
     assert "Traceback (most recent call last)" in verbose.stderr
     assert report.read_bytes() == b"last night"
+
+
+# train
+
+
+def test_a_training_that_is_interrupted_says_which_command_goes_on_and_is_not_lost_by_the_same_command(
+    tmp_path: Path,
+) -> None:
+    labelled, output = tmp_path / "a folder", tmp_path / "out"
+    for number in range(100):
+        write_png(labelled / str(number % 10) / f"{number}.png", one_of_each()[number % 10])
+    command = ["train", "--arch", "dense", "--data", labelled, "--epochs", "9999", "--batch-size", "8", "-o", output]
+    found = on_a_terminal(*command, "--overwrite", signal_after=(b"epoch 3/", int(signal.SIGINT)))
+    assert found.code == 130
+    said = re.sub(r"\s+", " ", found.stderr.rpartition("batchdigits: ")[2].replace("\r\n", " ")).strip()
+    goes_on = shlex.join(["batchdigits", *map(str, command), "--resume"])
+    assert said == f"Interrupted: the epochs that were finished are kept; go on with: {goes_on}"
+
+    kept = (output / "history.jsonl").read_bytes()
+    again = batchdigits(*command)
+    assert again.code == 2
+    assert again.message == (
+        f"The folder {output} holds a training; go on with it by --resume, replace it by --overwrite, or choose "
+        "another --output."
+    )
+    assert (output / "history.jsonl").read_bytes() == kept
+
+
+@pytest.mark.parametrize("arguments", [["train", "-o", "train"], ["-o", "train", "--overwrite", "--resume"]])
+def test_the_command_that_goes_on_is_spelled_for_the_program_and_for_its_job(arguments: list[str]) -> None:
+    with pytest.raises(Interrupted, match=r"go on with: batchdigits train -o train --resume$"), resumable(arguments):
+        raise KeyboardInterrupt
 
 
 # explain

@@ -114,6 +114,13 @@ def test_the_same_command_gives_the_same_metrics(made: Bundle, small_mnist: None
     assert (tmp_path / "samples.png").read_bytes() == (made.directory / "samples.png").read_bytes()
 
 
+def test_a_training_that_is_run_again_leaves_what_it_made(made: Bundle, small_mnist: None) -> None:
+    before = {path: path.stat().st_mtime_ns for path in made.directory.rglob("*")}
+    with pytest.raises(UsageError, match="holds a training; go on with it by --resume, replace it by --overwrite, or"):
+        runs.train(replace(SETTINGS, output=made.directory))
+    assert {path: path.stat().st_mtime_ns for path in made.directory.rglob("*")} == before
+
+
 def test_a_changed_byte_of_what_was_made_is_noticed(made: Bundle, tmp_path: Path) -> None:
     shutil.copytree(made.directory, tmp_path / "copy")
     data = bytearray((tmp_path / "copy" / "model.keras").read_bytes())

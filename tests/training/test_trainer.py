@@ -154,13 +154,27 @@ def test_a_run_that_is_resumed_at_its_end_trains_no_more(dense: Whole, tmp_path:
     assert history(tmp_path / "copy") == history(dense.output)
 
 
-def test_a_run_without_resume_begins_anew_and_another_seed_gives_another_run(dense: Whole, tmp_path: Path) -> None:
+def test_a_run_that_overwrites_begins_anew_and_another_seed_gives_another_run(dense: Whole, tmp_path: Path) -> None:
     shutil.copytree(dense.output, tmp_path / "copy")
-    trained(replace(DENSE, output=tmp_path / "copy", seed=7, epochs=1))
+    trained(replace(DENSE, output=tmp_path / "copy", seed=7, epochs=1, overwrite=True))
     (line,) = history(tmp_path / "copy")
     assert line["epoch"] == 1
     assert line["loss"] != pytest.approx(history(dense.output)[0]["loss"], abs=1e-4)
     assert names(tmp_path / "copy" / "checkpoints") == ["epoch-0001.keras", "epoch-0001.npz", "recipe.json"]
+
+
+@pytest.mark.parametrize(("left", "remedy"), [("checkpoints", "by --resume, replace it by --overwrite"), ("", "")])
+def test_a_run_does_not_destroy_another_unless_told_to(left: str, remedy: str, dense: Whole, tmp_path: Path) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(dense.output, output)
+    if not left:  # as of a finished training whose checkpoints somebody deleted
+        shutil.rmtree(output / "checkpoints")
+        (output / "bundle.json").touch()
+    before = history(output), names(output)
+    for resume in (False, *([] if left else [True])):
+        with pytest.raises(UsageError, match=f"holds a training; .*{remedy or 'replace it by --overwrite'}, or choose"):
+            fit(*some(500), replace(DENSE, output=output, resume=resume))
+    assert (history(output), names(output)) == before
 
 
 def test_one_json_line_an_epoch_tells_how_it_went(dense: Whole) -> None:
@@ -228,7 +242,7 @@ def test_a_teacher_that_cannot_be_used_costs_no_checkpoint(tmp_path: Path) -> No
     fit(*some(100), settings)
     kept = names(tmp_path / "out" / "checkpoints")
     with pytest.raises(BundleError):
-        fit(*some(100), replace(settings, teacher=tmp_path / "nowhere"))
+        fit(*some(100), replace(settings, teacher=tmp_path / "nowhere", overwrite=True))
     with pytest.raises(UsageError, match="would be overwritten by its pupil"):
         fit(*some(100), replace(settings, teacher=tmp_path / "out"))
     assert names(tmp_path / "out" / "checkpoints") == kept
