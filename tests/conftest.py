@@ -1,4 +1,4 @@
-"""What all tests rely on: that Ctrl-C reaches the processes they start, also where a script started pytest behind `&`."""
+"""What all tests rely on: Ctrl-C reaches the processes they start, also where a script began pytest behind `&`."""
 
 import signal
 import threading
