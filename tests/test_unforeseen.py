@@ -109,7 +109,7 @@ def spoil(stage: str, patch: pytest.MonkeyPatch, scans: Path, error: type[Except
         "reduce": (thumbnails, "reduced", lambda grey, *_: is_hit(grey)),
         "decide": (rows, "decide_calibrated", lambda logits, *_: (logits == hit_logits).all(1).any()),
         "draw": (thumbnails, "png", is_hit),
-        "record": (writer, "page_sum", lambda values: values[1] == sha256 and values[7] is None),
+        "record": (writer, "page_checksum", lambda values: values[1] == sha256 and values[7] is None),
         "render": (
             rows,
             "_rows",

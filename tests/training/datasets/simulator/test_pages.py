@@ -111,7 +111,7 @@ def test_a_digit_has_a_label_and_ink_and_nothing_else_has_a_label(pages: list[Se
         assert (page.label in range(10)) == (page.kind is Kind.DIGIT)
         assert page.label in range(-1, 10)
         if page.kind in (Kind.DIGIT, Kind.SEVERAL):
-            assert page.most_ink > 60
+            assert page.most_ink > 30  # the thinnest pens, on a sheet that was turned on its desk
             assert page.inked < 0.8
         if page.kind is Kind.BLANK:
             assert page.most_ink == 0
@@ -124,7 +124,7 @@ def test_the_ink_lies_on_the_page_and_touches_its_edge_only_now_and_then(pages: 
     touching = collections.defaultdict(list)
     for page in digits:
         touching[page.scene].append(page.edge > 127)
-    assert 0.1 < np.mean([page.edge > 127 for page in digits]) < 0.35
+    assert 0.04 < np.mean([page.edge > 127 for page in digits]) < 0.35
     assert max(np.mean(touching[scene]) for scene in ("cell", "exam")) < 0.1
 
 

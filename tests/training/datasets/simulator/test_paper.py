@@ -53,8 +53,8 @@ def test_print_leaves_ink_on_pages_of_any_size_and_takes_none_away(name: str) ->
 def test_a_line_is_as_thick_as_asked_and_one_thinner_than_a_pixel_is_fainter(thick: float) -> None:
     ink = blank(60, 80)
     paper.line(ink, (10, 30), (70, 30), thick, 1.0)
-    soft = 0.35 * thick if thick <= 1 else 2.5  # OpenCV's soft edges come on top
-    assert thick <= ink[:, 40].sum() <= thick + soft
+    off = 0.35 * thick if thick <= 1 else 1.1  # OpenCV draws whole pixels, and soft edges around them
+    assert abs(ink[:, 40].sum() - thick) <= off
     assert ink[:, :5].sum() == ink[:, 76:].sum() == ink[:20].sum() == ink[40:].sum() == 0
 
 
