@@ -22,18 +22,28 @@ from typing import Final
 
 
 class ExitCode(IntEnum):
-    """Exit codes of every command; scripts rely on them."""
+    """Exit codes of every command; scripts rely on them, and the documents show these texts."""
 
     OK = 0
+    """Done, also where nothing was new."""
     UNEXPECTED = 1
+    """An unexpected error; `-v` shows its traceback."""
     USAGE = 2
+    """The command asks for something that cannot be done, such as an unknown option or bad labels."""
     FAULTS = 3
+    """Done and reported, but files that no report showed before could not be read; `detail` says why."""
     NO_IMAGES = 4
+    """SOURCE holds no image; reports stay as they are."""
     STORAGE = 5
+    """A source, ledger, report, server or cluster cannot be reached, read or written; reports stay."""
     BUNDLE = 6
+    """The model bundle is missing, damaged, or made for another version."""
     LOCKED = 75
+    """Another run holds the ledger; `--if-locked skip` makes it 0."""
     INTERRUPTED = 130
+    """Interrupted by Ctrl-C (SIGINT); what was finished is kept, and the next run goes on from there."""
     TERMINATED = 143
+    """Ended by the system or a scheduler (SIGTERM); likewise."""
 
 
 class BatchDigitsError(Exception):

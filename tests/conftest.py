@@ -1,5 +1,7 @@
-"""What many tests share: the ink finder that ships, loaded once a process."""
+"""What tests share: the ink finder that ships, and that Ctrl-C reaches the processes they start."""
 
+import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +9,9 @@ import pytest
 from batchdigits.inference import bundle
 from batchdigits.inference.runtimes import InkFinder
 from batchdigits.settings import Runtime
+
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The numbers of `speed.py` in; the README's picture of them out.
+"""The numbers of `speed.py` in; the picture of them in README.md out.
 
 `python -m tests.benchmarks.picture speed.json jobs/pictures/speed.png` draws it. On the left each group of bars is a
 kind of files; on the right stands how the time of an image, and memory, grow with the number of images.

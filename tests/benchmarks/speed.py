@@ -2,8 +2,8 @@
 
 Make the whole table in one go: `python -m tests.benchmarks.speed`. What is compared is measured in turn, round after
 round, so that noise hits all alike; a first round warms up and does not count. Files come from the page cache. The
-table is Markdown; `--json` names a file for its numbers, of which `picture.py` draws the README's picture. Stopped, it
-goes on where it was: each part that has ended is a line of the file that `--state` names, and counts while the
+table is Markdown; `--json` names a file for its numbers, of which `picture.py` draws the picture of README.md. Stopped,
+it goes on where it was: each part that has ended is a line of the file that `--state` names, and counts while the
 program's sources and the options stay as they are.
 
 The parts:

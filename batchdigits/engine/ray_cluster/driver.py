@@ -1,6 +1,6 @@
 """Run Ray in a child process, which gets a `Job` and shards of files over a pipe and sends results back.
 
-This is the process that Ray calls its driver. Its parent is the run, which the README calls so.
+This is the process that Ray calls its driver. Its parent is the run, which jobs/README.md calls the driver.
 """
 
 import logging
