@@ -21,6 +21,7 @@ class RayWorker(worker.RayWorker):
     def __init__(self, *arguments: Any) -> None:
         assert standin_command.worker.decode is standin_command.misbehave_and_decode
         worker.Predictor = standin_command.StandIn
+        worker.InkFinder = standin_command.StandInFinder
         reading.read_local = _read_what_is_seen
         super().__init__(*arguments)
 

@@ -13,19 +13,22 @@ import numpy as np
 import pytest
 
 from batchdigits.engine import isolation, worker
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.isolation import one_by_one
 from batchdigits.engine.pool import Workers
 from batchdigits.engine.pool import batches as batches_of
 from batchdigits.engine.run_context import StageTimer
 from batchdigits.errors import DecoderDied, Fault, FaultKind
+from batchdigits.inference import bundle
 from batchdigits.records import Batch, ImageFile
-from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.reading import read_all
 from batchdigits.storage.urls import locate
 from tests.digits import digits, write_png, write_tiff
 
 SETTINGS = {"timer": StageTimer(), "decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
+FINDER = SharedFinder(bundle.PACKAGED, Runtime.LITERT)
 
 
 def misbehave(files: list[worker.Asked], *settings: object) -> worker.Observed:
@@ -74,7 +77,9 @@ def files(folder: Path) -> list[ImageFile]:
 
 
 def observed(folder: Path) -> dict[str, Batch]:
-    return dict(zip([file.name for file in files(folder)], one_by_one(files(folder), **SETTINGS), strict=True))  # type: ignore[arg-type]
+    return dict(
+        zip([file.name for file in files(folder)], one_by_one(files(folder), finder=FINDER, **SETTINGS), strict=True)
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -114,8 +119,8 @@ def test_each_kind_of_death_is_one_fault_that_says_so_and_costs_no_other_file(fo
 
 
 def test_files_that_do_no_harm_are_observed_as_by_the_workers(folder: Path) -> None:
-    alone = list(one_by_one(files(folder), **SETTINGS))  # type: ignore[arg-type]
-    with Workers(1, processes=False) as workers:
+    alone = list(one_by_one(files(folder), finder=FINDER, **SETTINGS))  # type: ignore[arg-type]
+    with Workers(1, FINDER, processes=False) as workers:
         (together,) = batches_of(files(folder), workers, size=99, **SETTINGS)  # type: ignore[arg-type]
     assert [page for batch in alone for page in batch.pages] == together.pages
     assert (np.concatenate([batch.pixels for batch in alone]) == together.pixels).all()
@@ -131,17 +136,17 @@ def end(*_: object) -> None:
 def test_a_process_that_cannot_start_is_no_fault_of_any_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "_answer", end)
     with pytest.raises(DecoderDied, match="cannot start: memory is short, or a script calls"):
-        list(one_by_one(files(folder), **SETTINGS))  # type: ignore[arg-type]
+        list(one_by_one(files(folder), finder=FINDER, **SETTINGS))  # type: ignore[arg-type]
     assert multiprocessing.active_children() == []
 
 
 def test_no_files_need_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocessing, "get_context", None)
-    assert list(one_by_one([], **SETTINGS)) == []  # type: ignore[arg-type]
+    assert list(one_by_one([], finder=FINDER, **SETTINGS)) == []  # type: ignore[arg-type]
 
 
 def test_leaving_early_ends_the_process(folder: Path) -> None:
-    found = one_by_one(files(folder), **SETTINGS)  # type: ignore[arg-type]
+    found = one_by_one(files(folder), finder=FINDER, **SETTINGS)  # type: ignore[arg-type]
     next(iter(found))
     assert multiprocessing.active_children()
     found.close()  # type: ignore[attr-defined]
@@ -150,8 +155,8 @@ def test_leaving_early_ends_the_process(folder: Path) -> None:
 
 def test_what_was_observed_elsewhere_stands_in_the_first_batches(folder: Path) -> None:
     first, *rest = files(folder)
-    with Workers(1, processes=False) as workers:
-        isolated = one_by_one([first], **SETTINGS)  # type: ignore[arg-type]
+    with Workers(1, FINDER, processes=False) as workers:
+        isolated = one_by_one([first], finder=FINDER, **SETTINGS)  # type: ignore[arg-type]
         found = list(batches_of(rest, workers, size=4, first=isolated, **SETTINGS))  # type: ignore[arg-type]
     assert [page.file.name for batch in found for page in batch.pages if page.number == 1] == [
         file.name for file in files(folder)

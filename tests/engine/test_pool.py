@@ -25,12 +25,14 @@ from hypothesis import strategies as st
 from batchdigits.decoding.codecs import Page, decode
 from batchdigits.engine import pool as module
 from batchdigits.engine import worker
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import Workers, assembled, batches, is_work_for_processes
 from batchdigits.engine.run_context import StageTimer
 from batchdigits.errors import BatchDigitsError, Fault, FaultKind, Interrupted, Terminated
+from batchdigits.inference import bundle
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import Batch, ImageFile, SeenPage
-from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.local import file_sha256
 from batchdigits.storage.urls import locate
@@ -41,6 +43,8 @@ from tests.standins import decoding_threads
 DATA = Path(__file__).parents[1] / "data"
 DECODING = DecodingSettings()
 NORMALISATION = NormalisationSettings()
+FINDER = SharedFinder(bundle.PACKAGED, Runtime.LITERT)
+"""The packaged one; it starts at once, and in each process anew."""
 
 
 def image_file(path: Path) -> ImageFile:
@@ -50,7 +54,7 @@ def image_file(path: Path) -> ImageFile:
 
 
 def batches_of(files: Iterable[ImageFile], *, size: int = 256, workers: int = 2) -> Iterator[Batch]:
-    with Workers(workers, processes=False) as pool:
+    with Workers(workers, FINDER, processes=False) as pool:
         yield from batches(files, pool, size=size, decoding=DECODING, normalisation=NORMALISATION)
 
 
@@ -135,7 +139,7 @@ def assert_whole(files: Sequence[Known], found: Sequence[Batch], size: int) -> N
         assert len(batch.pages) == len(batch.pixels) == len(batch.ink) <= size
         assert batch.pages or batch.faults
         for page, pixels, ink in zip(batch.pages, batch.pixels, batch.ink, strict=True):
-            alone = normalise([greys[row(page)]])
+            alone = normalise([greys[row(page)]], FINDER)
             np.testing.assert_array_equal(pixels, alone.pixels[0])
             np.testing.assert_array_equal(ink, alone.ink[0])
 
@@ -163,9 +167,11 @@ def test_a_small_digit_on_a_large_jpeg_is_read_at_full_resolution(tmp_path: Path
     (batch,) = batches_of([image_file(path)])
     (page,) = decode(path.read_bytes(), DECODING)
     assert isinstance(page, Page)
-    whole, reduced = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), normalise([page.grey]).pixels
+    whole, reduced = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), normalise([page.grey], FINDER).pixels
     assert max(page.grey.shape) == 300
-    np.testing.assert_array_equal(batch.pixels, normalise([page.grey], finer=[lambda: np.asarray(whole)]).pixels)
+    np.testing.assert_array_equal(
+        batch.pixels, normalise([page.grey], FINDER, finer=[lambda: np.asarray(whole)]).pixels
+    )
     assert (batch.pixels != reduced).any()
     assert (batch.pages[0].width, batch.pages[0].height) == (600, 500)
 
@@ -180,7 +186,7 @@ def test_a_worker_keeps_the_memory_that_a_step_freed_for_the_next_one() -> None:
 
 
 def page_faults_of_steps_in_a_thread() -> int:
-    with Workers(1, processes=False) as workers:
+    with Workers(1, FINDER, processes=False) as workers:
         return workers._pool.submit(page_faults_of_steps).result()
 
 
@@ -196,7 +202,7 @@ def page_faults_of_steps() -> int:
 
 def test_no_two_pages_of_these_tests_look_alike_to_the_model(known: list[Known]) -> None:
     pages = [page for one in known[:24] for page in one.pages if not isinstance(page, FaultKind)]
-    assert len({pixels.tobytes() for pixels in normalise(pages).pixels}) == len(pages)
+    assert len({pixels.tobytes() for pixels in normalise(pages, FINDER).pixels}) == len(pages)
 
 
 def test_more_files_than_a_chunk_keep_their_order(known: list[Known]) -> None:
@@ -268,12 +274,12 @@ def test_the_settings_of_decoding_and_normalisation_are_heeded(tmp_path: Path) -
         image_file(write_png(tmp_path / f"{side}.png", on_page(digits(60)[0], side, side))) for side in (40, 41)
     )
     other = NormalisationSettings(digit_side=12)
-    with Workers(1, processes=False) as workers:
+    with Workers(1, FINDER, processes=False) as workers:
         limits = DecodingSettings(max_pixels=1600)
         (batch,) = batches([small, large], workers, size=9, decoding=limits, normalisation=other)
     assert [fault.kind for _, fault in batch.faults] == [FaultKind.TOO_LARGE]
-    np.testing.assert_array_equal(batch.pixels, normalise([on_page(digits(60)[0], 40, 40)], other).pixels)
-    assert (batch.pixels != normalise([on_page(digits(60)[0], 40, 40)]).pixels).any()
+    np.testing.assert_array_equal(batch.pixels, normalise([on_page(digits(60)[0], 40, 40)], FINDER, other).pixels)
+    assert (batch.pixels != normalise([on_page(digits(60)[0], 40, 40)], FINDER).pixels).any()
 
 
 def test_an_ending_that_is_not_read_is_told_from_junk(tmp_path: Path) -> None:
@@ -416,7 +422,7 @@ def by_row(found: Iterable[Batch]) -> dict[tuple[str, int], bytes | Fault]:
 def test_processes_give_what_threads_give(known: list[Known], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CHUNK_FILES", 5)
     files = [one.file for one in known]
-    with Workers(2, processes=True) as workers:
+    with Workers(2, FINDER, processes=True) as workers:
         found = list(batches(files, workers, size=7, decoding=DECODING, normalisation=NORMALISATION))
     assert_whole(known, found, 7)
     assert by_row(found) == by_row(batches_of(files))
@@ -424,7 +430,7 @@ def test_processes_give_what_threads_give(known: list[Known], monkeypatch: pytes
 
 
 def test_a_worker_process_that_dies_ends_the_run_with_a_sentence(known: list[Known]) -> None:
-    with Workers(1, processes=True) as workers:
+    with Workers(1, FINDER, processes=True) as workers:
         ready = batches([one.file for one in known], workers, size=7, decoding=DECODING, normalisation=NORMALISATION)
         workers.submit([], DECODING, NORMALISATION).result()
         for child in multiprocessing.active_children():
@@ -435,11 +441,11 @@ def test_a_worker_process_that_dies_ends_the_run_with_a_sentence(known: list[Kno
 
 
 def test_without_worker_processes_threads_read(known: list[Known], monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(module, "Child", refuse)
-    with Workers(2, processes=True) as workers:
+    with Workers(2, FINDER, processes=True) as workers:
         found = list(
             batches([one.file for one in known], workers, size=7, decoding=DECODING, normalisation=NORMALISATION)
         )
@@ -458,11 +464,13 @@ def test_a_script_without_a_main_guard_is_told_of_it(tmp_path: Path) -> None:
 
 UNGUARDED = """
 from batchdigits.storage.urls import locate
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import Workers, batches
+from batchdigits.inference import bundle
 from batchdigits.sources.discovery import discover
-from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 
-with Workers(1, processes=True) as workers:
+with Workers(1, SharedFinder(bundle.PACKAGED, Runtime.LITERT), processes=True) as workers:
     files = list(discover([locate("a.png")], outputs=[]))
     list(batches(files, workers, size=1, decoding=DecodingSettings(), normalisation=NormalisationSettings()))
 """
@@ -473,7 +481,7 @@ def test_threads_of_opencv_do_not_fight_with_the_workers(processes: bool) -> Non
     threads = cv2.getNumThreads()
     cv2.setNumThreads(4)
     try:
-        with Workers(1, processes=processes) as workers:
+        with Workers(1, FINDER, processes=processes) as workers:
             assert workers._pool.submit(cv2.getNumThreads).result() == 1
     finally:
         cv2.setNumThreads(threads)
@@ -493,14 +501,14 @@ def test_each_stage_has_its_own_seconds(known: list[Known], monkeypatch: pytest.
     monkeypatch.setattr(worker, "decode", later(1.0, worker.decode))
     monkeypatch.setattr(worker, "normalise", later(100.0, worker.normalise))
     files = [document.file for document in known[:3]]
-    found = worker.observe(list(map(worker.asked, files)), DECODING, NORMALISATION)
+    found = worker.observe(list(map(worker.asked, files)), DECODING, NORMALISATION, FINDER)
     timer = StageTimer()
     assembled(files, found, timer)
     assert {stage: timer.seconds[stage] for stage in ("decode", "normalise")} == {"decode": 3.0, "normalise": 100.0}
 
 
 def test_ctrl_c_is_not_for_worker_processes() -> None:
-    with Workers(1, processes=True) as workers:
+    with Workers(1, FINDER, processes=True) as workers:
         workers.submit([], DECODING, NORMALISATION).result()
         (child,) = multiprocessing.active_children()
         found = re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{child.pid}/status").read_text())
@@ -509,14 +517,14 @@ def test_ctrl_c_is_not_for_worker_processes() -> None:
 
 
 def test_what_a_worker_process_raises_is_raised_here() -> None:
-    with Workers(1, processes=True) as workers, pytest.raises(TypeError, match="positional argument"):
+    with Workers(1, FINDER, processes=True) as workers, pytest.raises(TypeError, match="positional argument"):
         workers._children[0].ask("no question")
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_each_question_gets_its_own_answer(count: int, tmp_path: Path) -> None:
     files = [image_file(write_png(tmp_path / f"{number}.png", digits(60)[number])) for number in range(60)]
-    with Workers(count, processes=True) as workers:
+    with Workers(count, FINDER, processes=True) as workers:
         asked = [workers.submit([file] * (1 + at % 3), DECODING, NORMALISATION) for at, file in enumerate(files)]
         for at, (file, future) in enumerate(zip(files, asked, strict=True)):
             sums = [page.sha256 for page in future.result().pages]
@@ -528,13 +536,15 @@ DIES = """
 import os, signal, struct, sys
 from contextlib import suppress
 from batchdigits.engine import pool, worker
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import DecoderDied
-from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.inference import bundle
+from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.urls import locate
 
 
-def serve(questions, answers):
+def serve(questions, answers, replies, finder):
     worker.prepare_process()
     answers.send(None)
     with suppress(EOFError):
@@ -543,13 +553,13 @@ def serve(questions, answers):
             if files[0][0].endswith("007.png"):
                 os.write(answers.fileno(), (struct.pack("!i", 2**20) + bytes(2**20))[:{written}])
                 os.kill(os.getpid(), signal.SIGKILL)
-            answers.send(worker.observe(files, *settings))
+            answers.send(worker.observe(files, *settings, finder))
 
 
 if __name__ == "__main__":
     pool.serve, pool._CHUNK_FILES = serve, 1
     files = sorted(discover([locate(sys.argv[1])], outputs=[]), key=lambda file: file.name)
-    with pool.Workers(2, processes=True) as workers:
+    with pool.Workers(2, SharedFinder(bundle.PACKAGED, Runtime.LITERT), processes=True) as workers:
         settings = {{"decoding": DecodingSettings(), "normalisation": NormalisationSettings()}}
         try:
             list(pool.batches(files, workers, size=4, **settings))
@@ -573,10 +583,13 @@ def test_a_worker_process_that_dies_while_it_answers_ends_the_run_and_does_not_h
 
 KILLED = """
 import multiprocessing, os, signal, sys
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import Workers
+from batchdigits.inference import bundle
+from batchdigits.settings import Runtime
 
 if __name__ == "__main__":
-    with Workers(2, processes=True) as workers:
+    with Workers(2, SharedFinder(bundle.PACKAGED, Runtime.LITERT), processes=True) as workers:
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -617,7 +630,7 @@ def test_a_run_that_is_asked_to_end_gets_what_is_finished_as_a_short_batch(
 def test_the_seconds_of_the_workers_are_counted(tmp_path: Path) -> None:
     timer = StageTimer()
     write_png(tmp_path / "7.png", digits()[0])
-    with Workers(1, processes=False) as workers:
+    with Workers(1, FINDER, processes=False) as workers:
         list(
             batches(
                 [image_file(tmp_path / "7.png")],
@@ -637,8 +650,8 @@ def test_there_is_a_worker_for_each_core_that_may_be_used_up_to_a_limit(
     cores: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda process: set(range(cores)))
-    assert Workers(None, processes=False).count == count
-    assert Workers(3, processes=False).count == 3
+    assert Workers(None, FINDER, processes=False).count == count
+    assert Workers(3, FINDER, processes=False).count == 3
 
 
 @pytest.mark.parametrize(

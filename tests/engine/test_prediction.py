@@ -12,8 +12,7 @@ from batchdigits.engine import prediction as overlap
 from batchdigits.engine.prediction import BackgroundPredictor, predict_ahead
 from batchdigits.engine.run_context import StageTimer, Stop
 from batchdigits.errors import BatchDigitsError, BundleError, Terminated
-from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import Batch, ImageFile, SeenPage
+from batchdigits.records import INK_MEASURES, Batch, ImageFile, SeenPage
 from tests.standins import logits_of
 
 LATE = 10.0  # seconds after which a test gives up
@@ -47,8 +46,7 @@ def batch(number: int, pages: int = 4, *, side: int = 28) -> Batch:
     file = ImageFile(f"/in/{number}.png", f"{number}.png", 1, 1, ".png", number)
     seen = [SeenPage(file, page, 28, 28, f"{number}", pages) for page in range(1, pages + 1)]
     pixels = np.random.default_rng(number).integers(0, 256, (pages, 28, 28), np.uint8)
-    none = normalise([])
-    ink = np.zeros((pages, none.ink.shape[1]), np.float32)
+    ink = np.zeros((pages, len(INK_MEASURES)), np.float32)
     return Batch(seen, pixels, ink, [], [], [np.zeros((side, side), np.uint8)] * pages)
 
 

@@ -11,6 +11,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from batchdigits.engine.ink import SharedFinder
+from batchdigits.engine.pool import Workers, batches
 from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle, runtimes
 from batchdigits.inference.bundle import Bundle, Network
@@ -27,12 +29,14 @@ from batchdigits.inference.runtimes import (
 )
 from batchdigits.preprocessing.looks import look, whole
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import KINDS
-from batchdigits.settings import Arch, NormalisationSettings, Runtime
+from batchdigits.records import KINDS, ImageFile
+from batchdigits.settings import Arch, DecodingSettings, NormalisationSettings, Runtime
+from batchdigits.sources.discovery import discover
+from batchdigits.storage.urls import locate
 from batchdigits.training import export
 from batchdigits.training.architectures import OUTPUTS
 from batchdigits.training.trainer import load_model
-from tests.digits import digits, enlarged, on_page, shaded
+from tests.digits import digits, enlarged, on_page, shaded, write_png
 from tests.standins import bundle_in
 
 BATCH = 256
@@ -411,3 +415,19 @@ def test_litert_is_chosen_where_it_is_installed_and_there_is_a_file_for_it(
     assert quickest(bundle_in(tmp_path / "bundle", exported=b"only the reader's").directory) is Runtime.KERAS
     monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
     assert quickest(bundle.PACKAGED) is Runtime.KERAS
+
+
+@pytest.mark.parametrize("runtime", list(Runtime))
+def test_worker_processes_find_the_ink_that_this_process_finds(tmp_path: Path, runtime: Runtime) -> None:
+    """LiteRT starts in each of them; TensorFlow runs here alone, and they ask for what it finds."""
+    some = pages(12)
+    for number, page in enumerate(some):
+        write_png(tmp_path / f"{number:02}.png", page)
+    files = [item for item in discover([locate(str(tmp_path))], outputs=[]) if isinstance(item, ImageFile)]
+    settings: dict[str, Any] = {"decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
+    with SharedFinder(bundle.PACKAGED, runtime) as finder:
+        with Workers(2, finder, processes=True) as workers:
+            (batch,) = batches(sorted(files, key=lambda file: file.name), workers, size=99, **settings)
+        alone = normalise(some, finder)
+    np.testing.assert_array_equal(batch.pixels, alone.pixels)
+    np.testing.assert_array_equal(batch.ink, alone.ink)

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import Workers, batches
+from batchdigits.inference import bundle
 from batchdigits.records import ImageFile
-from batchdigits.settings import DecodingSettings, NormalisationSettings
+from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from batchdigits.sources import settling as module
 from batchdigits.sources.discovery import discover
 from batchdigits.sources.settling import Settling
@@ -93,7 +95,8 @@ def test_what_changes_while_it_is_read_is_left_out_of_its_batch_pages_and_faults
     (tmp_path / "b.png").write_bytes(b"half")
     (tmp_path / "c.png").write_bytes(b"half")
     files += [written(tmp_path / "d.png")]
-    with Workers(1, processes=False) as workers:
+    finder = SharedFinder(bundle.PACKAGED, Runtime.LITERT)
+    with Workers(1, finder, processes=False) as workers:
         settings = {"decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
         (batch,) = batches(files, workers, size=9, **settings)  # type: ignore[arg-type]
     assert len(batch.faults) == 2
