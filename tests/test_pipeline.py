@@ -957,7 +957,7 @@ def test_a_fault_that_is_deferred_is_told_when_it_is_read(
     run(model, growing, outputs=(report,))
     (growing / "zero_bytes.png").write_bytes(b"\0")
     with monkeypatch.context() as patch:
-        patch.setattr(settling, "has_changed", lambda _: True)
+        patch.setattr(settling, "has_changed", lambda *_, **__: True)
         deferred = run(model, growing, outputs=(report,), settle_seconds=0.01)
     assert (deferred.deferred, deferred.faulty) == (1, 0)
     assert run(model, growing, outputs=(report,)).faulty == 1

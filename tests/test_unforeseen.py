@@ -13,7 +13,7 @@ import pytest
 from batchdigits import pipeline
 from batchdigits.decoding import codecs
 from batchdigits.engine import worker
-from batchdigits.errors import Fault, Interrupted, StorageError, Terminated, printable, unforeseen
+from batchdigits.errors import Fault, Interrupted, StorageError, Terminated, escape_name, unforeseen
 from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger import writer
 from batchdigits.ledger.database import Database
@@ -99,7 +99,7 @@ def spoil(stage: str, patch: pytest.MonkeyPatch, scans: Path, error: type[Except
         "reduce": (thumbnails, "reduced", lambda grey, *_: is_hit(grey)),
         "decide": (rows, "decide_calibrated", lambda logits, *_: (logits == hit_logits).all(1).any()),
         "draw": (thumbnails, "png", is_hit),
-        "record": (writer, "page_sum", lambda values: values[1] == sha256 and values[7] is None),
+        "record": (writer, "page_checksum", lambda values: values[1] == sha256 and values[7] is None),
         "render": (
             rows,
             "_rows",
@@ -209,4 +209,4 @@ def test_the_words_of_an_error_fit_into_a_row() -> None:
     assert fault.detail.isprintable()
     assert len(fault.detail) < 250
     assert isinstance(fault, Fault)
-    assert printable("\udfff") == r"\udfff"
+    assert escape_name("\udfff") == r"\udfff"

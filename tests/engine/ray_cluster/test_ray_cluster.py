@@ -383,7 +383,7 @@ class TestOnRay:
         found = ray(scans, "-o", report, "--engine", "ray", "--workers", "2", "-q", "--overwrite", UNSEEN=str(scans))
         assert (found.code, report.read_text()) == (5, "old")
         assert re.fullmatch(
-            r"The worker on \S+ cannot open \S+/0\d{3}\.png, which this machine can: local folders have to lie on "
+            r"The worker on \S+ cannot open \S+/\d{4}\.png, which this machine can: local folders have to lie on "
             r"storage that all nodes share; mount it there under the same name, or use --engine local\.",
             found.message,
         )
