@@ -16,7 +16,7 @@ _read = reading.read_local
 
 
 class RayWorker(worker.RayWorker):
-    """A stand-in predicts."""
+    """Stand-ins find ink and predict."""
 
     def __init__(self, *arguments: Any) -> None:
         assert standin_command.worker.decode is standin_command.misbehave_and_decode

@@ -26,7 +26,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits import pipeline
-from batchdigits.engine import local, pool
+from batchdigits.engine import ink, local, pool
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.run_context import Stop
 from batchdigits.errors import BundleError, Fault, FaultKind, NoImages, StorageError, Terminated, UsageError
 from batchdigits.inference import audit, bundle, drift
@@ -50,9 +51,10 @@ from batchdigits.storage.reading import read_remote
 from tests.digits import digits, on_page, one_of_each, write_png, write_tiff
 from tests.disks import names, written
 from tests.reports.formats.test_html import Page
-from tests.standins import RISKS, StandIn, bundle_in, decoding_threads, logits_of
+from tests.standins import RISKS, StandIn, StandInFinder, bundle_in, decoding_threads, logits_of
 
 DATA = Path(__file__).parent / "data"
+FINDER = StandInFinder(Path())
 
 PAGES = {
     "=1+1.png": 1,
@@ -75,6 +77,7 @@ PAGES = {
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "Predictor", StandIn)
+    monkeypatch.setattr(ink, "InkFinder", StandInFinder)
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +172,8 @@ def test_a_row_says_what_its_own_page_says_alone(mixed: Path, model: Bundle, tmp
 def test_digit_and_confidence_are_those_of_the_pixels(mixed: Path, model: Bundle) -> None:
     rows = by_page(predicted(model, mixed))
     pages = [on_page(digit, 40, 50) for digit in digits(60)[50:55]]
-    pixels, ink = normalise(pages)
-    decided = decide(logits_of(pixels), ink, threshold=0.9, temperature=20.0)
+    seen = normalise(pages, FINDER)
+    decided = decide(logits_of(seen.pixels), seen.ink, threshold=0.9, temperature=20.0)
     for number in range(5):
         row = rows["a/b/pages.tif", number + 1]
         assert row["status"] == decided.status[number]
@@ -264,9 +267,9 @@ def test_processes_do_much_work_and_threads_little(
     made = []
 
     class Noted(pool.Workers):
-        def __init__(self, count: int, *, processes: bool) -> None:
+        def __init__(self, count: int, finder: SharedFinder, *, processes: bool) -> None:
             made.append((count, processes))
-            super().__init__(count, processes=processes)
+            super().__init__(count, finder, processes=processes)
 
     monkeypatch.setattr(local, "Workers", Noted)
     monkeypatch.setattr(pool, "_SECONDS_FOR_PROCESSES", limit)
@@ -354,7 +357,7 @@ def test_pixels_are_normalised_as_the_model_was_trained(tmp_path: Path, model: B
         directory, normalisation=NormalisationSettings(digit_side=12), calibration=calibration, provenance={}
     )
     (row,) = rows_of(predicted(other, tmp_path / "in", report=ReportSettings(probabilities=True)))
-    pixels = normalise([page], other.normalisation).pixels
+    pixels = normalise([page], FINDER, other.normalisation).pixels
     expected = probabilities(logits_of(pixels), temperature=300.0)[0]
     assert [float(row[f"p{digit}"]) for digit in range(10)] == pytest.approx(expected, abs=0.5001e-4)
     assert row["model"] == other.id[:12] != model.id[:12]

@@ -12,8 +12,17 @@ import pytest
 
 from batchdigits import pipeline
 from batchdigits.decoding import codecs
-from batchdigits.engine import worker
-from batchdigits.errors import Fault, Interrupted, StorageError, Terminated, escape_name, unforeseen
+from batchdigits.engine import ink, worker
+from batchdigits.errors import (
+    BundleError,
+    ExitCode,
+    Fault,
+    Interrupted,
+    StorageError,
+    Terminated,
+    escape_name,
+    unforeseen,
+)
 from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger import writer
 from batchdigits.ledger.database import Database
@@ -26,7 +35,7 @@ from batchdigits.settings import DecodingSettings, PredictSettings
 from batchdigits.storage import reading
 from batchdigits.storage.local import LocalFile, file_sha256
 from tests.digits import digits, on_page, write_png, write_tiff
-from tests.standins import StandIn, bundle_in, logits_of
+from tests.standins import StandIn, StandInFinder, bundle_in, logits_of
 
 HIT = (43, 61)  # height and width of the page at which the stages raise
 FILES = 20
@@ -66,7 +75,7 @@ def seen_of(scans: Path) -> np.ndarray:
     """What the model sees of the page that is hit."""
     [page] = codecs.decode((scans / "hit.png").read_bytes(), DecodingSettings())
     assert isinstance(page, codecs.Page)
-    return normalise([page.grey]).pixels[0]
+    return normalise([page.grey], StandInFinder(Path())).pixels[0]
 
 
 def raising(function: Callable[..., Any], at: Callable[..., Any], error: type[Exception]) -> Callable[..., Any]:
@@ -91,6 +100,7 @@ def spoil(stage: str, patch: pytest.MonkeyPatch, scans: Path, error: type[Except
             return raising(super().__call__, lambda asked: (asked == pixels).all((1, 2)).any(), error)(asked)
 
     patch.setattr(pipeline, "Predictor", Model if stage == "predict" else StandIn)
+    patch.setattr(ink, "InkFinder", StandInFinder)
     targets: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         "read": (reading, "read_local", lambda path, *_: path.endswith("hit.png")),
         "decode": (worker, "decode", lambda data, *_: data == (scans / "hit.png").read_bytes()),
@@ -181,8 +191,32 @@ def test_a_model_that_cannot_be_run_is_no_fault_of_the_files(
             raise RuntimeError(message)
 
     monkeypatch.setattr(pipeline, "Predictor", Broken)
+    monkeypatch.setattr(ink, "InkFinder", StandInFinder)
     with pytest.raises(RuntimeError, match="no accelerator"):
         run(model, scans, tmp_path / "report.csv")
+
+
+def test_an_ink_finder_that_cannot_be_opened_ends_the_run_and_no_row_is_lost(
+    model: Bundle, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(StandInFinder):
+        def __enter__(self) -> "Broken":
+            message = "the ink finder cannot be opened"
+            raise BundleError(message)
+
+    report, whole = tmp_path / "report.csv", tmp_path / "whole.csv"
+    spoil("none", monkeypatch, scans)
+    run(model, scans, whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(ink, "InkFinder", Broken)
+        with pytest.raises(BundleError, match="the ink finder cannot be opened") as caught:
+            run(model, scans, report)
+    assert caught.value.exit_code == ExitCode.BUNDLE == 6
+    assert not report.exists()
+    run(model, scans, report)  # it is mended
+    assert rows_of(report) == rows_of(whole)
+    assert len(rows_of(report)) == FILES - 1 + 4
+    assert not any("unreadable" in row["status"] for row in rows_of(report).values())
 
 
 def test_a_ledger_that_holds_sides_which_no_page_has_is_reported(
