@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -42,6 +43,21 @@ def start(target: Callable[..., None], *arguments: object) -> tuple[Connection, 
     finally:
         theirs.close()
     return ours, process
+
+
+def pool(count: int, prepare: Callable[..., None], *arguments: object) -> ProcessPoolExecutor:
+    """Start a pool of processes, for what nobody runs beside scans: training.
+
+    Args:
+        count: Processes.
+        prepare: What each runs first, a function of a module.
+        arguments: What that takes.
+    """
+    started = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), prepare, arguments)
+    with _safe_path():
+        for number in [started.submit(os.getpid) for _ in range(count)]:
+            number.result()
+    return started
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from batchdigits.engine.children import answering, asking_back
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import BatchDigitsError, Fault, unforeseen
 from batchdigits.preprocessing import thumbnails
-from batchdigits.preprocessing.canvas import halved
 from batchdigits.preprocessing.finder import InkNetwork
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import INK_MEASURES, SIDE, FullResolution, GreyImage, ImageFile, InkImages, InkMeasures
@@ -180,8 +179,7 @@ def _observed(
             else:
                 faults.append((seen, page))
     decoded_at = time.perf_counter()
-    smaller = [halved(grey, thumbnails.SIDE) for grey in greys]
     pixels, ink = normalise(greys, network, normalisation, finer=finer)
-    pictures = [thumbnails.reduced(page) for page in smaller]
+    pictures = [thumbnails.reduced(page) for page in greys]
     seconds = decoded_at - started, time.perf_counter() - decoded_at
     return Observed(pages, pixels, ink, faults, unchanged, pictures, *seconds)

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.preprocessing.canvas import CANVAS_SIDES
 from batchdigits.preprocessing.finder import InkMaps, InkNetwork, Kinds, find_ink
 from batchdigits.preprocessing.framing import frame
 from batchdigits.preprocessing.small_pages import are_easy, find_small_ink
+from batchdigits.preprocessing.strips import CANVAS_SIDES
 from batchdigits.records import INK_MEASURES, SIDE, FullResolution, GreyImage, InkImages, InkMeasures
 from batchdigits.settings import NormalisationSettings
 

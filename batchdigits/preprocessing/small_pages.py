@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.preprocessing.canvas import strip_of
 from batchdigits.preprocessing.polarity import Signs, find_polarity, slopes_of_light, weigh_polarity, without_slopes
 from batchdigits.preprocessing.strips import (
     Components,
@@ -23,6 +22,7 @@ from batchdigits.preprocessing.strips import (
     most,
     odd,
     spread,
+    strip_of,
     total,
 )
 from batchdigits.records import DEPTH, EDGE, INK, INK_MEASURES, OTHER, GreyImage

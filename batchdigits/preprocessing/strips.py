@@ -3,17 +3,22 @@
 Each step of the normalisation works on strips; no canvas of a strip sees another.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.records import InkMeasures
+from batchdigits.records import GreyImage, InkMeasures
 
 Strip = NDArray[np.uint8]  # [side, N, side]: row, canvas, column
 Rows = NDArray[np.intp]
 Boxes = NDArray[np.float32]  # [C, 4]: left, top, right, bottom in canvas pixels; right and bottom are exclusive
+
+
+CANVAS_SIDES = (16, 28, 32, 40)
+"""Pixels: a small page is placed on the smallest canvas that holds it; a larger one is none of theirs."""
 
 
 class Components(NamedTuple):
@@ -44,6 +49,23 @@ class FoundInk(NamedTuple):
     """float32[N, 4], the digit's box on its canvas: left, top, right, bottom; zeros where no ink was found."""
     measures: InkMeasures
     """float32[N, M], the columns of `INK_MEASURES`."""
+
+
+def strip_of(pages: Sequence[GreyImage], side: int) -> tuple[Strip, Rows]:
+    """Place pages at the top left of canvases side by side; the rest repeats the page's last row and column.
+
+    Returns:
+        uint8[side, N, side], and intp[N, 2], the height and width that each page takes.
+    """
+    shapes = [page.shape for page in pages]
+    extents = np.array(shapes, np.intp)
+    strip = np.empty((side, len(pages), side), np.uint8)
+    for height, width in set(shapes):
+        same = np.flatnonzero((extents == (height, width)).all(1))
+        stack = np.concatenate([pages[row] for row in same.tolist()]).reshape(-1, height, width)
+        strip[:height, same, :width] = stack.transpose(1, 0, 2)
+        repeat_edges(strip, same, height, width)
+    return strip, extents
 
 
 def edges(pages: NDArray[Any], extents: Rows) -> NDArray[Any]:

@@ -5,7 +5,6 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from batchdigits.preprocessing.canvas import fit
 from batchdigits.records import GreyImage
 
 SIDE = 96
@@ -43,3 +42,21 @@ def _levels(low: int, high: int) -> GreyImage:
     spread = max(high - low, _LEAST_SPREAD)
     shares = (1 - (high - np.arange(256, dtype=np.float32)) / spread).clip(0, 1)
     return np.asarray(np.rint(shares * _STEPS) * (255 // _STEPS), np.uint8)
+
+
+def fit(page: GreyImage, side: int) -> GreyImage:
+    """Reduce a page so that its longer side fits: by halves first, the cheapest exact reduction, then linearly."""
+    page = halved(page, side)
+    if (longer := max(page.shape)) <= side:
+        return page
+    height, width = (max(1, round(extent * side / longer)) for extent in page.shape)
+    return np.asarray(cv2.resize(page, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def halved(page: GreyImage, side: int) -> GreyImage:
+    """Halve a page until its longer side is less than twice `side`: the cheapest exact reduction."""
+    while min(page.shape) > 1 and max(page.shape) >= 2 * side:
+        rows, columns = (extent // 2 for extent in page.shape)
+        half = page[: 2 * rows, : 2 * columns]  # an odd row or column is left out
+        page = np.asarray(cv2.resize(half, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+    return page

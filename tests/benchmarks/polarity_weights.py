@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.preprocessing import polarity
-from batchdigits.preprocessing.canvas import CANVAS_SIDES
 from batchdigits.preprocessing.normalisation import no_network, normalise
 from batchdigits.preprocessing.polarity import polarity_evidence
+from batchdigits.preprocessing.strips import CANVAS_SIDES
 from batchdigits.records import GreyImage
 from batchdigits.training.datasets import augmentation
 from batchdigits.training.datasets.shipped import mnist

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from batchdigits.preprocessing.canvas import CANVAS_SIDES, fit, halved, strip_of
+from batchdigits.preprocessing.strips import CANVAS_SIDES, strip_of
+from batchdigits.preprocessing.thumbnails import fit, halved
 
 
 def page(height: int, width: int) -> np.ndarray:

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchdigits.preprocessing.canvas import halved
-from batchdigits.preprocessing.thumbnails import MOST_BYTES, SIDE, png, reduced
+from batchdigits.preprocessing.thumbnails import MOST_BYTES, SIDE, halved, png, reduced
 from tests.digits import digits
 
 
