@@ -9,10 +9,12 @@ from batchdigits.inference import bundle
 from batchdigits.inference import calibration as risk
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import probabilities
-from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.preprocessing.normalisation import no_network, normalise
+from batchdigits.records import BLANK, NOT_A_DIGIT
 from batchdigits.training import calibration as module
 from batchdigits.training.calibration import calibrate, fit_temperature
 from batchdigits.training.datasets.labelled import Labelled
+from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.evaluation.metrics import bins_of, calibration_error, risk_coverage
 from tests.digits import digits
 from tests.standins import StandIn, bundle_in
@@ -73,18 +75,33 @@ def made(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 def labelled(count: int) -> Labelled:
     pages = digits(count)
-    seen = normalise(list(pages))
+    seen = normalise(list(pages), no_network)
     return Labelled([""] * count, seen.pixels, seen.ink, (np.arange(count) % 10).astype(np.int8), [], [""] * count)
 
 
-def test_a_calibration_counts_the_scans_too_and_none_that_served_the_temperature(made: Bundle) -> None:
-    found = calibrate(made, labelled(300), seed=1)
-    assert found == calibrate(made, labelled(300), seed=1)
+def simulated(count: int) -> SimulatedInk:
+    """Pages of which each third shows no digit."""
+    seen = normalise(list(digits(300)[-count:]), no_network)
+    labels = np.arange(count, dtype=np.int8) % 10
+    labels[::3], labels[::6] = NOT_A_DIGIT, BLANK
+    return SimulatedInk(*seen, labels, np.full(count, "a scene"))
+
+
+def test_a_calibration_counts_the_simulated_digits_too_and_none_that_served_the_temperature(made: Bundle) -> None:
+    found = calibrate(made, labelled(100), simulated(90))
+    assert found == calibrate(made, labelled(100), simulated(90))
     assert found.gate == made.calibration.gate
     loosest = found.risks[-1]
     assert loosest.threshold == risk.THRESHOLDS[-1]
-    assert 0.6 * 240 < loosest.passed <= 240  # four in five of 300, each seen once
+    assert loosest.passed == 160 * 4 // 5  # four in five of 100 digits and of those on 60 of the pages
     assert sum(found.reference) == loosest.passed
+
+
+def test_without_pages_the_digits_alone_calibrate(made: Bundle) -> None:
+    assert calibrate(made, labelled(100), None).risks[-1].passed == 80
+    assert calibrate(made, labelled(100), None) == calibrate(
+        made, labelled(100), simulated(90)._replace(labels=np.full(90, BLANK, np.int8))
+    )
 
 
 def test_the_packaged_model_proves_the_default_target_and_the_strictest() -> None:

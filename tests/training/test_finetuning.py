@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from batchdigits import pipeline
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import StorageError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.audit import HOLDOUT_SHARE, audit_share
 from batchdigits.inference.bundle import Bundle
 from batchdigits.reports.corrections import correct
-from batchdigits.settings import Arch, NormalisationSettings, PredictSettings, TrainSettings
+from batchdigits.settings import Arch, NormalisationSettings, PredictSettings, Runtime, TrainSettings
 from batchdigits.storage.local import LocalFile
 from batchdigits.training import finetuning, train
 from batchdigits.training.architectures import build
@@ -26,6 +27,8 @@ from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.trainer import load_model
 from tests.digits import digits, write_png, write_tiff
 from tests.standins import StandIn, bundle_in
+
+FINDER = SharedFinder(bundle.PACKAGED, Runtime.LITERT)
 
 # Keras 3.15 warns of itself under numpy 2 when it saves a model
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -92,8 +95,10 @@ def test_new_data_are_parted_and_repeated_and_the_validation_part_is_the_base_s(
         finetuning.settled(settings_of(base, Path("tuned"), new, seed=5), base)
     settings = finetuning.settled(settings_of(base, Path("tuned"), new), base)
     assert (settings.seed, settings.arch, settings.validation_share) == (1998, Arch.DENSE, 0.1)
-    found = finetuning.fine_tuning_data(settings, base)
-    _, validation = labelled.split(labelled.read("mnist", base.normalisation, part="train"), share=0.1, seed=1998)
+    found = finetuning.fine_tuning_data(settings, base, FINDER)
+    _, validation = labelled.split(
+        labelled.read("mnist", FINDER, base.normalisation, part="train"), share=0.1, seed=1998
+    )
     assert found.validation.names == validation.names
     names = [name for name in found.training.names if not name.startswith("mnist ")]
     assert len(names) == 2 * len(set(names))  # until they are a tenth of 900
@@ -102,14 +107,14 @@ def test_new_data_are_parted_and_repeated_and_the_validation_part_is_the_base_s(
     holdout = set(found.holdout.names)
     for path in sorted(new.rglob("*.png"))[::2]:  # fewer images are parted alike
         path.unlink()
-    left = finetuning.fine_tuning_data(settings, base)
+    left = finetuning.fine_tuning_data(settings, base, FINDER)
     assert set(left.holdout.names) == holdout & {f"{path.parent.name}/{path.name}" for path in new.rglob("*.png")}
 
 
 def test_copies_of_an_image_are_on_one_side(base: Bundle, new: Path) -> None:
     for path in list(new.rglob("*.png")):
         shutil.copy(path, path.with_stem(f"{path.stem}-copy"))
-    found = finetuning.fine_tuning_data(finetuning.settled(settings_of(base, Path("tuned"), new), base), base)
+    found = finetuning.fine_tuning_data(finetuning.settled(settings_of(base, Path("tuned"), new), base), base, FINDER)
     assert len(found.holdout) > 0
     assert set(found.holdout.sha256) & set(found.training.sha256) == set()
 
@@ -154,7 +159,7 @@ def test_what_cannot_go_on_is_refused(base: Bundle, tmp_path: Path) -> None:
         finetuning.settled(settings_of(base, tmp_path / "tuned"), moved)
     gone = replace(base, provenance={"recipe": base.provenance["recipe"] | {"data": ["gone"]}})
     with pytest.raises(StorageError, match=r"gone do not exist.*goes on from these data"):
-        finetuning.fine_tuning_data(settings_of(base, tmp_path / "tuned"), gone)
+        finetuning.fine_tuning_data(settings_of(base, tmp_path / "tuned"), gone, FINDER)
 
 
 def test_an_answered_report_is_labelled_data(
@@ -176,7 +181,7 @@ def test_an_answered_report_is_labelled_data(
     correct(LocalFile(report), tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
     write_png(scans / "[2].png", digits(60)[20])  # is no longer what the answer is about
     caplog.set_level(logging.INFO)
-    found = labelled.read(str(report), NormalisationSettings(), part="train")
+    found = labelled.read(str(report), FINDER, NormalisationSettings(), part="train")
     assert sorted(zip((name.rpartition("/")[2] for name in found.names), found.labels.tolist(), strict=True)) == [
         ("[0].png", 3),
         ("pages.tif page 2", 8),

@@ -17,7 +17,7 @@ from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.runtimes import Predictor
-from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.preprocessing.normalisation import no_network, normalise
 from batchdigits.settings import Arch, EvaluateSettings, TrainSettings
 from batchdigits.training import train
 from batchdigits.training.datasets import shipped
@@ -52,7 +52,7 @@ def test_the_bundle_loads_and_predicts(made: Bundle) -> None:
     assert loaded == made
     images, labels = shipped.mnist("test")
     with Predictor(loaded, batch_size=16) as predictor:
-        logits = predictor(normalise(list(images), loaded.normalisation).pixels)
+        logits = predictor(normalise(list(images), no_network, loaded.normalisation).pixels)
     assert logits.shape == (100, 10)
     right = int((logits.argmax(axis=1) == labels).sum())
     assert right > 50
@@ -60,7 +60,8 @@ def test_the_bundle_loads_and_predicts(made: Bundle) -> None:
 
 
 def test_everything_that_is_promised_stands_beside_the_bundle(made: Bundle) -> None:
-    promised = ["bundle.json", "confusion.csv", "confusion.png", "history.jsonl", "learning_curves.png", "metrics.json"]
+    promised = ["bundle.json", "confusion.csv", "confusion.png", "finder.keras", "finder.tflite", "history.jsonl"]
+    promised += ["learning_curves.png", "metrics.json"]
     promised += ["model.keras", "model.tflite", "reliability.png", "risk_coverage.png", "samples.png"]
     assert [name for name in names(made.directory) if name != "checkpoints"] == promised
     for picture in made.directory.glob("*.png"):

@@ -14,9 +14,10 @@ import pytest
 from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.calibration import Calibration
-from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.preprocessing.normalisation import no_network, normalise
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
 from batchdigits.training import trainer
+from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.shipped import mnist
 from batchdigits.training.trainer import fit
 from tests.commands import CHECKOUT, run
@@ -30,12 +31,14 @@ DENSE = TrainSettings(output=Path(), arch=Arch.DENSE, epochs=3, batch_size=32)
 CNN = TrainSettings(output=Path(), arch=Arch.CNN, epochs=2, batch_size=32)
 
 
-def some(count: int) -> tuple[Any, Any, Any, Any]:
-    """The first MNIST training images, normalised, the last fifth of them for validation."""
+def some(count: int) -> tuple[Labelled, None, Labelled]:
+    """The first MNIST training images, normalised, the last fifth of them for validation; no simulated pages."""
     images, labels = (half[:count] for half in mnist("train"))
-    pixels = normalise(list(images)).pixels
+    pixels, ink = normalise(list(images), no_network)
+    names = [f"mnist train {number}" for number in range(count)]
+    whole = Labelled(names, pixels, ink, labels, [], [""] * count)
     training = count * 4 // 5
-    return pixels[:training], labels[:training], pixels[training:], labels[training:]
+    return whole.take(np.arange(training)), None, whole.take(np.arange(training, count))
 
 
 def trained(settings: TrainSettings, count: int = 500) -> list[Any]:
@@ -56,10 +59,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from dataclasses import replace
-from batchdigits.training import trainer as fitting
+from batchdigits.training import loop, trainer
 from tests.training.test_trainer import CNN, DENSE, some
 
-keep = fitting._Checkpoints.keep
+keep = loop._Checkpoints.keep
 
 def keep_and_die(self, model, average, record):
     if dying == "between epochs":
@@ -74,12 +77,12 @@ def keep_and_die(self, model, average, record):
         os.kill(os.getpid(), signal.SIGKILL)
     raise InterruptedError
 
-fitting._Checkpoints.keep = keep_and_die
+loop._Checkpoints.keep = keep_and_die
 CNN_HERE = replace(CNN, output=Path("cnn"))
 DENSE_HERE = replace(DENSE, output=Path("dense"))
 for settings, count, dying in ((DENSE_HERE, 500, "within"), (CNN_HERE, 400, "between epochs")):
     try:
-        fitting.fit(*some(count), settings)
+        trainer.fit(*some(count), settings)
     except InterruptedError:
         pass
 """
