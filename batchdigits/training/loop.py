@@ -33,7 +33,7 @@ Batches = Callable[[int], Iterator[tuple[Pictures, Targets]]]
 
 _WARM_UP = 0.03  # share of all steps in which the learning rate rises to its peak
 _WEIGHT_DECAY = 0.01
-_MADE = ("bundle.json", "model.keras", "finder.keras")  # what a finished training leaves
+_MADE = ("bundle.json", "model.keras")  # what a finished training leaves
 _AVERAGE = 0.999  # momentum of the running average of the weights
 
 
@@ -140,7 +140,9 @@ def check_output(settings: TrainSettings) -> None:
     go_on = _Checkpoints(settings.output).exist()
     if settings.overwrite or (settings.resume and go_on):
         return
-    if go_on or any((settings.output / name).exists() for name in _MADE):
+    # A reader's training begins with a copy of the finder, so that this alone tells nothing of it.
+    made = (*_MADE, "finder.keras") if settings.arch is Arch.FINDER else _MADE
+    if go_on or any((settings.output / name).exists() for name in made):
         remedy = "go on with it by --resume, replace it by --overwrite" if go_on else "replace it by --overwrite"
         message = f"The folder {escaped(str(settings.output))} holds a training; {remedy}, or choose another --output."
         raise UsageError(message)
