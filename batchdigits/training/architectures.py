@@ -181,4 +181,5 @@ def _dense(scaled: "KerasTensor") -> "KerasTensor":
     """Two hidden layers of 50, as the classic MNIST tutorial has them; its sigmoid outputs are logits here."""
     from keras.layers import Dense, Flatten
 
-    return Dense(50, activation="relu")(Dense(50, activation="relu")(Flatten()(scaled)))
+    first = Dense(50, activation="relu", name="hidden_1")(Flatten()(scaled))
+    return Dense(50, activation="relu", name="hidden_2")(first)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from batchdigits.errors import UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Network
-from batchdigits.settings import EPOCHS, FINE_EPOCHS, FINE_RATE, RATE, Runtime, TrainSettings
+from batchdigits.settings import EPOCHS, FINE_EPOCHS, FINE_RATE, RATE, Arch, Runtime, TrainSettings
 from batchdigits.storage.local import file_sha256
 
 if TYPE_CHECKING:

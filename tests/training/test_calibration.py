@@ -104,6 +104,6 @@ def test_without_pages_the_digits_alone_calibrate(made: Bundle) -> None:
     )
 
 
-def test_the_packaged_model_proves_the_default_target_and_the_strictest() -> None:
+def test_the_packaged_model_proves_the_default_target_and_a_stricter_one() -> None:
     risks = bundle.load().calibration.risks
-    assert 0.5 < risk.loosest_threshold(0.005, risks) < risk.loosest_threshold(risk.STRICTEST, risks) < 1
+    assert 0.5 < risk.loosest_threshold(0.005, risks) < risk.strictest_threshold(risks) < 1

@@ -15,10 +15,13 @@ from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.calibration import Calibration
 from batchdigits.preprocessing.normalisation import no_network, normalise
+from batchdigits.records import BLANK, INK_MEASURES, NOT_A_DIGIT
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
 from batchdigits.training import trainer
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.shipped import mnist
+from batchdigits.training.datasets.simulated import SimulatedInk
+from batchdigits.training.loop import Lesson
 from batchdigits.training.trainer import fit
 from tests.commands import CHECKOUT, run
 from tests.disks import names
@@ -31,19 +34,34 @@ DENSE = TrainSettings(output=Path(), arch=Arch.DENSE, epochs=3, batch_size=32)
 CNN = TrainSettings(output=Path(), arch=Arch.CNN, epochs=2, batch_size=32)
 
 
-def some(count: int) -> tuple[Labelled, None, Labelled]:
-    """The first MNIST training images, normalised, the last fifth of them for validation; no simulated pages."""
+def some(count: int) -> tuple[Labelled, Labelled]:
+    """The first MNIST training images, normalised, the last fifth of them for validation."""
     images, labels = (half[:count] for half in mnist("train"))
-    pixels, ink = normalise(list(images), no_network)
+    seen = normalise(list(images), no_network)
     names = [f"mnist train {number}" for number in range(count)]
-    whole = Labelled(names, pixels, ink, labels, [], [""] * count)
-    training = count * 4 // 5
-    return whole.take(np.arange(training)), None, whole.take(np.arange(training, count))
+    whole = Labelled(names, seen.pixels, seen.ink, labels, [], [""] * count)
+    rows = np.arange(count)
+    return whole.take(rows[: count * 4 // 5]), whole.take(rows[count * 4 // 5 :])
+
+
+def some_pages(count: int) -> SimulatedInk:
+    """What was found on pages: each fourth has no ink, and is blank, and each fourth shows no digit."""
+    pixels = np.random.default_rng(3).integers(1, 256, (count, 28, 28), np.uint8)
+    ink = np.full((count, len(INK_MEASURES)), 0.1, np.float32)
+    labels = (np.arange(count) % 10).astype(np.int8)
+    pixels[::4], ink[::4, 0], labels[::4], labels[1::4] = 0, 0, BLANK, NOT_A_DIGIT
+    return SimulatedInk(pixels, ink, labels, np.full(count, "a scene"))
+
+
+def fit_some(count: int, settings: TrainSettings, pages: SimulatedInk | None = None) -> Any:  # noqa: ANN401
+    training, validation = some(count)
+    return fit(training, pages, validation, settings)
 
 
 def trained(settings: TrainSettings, count: int = 500) -> list[Any]:
-    """Train, and give the weights."""
-    weights: list[Any] = fit(*some(count), settings).get_weights()
+    """Train, the convolutional network on simulated pages too, and give the weights."""
+    pages = some_pages(100) if settings.arch is Arch.CNN else None
+    weights: list[Any] = fit_some(count, settings, pages).get_weights()
     return weights
 
 
@@ -59,8 +77,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from dataclasses import replace
-from batchdigits.training import loop, trainer
-from tests.training.test_trainer import CNN, DENSE, some
+from batchdigits.training import loop
+from tests.training.test_trainer import CNN, DENSE, trained
 
 keep = loop._Checkpoints.keep
 
@@ -82,7 +100,7 @@ CNN_HERE = replace(CNN, output=Path("cnn"))
 DENSE_HERE = replace(DENSE, output=Path("dense"))
 for settings, count, dying in ((DENSE_HERE, 500, "within"), (CNN_HERE, 400, "between epochs")):
     try:
-        trainer.fit(*some(count), settings)
+        trained(settings, count)
     except InterruptedError:
         pass
 """
@@ -176,7 +194,7 @@ def test_a_run_does_not_destroy_another_unless_told_to(left: str, remedy: str, d
     before = history(output), names(output)
     for resume in (False, *([] if left else [True])):
         with pytest.raises(UsageError, match=f"holds a training; .*{remedy or 'replace it by --overwrite'}, or choose"):
-            fit(*some(500), replace(DENSE, output=output, resume=resume))
+            fit_some(500, replace(DENSE, output=output, resume=resume))
     assert (history(output), names(output)) == before
 
 
@@ -211,7 +229,7 @@ def test_checkpoints_of_another_recipe_are_refused(dense: Whole, tmp_path: Path)
     shutil.copytree(dense.output, tmp_path / "copy")
     other = replace(DENSE, output=tmp_path / "copy", resume=True, learning_rate=0.1)
     with pytest.raises(UsageError, match="another recipe"):
-        fit(*some(500), other)
+        fit_some(500, other)
 
 
 def a_teacher(folder: Path, *, outputs: int, says: int) -> Path:
@@ -223,31 +241,32 @@ def a_teacher(folder: Path, *, outputs: int, says: int) -> Path:
     last.set_weights([np.zeros((784, outputs)), 10.0 * np.eye(outputs)[says]])
     folder.mkdir()
     model.save(folder / "model.keras")
+    (folder / "finder.keras").write_bytes(b"no finder")
     bundle.save(folder, normalisation=NormalisationSettings(), calibration=Calibration(1.0, gate=1.0), provenance={})
     return folder
 
 
 def test_a_network_learns_from_its_teacher_and_not_from_the_labels(tmp_path: Path) -> None:
     teacher = a_teacher(tmp_path / "teacher", outputs=10, says=3)
-    model = fit(*some(500), replace(DENSE, output=tmp_path / "out", teacher=teacher))
-    said = np.asarray(model(some(500)[0], training=False)).argmax(axis=1)
+    model = fit_some(500, replace(DENSE, output=tmp_path / "out", teacher=teacher))
+    said = np.asarray(model(some(500)[0].pixels, training=False)).argmax(axis=1)
     assert (said == 3).all()
 
 
 def test_a_teacher_with_other_outputs_is_refused(tmp_path: Path) -> None:
     teacher = a_teacher(tmp_path / "teacher", outputs=12, says=3)
     with pytest.raises(UsageError, match="has 12 outputs, expected 10; use another"):
-        fit(*some(100), replace(DENSE, output=tmp_path / "out", teacher=teacher))
+        fit_some(100, replace(DENSE, output=tmp_path / "out", teacher=teacher))
 
 
 def test_a_teacher_that_cannot_be_used_costs_no_checkpoint(tmp_path: Path) -> None:
     settings = replace(DENSE, output=tmp_path / "out", epochs=1)
-    fit(*some(100), settings)
+    fit_some(100, settings)
     kept = names(tmp_path / "out" / "checkpoints")
     with pytest.raises(BundleError):
-        fit(*some(100), replace(settings, teacher=tmp_path / "nowhere", overwrite=True))
+        fit_some(100, replace(settings, teacher=tmp_path / "nowhere", overwrite=True))
     with pytest.raises(UsageError, match="would be overwritten by its pupil"):
-        fit(*some(100), replace(settings, teacher=tmp_path / "out"))
+        fit_some(100, replace(settings, teacher=tmp_path / "out"))
     assert names(tmp_path / "out" / "checkpoints") == kept
 
 
@@ -260,23 +279,24 @@ def test_a_teacher_behind_another_normalisation_is_refused(tmp_path: Path) -> No
         provenance={},
     )
     with pytest.raises(UsageError, match="trained behind another normalisation"):
-        fit(*some(100), replace(DENSE, output=tmp_path / "out", teacher=teacher))
+        fit_some(100, replace(DENSE, output=tmp_path / "out", teacher=teacher))
 
 
 def test_a_run_does_not_go_on_with_another_teacher(tmp_path: Path) -> None:
     settings = replace(DENSE, output=tmp_path / "out", epochs=1)
-    fit(*some(100), replace(settings, teacher=a_teacher(tmp_path / "first", outputs=10, says=3)))
+    fit_some(100, replace(settings, teacher=a_teacher(tmp_path / "first", outputs=10, says=3)))
     other = a_teacher(tmp_path / "second", outputs=10, says=4)
     with pytest.raises(UsageError, match="are of another recipe"):
-        fit(*some(100), replace(settings, teacher=other, resume=True))
+        fit_some(100, replace(settings, teacher=other, resume=True))
 
 
 @pytest.mark.parametrize("batch_size", [100, 128, 600])
 def test_every_image_is_seen_once_an_epoch_in_whole_batches(batch_size: int) -> None:
-    pixels, labels, _, _ = some(800)
+    training, _ = some(800)
+    pixels, labels = training.pixels, training.labels
     settings = replace(DENSE, batch_size=batch_size)
     with trainer._targets(settings) as targets:
-        batches = list(trainer._batches(pixels, labels, targets, settings, 1))
+        batches = list(trainer._batches(pixels, labels, 0, targets, settings, 1))
     sizes = [len(seen) for seen, _ in batches]
     whole, rest = divmod(len(pixels), batch_size)
     assert sizes == [batch_size] * whole + [rest] * (rest > 0)
@@ -284,3 +304,46 @@ def test_every_image_is_seen_once_an_epoch_in_whole_batches(batch_size: int) -> 
     order = np.lexsort(seen.reshape(len(seen), -1).T)
     assert (seen[order] == pixels[np.lexsort(pixels.reshape(len(pixels), -1).T)]).all()
     assert np.bincount(expected).tolist() == np.bincount(labels).tolist()
+
+
+def lesson_of(settings: TrainSettings, pages: SimulatedInk | None, monkeypatch: pytest.MonkeyPatch) -> Lesson:
+    """What `fit` would let the network learn."""
+    given: list[Lesson] = []
+
+    def learn(begin: object, lesson: Lesson, settings: TrainSettings) -> None:
+        given.append(lesson)
+        raise InterruptedError
+
+    monkeypatch.setattr(trainer, "learn", learn)
+    with pytest.raises(InterruptedError):
+        fit_some(250, settings, pages)
+    return given[0]
+
+
+def test_simulated_pages_are_seen_as_they_are_and_digits_are_varied_anew_in_each_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = some_pages(120)
+    lesson = lesson_of(replace(CNN, output=tmp_path), pages, monkeypatch)
+    of_pages = {one.tobytes(): label for one, label in zip(pages.pixels, pages.labels, strict=True) if one.any()}
+    digits = {one.tobytes() for one in some(250)[0].pixels}
+    varied: list[set[bytes]] = []
+    for epoch in (1, 2, 1):
+        batches = list(lesson.batches(epoch))
+        assert len(batches) == lesson.steps == -(-(200 + 90) // CNN.batch_size)  # 30 pages show no ink
+        seen, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
+        known = [of_pages.get(one.tobytes()) for one in seen]
+        assert sum(label is not None for label in known) == len(of_pages) == 90
+        assert all(label in (None, said) for label, said in zip(known, labels, strict=True))
+        assert set(labels) <= {*range(10), NOT_A_DIGIT}
+        varied.append({one.tobytes() for one in seen} - set(of_pages))
+    assert len(varied[0] & digits) < 20
+    assert len(varied[0] & varied[1]) < 20
+    assert varied[0] == varied[2]  # the same epoch is the same whenever it is asked for
+
+
+def test_the_tutorials_network_sees_digits_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lesson = lesson_of(replace(DENSE, output=tmp_path), None, monkeypatch)
+    seen = np.concatenate([pixels for pixels, _ in lesson.batches(1)])
+    assert {one.tobytes() for one in seen} == {one.tobytes() for one in some(250)[0].pixels}
+    assert len(lesson.validation[0]) == 50

@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import StorageError, UsageError
 from batchdigits.inference import bundle
-from batchdigits.preprocessing.normalisation import no_network, normalise
+from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import NormalisationSettings, Runtime
 from batchdigits.training.datasets import labelled, shipped
 from batchdigits.training.datasets.labelled import Labelled, fingerprint, join, split
 from tests.digits import on_page, one_of_each, write_png, write_tiff
 
 DATA = Path(__file__).parents[2] / "data"
+FINDER = SharedFinder(bundle.PACKAGED, Runtime.LITERT)
 
 
 def read(source: Path | str, part: str = "train") -> Labelled:
-    return labelled.read(str(source), SharedFinder(bundle.PACKAGED, Runtime.LITERT), NormalisationSettings(), part=part)
+    return labelled.read(str(source), FINDER, NormalisationSettings(), part=part)
 
 
 def label_file(folder: Path, *lines: str, head: str = "path,label", mark: bytes = b"") -> Path:
@@ -50,7 +51,7 @@ def test_a_shipped_set_is_normalised_like_any_other_images_and_named_by_its_half
     images, digits = (array[:777] for array in shipped.mnist("test"))
     monkeypatch.setattr(shipped, "mnist", lambda part: (images, digits))
     data = read("mnist", part="test")
-    expected = normalise(list(images), no_network)
+    expected = normalise(list(images), FINDER)
     assert (data.pixels == expected.pixels).all()
     assert (data.ink == expected.ink).all()
     assert (len(data), labels(data), data.unread) == (777, digits.tolist(), [])
@@ -68,7 +69,7 @@ def test_a_folder_per_digit_gives_each_image_the_digit_of_its_folder(tmp_path: P
     assert sorted(labels(data)) == sorted(list(range(10)) * 2)
     assert data.pixels.shape == (20, 28, 28)
     assert data.unread == []
-    expected = normalise(list(one_of_each()), no_network).pixels
+    expected = normalise(list(one_of_each()), FINDER).pixels
     for name, label, pixels in zip(data.names, data.labels, data.pixels, strict=True):
         if name.endswith("a.png"):
             assert (pixels == expected[label]).all()
@@ -169,7 +170,7 @@ def test_a_file_that_is_labelled_twice_is_a_usage_error(pictures: Path) -> None:
 def test_a_label_of_a_page_belongs_to_that_page(pictures: Path) -> None:
     write_tiff(pictures / "pages.tif", [on_page(one_of_each()[digit]) for digit in (3, 1, 4)])
     data = read(label_file(pictures, "pages.tif,4,3", "5.png,5,1", "pages.tif,3,1", head="path,label,page"))
-    expected = normalise([on_page(one_of_each()[digit]) for digit in (3, 4)], no_network).pixels
+    expected = normalise([on_page(one_of_each()[digit]) for digit in (3, 4)], FINDER).pixels
     names = [name.rpartition("/")[2] for name in data.names]
     found = dict(zip(names, data.pixels, strict=True))
     assert dict(zip(names, labels(data), strict=True)) == {"pages.tif": 3, "pages.tif page 3": 4, "5.png": 5}
@@ -198,7 +199,7 @@ def test_an_image_that_cannot_be_read_is_kept_with_its_fault_and_label_and_its_n
     rows = ["truncated.jpg,1", "4.png,4", "bomb.png,2", "zero_bytes.png,3", "5.png,5", "scan.pdf,6"]
     data = read(label_file(pictures, *rows))
     assert labels(data) == [4, 5]
-    assert (data.pixels == normalise([one_of_each()[4], one_of_each()[5]], no_network).pixels).all()
+    assert (data.pixels == normalise([one_of_each()[4], one_of_each()[5]], FINDER).pixels).all()
     unread = sorted((Path(name).name, label) for name, _, label in data.unread)
     assert unread == [("bomb.png", 2), ("scan.pdf", 6), ("truncated.jpg", 1), ("zero_bytes.png", 3)]
     assert all(fault for _, fault, _ in data.unread)
