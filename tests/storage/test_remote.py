@@ -253,16 +253,14 @@ def test_an_archive_in_a_bucket_is_read_where_it_is(
 
 def test_worker_processes_read_by_connections_of_their_own(s3: S3Server, bucket: str, folder: Path) -> None:
     code = f"""
-from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import Workers, batches
-from batchdigits.inference import bundle
 from batchdigits.records import ImageFile
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.urls import locate
-from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
+from batchdigits.settings import DecodingSettings, NormalisationSettings
 if __name__ == "__main__":
     files = [item for item in discover([locate("s3://{bucket}/scans")], outputs=[]) if isinstance(item, ImageFile)]
-    with Workers(2, SharedFinder(bundle.PACKAGED, Runtime.LITERT), processes=True) as workers:
+    with Workers(2, processes=True) as workers:
         limits = dict(size=10, decoding=DecodingSettings(), normalisation=NormalisationSettings())
         print(sum(len(batch.pages) for batch in batches(files, workers, **limits)))
 """
@@ -447,7 +445,7 @@ def test_a_source_that_is_taken_away_is_noticed(
         monkeypatch.setenv(name, str(value))
     shutil.copytree(folder, tmp_path / "scans")
     sources = [ssh.url(tmp_path / "scans"), f"s3://{bucket}/scans", f"s3://{bucket}", f"s3://{bucket}/scans/1/01.png"]
-    assert remote_sources_exist([*sources, str(folder)])
+    assert remote_sources_exist(sources)
     for key in keys(s3, bucket, ""):
         s3.client.delete_object(Bucket=bucket, Key=key)
     (tmp_path / "scans").rename(tmp_path / "gone")
