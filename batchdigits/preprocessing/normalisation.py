@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from batchdigits.preprocessing.canvas import CANVAS_SIDES
 from batchdigits.preprocessing.finder import InkMaps, InkNetwork, Kinds, find_ink
 from batchdigits.preprocessing.framing import frame
-from batchdigits.preprocessing.small_pages import are_easy, find_small_ink
+from batchdigits.preprocessing.small_pages import find_small_ink
 from batchdigits.records import INK_MEASURES, SIDE, FullResolution, GreyImage, InkImages, InkMeasures
 from batchdigits.settings import NormalisationSettings
 
@@ -46,12 +46,12 @@ def normalise(
 ) -> Normalised:
     """Bring pages of any size, polarity and lighting to the pixel contract.
 
-    Cut-outs of few pixels are nearly all digit, and rules find its ink, where their paper is even; on all other pages
+    Cut-outs of few pixels are nearly all digit, and rules find its ink where their paper is even; on all other pages
     the network finds it.
 
     Args:
         pages: Grey pages, uint8[H, W], H and W at least 1.
-        network: The ink finder; cut-outs of up to 28 px never ask it.
+        network: The ink finder; cut-outs of up to 16 px never ask it.
         settings: The numbers of the steps.
         finer: Per page, a function that decodes it undownscaled, uint8[H, W]; called only where a closer look needs
             more pixels. None: not available.
@@ -68,13 +68,8 @@ def normalise(
     for number in np.unique(canvas[~hard]):
         side, rows = CANVAS_SIDES[number], np.flatnonzero(canvas == number)
         some = [pages[row] for row in rows.tolist()]
-        if side > SIDE:  # a cut-out that is no larger than what the model reads is nearly all digit
-            easy = are_easy(some, side, settings)
-            hard[rows[~easy]] = True
-            rows, some = rows[easy], [page for page, is_easy in zip(some, easy, strict=True) if is_easy]
-        if some:
-            found = find_small_ink(some, side, settings)
-            pixels[rows], ink[rows] = frame(found.strip, found.boxes, settings.digit_side), found.measures
+        found, hard[rows] = find_small_ink(some, side, settings)
+        pixels[rows], ink[rows] = frame(found.strip, found.boxes, settings.digit_side), found.measures
     if hard.any():
         rows = np.flatnonzero(hard)
         better = [finer[row] if finer else None for row in rows.tolist()]

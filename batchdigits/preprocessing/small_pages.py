@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.preprocessing.canvas import strip_of
+from batchdigits.preprocessing.canvas import CANVAS_SIDES, strip_of
 from batchdigits.preprocessing.polarity import Signs, find_polarity, slopes_of_light, weigh_polarity, without_slopes
 from batchdigits.preprocessing.strips import (
     Components,
@@ -29,38 +29,32 @@ from batchdigits.records import DEPTH, EDGE, INK, INK_MEASURES, OTHER, GreyImage
 from batchdigits.settings import NormalisationSettings
 
 
-def are_easy(pages: Sequence[GreyImage], side: int, settings: NormalisationSettings) -> NDArray[np.bool_]:
-    """Tell which cut-outs have even paper all around, or are of one bit, so that rules find their ink: bool[N].
+def find_small_ink(
+    pages: Sequence[GreyImage], side: int, settings: NormalisationSettings
+) -> tuple[FoundInk, NDArray[np.bool_]]:
+    """Find the digit's ink on cut-outs, and tell where that is not for rules to find.
 
     Args:
         pages: N >= 1 grey pages, uint8[H, W], none larger than the canvas.
-        side: Pixels of the canvas.
-        settings: How even paper is.
-    """
-    strip, extents = strip_of(pages, side)
-    _, easy = _border(strip, extents, settings)
-    uneven = np.flatnonzero(~easy)
-    easy[uneven] = _has_two_levels(strip[:, uneven])
-    return easy
-
-
-def find_small_ink(pages: Sequence[GreyImage], side: int, settings: NormalisationSettings) -> FoundInk:
-    """Find the digit's ink on cut-outs.
-
-    Args:
-        pages: N >= 1 grey pages, uint8[H, W], none larger than the canvas.
-        side: Pixels of the canvas.
+        side: Pixels of the canvas, one of `CANVAS_SIDES`.
         settings: The numbers of the steps.
+
+    Returns:
+        The ink; and which pages have uneven paper and more than two levels, so that the ink finder sees more of them
+        than rules do, bool[N]. On the smallest canvas it does not, and there are none.
     """
     strip, extents = strip_of(pages, side)
     level, even = _border(strip, extents, settings)
     uneven = np.flatnonzero(~even)
     uneven = uneven[~_has_two_levels(strip[:, uneven])]
+    hard = np.zeros(len(pages), np.bool_)
     ink = _find_ink_on_even_paper(strip, level, find_polarity(strip, level))
-    if len(uneven):
+    if side > CANVAS_SIDES[0]:
+        hard[uneven] = True
+    elif len(uneven):
         ink[:, uneven] = _find_ink_on_uneven_paper(strip[:, uneven], extents[uneven])
     _clear_beyond(ink, extents)
-    return _choose(ink, extents, settings)
+    return _choose(ink, extents, settings), hard
 
 
 def _clear_beyond(ink: Strip, extents: Rows) -> None:

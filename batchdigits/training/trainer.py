@@ -18,8 +18,9 @@ from batchdigits.errors import UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import softmax
-from batchdigits.inference.runtimes import Predictor, start_tensorflow
-from batchdigits.preprocessing.normalisation import no_network, normalise
+from batchdigits.inference.runtimes import InkFinder, Predictor, quickest, start_tensorflow
+from batchdigits.preprocessing.finder import InkNetwork
+from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import INK, SIDE, InkImages, Labels
 from batchdigits.settings import (
     Arch,
@@ -51,7 +52,7 @@ def fit(training: Labelled, pages: SimulatedInk | None, validation: Labelled, se
         training: Digits, which are varied in each epoch.
         pages: Simulated pages, which are seen as they are.
         validation: Digits that are never trained on.
-        settings: The run; `settings.output` receives `history.jsonl` and `checkpoints/`.
+        settings: The run; `settings.output` holds the ink finder, and receives `history.jsonl` and `checkpoints/`.
 
     Returns:
         uint8[N, 28, 28] -> logits float32[N, K]; its weights are the running average over the last steps.
@@ -70,16 +71,20 @@ def fit(training: Labelled, pages: SimulatedInk | None, validation: Labelled, se
     if pages:
         inked = pages.ink[:, INK] > 0  # what shows no ink is blank without any network
         pixels, labels = np.concatenate([pixels, pages.pixels[inked]]), np.concatenate([labels, pages.labels[inked]])
-    with _targets(settings) as targets:  # a teacher is refused before anything is lost
+    with (
+        InkFinder(settings.output, runtime=quickest(settings.output)) as network,
+        _targets(settings) as targets,  # a teacher is refused before anything is lost
+    ):
         if settings.teacher is None:
             val_targets: Targets = validation.labels
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         else:
             val_targets = np.eye(OUTPUTS[settings.arch], dtype=np.float32)[validation.labels]
             loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+        known = targets(pixels, labels)  # once: most are seen as they are, in every epoch
         lesson = Lesson(
             steps=math.ceil(len(pixels) / settings.batch_size),
-            batches=lambda epoch: _batches(pixels, labels, varied, targets, settings, epoch),
+            batches=lambda epoch: _batches(pixels, labels, known, varied, network, targets, settings, epoch),
             validation=(validation.pixels, val_targets),
             loss=loss,
             metric="accuracy",
@@ -135,20 +140,38 @@ def _targets(settings: TrainSettings) -> Iterator[_Teach]:
 
 
 def _batches(
-    pixels: InkImages, labels: Labels, varied: int, targets: _Teach, settings: TrainSettings, epoch: int
+    pixels: InkImages,
+    labels: Labels,
+    known: Targets,
+    varied: int,
+    network: InkNetwork,
+    targets: _Teach,
+    settings: TrainSettings,
+    epoch: int,
 ) -> Iterator[tuple[InkImages, Targets]]:
-    """Shuffle, vary and normalise the first rows; some batches are made ahead, in a thread."""
+    """Shuffle, and vary and normalise the first rows; some batches are made ahead, in a thread.
+
+    Args:
+        pixels: uint8[N, 28, 28].
+        labels: int8[N].
+        known: What is to be said of the pixels as they are.
+        varied: How many of them, the first ones, are varied.
+        network: The ink finder.
+        targets: What is to be said of varied ones.
+        settings: The run.
+        epoch: From 1; with the seed it makes all that is random.
+    """
     rng = np.random.default_rng((settings.seed, epoch))
     order = rng.permutation(len(pixels))
     size = settings.batch_size
     parts = [order[start : start + _at_a_time(size)] for start in range(0, len(order), _at_a_time(size))]
 
     def make(rows: NDArray[np.int64]) -> tuple[InkImages, Targets]:
-        seen = pixels[rows]
-        first = rows < varied
+        seen, expected, first = pixels[rows], known[rows], rows < varied
         if first.any():
-            seen[first] = normalise(vary(seen[first], rng), no_network).pixels
-        return seen, targets(seen, labels[rows])
+            seen[first] = normalise(vary(seen[first], rng), network).pixels
+            expected[first] = targets(seen[first], labels[rows[first]])
+        return seen, expected
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(make, parts[0])
