@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from batchdigits.preprocessing.canvas import CANVAS_SIDES
-from batchdigits.preprocessing.finder import InkMaps, InkNetwork, Kinds, find_ink
+from batchdigits.preprocessing.finder import InkNetwork, find_ink
 from batchdigits.preprocessing.framing import frame
 from batchdigits.preprocessing.small_pages import find_small_ink
 from batchdigits.records import INK_MEASURES, SIDE, FullResolution, GreyImage, InkImages, InkMeasures
@@ -25,16 +24,6 @@ class Normalised(NamedTuple):
 
     pixels: InkImages
     ink: InkMeasures
-
-
-def no_network(looks: NDArray[np.uint8]) -> tuple[InkMaps, Kinds]:
-    """Stand in for the ink finder where no page is larger than a cut-out.
-
-    Raises:
-        AssertionError: One is.
-    """
-    message = f"{len(looks)} pages are larger than {CANVAS_SIDES[-1]} px, and no ink finder is at hand"
-    raise AssertionError(message)
 
 
 def normalise(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from batchdigits.preprocessing import polarity
 from batchdigits.preprocessing.canvas import CANVAS_SIDES
-from batchdigits.preprocessing.normalisation import no_network, normalise
+from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.preprocessing.polarity import polarity_evidence
 from batchdigits.records import GreyImage
 from batchdigits.training.datasets import augmentation
@@ -22,6 +22,7 @@ from batchdigits.training.datasets.shipped import mnist
 from tests.benchmarks.development_sets import development_sets
 from tests.benchmarks.digit_sets import by_others
 from tests.benchmarks.reading import SEED, PageSet
+from tests.networks import no_network
 
 SCANS = 12_000  # to fit on; a third as many more are kept back
 LIGHT_ON_DARK = ("ZIP", "optdigits")  # how the names of sets begin whose ink is light

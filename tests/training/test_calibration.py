@@ -9,7 +9,7 @@ from batchdigits.inference import bundle
 from batchdigits.inference import calibration as risk
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import probabilities
-from batchdigits.preprocessing.normalisation import no_network, normalise
+from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import BLANK, NOT_A_DIGIT
 from batchdigits.training import calibration as module
 from batchdigits.training.calibration import calibrate, fit_temperature
@@ -17,6 +17,7 @@ from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.evaluation.metrics import bins_of, calibration_error, risk_coverage
 from tests.digits import digits
+from tests.networks import no_network
 from tests.standins import StandIn, bundle_in
 
 

@@ -17,7 +17,7 @@ from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.runtimes import Predictor
-from batchdigits.preprocessing.normalisation import no_network, normalise
+from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import BLANK, INK_MEASURES, NOT_A_DIGIT
 from batchdigits.settings import Arch, EvaluateSettings, TrainSettings
 from batchdigits.training import train
@@ -27,6 +27,7 @@ from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.evaluation.evaluate import evaluate
 from tests.digits import one_of_each, write_png
 from tests.disks import names
+from tests.networks import no_network
 
 DATA = Path(__file__).parents[1] / "data"
 # Keras 3.15 warns of itself under numpy 2 when it saves a model

@@ -14,7 +14,7 @@ import pytest
 from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.calibration import Calibration
-from batchdigits.preprocessing.normalisation import no_network, normalise
+from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import BLANK, INK_MEASURES, NOT_A_DIGIT
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
 from batchdigits.training import trainer
@@ -25,6 +25,7 @@ from batchdigits.training.loop import Lesson
 from batchdigits.training.trainer import fit
 from tests.commands import CHECKOUT, run
 from tests.disks import names
+from tests.networks import no_network
 
 # Keras 3.15 warns of itself under numpy 2 when it saves a model
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

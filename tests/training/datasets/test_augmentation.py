@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from batchdigits.preprocessing.normalisation import no_network, normalise
+from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.training.datasets import augmentation
 from batchdigits.training.datasets.augmentation import vary
 from tests.digits import digits
+from tests.networks import no_network
 
 Pages = list[NDArray[np.uint8]]
 
