@@ -36,6 +36,9 @@ class Network(StrEnum):
     """Takes looks, uint8[N, 64, 64, 3]; gives float32[N, 4100]: ink of each cell, 0 to 1, and logits of four kinds."""
     READER = "model"
     """Takes uint8[N, 28, 28]; gives logits, float32[N, K], K >= 10."""
+    TEACHER = "teacher"
+    """Takes and gives the same: the larger network that the reader learnt from, for what the reader is unsure of. A
+    bundle may do without."""
 
     def file(self, runtime: Runtime) -> str:
         """Name its file for a runtime."""
@@ -62,7 +65,11 @@ class Bundle:
     @property
     def is_exported(self) -> bool:
         """Whether each of its networks has a file for the fast runtime."""
-        return all(network.file(Runtime.LITERT) in self.files for network in Network)
+        return all(network.file(Runtime.LITERT) in self.files for network in Network if self.has(network))
+
+    def has(self, network: Network) -> bool:
+        """Tell whether it holds a network."""
+        return network.file(Runtime.KERAS) in self.files
 
     @property
     def weights(self) -> Path:
@@ -97,7 +104,7 @@ def load(directory: Path | None = None) -> Bundle:
             )
             raise BundleError(message)
         sums = dict(card["files"])
-        lacking = {network.file(Runtime.KERAS) for network in Network} - set(sums)
+        lacking = {network.file(Runtime.KERAS) for network in (Network.FINDER, Network.READER)} - set(sums)
         if lacking or not sums.keys() <= _FILES:
             raise KeyError(*sorted(lacking or sums.keys() - _FILES))
         normalisation = NormalisationSettings(**card["normalisation"])

@@ -7,7 +7,7 @@ others there are. A further runtime is one more function like `_open_litert`, en
 import importlib.metadata
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -23,10 +23,14 @@ from batchdigits.settings import Runtime
 
 _MOST_IMAGES = 256  # of one call; more at once are no quicker on a processor, and a few new ones would wait for all
 _LOOKS_A_CALL = 8
+_UNSURE_A_CALL = 4
+SURE = 0.98
+"""Probability of the likeliest output, 0 to 1, below which the teacher is asked."""
 _DISTRIBUTIONS = {Runtime.KERAS: "tensorflow", Runtime.LITERT: "ai-edge-litert"}
 _NOT_INSTALLED = "The runtime litert is not installed; install batchdigits[litert], or use --runtime keras."
 
 _Function = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # uint8[B, ...] -> float32[B, K], B always the same
+_Opened = tuple[_Function, int]  # and K
 
 
 class _Loaded:
@@ -40,6 +44,8 @@ class _Loaded:
         self._runtime = runtime
         self._threads = threads
         self._function: _Function | None = None
+        self.outputs = 0
+        """How many numbers it gives for an image, once it is loaded."""
 
     def __enter__(self) -> Self:
         """Start the runtime and load the network.
@@ -48,8 +54,8 @@ class _Loaded:
             BundleError: The runtime cannot load the network, or that does not fit the contract.
             UsageError: The runtime is not installed.
         """
-        opened = _OPENERS[self._runtime](self._folder, self._network, self._images_a_call, self._threads)
-        self._function = opened
+        open_network = _OPENERS[self._runtime]
+        self._function, self.outputs = open_network(self._folder, self._network, self._images_a_call, self._threads)
         return self
 
     def __exit__(
@@ -58,7 +64,7 @@ class _Loaded:
         """Let the network go."""
         self._function = None
 
-    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run the network over any number of images, always in calls of the same size."""
         assert self._function is not None, "the network was not entered"
         size = self._images_a_call
@@ -74,8 +80,15 @@ class _Loaded:
         return np.concatenate(found)
 
 
-class Predictor(_Loaded):
-    """The network that reads digits: a context manager with one verb, the call."""
+class Predictor:
+    """The networks that read digits: a context manager with one verb, the call.
+
+    The reader answers what it is sure of; what it is not, the teacher reads, thirty times as slowly. A digit's answer
+    depends on its own pixels alone.
+
+    Source of asking a larger network only where a small one is unsure: Viola, Jones, «Rapid object detection using a
+    boosted cascade of simple features», CVPR 2001.
+    """
 
     def __init__(self, bundle: Bundle, *, batch_size: int, runtime: Runtime = Runtime.KERAS, threads: int = 1) -> None:
         """Name the model; nothing is loaded yet.
@@ -86,7 +99,38 @@ class Predictor(_Loaded):
             runtime: What carries it out.
             threads: Within one call. One leaves the processors to the decoding workers.
         """
-        super().__init__(bundle.directory, Network.READER, min(batch_size, _MOST_IMAGES), runtime, threads)
+        self._folder, size = bundle.directory, min(batch_size, _MOST_IMAGES)
+        self._reader = _Loaded(bundle.directory, Network.READER, size, runtime, threads)
+        self._teacher = (
+            _Loaded(bundle.directory, Network.TEACHER, min(size, _UNSURE_A_CALL), runtime, threads)
+            if bundle.has(Network.TEACHER)
+            else None
+        )
+        self._entered = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Start the runtime and load the networks.
+
+        Raises:
+            BundleError: The runtime cannot load a network, or that does not fit the contract.
+            UsageError: The runtime is not installed.
+        """
+        with ExitStack() as entered:
+            reader = entered.enter_context(self._reader)
+            if self._teacher and entered.enter_context(self._teacher).outputs != reader.outputs:
+                message = (
+                    f"The networks of the bundle {escaped(str(self._folder))} give {reader.outputs} and "
+                    f"{self._teacher.outputs} outputs, expected as many; use another."
+                )
+                raise BundleError(message)
+            self._entered = entered.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the networks go."""
+        self._entered.close()
 
     def __call__(self, pixels: InkImages) -> Logits:
         """Predict.
@@ -97,7 +141,17 @@ class Predictor(_Loaded):
         Returns:
             float32[N, K].
         """
-        return self._run(pixels)
+        logits = self._reader.run(pixels)
+        if self._teacher:
+            unsure = np.flatnonzero(pixels.any((1, 2)) & (_surest(logits) < SURE))
+            if len(unsure):
+                logits[unsure] = self._teacher.run(pixels[unsure])
+        return logits
+
+
+def _surest(logits: Logits) -> NDArray[np.float32]:
+    """The probability of the likeliest output: float32[N], 0 to 1; NaN where a logit is not a number."""
+    return np.asarray(1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1), np.float32)
 
 
 class InkFinder(_Loaded):
@@ -128,7 +182,7 @@ class InkFinder(_Loaded):
 
     def raw(self, looks: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Find ink, unrounded: float32[N, 4096], 0 to 1, and float32[N, 4]."""
-        found = self._run(looks)
+        found = self.run(looks)
         return found[:, : LOOK_CELLS**2], found[:, LOOK_CELLS**2 :]
 
 
@@ -167,7 +221,7 @@ def start_tensorflow(threads: int = 1) -> Any:  # noqa: ANN401  TensorFlow has n
     return tensorflow
 
 
-def _open_keras(folder: Path, network: Network, batch_size: int, threads: int) -> _Function:
+def _open_keras(folder: Path, network: Network, batch_size: int, threads: int) -> _Opened:
     """Load a Keras model and compile it for one shape."""
     tensorflow = start_tensorflow(threads)
     import keras
@@ -181,10 +235,10 @@ def _open_keras(folder: Path, network: Network, batch_size: int, threads: int) -
     signature = [tensorflow.TensorSpec((batch_size, *model.input_shape[1:]), tensorflow.uint8)]
     compiled = tensorflow.function(lambda images: model(images, training=False), signature, autograph=False)
     function = compiled.get_concrete_function()
-    return lambda images: function(tensorflow.constant(images)).numpy()
+    return lambda images: function(tensorflow.constant(images)).numpy(), model.output_shape[1]
 
 
-def _open_litert(folder: Path, network: Network, batch_size: int, threads: int) -> _Function:
+def _open_litert(folder: Path, network: Network, batch_size: int, threads: int) -> _Opened:
     """Open what training exported for LiteRT, for one shape."""
     try:
         from ai_edge_litert.interpreter import Interpreter
@@ -210,12 +264,13 @@ def _open_litert(folder: Path, network: Network, batch_size: int, threads: int) 
         interpreter.invoke()
         return np.asarray(interpreter.get_tensor(out), np.float32)
 
-    return predict
+    return predict, int(outputs[1])
 
 
 _OPENERS = {Runtime.KERAS: _open_keras, Runtime.LITERT: _open_litert}
 _CONTRACTS = {  # what a network takes for an image, and the least and most that it gives
     Network.READER: ((SIDE, SIDE), DIGITS, None),
+    Network.TEACHER: ((SIDE, SIDE), DIGITS, None),
     Network.FINDER: ((LOOK_CELLS, LOOK_CELLS, 3), LOOK_CELLS**2 + len(KINDS), LOOK_CELLS**2 + len(KINDS)),
 }
 

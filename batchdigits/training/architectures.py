@@ -107,8 +107,8 @@ def _cnn(add: _Builder, maps: "KerasTensor") -> "KerasTensor":
     from keras.layers import Dense, Flatten
 
     maps = add.convolution(maps, 16, 5, strides=2, padding="valid")  # -> [N, 12, 12, 16]
-    maps = add.convolution(maps, 64, strides=2)  # -> [N, 6, 6, 64]
-    maps = add.convolution(maps, 64, padding="valid")  # -> [N, 4, 4, 64]
+    maps = add.convolution(maps, 48, strides=2)  # -> [N, 6, 6, 48]
+    maps = add.convolution(maps, 48, padding="valid")  # -> [N, 4, 4, 48]
     return Dense(96, activation="relu", name="features")(Flatten()(maps))
 
 

@@ -67,7 +67,7 @@ def train(settings: TrainSettings) -> Bundle:
         settings = replace(settings, data=(shipped.MNIST,))
     output = made_folder(settings.output)
     normalisation = NormalisationSettings()
-    _take_finder(settings.finder or (base.directory if base else bundle.PACKAGED), output)
+    _take(Network.FINDER, settings.finder or (base.directory if base else bundle.PACKAGED), output)
     with SharedFinder(output, quickest(output)) as network:
         if base:
             lesson = finetuning.fine_tuning_data(settings, base, network)
@@ -93,6 +93,12 @@ def train(settings: TrainSettings) -> Bundle:
     model = fit(_repeated(training), pages, validation, settings)
     kept = finetuning.blend(model, load_model(base), validation) if base else 1.0
     export.export(model, output, Network.READER)
+    if settings.teacher:
+        _take(Network.READER, settings.teacher, output, into=Network.TEACHER)
+    elif base and base.has(Network.TEACHER):
+        _take(Network.TEACHER, base.directory, output)
+    else:
+        _remove(Network.TEACHER, output)
     gate = 1.0 if settings.arch is Arch.DENSE else _GATE
     raw = bundle.save(output, normalisation=normalisation, calibration=Calibration(1.0, gate), provenance={})
     unseen = None if settings.arch is Arch.DENSE else _pages(settings, validation, "test")
@@ -158,22 +164,35 @@ def train_finder(settings: TrainSettings) -> None:
     plots.learning_curves(history, output / "learning_curves.png")
 
 
-def _take_finder(folder: Path, output: Path) -> None:
-    """Copy the ink finder into the bundle that reads behind it.
+def _take(network: Network, folder: Path, output: Path, *, into: Network | None = None) -> None:
+    """Copy a network of another bundle, or the ink finder that stands alone.
+
+    Args:
+        network: Which one.
+        folder: Where it stands.
+        output: The bundle that gets it.
+        into: What it becomes there; None: the same.
 
     Raises:
         BundleError: There is none.
     """
+    if not (folder / network.file(Runtime.KERAS)).is_file():
+        name = network.file(Runtime.KERAS)
+        message = f"The folder {escaped(str(folder))} holds no {name}; train one with --arch {network.value}."
+        raise BundleError(message)
+    if folder.resolve() == output.resolve():
+        return
+    _remove(into or network, output)
     for runtime in Runtime:
-        name = Network.FINDER.file(runtime)
-        if not (folder / name).is_file():
-            if runtime is Runtime.LITERT:
-                continue
-            message = f"The folder {escaped(str(folder))} holds no {name}; train one with --arch finder."
-            raise BundleError(message)
-        if folder.resolve() != output.resolve():
-            with atomic_write(output / name) as file:
-                file.write((folder / name).read_bytes())
+        if (made := folder / network.file(runtime)).is_file():
+            with atomic_write(output / (into or network).file(runtime)) as file:
+                file.write(made.read_bytes())
+
+
+def _remove(network: Network, output: Path) -> None:
+    """Take away what an earlier training left."""
+    for runtime in Runtime:
+        (output / network.file(runtime)).unlink(missing_ok=True)
 
 
 def _pages(settings: TrainSettings, digits: Labelled, part: str) -> SimulatedInk:

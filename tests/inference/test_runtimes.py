@@ -65,8 +65,8 @@ def logits(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
     return predictor(pixels)
 
 
-def with_model(directory: Path, build: Any) -> Bundle:  # noqa: ANN401
-    """Make a bundle of what `build` makes with Keras."""
+def with_model(directory: Path, build: Any, teacher: Any = None) -> Bundle:  # noqa: ANN401
+    """Make a bundle of what functions make with Keras."""
     start_tensorflow()
     import keras
 
@@ -75,6 +75,8 @@ def with_model(directory: Path, build: Any) -> Bundle:  # noqa: ANN401
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Keras asks NumPy in a way of the past
         build(keras).save(directory / "model.keras")
+        if teacher:
+            teacher(keras).save(directory / "teacher.keras")
     return bundle.save(
         directory, normalisation=NormalisationSettings(), calibration=Calibration(1.0, gate=1.0), provenance={}
     )
@@ -88,6 +90,41 @@ def exported(made: Bundle) -> Bundle:
     return bundle.save(
         made.directory, normalisation=made.normalisation, calibration=made.calibration, provenance=made.provenance
     )
+
+
+def linear(keras: Any, kernel: np.ndarray) -> Any:  # noqa: ANN401
+    """A network whose logits are some of the pixels."""
+    layers = [keras.layers.Rescaling(1.0), keras.layers.Flatten(), keras.layers.Dense(kernel.shape[1], use_bias=False)]
+    model = keras.Sequential([keras.Input((28, 28), dtype="uint8"), *layers])
+    model.set_weights([kernel.astype(np.float32)])
+    return model
+
+
+def of_two(directory: Path, outputs: int = 12) -> Bundle:
+    """A bundle whose reader gives the first twelve pixels, and whose teacher gives them backwards."""
+    reads, teaches = np.eye(784, 12), np.eye(784, 12)[:, ::-1][:, :outputs]
+    return with_model(directory, lambda keras: linear(keras, reads), lambda keras: linear(keras, teaches))
+
+
+def test_the_teacher_reads_what_the_reader_is_unsure_of_and_nothing_else(tmp_path: Path) -> None:
+    rows = np.zeros((9, 12), np.uint8)
+    rows[:, 2] = [0, 3, 5, 7, 9, 4, 0, 2, 255]  # of the likeliest: none, then e^n / (e^n + 11)
+    pages = np.zeros((9, 28, 28), np.uint8)
+    pages[:, 0, :12] = rows
+    pages[6, 27, 27] = 1  # ink, but nothing to go by
+    unsure = [1, 2, 5, 6, 7]
+    expected = rows.astype(np.float32)
+    expected[unsure] = expected[unsure, ::-1]
+    with Predictor(of_two(tmp_path / "made"), batch_size=8) as predictor:
+        np.testing.assert_array_equal(predictor(pages), expected)
+        for row in range(9):
+            np.testing.assert_array_equal(predictor(pages[row : row + 1]), expected[row : row + 1])
+
+
+def test_a_teacher_with_other_outputs_is_refused(tmp_path: Path) -> None:
+    made = of_two(tmp_path / "made", outputs=11)
+    with pytest.raises(BundleError, match=r"made give 12 and 11 outputs, expected as many; use another"):
+        Predictor(made, batch_size=8).__enter__()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 255, 256, 257, 511, 512, 513, 600])
