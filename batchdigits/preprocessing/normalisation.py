@@ -40,7 +40,7 @@ def normalise(
 
     Args:
         pages: Grey pages, uint8[H, W], H and W at least 1.
-        network: The ink finder; cut-outs of up to 16 px never ask it.
+        network: The ink finder.
         settings: The numbers of the steps.
         finer: Per page, a function that decodes it undownscaled, uint8[H, W]; called only where a closer look needs
             more pixels. None: not available.

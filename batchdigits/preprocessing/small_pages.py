@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.preprocessing.canvas import CANVAS_SIDES, strip_of
-from batchdigits.preprocessing.polarity import Signs, find_polarity, slopes_of_light, weigh_polarity, without_slopes
+from batchdigits.preprocessing.canvas import strip_of
 from batchdigits.preprocessing.strips import (
     Components,
     FoundInk,
@@ -21,7 +20,6 @@ from batchdigits.preprocessing.strips import (
     edges,
     morph,
     most,
-    odd,
     spread,
     total,
 )
@@ -36,25 +34,24 @@ def find_small_ink(
 
     Args:
         pages: N >= 1 grey pages, uint8[H, W], none larger than the canvas.
-        side: Pixels of the canvas, one of `CANVAS_SIDES`.
+        side: Pixels of the canvas.
         settings: The numbers of the steps.
 
     Returns:
-        The ink; and which pages have uneven paper and more than two levels, so that the ink finder sees more of them
-        than rules do, bool[N]. On the smallest canvas it does not, and there are none.
+        The ink; and which pages have neither even paper all around nor two levels alone, bool[N].
     """
     strip, extents = strip_of(pages, side)
     level, even = _border(strip, extents, settings)
-    uneven = np.flatnonzero(~even)
-    uneven = uneven[~_has_two_levels(strip[:, uneven])]
-    hard = np.zeros(len(pages), np.bool_)
-    ink = _find_ink_on_even_paper(strip, level, find_polarity(strip, level))
-    if side > CANVAS_SIDES[0]:
-        hard[uneven] = True
-    elif len(uneven):
-        ink[:, uneven] = _find_ink_on_uneven_paper(strip[:, uneven], extents[uneven])
+    hard = ~even
+    hard[hard] = ~_has_two_levels(strip[:, hard])
+    ink = _find_ink_on_even_paper(strip, level, _is_dark(strip, level))
     _clear_beyond(ink, extents)
     return _choose(ink, extents, settings), hard
+
+
+def _is_dark(strip: Strip, level: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Tell dark ink from light ink, where the border's level is the paper's: bool[N]."""
+    return np.asarray(level >= total(strip) / len(strip) ** 2)
 
 
 def _clear_beyond(ink: Strip, extents: Rows) -> None:
@@ -86,42 +83,15 @@ def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:
     return two
 
 
-def _find_ink_on_even_paper(strip: Strip, level: NDArray[np.uint8], polarity: Signs) -> Strip:
+def _find_ink_on_even_paper(strip: Strip, level: NDArray[np.uint8], dark: NDArray[np.bool_]) -> Strip:
     """Take as ink what is darker than the paper, once ink that is light on dark is turned, as a share of it."""
     side = len(strip)
-    turn = np.where(polarity > 0, np.uint8(0), np.uint8(255))
+    turn = np.where(dark, np.uint8(0), np.uint8(255))
     paper = level ^ turn
     scale = spread(np.float32(255) / np.maximum(paper, 1), side)
     turn, paper = spread(turn, side), spread(paper, side)
     depth = paper - np.minimum(strip ^ turn, paper)
     return np.asarray((depth * scale).astype(np.uint8))
-
-
-def _find_ink_on_uneven_paper(strip: Strip, extents: Rows) -> Strip:
-    """Estimate the paper around every dark stroke, and the ink as a share of its brightness: uint8[side, N, side].
-
-    Closing with a square wider than a stroke fills dark strokes with their paper, and keeps the edges of shadows. But
-    where the light falls off towards the page's edge, it finds no lighter paper beyond; so ink is only what is darker
-    than its paper after slopes of light were taken out, too.
-
-    Args:
-        strip: uint8[side, N, side]; what is light on dark is turned in it.
-        extents: intp[N, 2], the height and width that each page takes.
-    """
-    light = slopes_of_light(strip, extents)
-    turned = np.flatnonzero(weigh_polarity(strip, light, extents) < 0)
-    if len(turned):
-        strip[:, turned], light[:, turned] = ~strip[:, turned], 255 - light[:, turned]
-    return np.minimum(_darker_than_paper(strip), _darker_than_paper(without_slopes(strip, light)))
-
-
-def _darker_than_paper(strip: Strip) -> Strip:
-    """Take as ink what is darker than the paper around it, as a share of that: uint8[side, N, side]."""
-    paper = np.ascontiguousarray(morph(strip, odd(_PAPER_SCALE * len(strip)), cv2.MORPH_CLOSE))
-    return np.asarray(cv2.divide(paper - strip, paper, scale=255), np.uint8)  # 0 where the paper is black
-
-
-_PAPER_SCALE = 0.27  # of the canvas: side of the square that is wider than any stroke
 
 
 def _choose(ink: Strip, extents: Rows, settings: NormalisationSettings) -> FoundInk:

@@ -67,11 +67,6 @@ def repeat_edges(strip: NDArray[Any], rows: Rows | int, height: int, width: int)
     strip[height:, rows] = strip[height - 1, rows]
 
 
-def odd(size: float) -> int:
-    """Round to an odd number of pixels, 3 at least: the side of a square that has a middle."""
-    return max(3, round(size) | 1)
-
-
 def morph(strip: Strip, size: int, operation: int) -> Strip:
     """Close, open or dilate every canvas with a square of `size` px, in one call over the strip.
 
@@ -115,9 +110,3 @@ def total(strip: Strip | NDArray[np.bool_]) -> NDArray[np.uint64]:
 def most(strip: Strip) -> NDArray[np.uint8]:
     """Find the brightest pixel of each canvas: uint8[N]."""
     return np.asarray(strip.max(0).max(1))
-
-
-def energy(difference: Strip) -> NDArray[np.float64]:
-    """Sum the squares of each canvas: float64[N]."""
-    values = difference.astype(np.float32)  # a row sums to a whole number below 2^24: exact, whatever the strip
-    return np.asarray(np.einsum("ync,ync->yn", values, values).sum(0, dtype=np.float64))

@@ -32,7 +32,6 @@ from batchdigits.preprocessing import finder, normalisation, small_pages
 from batchdigits.preprocessing.finder import InkNetwork, find_ink
 from batchdigits.preprocessing.framing import frame
 from batchdigits.preprocessing.looks import Look, Square, look
-from batchdigits.preprocessing.polarity import Floats, Signs, find_polarity
 from batchdigits.preprocessing.small_pages import _is_part
 from batchdigits.preprocessing.strips import Boxes, Components, FoundInk, Rows, Strip, morph
 from batchdigits.records import SIDE, FullResolution, GreyImage, InkImages, Status
@@ -153,20 +152,9 @@ def no_finer(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[Fu
     return find_ink(pages, network, [None] * len(pages))
 
 
-def polarity_of_border(strip: Strip, light: Floats, extents: Rows) -> Signs:
-    """Take the ink for dark where the border's median is no darker than the page's mean, as on even paper."""
-    level, _ = small_pages._border(strip, extents, normalisation.DEFAULTS)
-    return find_polarity(strip, level)
-
-
-def always_dark(strip: Strip, *evidence: Any) -> Signs:
+def always_dark(strip: Strip, level: NDArray[np.uint8]) -> Flags:
     """Take the ink for dark on every page."""
-    return np.ones(strip.shape[1], np.int8)
-
-
-def slopes_stay(strip: Strip, light: Floats) -> Strip:
-    """Leave the light as it is."""
-    return strip
+    return np.ones(strip.shape[1], np.bool_)
 
 
 def more_levels(strip: Strip) -> Flags:
@@ -207,13 +195,8 @@ STEPS = {
     "rules up to 28 px": Off(names={(normalisation, "CANVAS_SIDES"): (16, 28)}),
     "rules up to 16 px": Off(names={(normalisation, "CANVAS_SIDES"): (16,)}),
     "no rules": Off(names={(normalisation, "CANVAS_SIDES"): (0,)}),
-    "polarity: by the border alone": Off(names={(small_pages, "weigh_polarity"): polarity_of_border}),
-    "polarity: no turning at all": Off(
-        names={(small_pages, "find_polarity"): always_dark, (small_pages, "weigh_polarity"): always_dark}
-    ),
+    "polarity: no turning at all": Off(names={(small_pages, "_is_dark"): always_dark}),
     "paper: always even": Off(settings={"flat_share": -1}),
-    "paper: always estimated": Off(settings={"flat_share": 1}),
-    "slopes of light": Off(names={(small_pages, "without_slopes"): slopes_stay}),
     "pages of one bit": Off(names={(small_pages, "_has_two_levels"): more_levels}),
     "faintest ink": Off(settings={"least_contrast": 0}),
     "noise level": Off(settings={"noise_factor": 0}),
