@@ -50,7 +50,7 @@ _LIBRARIES = ("tensorflow", "keras", "numpy", "opencv-python-headless", "pillow"
 def train(settings: TrainSettings) -> Bundle:
     """Train a model and write its bundle.
 
-    `settings.output` receives the networks' files and `bundle.json`; beside them `samples.png`, `simulated.png`,
+    `settings.output` receives the networks' files and `bundle.json`; beside them `samples.png`,
     `history.jsonl`, `learning_curves.png`, `metrics.json`, `confusion.csv`, `confusion.png`, `reliability.png`,
     `risk_coverage.png`, and `checkpoints/` for `--resume`.
 
