@@ -171,7 +171,12 @@ def test_cut_outs_of_at_most_40_px_ask_the_ink_finder_only_where_their_paper_is_
     assert normalise(even, no_network).ink[:, SHARE].all()
     of_one_bit = np.where(noise(40, 33, 1) > 127, np.uint8(255), np.uint8(0))
     normalise([of_one_bit], no_network)
-    for uneven in (noise(16, 16, 0), noise(28, 28, 0), shaded(on_page(seven, 40, 40), darkest=0.5, angle=1), on_page(seven, 28, 41)):
+    for uneven in (
+        noise(16, 16, 0),
+        noise(28, 28, 0),
+        shaded(on_page(seven, 40, 40), darkest=0.5, angle=1),
+        on_page(seven, 28, 41),
+    ):
         with pytest.raises(AssertionError, match="1 pages ask for the ink finder"):
             normalise([uneven], no_network)
 

@@ -15,11 +15,11 @@ from PIL import Image
 from batchdigits import __version__
 from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
-from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.bundle import Bundle, Network
 from batchdigits.inference.runtimes import Predictor
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import BLANK, INK_MEASURES, NOT_A_DIGIT
-from batchdigits.settings import Arch, EvaluateSettings, TrainSettings
+from batchdigits.settings import Arch, EvaluateSettings, Runtime, TrainSettings
 from batchdigits.training import train
 from batchdigits.training.datasets import shipped
 from batchdigits.training.datasets.labelled import Labelled
@@ -93,6 +93,22 @@ def test_the_bundle_has_the_ink_finder_that_its_network_reads_behind(made: Bundl
     assert made.is_exported
     for name in ("finder.keras", "finder.tflite"):
         assert (made.directory / name).read_bytes() == (bundle.PACKAGED / name).read_bytes()
+
+
+def test_a_network_takes_its_teacher_along_for_what_it_is_unsure_of(
+    made: Bundle, small_mnist: None, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, output=tmp_path / "out", epochs=1)
+    pupil = train.train(replace(settings, teacher=made.directory))
+    for runtime in Runtime:
+        own, taken = (folder / name for folder, name in ((made.directory, "model"), (pupil.directory, "teacher")))
+        ending = Network.READER.file(runtime).removeprefix("model")
+        assert taken.with_suffix(ending).read_bytes() == own.with_suffix(ending).read_bytes()
+    assert pupil.has(Network.TEACHER)
+    assert pupil.is_exported
+    tuned = train.train(TrainSettings(output=tmp_path / "tuned", base=pupil.directory, epochs=0))
+    assert tuned.has(Network.TEACHER)
+    assert not train.train(replace(settings, overwrite=True)).has(Network.TEACHER)
 
 
 def test_a_folder_without_an_ink_finder_is_refused(tmp_path: Path) -> None:

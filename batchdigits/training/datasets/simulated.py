@@ -91,6 +91,8 @@ def read_simulated(
         if (folder / name).is_file():
             with np.load(folder / name) as kept:
                 return SimulatedInk(*(kept[field] for field in SimulatedInk._fields))
+    if kept_in:
+        kept_in[0].mkdir(exist_ok=True)
     log.info("%d pages are simulated, and their ink is found", count)
     with _pool(job) as pool:
         chunks = pool.map(_make, ((seed, number) for number in range(-(-count // _CHUNK))))
