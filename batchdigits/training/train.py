@@ -196,8 +196,8 @@ def _remove(network: Network, output: Path) -> None:
 
 
 def _pages(settings: TrainSettings, digits: Labelled, part: str) -> SimulatedInk:
-    """Read simulated pages on which MNIST's digits are those of one part of the data alone."""
-    rows = [int(name.split()[-1]) for name in digits.names if name.startswith(f"{shipped.MNIST} train ")]
+    """Read simulated pages on which MNIST's digits, where they are learnt from, are those of one part alone."""
+    rows = {int(name.split()[-1]) for name in digits.names if name.startswith(f"{shipped.MNIST} train ")}
     unseen = part == "test"
     return read_simulated(
         max(_FEWEST_PAGES, settings.pages // _VALIDATED) if unseen else settings.pages,
@@ -205,7 +205,7 @@ def _pages(settings: TrainSettings, digits: Labelled, part: str) -> SimulatedInk
         normalisation=NormalisationSettings(),
         part=part,
         seed=settings.seed + unseen,
-        mnist_rows=np.array(sorted(set(rows)), np.intp),
+        mnist_rows=np.array(sorted(rows), np.intp) if rows else None,
         kept_in=[settings.output / "checkpoints", *([settings.teacher / "checkpoints"] if settings.teacher else [])],
         progress=settings.progress,
     )
