@@ -101,11 +101,12 @@ class Predictor:
         """
         self._folder, size = bundle.directory, min(batch_size, _MOST_IMAGES)
         self._reader = _Loaded(bundle.directory, Network.READER, size, runtime, threads)
-        self._teacher = (
+        self.teacher = (
             _Loaded(bundle.directory, Network.TEACHER, min(size, _UNSURE_A_CALL), runtime, threads)
             if bundle.has(Network.TEACHER)
             else None
         )
+        """What reads the digits that the reader is unsure of; None where the bundle has none."""
         self._entered = ExitStack()
 
     def __enter__(self) -> Self:
@@ -117,10 +118,10 @@ class Predictor:
         """
         with ExitStack() as entered:
             reader = entered.enter_context(self._reader)
-            if self._teacher and entered.enter_context(self._teacher).outputs != reader.outputs:
+            if self.teacher and entered.enter_context(self.teacher).outputs != reader.outputs:
                 message = (
                     f"The networks of the bundle {escaped(str(self._folder))} give {reader.outputs} and "
-                    f"{self._teacher.outputs} outputs, expected as many; use another."
+                    f"{self.teacher.outputs} outputs, expected as many; use another."
                 )
                 raise BundleError(message)
             self._entered = entered.pop_all()
@@ -142,10 +143,10 @@ class Predictor:
             float32[N, K].
         """
         logits = self._reader.run(pixels)
-        if self._teacher:
+        if self.teacher:
             unsure = np.flatnonzero(pixels.any((1, 2)) & (_surest(logits) < SURE))
             if len(unsure):
-                logits[unsure] = self._teacher.run(pixels[unsure])
+                logits[unsure] = self.teacher.run(pixels[unsure])
         return logits
 
 

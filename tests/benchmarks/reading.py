@@ -73,14 +73,14 @@ class Reader:
         chosen = runtime or quickest(model.directory)
         self.model = model
         self.network = InkFinder(model.directory, runtime=chosen)
-        self._predict = Predictor(model, batch_size=_TOGETHER, runtime=chosen)
+        self.predict = Predictor(model, batch_size=_TOGETHER, runtime=chosen)
         self._threshold = model.calibration.threshold(DEFAULTS)
         self._loaded = ExitStack()
 
     def __enter__(self) -> Self:
         """Load both networks."""
         self._loaded.enter_context(self.network)
-        self._loaded.enter_context(self._predict)
+        self._loaded.enter_context(self.predict)
         return self
 
     def __exit__(
@@ -95,7 +95,7 @@ class Reader:
         parts = [normalise(pages[some], self.network, self.model.normalisation, finer=finer[some]) for some in stacks]
         pixels = np.concatenate([part.pixels for part in parts])
         ink = np.concatenate([part.ink for part in parts])
-        logits = self._predict(pixels)
+        logits = self.predict(pixels)
         said = decide_calibrated(logits, ink, self.model.calibration, threshold=self._threshold)
         likeliest = logits[:, :DIGITS].argmax(1).astype(np.int8)
         return Answers(pixels, np.array(said.status, np.str_), said.digit, likeliest, said.confidence, ink[:, OTHER])
