@@ -285,7 +285,7 @@ class _Checkpoints:
         """Start anew."""
         text = _recipe_text(settings)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for old in self.folder.iterdir():
+        for old in self.folder.glob("epoch-*"):
             old.unlink()
         self.recipe.write_text(text)
         self.lines.write_text("")
