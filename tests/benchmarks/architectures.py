@@ -12,6 +12,7 @@ What later work adds: another network is one more function that gives its layers
 import math
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -195,7 +196,7 @@ def prepared(settings: TrainSettings, images: int | None) -> Data:
         settings: The run; its output receives the ink finder.
         images: How many of the training images are kept, drawn by the run's seed; None keeps all.
     """
-    train._take_finder(bundle.PACKAGED, settings.output)
+    take_finder(settings.output)
     with InkFinder(settings.output, runtime=Runtime.KERAS) as network:
         sources = [labelled.read(name, network, NormalisationSettings(), part="train") for name in settings.data]
     data = labelled.inked(labelled.join(sources))
@@ -204,6 +205,12 @@ def prepared(settings: TrainSettings, images: int | None) -> Data:
     repeated = train._repeated(training)
     kept = np.random.default_rng(settings.seed).permutation(len(repeated))[:images]
     return Data(repeated.take(kept), pages, validation)
+
+
+def take_finder(output: Path) -> None:
+    """Copy the ink finder that ships, behind which all candidates read."""
+    for file in bundle.PACKAGED.glob("finder.*"):
+        shutil.copy(file, output)
 
 
 def trained(name: str, layers: Layers, data: Data, settings: TrainSettings) -> tuple[Bundle, int]:
@@ -215,7 +222,7 @@ def trained(name: str, layers: Layers, data: Data, settings: TrainSettings) -> t
     started = time.perf_counter()
     settings = replace(settings, output=settings.output / str(list(CANDIDATES).index(name)))
     settings.output.mkdir()
-    train._take_finder(bundle.PACKAGED, settings.output)
+    take_finder(settings.output)
     with mock.patch.object(architectures, "_cnn", layers):
         model = fit(data.training, data.pages, data.validation, settings)
     model.save(settings.output / Network.READER.file(Runtime.KERAS))

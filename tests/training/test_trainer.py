@@ -55,6 +55,10 @@ def some_pages(count: int) -> SimulatedInk:
 
 
 def fit_some(count: int, settings: TrainSettings, pages: SimulatedInk | None = None) -> Any:  # noqa: ANN401
+    """Train beside a copy of the packaged ink finder."""
+    settings.output.mkdir(exist_ok=True)
+    for file in bundle.PACKAGED.glob("finder.*"):
+        shutil.copy(file, settings.output)
     training, validation = some(count)
     return fit(training, pages, validation, settings)
 
@@ -178,11 +182,14 @@ def test_a_run_that_is_resumed_at_its_end_trains_no_more(dense: Whole, tmp_path:
 
 def test_a_run_that_overwrites_begins_anew_and_another_seed_gives_another_run(dense: Whole, tmp_path: Path) -> None:
     shutil.copytree(dense.output, tmp_path / "copy")
+    pages = tmp_path / "copy" / "checkpoints" / "pages-0123456789abcdef.npz"
+    pages.touch()
     trained(replace(DENSE, output=tmp_path / "copy", seed=7, epochs=1, overwrite=True))
     (line,) = history(tmp_path / "copy")
     assert line["epoch"] == 1
     assert line["loss"] != pytest.approx(history(dense.output)[0]["loss"], abs=1e-4)
-    assert names(tmp_path / "copy" / "checkpoints") == ["epoch-0001.keras", "epoch-0001.npz", "recipe.json"]
+    kept = ["epoch-0001.keras", "epoch-0001.npz", pages.name, "recipe.json"]
+    assert names(tmp_path / "copy" / "checkpoints") == kept  # pages that were simulated before serve it, too
 
 
 @pytest.mark.parametrize(("left", "remedy"), [("checkpoints", "by --resume, replace it by --overwrite"), ("", "")])
@@ -297,7 +304,7 @@ def test_every_image_is_seen_once_an_epoch_in_whole_batches(batch_size: int) -> 
     pixels, labels = training.pixels, training.labels
     settings = replace(DENSE, batch_size=batch_size)
     with trainer._targets(settings) as targets:
-        batches = list(trainer._batches(pixels, labels, 0, targets, settings, 1))
+        batches = list(trainer._batches(pixels, labels, labels, 0, no_network, targets, settings, 1))
     sizes = [len(seen) for seen, _ in batches]
     whole, rest = divmod(len(pixels), batch_size)
     assert sizes == [batch_size] * whole + [rest] * (rest > 0)
