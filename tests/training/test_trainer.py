@@ -314,12 +314,23 @@ def test_every_image_is_seen_once_an_epoch_in_whole_batches(batch_size: int) -> 
     assert np.bincount(expected).tolist() == np.bincount(labels).tolist()
 
 
-def lesson_of(settings: TrainSettings, pages: SimulatedInk | None, monkeypatch: pytest.MonkeyPatch) -> Lesson:
-    """What `fit` would let the network learn."""
-    given: list[Lesson] = []
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What `fit` lets a network learn."""
+
+    lesson: Lesson
+    epochs: list[list[tuple[Any, Any]]]
+    """The batches of the epochs that were asked for."""
+
+
+def taught(
+    settings: TrainSettings, pages: SimulatedInk | None, epochs: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> Taught:
+    """Ask for some epochs while `fit` has its ink finder open."""
+    given: list[Taught] = []
 
     def learn(begin: object, lesson: Lesson, settings: TrainSettings) -> None:
-        given.append(lesson)
+        given.append(Taught(lesson, [list(lesson.batches(epoch)) for epoch in epochs]))
         raise InterruptedError
 
     monkeypatch.setattr(trainer, "learn", learn)
@@ -332,13 +343,12 @@ def test_simulated_pages_are_seen_as_they_are_and_digits_are_varied_anew_in_each
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pages = some_pages(120)
-    lesson = lesson_of(replace(CNN, output=tmp_path), pages, monkeypatch)
+    found = taught(replace(CNN, output=tmp_path), pages, (1, 2, 1), monkeypatch)
     of_pages = {one.tobytes(): label for one, label in zip(pages.pixels, pages.labels, strict=True) if one.any()}
     digits = {one.tobytes() for one in some(250)[0].pixels}
     varied: list[set[bytes]] = []
-    for epoch in (1, 2, 1):
-        batches = list(lesson.batches(epoch))
-        assert len(batches) == lesson.steps == -(-(200 + 90) // CNN.batch_size)  # 30 pages show no ink
+    for batches in found.epochs:
+        assert len(batches) == found.lesson.steps == -(-(200 + 90) // CNN.batch_size)  # 30 pages show no ink
         seen, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
         known = [of_pages.get(one.tobytes()) for one in seen]
         assert sum(label is not None for label in known) == len(of_pages) == 90
@@ -351,7 +361,7 @@ def test_simulated_pages_are_seen_as_they_are_and_digits_are_varied_anew_in_each
 
 
 def test_the_tutorials_network_sees_digits_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lesson = lesson_of(replace(DENSE, output=tmp_path), None, monkeypatch)
-    seen = np.concatenate([pixels for pixels, _ in lesson.batches(1)])
+    found = taught(replace(DENSE, output=tmp_path), None, (1,), monkeypatch)
+    seen = np.concatenate([pixels for pixels, _ in found.epochs[0]])
     assert {one.tobytes() for one in seen} == {one.tobytes() for one in some(250)[0].pixels}
-    assert len(lesson.validation[0]) == 50
+    assert len(found.lesson.validation[0]) == 50
