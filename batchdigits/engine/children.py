@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -42,6 +43,26 @@ def start(target: Callable[..., None], *arguments: object) -> tuple[Connection, 
     finally:
         theirs.close()
     return ours, process
+
+
+@contextmanager
+def one_for_each_core(prepare: Callable[..., object], *arguments: object) -> Iterator[ProcessPoolExecutor]:
+    """Give processes that share what is submitted; they are started when something is, and end with the context.
+
+    Args:
+        prepare: What each runs first.
+        arguments: Of that.
+    """
+    context = multiprocessing.get_context("spawn")
+    with _safe_path(), ProcessPoolExecutor(cores(), context, prepare, arguments) as processes:
+        yield processes
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

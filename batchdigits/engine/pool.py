@@ -5,7 +5,6 @@ a chunk as one stack. What waits to be predicted is bounded, so a fast disk does
 """
 
 import logging
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import Self
 
 import cv2
 
-from batchdigits.engine.children import Child, DiedError
+from batchdigits.engine.children import Child, DiedError, cores
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.run_context import StageTimer
 from batchdigits.engine.worker import Asked, Observed, Seen, asked, keep_freed_memory, observe, serve
@@ -123,14 +122,7 @@ class Workers:
 
 def worker_count(wanted: int | None) -> int:
     """Say how many workers there are; None wants one for each core that this process may use, up to `MOST_WORKERS`."""
-    return wanted or min(MOST_WORKERS, _cores())
-
-
-def _cores() -> int:
-    """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return wanted or min(MOST_WORKERS, cores())
 
 
 def batches(

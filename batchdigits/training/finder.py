@@ -5,16 +5,15 @@ epoch, by processes that work while the network learns.
 """
 
 import logging
-import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from batchdigits.engine.children import one_for_each_core
 from batchdigits.engine.worker import prepare_process
 from batchdigits.inference.runtimes import start_tensorflow
 from batchdigits.preprocessing.looks import Square, around, cover, look, whole
@@ -60,7 +59,7 @@ def fit_finder(settings: TrainSettings) -> "keras.Model":
         Looks uint8[N, 64, 64, 3] -> float32[N, 4100], ink of each cell, 0 to 1, and logits of four kinds.
     """
     start_tensorflow(_THREADS)
-    with _makers() as makers:
+    with one_for_each_core(prepare_process) as makers:
         numbers = range(_VALIDATION // _CHUNK)
         held = list(makers.map(_make, [(settings.seed, 0, number) for number in numbers], ["test"] * len(numbers)))
         lesson = Lesson(
@@ -110,7 +109,7 @@ def _dice(ink: Any, found: Any) -> Any:  # noqa: ANN401
 
 
 def _batches(
-    makers: ProcessPoolExecutor, settings: TrainSettings, epoch: int
+    makers: Executor, settings: TrainSettings, epoch: int
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     """Make the pages of an epoch, a few chunks ahead, and shuffle their looks."""
     rng = np.random.default_rng((settings.seed, epoch))
@@ -148,11 +147,6 @@ def _some_turned(cells: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[
 # ---- in the processes that make pages ------------------------------------------------------------------------------
 
 _SOURCES: dict[str, Sources] = {}
-
-
-def _makers() -> ProcessPoolExecutor:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), prepare_process)
 
 
 def _make(seed: tuple[int, int, int], part: str) -> Looks:

@@ -59,20 +59,25 @@ from batchdigits.engine import children
 from tests.engine import test_children
 sys.path.insert(0, here)
 ours, process = children.start(test_children.look, "numpy", "queue")
-print(here == "", ours.recv(), "PYTHONSAFEPATH" in __import__("os").environ, sys.path[0] == "")
+with children.one_for_each_core(len, "") as processes:
+    lies_here = list(processes.map(test_children.lies_here, ["numpy", "queue"]))
+print(here == "", ours.recv(), lies_here, "PYTHONSAFEPATH" in __import__("os").environ, sys.path[0] == "")
 """
 
 
 def look(connection: Connection, *names: str) -> None:
     """What a process does in these tests: it imports modules, and says where they are."""
-    files = [Path(str(__import__(name).__file__)) for name in names]
-    connection.send([file.is_relative_to(Path.cwd()) for file in files])
+    connection.send([lies_here(name) for name in names])
+
+
+def lies_here(name: str) -> bool:
+    return Path(str(__import__(name).__file__)).is_relative_to(Path.cwd())
 
 
 def test_what_is_started_from_a_prompt_in_the_scans_folder_imports_nothing_from_there(scans: Path) -> None:
     found = run([sys.executable, "-c", FROM_A_PROMPT], cwd=scans, env={"PYTHONPATH": CHECKOUT})
     assert (found.code, found.stderr) == (0, "")
-    assert found.stdout == "True [False, False] False True\n"
+    assert found.stdout == "True [False, False] [False, False] False True\n"
     assert ran(scans) == []
 
 

@@ -35,7 +35,7 @@ def _small() -> Iterator[None]:
         patch.setattr(finder, "_CHUNK", CHUNK)
         patch.setattr(finder, "_PAGES", PAGES)
         patch.setattr(finder, "_VALIDATION", VALIDATION)
-        patch.setattr(finder, "_makers", lambda: ThreadPoolExecutor(1))
+        patch.setattr(finder, "one_for_each_core", lambda _: ThreadPoolExecutor(1))
         yield
 
 

@@ -55,6 +55,10 @@ def some_pages(count: int) -> SimulatedInk:
 
 
 def fit_some(count: int, settings: TrainSettings, pages: SimulatedInk | None = None) -> Any:  # noqa: ANN401
+    """Train beside a copy of the packaged ink finder."""
+    settings.output.mkdir(exist_ok=True)
+    for file in bundle.PACKAGED.glob("finder.*"):
+        shutil.copy(file, settings.output)
     training, validation = some(count)
     return fit(training, pages, validation, settings)
 
@@ -178,11 +182,14 @@ def test_a_run_that_is_resumed_at_its_end_trains_no_more(dense: Whole, tmp_path:
 
 def test_a_run_that_overwrites_begins_anew_and_another_seed_gives_another_run(dense: Whole, tmp_path: Path) -> None:
     shutil.copytree(dense.output, tmp_path / "copy")
+    pages = tmp_path / "copy" / "checkpoints" / "pages-0123456789abcdef.npz"
+    pages.touch()
     trained(replace(DENSE, output=tmp_path / "copy", seed=7, epochs=1, overwrite=True))
     (line,) = history(tmp_path / "copy")
     assert line["epoch"] == 1
     assert line["loss"] != pytest.approx(history(dense.output)[0]["loss"], abs=1e-4)
-    assert names(tmp_path / "copy" / "checkpoints") == ["epoch-0001.keras", "epoch-0001.npz", "recipe.json"]
+    kept = ["epoch-0001.keras", "epoch-0001.npz", pages.name, "recipe.json"]
+    assert names(tmp_path / "copy" / "checkpoints") == kept  # pages that were simulated before serve it, too
 
 
 @pytest.mark.parametrize(("left", "remedy"), [("checkpoints", "by --resume, replace it by --overwrite"), ("", "")])
@@ -297,7 +304,7 @@ def test_every_image_is_seen_once_an_epoch_in_whole_batches(batch_size: int) -> 
     pixels, labels = training.pixels, training.labels
     settings = replace(DENSE, batch_size=batch_size)
     with trainer._targets(settings) as targets:
-        batches = list(trainer._batches(pixels, labels, 0, targets, settings, 1))
+        batches = list(trainer._batches(pixels, labels, labels, 0, no_network, targets, settings, 1))
     sizes = [len(seen) for seen, _ in batches]
     whole, rest = divmod(len(pixels), batch_size)
     assert sizes == [batch_size] * whole + [rest] * (rest > 0)
@@ -307,12 +314,23 @@ def test_every_image_is_seen_once_an_epoch_in_whole_batches(batch_size: int) -> 
     assert np.bincount(expected).tolist() == np.bincount(labels).tolist()
 
 
-def lesson_of(settings: TrainSettings, pages: SimulatedInk | None, monkeypatch: pytest.MonkeyPatch) -> Lesson:
-    """What `fit` would let the network learn."""
-    given: list[Lesson] = []
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What `fit` lets a network learn."""
+
+    lesson: Lesson
+    epochs: list[list[tuple[Any, Any]]]
+    """The batches of the epochs that were asked for."""
+
+
+def taught(
+    settings: TrainSettings, pages: SimulatedInk | None, epochs: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> Taught:
+    """Ask for some epochs while `fit` has its ink finder open."""
+    given: list[Taught] = []
 
     def learn(begin: object, lesson: Lesson, settings: TrainSettings) -> None:
-        given.append(lesson)
+        given.append(Taught(lesson, [list(lesson.batches(epoch)) for epoch in epochs]))
         raise InterruptedError
 
     monkeypatch.setattr(trainer, "learn", learn)
@@ -325,13 +343,12 @@ def test_simulated_pages_are_seen_as_they_are_and_digits_are_varied_anew_in_each
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pages = some_pages(120)
-    lesson = lesson_of(replace(CNN, output=tmp_path), pages, monkeypatch)
+    found = taught(replace(CNN, output=tmp_path), pages, (1, 2, 1), monkeypatch)
     of_pages = {one.tobytes(): label for one, label in zip(pages.pixels, pages.labels, strict=True) if one.any()}
     digits = {one.tobytes() for one in some(250)[0].pixels}
     varied: list[set[bytes]] = []
-    for epoch in (1, 2, 1):
-        batches = list(lesson.batches(epoch))
-        assert len(batches) == lesson.steps == -(-(200 + 90) // CNN.batch_size)  # 30 pages show no ink
+    for batches in found.epochs:
+        assert len(batches) == found.lesson.steps == -(-(200 + 90) // CNN.batch_size)  # 30 pages show no ink
         seen, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
         known = [of_pages.get(one.tobytes()) for one in seen]
         assert sum(label is not None for label in known) == len(of_pages) == 90
@@ -344,7 +361,7 @@ def test_simulated_pages_are_seen_as_they_are_and_digits_are_varied_anew_in_each
 
 
 def test_the_tutorials_network_sees_digits_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lesson = lesson_of(replace(DENSE, output=tmp_path), None, monkeypatch)
-    seen = np.concatenate([pixels for pixels, _ in lesson.batches(1)])
+    found = taught(replace(DENSE, output=tmp_path), None, (1,), monkeypatch)
+    seen = np.concatenate([pixels for pixels, _ in found.epochs[0]])
     assert {one.tobytes() for one in seen} == {one.tobytes() for one in some(250)[0].pixels}
-    assert len(lesson.validation[0]) == 50
+    assert len(found.lesson.validation[0]) == 50

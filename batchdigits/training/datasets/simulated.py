@@ -6,10 +6,7 @@ number.
 
 import hashlib
 import logging
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from batchdigits.engine.children import one_for_each_core
 from batchdigits.engine.worker import prepare_process
 from batchdigits.inference.bundle import Network
 from batchdigits.inference.runtimes import InkFinder, quickest
@@ -94,7 +92,7 @@ def read_simulated(
     if kept_in:
         kept_in[0].mkdir(exist_ok=True)
     log.info("%d pages are simulated, and their ink is found", count)
-    with _pool(job) as pool:
+    with one_for_each_core(_prepare, job) as pool:
         chunks = pool.map(_make, ((seed, number) for number in range(-(-count // _CHUNK))))
         found = list(tqdm(chunks, "pages", -(-count // _CHUNK), leave=False, disable=not progress, unit="chunk"))
     made = SimulatedInk(*(np.concatenate(column)[:count] for column in zip(*found, strict=True)))
@@ -110,11 +108,6 @@ def _key(job: _Job, count: int, seed: int) -> str:
     weights = file_sha256(job.finder / Network.FINDER.file(Runtime.KERAS))
     text = f"{weights} {job.normalisation} {NormalisationSettings.VERSION} {job.part} {rows} {count} {seed}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _pool(job: _Job) -> ProcessPoolExecutor:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), _prepare, (job,))
 
 
 # ---- in the processes ----------------------------------------------------------------------------------------------

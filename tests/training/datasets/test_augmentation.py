@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from batchdigits.inference.runtimes import InkFinder
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.training.datasets import augmentation
 from batchdigits.training.datasets.augmentation import vary
 from tests.digits import digits
-from tests.networks import no_network
 
 Pages = list[NDArray[np.uint8]]
 
@@ -137,9 +137,9 @@ def test_a_digit_without_ink_becomes_a_simulated_page_in_its_own_place() -> None
     assert all(page.shape != clean_shape for page in pages[1::2])
 
 
-def test_most_pages_without_a_digit_show_something_to_learn_from() -> None:
+def test_most_pages_without_a_digit_show_something_to_learn_from(network: InkFinder) -> None:
     pages = vary(np.zeros((300, 28, 28), np.uint8), generator())
-    assert (normalise(pages, no_network).ink[:, 0] > 0).mean() > 0.6
+    assert (normalise(pages, network).ink[:, 0] > 0).mean() > 0.6
 
 
 def test_no_scanned_digit_has_fewer_pixels_than_can_be_read() -> None:
@@ -149,11 +149,13 @@ def test_no_scanned_digit_has_fewer_pixels_than_can_be_read() -> None:
 
 
 @pytest.mark.parametrize(("share", "nearest", "lost"), [(1.0, 0.02, 0.02), (0.0, 0.1, 0.15)])
-def test_a_varied_digit_is_still_that_digit_after_normalisation(share: float, nearest: float, lost: float) -> None:
+def test_a_varied_digit_is_still_that_digit_after_normalisation(
+    share: float, nearest: float, lost: float, network: InkFinder
+) -> None:
     """Most are nearer to themselves, before variation, than to nearly all others; few are beyond recognition."""
     some = digits()[:100]
-    before = normalise(list(some), no_network).pixels.reshape(100, -1) / 255
-    after = normalise(vary(some, generator(), clean_share=share), no_network).pixels.reshape(100, -1) / 255
+    before = normalise(list(some), network).pixels.reshape(100, -1) / 255
+    after = normalise(vary(some, generator(), clean_share=share), network).pixels.reshape(100, -1) / 255
     distances = np.linalg.norm(after[:, None] - before[None], axis=2)  # [100, 100]
     nearer = (distances < distances.diagonal()[:, None]).mean(axis=1)
     assert np.median(nearer) <= nearest

@@ -50,7 +50,7 @@ def test_pages_that_were_kept_are_not_made_again(
 ) -> None:
     (kept,) = kept_in.iterdir()
     assert kept.name.startswith("pages-")
-    monkeypatch.setattr(simulated, "_pool", lambda job: pytest.fail("they were made again"))
+    monkeypatch.setattr(simulated, "one_for_each_core", lambda *_: pytest.fail("they were made again"))
     for folders in ([kept_in], [tmp_path, kept_in]):
         assert same(read_simulated(COUNT, seed=5, kept_in=folders, **OPTIONS), made)
     assert list(tmp_path.iterdir()) == []
@@ -69,10 +69,10 @@ def test_pages_that_were_kept_are_not_made_again(
 def test_pages_of_anything_else_are_others(
     change: dict[str, Any], made: SimulatedInk, kept_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made_again(job: object) -> None:
+    def made_again(*_: object) -> None:
         raise InterruptedError
 
-    monkeypatch.setattr(simulated, "_pool", made_again)
+    monkeypatch.setattr(simulated, "one_for_each_core", made_again)
     with pytest.raises(InterruptedError):
         read_simulated(**{"count": COUNT, "seed": 5, "kept_in": [kept_in], **OPTIONS, **change})
 
