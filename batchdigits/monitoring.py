@@ -22,9 +22,6 @@ from batchdigits.storage.local import LocalFile, storage_errors
 from batchdigits.storage.urls import refuse
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from batchdigits.inference.audit import Audit
 
 SCHEMA_VERSION = 1
