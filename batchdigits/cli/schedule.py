@@ -121,7 +121,7 @@ def systemd_word(word: str) -> str:
 
 _PLAIN = re.compile(r"[A-Za-z0-9@_+=:,./-]+")
 _CRON = str.maketrans({"'": r"'\''", "%": r"'\%'", "\\": r"\''"})
-# Without --foreground, it would also signal the worker processes, which the run itself ends after the batch in hand.
+# Without --foreground, it would also signal the workers, which the run itself ends after the batch in progress.
 _TIMEOUT = ("--foreground", "--signal=TERM", "--kill-after=60s")
 
 
@@ -235,7 +235,7 @@ ExecStart={" ".join(map(systemd_word, words))}
 # 143: stopped by SIGTERM, as by a shutdown; what was finished is kept, and the next run goes on from there.
 SuccessExitStatus=3 143
 TimeoutStartSec={limit}
-# SIGTERM goes to the run alone, which ends its worker processes after the batch in hand.
+# SIGTERM goes to the run alone, which ends its worker processes after the batch in progress.
 KillMode=mixed
 Nice=10
 

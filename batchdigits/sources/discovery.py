@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from batchdigits.errors import StorageError, UsageError, escape_name, escaped
 from batchdigits.records import ImageFile, Skipped
@@ -30,9 +30,6 @@ from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.backends.base import Entry
 from batchdigits.storage.remote import listed
 from batchdigits.storage.urls import Location, parts
-
-if TYPE_CHECKING:
-    pass
 
 _IMAGE_SIGNATURE = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|II\+\0|MM\0\+|BM|GIF8[79]a|RIFF....WEBP", re.DOTALL

@@ -23,7 +23,7 @@ from batchdigits.storage.urls import ZIP, Parts, absolute, is_remote, is_url, pa
 
 
 def _opened(member: Parts) -> str | RemoteReader:
-    """Give the path of a member's archive, or open it where it is far."""
+    """Give the path of a member's archive, or open it where that is remote."""
     return RemoteReader(parts(member.archive)) if is_remote(member.archive) else member.archive
 
 
