@@ -173,13 +173,8 @@ class Sftp:
         async with self._channel() as channel:
             if await channel.exists(_path(new)):  # the same bytes, which were kept before
                 return
-        async with (
-            self._replacing(new) as (channel, temporary),
-            channel.open(_path(old), "rb") as kept,
-            channel.open(temporary, "wb") as copied,
-        ):
-            while block := await kept.read(_BLOCK_BYTES):
-                await copied.write(block)
+        async with self._replacing(new) as (channel, temporary):
+            await channel.copy(_path(old), temporary, follow_symlinks=True)
 
     @asynccontextmanager
     async def _replacing(self, place: Parts) -> AsyncIterator[tuple[Any, str]]:
