@@ -13,13 +13,6 @@ from itertools import islice
 
 from batchdigits.errors import Fault, FaultKind
 
-SIGNATURE = re.compile(
-    rb"(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<JPEG>\xff\xd8\xff)|(?P<TIFF>II[*+]\0|MM\0[*+])"
-    rb"|(?P<GIF>GIF8[79]a)|(?P<WebP>RIFF.{4}WEBP)|(?P<BMP>BM)",
-    re.DOTALL,
-)
-"""Matches the first bytes of a file; the name of the group that matched is its kind."""
-
 _PNG_HEADER = struct.Struct(">IIBB")
 _PNG_CHUNK = struct.Struct(">I4s")
 _PNG_CHECKSUM = struct.Struct(">I")

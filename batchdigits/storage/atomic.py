@@ -30,14 +30,6 @@ class TargetFile(Protocol):
         """The last part of its path."""
 
     @property
-    def stem(self) -> str:
-        """Its name without the ending."""
-
-    @property
-    def suffix(self) -> str:
-        """The ending of its name, with the dot."""
-
-    @property
     def absolute(self) -> str:
         """Its absolute path, or its normalised URL."""
 

@@ -103,16 +103,6 @@ class LocalFile:
         return self.path.name
 
     @property
-    def stem(self) -> str:
-        """Its name without the ending."""
-        return self.path.stem
-
-    @property
-    def suffix(self) -> str:
-        """The ending of its name, with the dot."""
-        return self.path.suffix
-
-    @property
     def absolute(self) -> str:
         """Its absolute path, links as they are."""
         return os.path.abspath(self.path)  # noqa: PTH100  (Path.absolute keeps `..`)

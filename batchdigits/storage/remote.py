@@ -99,16 +99,6 @@ class RemoteFile:
         return posixpath.basename(parts(self.url).path)
 
     @property
-    def stem(self) -> str:
-        """Its name without the ending."""
-        return posixpath.splitext(self.name)[0]
-
-    @property
-    def suffix(self) -> str:
-        """The ending of its name, with the dot."""
-        return posixpath.splitext(self.name)[1]
-
-    @property
     def absolute(self) -> str:
         """The URL."""
         return self.url
