@@ -24,8 +24,8 @@ from batchdigits.storage.urls import refuse
 if TYPE_CHECKING:
     from batchdigits.inference.audit import Audit
 
-SCHEMA_VERSION = 1
-"""Rises when a key of the JSON document changes its meaning; a new key does not raise it."""
+SCHEMA_VERSION = 2
+"""Rises when a key of the JSON document goes or changes its meaning; a new key does not raise it."""
 _STAGES_OF_ALL = {"list", "report"}
 """The stages that every image passes through; the others see those that are new or changed."""
 _LIBRARIES = {
@@ -99,7 +99,7 @@ class Summary:
         always = ("ok", "review", "blank", FaultKind.UNREADABLE)
         parts += [f"{rows[name]} {name}" for name in (*always, *sorted(set(rows) - set(always)))]
         if self.skipped:
-            parts.append(f"{self.skipped.total()} passed over")
+            parts.append(f"{self.skipped.total()} skipped")
         stages = ", ".join(f"{name} {seconds / self.elapsed:.0%}" for name, seconds in self.seconds.items())
         rate = _rate(self.pending, self.elapsed) or 0.0
         speed = f"{self.elapsed:.1f} seconds, {rate:,.0f} images/s; at work: {stages}"
@@ -239,7 +239,7 @@ def _numbers(summary: Summary) -> dict[str, Any]:
         "new_faults": summary.faulty,
         "digits": {str(digit): summary.digits[digit] for digit in range(10)},
         "review_share": summary.review_share,
-        "passed_over": dict(summary.skipped.most_common()),
+        "skipped": dict(summary.skipped.most_common()),
         "stages": stages,
         "seconds": round(seconds, 3),
         "images_per_second": _rate(summary.pending, seconds),

@@ -143,7 +143,7 @@ def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
 
     Args:
         settings: The run.
-        stdout: Gets a line for each file that is not known: what would be done, its path, and why, parted by tabs.
+        stdout: Gets a line for each file that is not known: what would be done, its path, and why, separated by tabs.
 
     Returns:
         The summary in one line.
@@ -306,9 +306,9 @@ def _vanished(sources: tuple[str, ...]) -> str:
 def _no_images(sources: tuple[str, ...], skipped: Counter[str]) -> str:
     names = ", ".join(escaped(source) for source in sources)
     others = "; ".join(f"{count} × {reason}" for reason, count in skipped.most_common())
-    held = f" (passed over: {others})" if others else ""
+    skips = f" (skipped: {others})" if others else ""
     endings = " ".join(sorted(IMAGE_ENDINGS))
     return (
-        f"No image was found in {names}{held}; expected files ending in {endings}. Reports stay as they are; if that "
+        f"No image was found in {names}{skips}; expected files ending in {endings}. Reports stay as they are; if that "
         "is how it should be, give --allow-empty."
     )

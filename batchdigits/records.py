@@ -3,6 +3,7 @@
 Each type that several rooms share is defined here and nowhere else. What is done with a record stands in the rooms.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,6 +34,13 @@ NOT_A_DIGIT, BLANK = 10, 11
 """The columns after them, which only the gate uses: ink that is no digit, and empty paper."""
 NO_DIGIT = -1
 """What stands in a column of digits where there is none."""
+
+SIGNATURE = re.compile(
+    rb"(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<JPEG>\xff\xd8\xff)|(?P<TIFF>II[*+]\0|MM\0[*+])"
+    rb"|(?P<GIF>GIF8[79]a)|(?P<WebP>RIFF.{4}WEBP)|(?P<BMP>BM)",
+    re.DOTALL,
+)
+"""Matches the first bytes of an image file; the name of the group that matched is its kind."""
 
 KINDS = ("nothing", "single", "several", "foreign")
 """What the ink finder takes a page for: one without writing, with one digit, with several digits, with something else.

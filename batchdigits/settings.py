@@ -135,7 +135,7 @@ class PredictSettings:
     include: tuple[str, ...] = ()
     """Patterns in gitignore syntax; where there are any, only files that match are read."""
     exclude: tuple[str, ...] = ()
-    """Patterns in gitignore syntax; files that match are passed over, folders that match are not entered."""
+    """Patterns in gitignore syntax; files that match are skipped, folders that match are not entered."""
     settle_seconds: float = 2.0
     """A file younger than this may still be being written: it is read last, or in the next run; 0 reads all at once."""
     overwrite: bool = False

@@ -21,10 +21,9 @@ import numpy as np
 from PIL import Image
 
 from batchdigits.decoding.codecs import HALVED_FROM, MAX_SIDE, Page, decode
-from batchdigits.decoding.headers import SIGNATURE
 from batchdigits.errors import Fault
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import INK_MEASURES, SIDE, GreyImage
+from batchdigits.records import INK_MEASURES, SIDE, SIGNATURE, GreyImage
 from batchdigits.settings import DecodingSettings
 from tests.standins import StandInFinder
 

@@ -59,7 +59,7 @@ LINKS = {
     "circle a.png": "circle b.png",
     "circle b.png": "circle a.png",
 }
-PASSED_OVER = ["notes.txt", "README", ".hidden.png", "pipe.png", "into deep", "picture.png.part"]
+SKIPPED = ["notes.txt", "README", ".hidden.png", "pipe.png", "into deep", "picture.png.part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ def test_the_summary_counts_what_the_report_holds(night: Night) -> None:
     assert summary.startswith(f"batchdigits: {len({row['path'] for row in night.rows})} images found, ")
     assert f"{len(night.rows)} pages" in summary
     assert all(f"{count} {status}" in summary for status, count in counts.items())
-    assert f"{len(PASSED_OVER) + 4} passed over" in summary  # and the two reports, the ledger and its lock
+    assert f"{len(SKIPPED) + 4} skipped" in summary  # and the two reports, the ledger and its lock
 
 
 def test_nothing_but_the_summary_reaches_standard_error_neither_bars_nor_what_codecs_mutter(night: Night) -> None:

@@ -150,8 +150,8 @@ def test_the_line_names_every_other_status_that_occurred() -> None:
     assert line.startswith(f"17 images found, {expected}")
 
 
-def test_the_line_counts_what_was_passed_over() -> None:
-    assert ", 5 passed over;" in summary(skipped=Counter({"not an image": 3, "hidden": 2})).line()
+def test_the_line_counts_what_was_skipped() -> None:
+    assert ", 5 skipped;" in summary(skipped=Counter({"not an image": 3, "hidden": 2})).line()
 
 
 def test_the_line_counts_what_was_new_where_not_all_was() -> None:
@@ -218,7 +218,7 @@ def test_the_document_says_what_was_counted_and_names_every_status_and_digit() -
 
 def test_the_document_says_when_under_which_settings_and_with_what() -> None:
     said = document(summary())
-    assert said["schema"] == 1
+    assert said["schema"] == 2
     assert (said["started"], said["ended"]) == ("2026-03-01T02:15:00+00:00", "2026-03-01T02:16:30+00:00")
     assert said["settings"] == {"threshold": 0.8, "max_pixels": 1000, "runtime": "keras"}
     assert (said["threshold"], said["target_error"], said["drift"]) == (0.86, 0.005, None)
@@ -259,9 +259,9 @@ def test_without_a_page_that_has_a_digit_there_is_no_share_to_review() -> None:
     assert document(summary(rows=Counter(ok=3)))["review_share"] == 0.0
 
 
-def test_what_was_passed_over_is_counted_by_reason() -> None:
+def test_what_was_skipped_is_counted_by_reason() -> None:
     reasons = {"hidden": 2, "not an image": 3}
-    assert document(summary(skipped=Counter(reasons)))["passed_over"] == reasons
+    assert document(summary(skipped=Counter(reasons)))["skipped"] == reasons
 
 
 def test_of_a_run_that_failed_the_document_says_why_and_counts_nothing() -> None:

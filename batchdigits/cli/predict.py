@@ -71,7 +71,7 @@ def predict(
         list[str], typer.Option(help="Read only files that match this gitignore pattern. May be repeated.")
     ] = list(_DEFAULTS.include),  # noqa: B006  Typer copies it
     exclude: Annotated[
-        list[str], typer.Option(help="Pass over what matches this gitignore pattern. May be repeated.")
+        list[str], typer.Option(help="Skip what matches this gitignore pattern. May be repeated.")
     ] = list(_DEFAULTS.exclude),  # noqa: B006  Typer copies it
     settle: Annotated[
         float,
@@ -127,7 +127,7 @@ def predict(
         bool,
         typer.Option(
             "--show-config",
-            help="Print each option's value and where it came from, as a job file, and leave.",
+            help="Print each option's value and where it came from, as a job file, and exit.",
             callback=without_source,
             is_eager=True,
         ),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from batchdigits.errors import UsageError, escaped
+from batchdigits.errors import UsageError, escape_name, escaped
 from batchdigits.settings import ScheduleSettings
 from batchdigits.storage.urls import check, is_url, refuse_secrets
 
@@ -116,22 +116,14 @@ def cron_word(word: str) -> str:
 
 def systemd_word(word: str) -> str:
     r"""Quote a word of `ExecStart=`; units are UTF-8, so that other bytes and control characters become `\xNN`."""
-    return word if _PLAIN.fullmatch(word) else f'"{"".join(map(_systemd_character, word))}"'
+    return word if _PLAIN.fullmatch(word) else f'"{escape_name(word).translate(_SYSTEMD)}"'
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9@_+=:,./-]+")
+_SYSTEMD = str.maketrans({'"': '\\"', "%": "%%", "$": "$$"})
 _CRON = str.maketrans({"'": r"'\''", "%": r"'\%'", "\\": r"\''"})
-# Without --foreground, it would also signal the worker processes, which the run itself ends after the batch in hand.
+# Without --foreground, it would also signal the workers, which the run itself ends after the batch in progress.
 _TIMEOUT = ("--foreground", "--signal=TERM", "--kill-after=60s")
-
-
-def _systemd_character(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that os.fsdecode could not decode
-        return f"\\x{code - 0xDC00:02x}"
-    if code < 0x20 or code == 0x7F:
-        return f"\\x{code:02x}"
-    return {'"': '\\"', "\\": "\\\\", "%": "%%", "$": "$$"}.get(character, character)
 
 
 def _times(settings: ScheduleSettings) -> Times:
@@ -235,7 +227,7 @@ ExecStart={" ".join(map(systemd_word, words))}
 # 143: stopped by SIGTERM, as by a shutdown; what was finished is kept, and the next run goes on from there.
 SuccessExitStatus=3 143
 TimeoutStartSec={limit}
-# SIGTERM goes to the run alone, which ends its worker processes after the batch in hand.
+# SIGTERM goes to the run alone, which ends its worker processes after the batch in progress.
 KillMode=mixed
 Nice=10
 

@@ -26,7 +26,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from batchdigits.decoding import headers
 from batchdigits.decoding.grayscale import DEEP_MODES, grey_of
 from batchdigits.errors import MOST_SIDE, Fault, FaultKind, escape_name
-from batchdigits.records import GreyImage
+from batchdigits.records import SIGNATURE, GreyImage
 from batchdigits.settings import DecodingSettings
 
 MAX_SIDE: Final = 1024
@@ -103,7 +103,7 @@ def decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Pa
     """
     if not data:
         return [_EMPTY]
-    signature = headers.SIGNATURE.match(data)
+    signature = SIGNATURE.match(data)
     if signature is None:
         return [headers.foreign(data, ending)]
     kind = str(signature.lastgroup)

@@ -1,6 +1,6 @@
 """Read from a file's first bytes what it says before its pixels: kind, size, orientation, the places of its pages.
 
-Read here so that a page's size is known before anything is decoded or allocated, and because codecs pass over, or
+Read here so that a page's size is known before anything is decoded or allocated, and because codecs skip, or
 write to standard error, what a report has to say. Errors are worded to follow «cannot be decoded as PNG: ».
 """
 
@@ -13,13 +13,6 @@ from itertools import islice
 
 from batchdigits.errors import Fault, FaultKind
 
-SIGNATURE = re.compile(
-    rb"(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<JPEG>\xff\xd8\xff)|(?P<TIFF>II[*+]\0|MM\0[*+])"
-    rb"|(?P<GIF>GIF8[79]a)|(?P<WebP>RIFF.{4}WEBP)|(?P<BMP>BM)",
-    re.DOTALL,
-)
-"""Matches the first bytes of a file; the name of the group that matched is its kind."""
-
 _PNG_HEADER = struct.Struct(">IIBB")
 _PNG_CHUNK = struct.Struct(">I4s")
 _PNG_CHECKSUM = struct.Struct(">I")
@@ -29,7 +22,7 @@ _JPEG_SEGMENT = struct.Struct(">BBH")
 _JPEG_FRAME = struct.Struct(">BHHB")
 _JPEG_SCAN = re.compile(rb"\xff\xda\0")  # the marker, and half of its length; it cannot stand among the pixels' bytes
 _JPEG_MOST_SCANS = 100  # passes over the pixels; encoders make about ten, and an empty one takes but ten bytes
-_GIF_BLOCK = re.compile(rb"[!,;]")  # an extension, a frame, the end; Pillow passes over anything else
+_GIF_BLOCK = re.compile(rb"[!,;]")  # an extension, a frame, the end; Pillow skips anything else
 _EXIF_ORIENTATION = 0x0112
 _UNSUPPORTED = {
     ".pdf": re.compile(rb".{0,1000}%PDF-", re.DOTALL),

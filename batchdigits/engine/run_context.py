@@ -36,7 +36,7 @@ def resumable(arguments: list[str]) -> Iterator[None]:
 
 
 class Stop:
-    """What keeps a run's work in hand from signals; as a context manager it takes those of the process."""
+    """What keeps a run's work in progress from signals; as a context manager it takes those of the process."""
 
     def __init__(self) -> None:
         """Nobody has asked yet."""

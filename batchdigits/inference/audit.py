@@ -99,7 +99,7 @@ _HASH_DIGITS = 13  # hexadecimal digits that decide; a float64 holds them
 def audit_share(model: Bundle, target_error: float, files: int) -> float:
     """Compute the share of files that people should check: as many as prove the target if none of them is wrong.
 
-    A model that has learnt from answers is checked on what it did not learn from: the lot is drawn alike.
+    A model that has learnt from answers is checked on what it did not learn from: the sample is drawn alike.
     """
     most = HOLDOUT_SHARE if "learnt" in model.provenance else 1.0
     return min(most, least_passing(target_error) / max(files, 1))

@@ -1,6 +1,6 @@
 """Store people's answers in the ledger, and find the images that they answered, for training.
 
-An answer belongs to bytes: to no path, model or run. What SQLite does not notice, their check sums and their number do.
+An answer belongs to bytes: to no path, model or run. What SQLite does not notice, their checksums and their number do.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,7 +13,7 @@ from batchdigits.storage.local import LocalFile
 
 Key = tuple[str, int]  # the sha256 of a file's bytes, and the page from 1
 
-_TAKE_IN = """
+_STORE = """
 INSERT INTO answers (sha256, page, answer, time, source, sum) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET answer = excluded.answer, time = excluded.time, source = excluded.source, sum = excluded.sum
 WHERE answer != excluded.answer
@@ -70,7 +70,7 @@ def store_answers(database: Database, answers: Mapping[Key, str], *, time: str, 
         rows.append((*row, checksum(*row)))
     with database.transaction() as execute:
         (before,) = execute("SELECT count(*) FROM answers").fetchone()
-        written = database.executemany(_TAKE_IN, rows).rowcount if rows else 0
+        written = database.executemany(_STORE, rows).rowcount if rows else 0
         (after,) = execute("SELECT count(*) FROM answers").fetchone()
         if after != before:
             execute("UPDATE answered SET answers = answers + ?", (after - before,))
@@ -78,7 +78,7 @@ def store_answers(database: Database, answers: Mapping[Key, str], *, time: str, 
 
 
 def check(database: Database) -> None:
-    """Check that all answers are there, as they were taken in.
+    """Check that all answers are there, as they were stored.
 
     Raises:
         StorageError: The ledger is damaged.

@@ -1,6 +1,6 @@
 """Open the ledger's file: an SQLite database with the ledger's tables, whose errors become ours.
 
-What SQLite does not notice, a flipped byte in a value, the check sums of the rows do.
+What SQLite does not notice, a flipped byte in a value, the checksums of the rows do.
 """
 
 import sqlite3
@@ -16,7 +16,7 @@ from batchdigits.storage.atomic import atomic_write
 from batchdigits.storage.local import storage_errors
 
 _OBSERVATIONS = """
-CREATE TABLE conditions (           -- under what something was observed
+CREATE TABLE conditions (           -- cache keys: under what something was observed
     id INTEGER PRIMARY KEY,
     bundle TEXT NOT NULL,           -- the bundle's id
     others TEXT NOT NULL,           -- versions of decoding, normalisation and runtime, and the limits of decoding
@@ -131,16 +131,16 @@ CREATE TEMP TABLE found (           -- what this run's sources hold
     mtime_ns INTEGER NOT NULL,
     inode INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TEMP TABLE passed_over (     -- what else they hold
+CREATE TEMP TABLE skipped (         -- what else they hold
     path BLOB NOT NULL,
     reason TEXT NOT NULL
 );
-CREATE TEMP TABLE pending (         -- what has to be read, in the order of turns and rows
+CREATE TEMP TABLE pending (         -- what has to be read, in the order of phases and rows
     position INTEGER PRIMARY KEY,
     path BLOB NOT NULL,
     sha256 TEXT NOT NULL,           -- what is known of a file of this path already; else empty
     why TEXT NOT NULL,              -- a Why
-    turn INTEGER NOT NULL           -- a Phase
+    phase INTEGER NOT NULL          -- a Phase
 );
 CREATE TEMP TABLE deferred (        -- what of it was left to the next run
     path BLOB PRIMARY KEY
@@ -251,7 +251,7 @@ class Database:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if "UTF-8" in str(error):  # Python's word for text that is none
+            if "UTF-8" in str(error):  # Python's message for text that is none
                 raise self.damaged() from error
             message = (
                 f"The ledger {self._name} cannot be used: {error}; check its folder, its disk and limits on the size "
@@ -299,5 +299,5 @@ def _run(execute: Callable[[str], object], statements: str) -> None:
 
 
 def checksum(*values: bytes | str | int | None) -> int:
-    """Compute the check sum of a row: CRC-32 over its values."""
+    """Compute the checksum of a row: CRC-32 over its values."""
     return zlib.crc32(b"\0".join([value if type(value) is bytes else ascii(value).encode() for value in values]))

@@ -4,7 +4,7 @@ An SQLite database that holds observations (logits, ink measures, faults) and un
 answers; never decisions. An observation belongs to bytes: files with the same bytes share it. Beside a report it is a
 file that grows from run to run; without one it is private to a run and gone with it.
 
-What SQLite does not notice, a flipped byte in a value, the check sums of the rows do.
+What SQLite does not notice, a flipped byte in a value, the checksums of the rows do.
 """
 
 import json
@@ -33,7 +33,7 @@ from batchdigits.ledger import writer
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.plan import Plan, plan
 from batchdigits.ledger.reader import CHUNK, Observations, read
-from batchdigits.ledger.writer import LostAnswer as LostAnswer  # what `record` gives
+from batchdigits.ledger.writer import LostAnswer
 from batchdigits.records import ImageFile, Skipped
 from batchdigits.storage.atomic import TargetFile
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # A file in a report whose fault no report has shown so far, as it is now.
-_UNTOLD = """
+_UNREPORTED = """
 FROM pages
 CROSS JOIN files ON files.observation = pages.observation
 CROSS JOIN found ON found.path = files.path
@@ -98,7 +98,7 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it; unless the run was stopped, or died of something unforeseen, nothing is in hand any more.
+        """Close it; unless the run was stopped, or died of something unforeseen, nothing is in progress any more.
 
         What stopped it may be a limit of time, which a decoder that never comes back has used up.
         """
@@ -110,7 +110,7 @@ class Ledger:
 
     @property
     def knows(self) -> bool:
-        """Tell whether anything was observed before under this run's condition."""
+        """Tell whether anything was observed before under this run's cache key."""
         select = "SELECT 1 FROM observations WHERE condition = ? LIMIT 1"
         with self._database.errors():
             return self._database.execute(select, (self._condition_id,)).fetchone() is not None
@@ -123,7 +123,7 @@ class Ledger:
         retry_failed: bool = False,
         force: bool = False,
     ) -> Plan:
-        """Take in what discovery finds, as `plan.plan` does, under this ledger's condition."""
+        """Take in what discovery finds, as `plan.plan` does, under this ledger's cache key."""
         return plan(
             self._database,
             found,
@@ -155,7 +155,7 @@ class Ledger:
         Args:
             batch: N pages and any number of faults and unchanged files; those of files that were deferred meanwhile
                 are left out.
-            is_new: bool[N], which pages were predicted, as `is_new` told.
+            is_new: bool[N], which pages were predicted, as `is_new` says.
             logits: float32[M, K], in the order of the M new pages.
             thumbnails: PNGs of some of these, by their row in the batch.
 
@@ -205,11 +205,11 @@ class Ledger:
 
     def mark_faults_reported(self) -> int:
         """Note that a report shows the faults of what was found; return how many pages it shows for the first time."""
-        (pages,) = self._database.execute(f"SELECT count(*) {_UNTOLD}").fetchone()
+        (pages,) = self._database.execute(f"SELECT count(*) {_UNREPORTED}").fetchone()
         if pages:
             with self._database.transaction() as execute:
                 columns = "found.path, found.size_bytes, found.mtime_ns"
-                execute(f"INSERT OR REPLACE INTO told SELECT DISTINCT {columns} {_UNTOLD}")
+                execute(f"INSERT OR REPLACE INTO told SELECT DISTINCT {columns} {_UNREPORTED}")
         return int(pages)
 
     def published(self, report: TargetFile) -> Publications:

@@ -39,13 +39,13 @@ class Why(StrEnum):
     ASKED = "asked"
     """It was asked for, now or in a run that did not come to it."""
     CONDITION = "condition"
-    """It was read under another condition."""
+    """It was read under another cache key."""
     UNOPENED = "unopened"
     """It could not be opened, or not be read for another reason that may pass."""
 
 
 _PENDING = f"""
-INSERT INTO pending (path, sha256, why, turn)
+INSERT INTO pending (path, sha256, why, phase)
 SELECT
     found.path,
     CASE WHEN whole.condition = :condition AND whole.ending = found.ending AND NOT whole.stale
@@ -58,8 +58,8 @@ SELECT
     CASE WHEN in_hand.path IS NOT NULL
         OR EXISTS (SELECT 1 FROM pages WHERE observation = whole.id AND fault IS NOT NULL AND deadly)
         THEN {Phase.SUSPECT:d}
-        WHEN found.mtime_ns BETWEEN :young AND :now THEN {Phase.RECENT:d}
-        ELSE {Phase.STABLE:d} END AS turn
+        WHEN found.mtime_ns BETWEEN :oldest AND :now THEN {Phase.RECENT:d}
+        ELSE {Phase.STABLE:d} END AS phase
 FROM found
 LEFT JOIN files ON files.path = found.path
 LEFT JOIN observations AS whole ON whole.id = files.observation
@@ -67,11 +67,11 @@ LEFT JOIN in_hand ON in_hand.path = found.path
 WHERE why != '{Why.UNOPENED}'
     OR (whole.sha256 = ''
         AND EXISTS (SELECT 1 FROM pages WHERE observation = whole.id AND fault = '{FaultKind.UNREADABLE}'))
-ORDER BY turn, found.name
+ORDER BY phase, found.name
 """  # SQLite compares text as UTF-8 bytes, which is by code point
 
 
-_FOLLOWING = "FROM pending WHERE turn = ? AND position > ? ORDER BY position LIMIT ?"
+_FOLLOWING = "FROM pending WHERE phase = ? AND position > ? ORDER BY position LIMIT ?"
 _BLOCK = f"""
 SELECT path, name, size_bytes, mtime_ns, ending, inode, sha256, position
 FROM (SELECT * {_FOLLOWING}) JOIN found USING (path) ORDER BY position
@@ -91,7 +91,7 @@ class Plan:
     skipped: Counter[str]
     """Everything else, by reason."""
     database: Database
-    """Open; `plan` has filled its tables `found`, `pending` and `passed_over`."""
+    """Open; `plan` has filled its tables `found`, `pending` and `skipped`."""
 
     def in_phase(self, phase: Phase, *, in_progress: bool = True) -> Iterator[ImageFile]:
         """Give the files that have to be read in a phase, in the order of rows, and mark them as in progress.
@@ -114,14 +114,14 @@ class Plan:
                 yield ImageFile(path.decode(errors="surrogateescape"), *rest)
 
     def todo(self) -> Iterator[tuple[str, Phase | None, str]]:
-        """Give all that is pending, and after it all that was passed over, in the order of paths.
+        """Give all that is pending, and after it all that was skipped, in the order of paths.
 
         Yields:
-            The absolute path, its phase, and a `Why`; of what was passed over, None and the reason.
+            The absolute path, its phase, and a `Why`; of what was skipped, None and the reason.
         """
-        for path, phase, why in self.database.execute("SELECT path, turn, why FROM pending ORDER BY path"):
+        for path, phase, why in self.database.execute("SELECT path, phase, why FROM pending ORDER BY path"):
             yield path.decode(errors="surrogateescape"), Phase(phase), why
-        for path, reason in self.database.execute("SELECT path, reason FROM passed_over ORDER BY path, reason"):
+        for path, reason in self.database.execute("SELECT path, reason FROM skipped ORDER BY path, reason"):
             yield path.decode(errors="surrogateescape"), None, reason
 
     def has_lost(self, folder: str) -> bool:
@@ -163,14 +163,14 @@ def plan(
 ) -> Plan:
     """Take in what discovery finds; a file that is reached twice keeps its first name.
 
-    A file is pending where it, or the condition, has changed since it was observed, and where it could not be
+    A file is pending where it, or the cache key, has changed since it was observed, and where it could not be
     opened then.
 
     Args:
         database: Open, with nothing found so far.
         found: All that the sources hold.
-        condition: The id of the condition under which is observed now.
-        recent_ns: Gives the times of last change, in nanoseconds, of files whose turn comes last; called when all are
+        condition: The id of the cache key under which files are read now.
+        recent_ns: Gives the times of last change, in nanoseconds, of files that are read last; called when all are
             found.
         retry_failed: Files with a fault are pending, too.
         force: All are.
@@ -184,14 +184,14 @@ def plan(
             execute(f"UPDATE observations SET stale = 1 WHERE id IN {here} {failed}")
             execute("DELETE FROM told WHERE path IN (SELECT path FROM found)")
         times = recent_ns()
-        execute(_PENDING, {"condition": condition, "young": times.start, "now": times.stop - 1})
+        execute(_PENDING, {"condition": condition, "oldest": times.start, "now": times.stop - 1})
         here = "path IN (SELECT path FROM found) AND path NOT IN (SELECT path FROM pending)"
         execute(f"DELETE FROM in_hand WHERE {here}")
         (files,) = execute("SELECT count(*) FROM found").fetchone()
         counts = execute(
             "SELECT why, count(*), sum(size_bytes) FROM pending JOIN found USING (path) GROUP BY 1"
         ).fetchall()
-        skipped = dict(execute("SELECT reason, count(*) FROM passed_over GROUP BY 1"))
+        skipped = dict(execute("SELECT reason, count(*) FROM skipped GROUP BY 1"))
     pending = Counter({Why(why): count for why, count, _ in counts})
     return Plan(files, pending, sum(size_bytes for *_, size_bytes in counts), Counter(skipped), database)
 
@@ -199,7 +199,7 @@ def plan(
 def _insert_found(database: Database, found: Iterable[ImageFile | Skipped]) -> None:
     columns = "path, name, size_bytes, mtime_ns, ending, inode"
     image = f"INSERT OR IGNORE INTO found ({columns}) VALUES (?, ?, ?, ?, ?, ?)"
-    other = "INSERT INTO passed_over (path, reason) VALUES (?, ?)"
+    other = "INSERT INTO skipped (path, reason) VALUES (?, ?)"
     found = iter(found)
     while chunk := list(islice(found, _CHUNK)):
         images = [(encoded(file.path), *file[1:-1]) for file in chunk if isinstance(file, ImageFile)]

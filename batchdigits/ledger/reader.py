@@ -141,7 +141,7 @@ def _matrix(blobs: list[bytes | None], *, missing: float) -> NDArray[np.float32]
 
 
 def page_checksum(values: tuple[Any, ...]) -> int:
-    """Compute the check sum of a page, as `database.check_sum` does, in half its time.
+    """Compute the checksum of a page, as `database.checksum` does, in half its time.
 
     Args:
         values: The bundle's id, the sha256, and the page's number, width, height, logits, ink, fault and detail.
@@ -152,5 +152,5 @@ def page_checksum(values: tuple[Any, ...]) -> int:
 
 
 def file_checksum(path: bytes, sha256: str) -> int:
-    """Compute the check sum of a file, as `database.check_sum` does, in a third of its time."""
+    """Compute the checksum of a file, as `database.checksum` does, in a third of its time."""
     return zlib.crc32(b"%b\0%a" % (path, sha256))

@@ -131,15 +131,16 @@ def record(
 
 
 def by_file(
-    batch: "Batch", fresh: NDArray[np.bool_], logits: NDArray[np.float32], thumbnails: Mapping[int, bytes]
+    batch: "Batch", is_new: NDArray[np.bool_], logits: NDArray[np.float32], thumbnails: Mapping[int, bytes]
 ) -> Iterator[tuple["Batch", NDArray[np.bool_], NDArray[np.float32], dict[int, bytes]]]:
     """Take what is to be recorded to pieces, one a file."""
     paths = {file.path: None for file in batch.files()}
-    place = np.cumsum(fresh) - 1  # of a fresh page among the logits
+    place = np.cumsum(is_new) - 1  # of a new page among the logits
     for path in paths:
         rows = [row for row, page in enumerate(batch.pages) if page.file.path == path]
         pictures = {at: thumbnails[row] for at, row in enumerate(rows) if row in thumbnails}
-        yield batch.without(paths.keys() - {path}), fresh[rows], logits[[place[r] for r in rows if fresh[r]]], pictures
+        own = logits[[place[row] for row in rows if is_new[row]]]
+        yield batch.without(paths.keys() - {path}), is_new[rows], own, pictures
 
 
 def sort_in(database: Database) -> None:
@@ -215,7 +216,7 @@ def _assign_observations(database: Database, files: Sequence[_File], ids: Mappin
 
 
 def _done(database: Database, rows: Sequence[_Now]) -> int:
-    """Take files out of hand; return how many of them were in it."""
+    """Note that files are no longer in progress; return how many were."""
     paths = iter([path for path, *_ in rows])
     count = 0
     while some := list(islice(paths, _SOME)):

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from batchdigits.errors import UsageError, escaped
 from batchdigits.ledger.database import glimpse
@@ -88,7 +88,8 @@ def replacing(
             ledger.publish(report, comes, _named(sources), replaced=stands)
         if stands in ("", comes, *known) or (overwrite and not ledger.path):
             return stands != comes
-        kept = report.back_up(fitting(report.stem, f".edited-{stands[:_HEX]}{report.suffix}"))
+        name = PurePath(report.name)
+        kept = report.back_up(fitting(name.stem, f".edited-{stands[:_HEX]}{name.suffix}"))
         if not ledger.path:
             why = "may be edited: without a ledger nobody knows (--overwrite replaces it)"
         elif known:
@@ -112,7 +113,7 @@ def _published_by(ledger: Path, report: TargetFile) -> Publications:
 def _how_to_take_over(report: TargetFile, kept: TargetFile, ledger: Path | None) -> str:
     """Say what command reads the answers in an edited report, where one does."""
     place = Path(os.path.realpath(ledger or beside(report)))
-    if not place.exists() or report.suffix.lower() not in ENDINGS:
+    if not place.exists() or PurePath(report.name).suffix.lower() not in ENDINGS:
         return ""
     first, copy = ("Fetch it. ", kept.name) if kept.is_remote else ("", str(kept))
     command = f"batchdigits correct {_quoted(str(report))} {_quoted(copy)}"

@@ -159,7 +159,7 @@ def _csv_lines(corrections: Path) -> Iterator[_Cells | _Problem]:
         if not separators:
             message = (
                 f"The first line of the corrections {escaped(str(corrections))} does not name each of the columns "
-                f"{', '.join(_COLUMNS)} once, parted by , or ; — it begins with «{_brief(first)}»."
+                f"{', '.join(_COLUMNS)} once, separated by , or ; — it begins with «{_brief(first)}»."
             )
             raise UsageError(message)
         header = headers[separators[0]]

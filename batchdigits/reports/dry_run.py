@@ -15,8 +15,8 @@ _REASONS = {
     Why.UNOPENED: "it could not be opened or read before, and is tried again",
 }
 _AGAIN = "read again"
-_YOUNG = "it is young: the run waits for it, and leaves it to the next one if it still changes"
-_ALONE = "a run died while it was in hand: it is read by itself"
+_RECENT = "it was changed just now: the run waits for it, and leaves it to the next one if it still changes"
+_ALONE = "a run died while reading it: it is read by itself"
 
 
 def tell(plan: Plan, stdout: BinaryIO) -> str:
@@ -24,26 +24,26 @@ def tell(plan: Plan, stdout: BinaryIO) -> str:
 
     Args:
         plan: What a run would do.
-        stdout: Gets lines of three cells parted by tabs: `new`, `changed`, `read again`, `deferred` or `passed over`;
+        stdout: Gets lines of three cells separated by tabs: `new`, `changed`, `read again`, `deferred` or `skipped`;
             the absolute path, as reports spell names; and why.
     """
     counts: Counter[str] = Counter()
     pipe = Pipe(stdout)
-    for path, turn, why in plan.todo():
-        what, reason = _judged(turn, why)
+    for path, phase, why in plan.todo():
+        what, reason = _judged(phase, why)
         counts[what] += 1
         pipe.write(f"{what}\t{escape_name(path)}\t{reason}\n".encode())
     known = plan.files - plan.pending.total()
     parts = [f"{counts[what]:,} {what}" for what in (Why.NEW, Why.CHANGED, _AGAIN, "deferred")]
-    parts.append(f"{counts['passed over']:,} passed over")
+    parts.append(f"{counts['skipped']:,} skipped")
     return f"dry run: {plan.files:,} images found, {known:,} known, {', '.join(parts)}; nothing was read or written"
 
 
-def _judged(turn: Phase | None, why: str) -> tuple[str, str]:
+def _judged(phase: Phase | None, why: str) -> tuple[str, str]:
     """Say what happens to a file, and why."""
-    if turn is None:
-        return "passed over", why
-    if turn is Phase.RECENT:
-        return "deferred", _YOUNG
+    if phase is None:
+        return "skipped", why
+    if phase is Phase.RECENT:
+        return "deferred", _RECENT
     what = why if why in (Why.NEW, Why.CHANGED) else _AGAIN
-    return what, _ALONE if turn is Phase.SUSPECT else _REASONS[Why(why)]
+    return what, _ALONE if phase is Phase.SUSPECT else _REASONS[Why(why)]

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
@@ -68,7 +68,7 @@ class Outputs:
     @property
     def show_pictures(self) -> bool:
         """Whether a report shows pages."""
-        return any(file.suffix.lower() in PICTURED for file in self.files)
+        return any(_ending(file) in PICTURED for file in self.files)
 
 
 def parse_outputs(outputs: Sequence[str]) -> Outputs:
@@ -139,7 +139,7 @@ def publish(
     """
     with atomic_write_all(outputs.files, before=before, together=together) as handles, ExitStack() as reports:
         writers = [
-            reports.enter_context(ENDINGS[report.suffix.lower()](handle, about, settings))
+            reports.enter_context(ENDINGS[_ending(report)](handle, about, settings))
             for report, handle in zip(outputs.files, handles, strict=True)
         ]
         pipe = Pipe(stdout)
@@ -187,12 +187,16 @@ class Pipe:
                 os.close(nowhere)
 
 
+def _ending(file: TargetFile) -> str:
+    return PurePath(file.name).suffix.lower()
+
+
 def _check_name(file: TargetFile) -> None:
     name = escaped(str(file))
     if file.is_special():
         message = f"The report {name} is a folder or a special file; give the name of a file in a folder."
         raise UsageError(message)
-    if file.suffix.lower() not in ENDINGS:
+    if _ending(file) not in ENDINGS:
         known = ", ".join(ENDINGS)
         message = f"The ending of the report {name} is unknown; use one of {known}, or - for CSV to stdout."
         raise UsageError(message)

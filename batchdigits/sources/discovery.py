@@ -6,7 +6,6 @@ ledger keeps the first of each absolute path. What is held at a time is one list
 
 import fnmatch
 import os
-import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from batchdigits.errors import StorageError, UsageError, escape_name, escaped
-from batchdigits.records import ImageFile, Skipped
+from batchdigits.records import SIGNATURE, ImageFile, Skipped
 from batchdigits.sources.rules import (
     FOUND_ENDINGS,
     DiscoveryRules,
@@ -30,10 +29,6 @@ from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.backends.base import Entry
 from batchdigits.storage.remote import listed
 from batchdigits.storage.urls import Location, parts
-
-_IMAGE_SIGNATURE = re.compile(
-    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II\*\0|MM\0\*|II\+\0|MM\0\+|BM|GIF8[79]a|RIFF....WEBP", re.DOTALL
-)
 
 
 def discover(
@@ -298,7 +293,7 @@ def _holds_image(path: str) -> bool:
     """Look at the first bytes of a regular file; one that cannot be read counts as an image, to be safe."""
     try:
         with Path(path).open("rb") as file:
-            return _IMAGE_SIGNATURE.match(file.read(16)) is not None
+            return SIGNATURE.match(file.read(16)) is not None
     except OSError:
         return True
 

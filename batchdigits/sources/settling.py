@@ -1,7 +1,7 @@
 """Wait for files that may still be being written, and leave to the next run those that change.
 
-A file is young while its age, by the clock and the time of its last change, is 0 ≤ age < `settle_seconds`. One whose
-time lies in the future counts as settled: a clock that was set back must not hide files.
+A file is recent while its age, by the clock and the time of its last change, is 0 ≤ age < `settle_seconds`. One whose
+time lies in the future counts as stable: a clock that was set back must not hide files.
 """
 
 import os
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 _NS = 1_000_000_000  # in a second
 
 
-def has_changed(file: ImageFile, *, far_too: bool = True) -> bool:
+def has_changed(file: ImageFile, *, ask_remote: bool = True) -> bool:
     """Tell whether a file is gone, or has another size or time than it was found with.
 
     Args:
         file: As it was found.
-        far_too: Ask about a file behind a URL, too, which is a request.
+        ask_remote: Ask about a file behind a URL, too, which is a request.
     """
     if file.is_remote:
-        return far_too and remote_version(file.path) != (file.size_bytes, file.mtime_ns)
+        return ask_remote and remote_version(file.path) != (file.size_bytes, file.mtime_ns)
     try:
         status = os.stat(file.path)  # noqa: PTH116  (a Path takes as long again)
     except FileNotFoundError:
@@ -38,13 +38,13 @@ def has_changed(file: ImageFile, *, far_too: bool = True) -> bool:
 
 
 class Settling:
-    """What is young as a run begins, and until when the run waits for it."""
+    """What is recent as a run begins, and until when the run waits for it."""
 
     def __init__(self, settle_seconds: float) -> None:
         """Look at the clocks.
 
         Args:
-            settle_seconds: Age from which a file counts as settled; 0 takes every file for that.
+            settle_seconds: Age from which a file counts as stable; 0 takes every file for that.
         """
         self.seconds = settle_seconds
         self._began_ns = time.time_ns()
@@ -53,16 +53,16 @@ class Settling:
         """Seconds that were spent in waiting so far."""
 
     def recent_ns(self) -> range:
-        """Give the times of last change that make a file young; those until now, since files come while others go."""
+        """Give the times of last change that make a file recent; those until now, since files come while others go."""
         oldest_ns = self._began_ns - round(self.seconds * _NS) + 1
         return range(oldest_ns, time.time_ns() + 1) if self.seconds else range(0)
 
     def stable(self, files: Iterable[ImageFile], defer: Callable[[list[ImageFile]], None]) -> Iterator[ImageFile]:
-        """Wait until each file is no longer young; others pass at once.
+        """Wait until each file is no longer recent; others pass at once.
 
         Args:
-            files: Some of them young as the run began.
-            defer: Gets those of the young ones that have changed since they were found.
+            files: Some of them recent as the run began.
+            defer: Gets those of the recent ones that have changed since they were found.
 
         Yields:
             Those that have not.
@@ -96,7 +96,7 @@ class Settling:
         if not self.seconds:
             return batch
         files = {file.path: file for file in batch.files()}.values()
-        changed = [file for file in files if has_changed(file, far_too=False)]
+        changed = [file for file in files if has_changed(file, ask_remote=False)]
         if not changed:
             return batch
         defer(changed)

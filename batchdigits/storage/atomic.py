@@ -30,14 +30,6 @@ class TargetFile(Protocol):
         """The last part of its path."""
 
     @property
-    def stem(self) -> str:
-        """Its name without the ending."""
-
-    @property
-    def suffix(self) -> str:
-        """The ending of its name, with the dot."""
-
-    @property
     def absolute(self) -> str:
         """Its absolute path, or its normalised URL."""
 
@@ -89,14 +81,15 @@ class TargetFile(Protocol):
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Write one file so that it appears whole or not at all.
 
-    The new file gets the permissions that the umask says. Where `path` is a symbolic link, the file that it points
+    Where `path` is a symbolic link, the file that it points
     to is replaced, and the link stays. On any exception the old file is left as it was.
 
     Args:
         path: The file to create or replace.
+        mode: The permissions of the new file, of which the umask takes some away.
 
     Yields:
         An open binary file, readable too, whose `name` is `path`.
@@ -104,7 +97,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         StorageError: The file could not be written.
     """
-    with atomic_write_all([LocalFile(path)]) as [handle]:
+    with atomic_write_all([LocalFile(path)], mode=mode) as [handle]:
         yield handle
 
 
@@ -112,6 +105,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def atomic_write_all(
     files: Sequence[TargetFile],
     *,
+    mode: int = 0o666,
     before: Callable[[Path, TargetFile], bool] | None = None,
     together: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[list[BinaryIO]]:
@@ -125,6 +119,7 @@ def atomic_write_all(
 
     Args:
         files: The files to create or replace, each once.
+        mode: As for `atomic_write`.
         before: Called for each file when all are complete and it does not have its name yet, with the complete file
             and with the one that it replaces, links resolved; tells whether their bytes differ.
         together: What the files take their names in, such as one that lets signals wait.
@@ -136,7 +131,7 @@ def atomic_write_all(
         StorageError: One of the files could not be written.
     """
     with ExitStack() as stack:
-        drafts = [stack.enter_context(_draft(file)) for file in files]
+        drafts = [stack.enter_context(_draft(file, mode)) for file in files]
         yield [handle for handle, _, _ in drafts]
         for file, (handle, _, _) in zip(files, drafts, strict=True):
             with storage_errors(file):
@@ -158,9 +153,9 @@ def atomic_write_all(
 class _Draft(io.FileIO):
     """A new file under a temporary name, whose `name` and errors are those of the file it will become."""
 
-    def __init__(self, temporary: Path, file: TargetFile) -> None:
+    def __init__(self, temporary: Path, file: TargetFile, mode: int) -> None:
         with storage_errors(file):
-            super().__init__(os.fspath(temporary), "x+")
+            super().__init__(os.fspath(temporary), "x+", opener=lambda name, flags: os.open(name, flags, mode))
         self.name = str(file)
         with suppress(OSError):  # some network file systems have no locks
             fcntl.flock(self.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells others that somebody is at work on it
@@ -171,7 +166,7 @@ class _Draft(io.FileIO):
 
 
 @contextmanager
-def _draft(file: TargetFile) -> Iterator[tuple[BinaryIO, Path, TargetFile]]:
+def _draft(file: TargetFile, mode: int) -> Iterator[tuple[BinaryIO, Path, TargetFile]]:
     """Open a temporary file; on leaving, close it.
 
     Yields:
@@ -179,7 +174,7 @@ def _draft(file: TargetFile) -> Iterator[tuple[BinaryIO, Path, TargetFile]]:
     """
     target = file.target
     with target.draft() as temporary:
-        handle = io.BufferedRandom(_Draft(temporary, file))
+        handle = io.BufferedRandom(_Draft(temporary, file, mode))
         try:
             yield cast("BinaryIO", handle), temporary, target
         finally:

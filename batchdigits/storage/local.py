@@ -59,7 +59,7 @@ def storage_errors(name: object, *, verb: str = "written") -> Iterator[None]:
 def fitting(beginning: str, ending: str) -> str:
     """Join the name of a file that stands beside another one, and cut it where it would be too long.
 
-    What is cut is told apart by a sum of all of `beginning`.
+    What is cut is told apart by a checksum of all of `beginning`.
     """
     whole = os.fsencode(beginning)
     room = _NAME_BYTES - len(os.fsencode(ending))
@@ -101,16 +101,6 @@ class LocalFile:
     def name(self) -> str:
         """The last part of its path."""
         return self.path.name
-
-    @property
-    def stem(self) -> str:
-        """Its name without the ending."""
-        return self.path.stem
-
-    @property
-    def suffix(self) -> str:
-        """The ending of its name, with the dot."""
-        return self.path.suffix
 
     @property
     def absolute(self) -> str:

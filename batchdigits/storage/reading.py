@@ -25,8 +25,8 @@ def read_all(files: Sequence[tuple[str, int]], most_bytes: int) -> Iterator[byte
     Raises:
         StorageError: What a URL names cannot be reached any more.
     """
-    far = [(path, size_bytes) for path, size_bytes in files if is_remote(path)]
-    found = read_remote(far, most_bytes) if far else {}
+    remote = [(path, size_bytes) for path, size_bytes in files if is_remote(path)]
+    found = read_remote(remote, most_bytes) if remote else {}
     for path, size_bytes in files:
         yield found[path] if path in found else read_local(path, size_bytes, most_bytes)
 

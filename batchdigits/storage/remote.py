@@ -23,7 +23,7 @@ from batchdigits.storage.urls import ZIP, Parts, absolute, is_remote, is_url, pa
 
 
 def _opened(member: Parts) -> str | RemoteReader:
-    """Give the path of a member's archive, or open it where it is far."""
+    """Give the path of a member's archive, or open it where that is remote."""
     return RemoteReader(parts(member.archive)) if is_remote(member.archive) else member.archive
 
 
@@ -97,16 +97,6 @@ class RemoteFile:
     def name(self) -> str:
         """The last part of its path."""
         return posixpath.basename(parts(self.url).path)
-
-    @property
-    def stem(self) -> str:
-        """Its name without the ending."""
-        return posixpath.splitext(self.name)[0]
-
-    @property
-    def suffix(self) -> str:
-        """The ending of its name, with the dot."""
-        return posixpath.splitext(self.name)[1]
 
     @property
     def absolute(self) -> str:

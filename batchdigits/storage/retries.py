@@ -67,7 +67,7 @@ def in_event_loop(operation: Coroutine[Any, Any, _Result]) -> _Result:
 
 
 def run(operation: Callable[[], Awaitable[_Result]], url: str, verb: str) -> _Result:
-    """Carry an operation out patiently.
+    """Carry an operation out, with retries.
 
     Args:
         operation: Begins it; called once an attempt.

@@ -94,7 +94,7 @@ names |= st.sampled_from(
 )
 
 
-def test_the_files_are_counted_once_and_what_is_passed_over_by_its_reason() -> None:
+def test_the_files_are_counted_once_and_what_is_skipped_by_its_reason() -> None:
     found = [image("b.png"), Skipped("/x", "not an image"), image("a.png"), Skipped("/y", "not an image")]
     with ledger_at() as ledger:
         plan = ledger.plan([*found, Skipped("/z", "hidden"), image("a.png")])
@@ -460,7 +460,7 @@ def test_what_is_known_of_bytes_is_found_without_looking_at_all_that_is_known(st
     assert [look for look in looks if not look.startswith("SEARCH")] in ([], ["SCAN alike"])  # what the two gave
 
 
-@pytest.mark.parametrize("statement", [f"SELECT 1 {module._UNTOLD}", writer.HAD.format("'a', 'b'")])
+@pytest.mark.parametrize("statement", [f"SELECT 1 {module._UNREPORTED}", writer.HAD.format("'a', 'b'")])
 def test_a_batch_and_its_faults_do_not_cost_a_look_at_all_files(statement: str) -> None:
     assert not any("SCAN files" in step or "SCAN found" in step for step in steps(statement))
 

@@ -1,4 +1,4 @@
-"""The plan: what is pending, why, in which turn; and what stays marked as in hand when a run dies."""
+"""The plan: what is pending, why, in which phase; and what stays marked as in progress when a run dies."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ def alone(path: Path, *names: str) -> list[str]:
     """Tell which files of these names the next run would read by themselves."""
     with ledger_at(path) as ledger:
         plan = ledger.plan([image(name) for name in names])
-        return [name.rpartition("/")[2] for name, turn, _ in plan.todo() if turn is Phase.SUSPECT]
+        return [name.rpartition("/")[2] for name, phase, _ in plan.todo() if phase is Phase.SUSPECT]
 
 
 def die(path: Path, *names: str, done: int = 0, error: type[BaseException] = ArithmeticError) -> None:
@@ -49,7 +49,7 @@ def die(path: Path, *names: str, done: int = 0, error: type[BaseException] = Ari
         run()
 
 
-# ---- turns -----------------------------------------------------------------------------------------------------------
+# ---- phases ----------------------------------------------------------------------------------------------------------
 
 
 def test_young_files_come_last_and_each_file_has_one_turn() -> None:
@@ -57,8 +57,8 @@ def test_young_files_come_last_and_each_file_has_one_turn() -> None:
     files += [image("d.png", mtime_ns=11), image("e.png", mtime_ns=13)]
     with ledger_at() as ledger:
         plan = ledger.plan(files, recent_ns=lambda: range(10, 13))
-        turns = {turn: [file.name for file in plan.in_phase(turn)] for turn in Phase}
-    assert turns == {Phase.SUSPECT: [], Phase.STABLE: ["b.png", "e.png"], Phase.RECENT: ["a.png", "c.png", "d.png"]}
+        phases = {phase: [file.name for file in plan.in_phase(phase)] for phase in Phase}
+    assert phases == {Phase.SUSPECT: [], Phase.STABLE: ["b.png", "e.png"], Phase.RECENT: ["a.png", "c.png", "d.png"]}
 
 
 def test_more_files_than_are_marked_at_a_time_all_have_their_turn(path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_file_that_crashed_its_decoder_is_read_by_itself_whenever_it_is_read_a
         assert list(plan.todo()) == [("/folder/b.png", Phase.SUSPECT, "asked")]
     with ledger_at(path, CacheKey(bundle="cd" * 32, others=HERE.others)) as ledger:
         plan = ledger.plan([image("a.png"), image("b.png", size_bytes=6)])
-        assert [turn for _, turn, _ in plan.todo()] == [Phase.STABLE, Phase.SUSPECT]
+        assert [phase for _, phase, _ in plan.todo()] == [Phase.STABLE, Phase.SUSPECT]
 
 
 def test_a_file_that_was_lost_for_want_of_memory_is_tried_by_itself_in_every_run(path: Path) -> None:

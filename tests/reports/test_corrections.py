@@ -296,7 +296,7 @@ def test_of_many_bad_lines_the_first_twenty_are_named_and_the_others_counted(rep
     [
         (b"", "does not name each of the columns path, page, sha256, corrected once"),
         (b"path,page,sha256\r\na,1,2\r\n", "it begins with «path,page,sha256"),
-        (b"path;page,sha256;corrected\r\n", "parted by , or ;"),
+        (b"path;page,sha256;corrected\r\n", "separated by , or ;"),
         (b"path,page,sha256,corrected,corrected\r\n", "once"),
         ("path,page,sha256,corrected\r\n".encode("utf-16"), "does not name"),
         (b"PK\x03\x04 no table at all " * 9999, "does not name"),

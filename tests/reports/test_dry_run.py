@@ -75,11 +75,9 @@ def test_before_the_first_run_everything_is_new_and_nothing_is_written(folder: P
         ("new", "b.png", ""),
         ("new", "in/c.png", ""),
         ("new", "same.png", ""),
-        ("passed over", "notes.txt", "not an image"),
+        ("skipped", "notes.txt", "not an image"),
     ]
-    assert line.startswith(
-        "dry run: 4 images found, 0 known, 4 new, 0 changed, 0 read again, 0 deferred, 1 passed over"
-    )
+    assert line.startswith("dry run: 4 images found, 0 known, 4 new, 0 changed, 0 read again, 0 deferred, 1 skipped")
     assert everything(folder.parent) == before
 
 
@@ -98,12 +96,12 @@ def test_after_a_run_it_tells_what_is_new_changed_and_known_and_leaves_ledger_an
         (
             "deferred",
             "young.png",
-            "it is young: the run waits for it, and leaves it to the next one if it still changes",
+            "it was changed just now: the run waits for it, and leaves it to the next one if it still changes",
         ),
-        ("passed over", "notes.txt", "not an image"),
-        ("passed over", "same.png", "left out by --include or --exclude"),
+        ("skipped", "notes.txt", "not an image"),
+        ("skipped", "same.png", "left out by --include or --exclude"),
     ]
-    assert "5 images found, 2 known, 1 new, 1 changed, 0 read again, 1 deferred, 2 passed over" in line
+    assert "5 images found, 2 known, 1 new, 1 changed, 0 read again, 1 deferred, 2 skipped" in line
     assert everything(folder.parent) == before
 
 
@@ -113,7 +111,7 @@ def test_what_it_says_is_what_the_run_does(folder: Path, model: Bundle) -> None:
     (folder / "b.png").unlink()
     said = sum(what in ("new", "changed", "read again") for what, *_ in told(folder, model)[0])
     assert pipeline.run(settings_of(folder, model), stdout=io.BytesIO()).pending == said == 1
-    assert [what for what, *_ in told(folder, model)[0]] == ["passed over"]
+    assert [what for what, *_ in told(folder, model)[0]] == ["skipped"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +134,7 @@ def test_it_says_why_something_is_read_again(
 def test_a_ledger_of_an_older_version_is_looked_at_and_left(folder: Path, model: Bundle) -> None:
     made_by_version(1, folder.with_name("report.csv.ledger"))
     before = everything(folder.parent)
-    assert [what for what, *_ in told(folder, model)[0]] == ["new"] * 4 + ["passed over"]
+    assert [what for what, *_ in told(folder, model)[0]] == ["new"] * 4 + ["skipped"]
     assert everything(folder.parent) == before
 
 
@@ -145,7 +143,7 @@ def test_a_ledger_that_a_killed_run_left_half_written_is_looked_at_and_left(fold
     ledger = folder.with_name("report.csv.ledger")
     leave_a_hot_journal(ledger)
     before = everything(folder.parent)
-    assert [what for what, *_ in told(folder, model)[0]] == ["passed over"]  # all is known, for nothing was committed
+    assert [what for what, *_ in told(folder, model)[0]] == ["skipped"]  # all is known, for nothing was committed
     assert everything(folder.parent) == before
 
 
@@ -169,7 +167,7 @@ def test_it_ends_as_the_run_would(folder: Path, model: Bundle, tmp_path: Path) -
 
 def test_it_looks_at_no_ledger_where_none_is_wanted(folder: Path, model: Bundle) -> None:
     run(folder, model)
-    assert [what for what, *_ in told(folder, model, no_ledger=True)[0]] == ["new"] * 4 + ["passed over"]
+    assert [what for what, *_ in told(folder, model, no_ledger=True)[0]] == ["new"] * 4 + ["skipped"]
 
 
 def test_a_reader_that_leaves_early_is_no_trouble(folder: Path, model: Bundle) -> None:

@@ -82,7 +82,7 @@ def test_a_file_reached_twice_is_yielded_twice_under_one_path(tmp_path: Path) ->
     assert [image.path for image in found(tmp_path, tmp_path / "a", path)] == [str(path)] * 3
 
 
-def test_what_is_no_image_is_passed_over_with_its_reason(tmp_path: Path) -> None:
+def test_what_is_no_image_is_skipped_with_its_reason(tmp_path: Path) -> None:
     touch(tmp_path / "notes.txt")
     touch(tmp_path / "png")
     assert skipped(tmp_path) == {"notes.txt": "not an image", "png": "not an image"}
@@ -92,14 +92,14 @@ def test_what_is_no_image_is_passed_over_with_its_reason(tmp_path: Path) -> None
     "name",
     [".a.png", "._a.png", "a.tmp", "a.PART", "a.png.crdownload", "~a.png", "Thumbs.db", "thumbs.DB"],
 )
-def test_hidden_and_system_files_are_passed_over(tmp_path: Path, name: str) -> None:
+def test_hidden_and_system_files_are_skipped(tmp_path: Path, name: str) -> None:
     touch(tmp_path / name)
     assert skipped(tmp_path) == {name: "hidden or system file"}
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("folder", [".git", "__MACOSX", "@eaDir", "~x"])
-def test_a_hidden_folder_is_passed_over_whole(tmp_path: Path, folder: str) -> None:
+def test_a_hidden_folder_is_skipped_whole(tmp_path: Path, folder: str) -> None:
     touch(tmp_path / folder / "a.png")
     touch(tmp_path / folder / "b" / "a.png")
     records = list(discover([locate(str(tmp_path))], outputs=[]))
@@ -175,7 +175,7 @@ def test_a_link_that_leads_nowhere_gets_a_row(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_that_vanishes_while_its_folder_is_listed_is_passed_over(tmp_path: Path) -> None:
+def test_a_file_that_vanishes_while_its_folder_is_listed_is_skipped(tmp_path: Path) -> None:
     paths = [touch(tmp_path / f"{number}.png") for number in range(2)]
     records = discover([locate(str(tmp_path))], outputs=[])
     first = next(records)

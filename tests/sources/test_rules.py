@@ -67,7 +67,7 @@ def test_an_excluded_folder_is_not_even_listed(folder: Path, monkeypatch: pytest
     assert reasons == {str(folder / "in"): "folder left out by --exclude"}
 
 
-def test_what_is_left_out_is_passed_over_with_its_reason(folder: Path) -> None:
+def test_what_is_left_out_is_skipped_with_its_reason(folder: Path) -> None:
     found = discover([locate(str(folder))], outputs=[], selection=Selection(include=["in/"]))
     reasons = {Path(item.path).name: item.reason for item in found if isinstance(item, Skipped)}
     assert reasons["b.jpg"] == "left out by --include or --exclude"

@@ -230,8 +230,8 @@ def test_an_archive_that_is_replaced_keeps_its_mode_its_comment_and_its_members_
         modes.extend(stat.S_IMODE(path.stat().st_mode) for path in archive.parent.glob(".*.tmp"))
         call(*files)
 
-    for name in ("copymode", "copyfileobj"):
-        monkeypatch.setattr(zip_archives.shutil, name, partial(watched, getattr(zip_archives.shutil, name)))
+    for module, name in ((os, "fchmod"), (zip_archives.shutil, "copyfileobj")):
+        monkeypatch.setattr(module, name, partial(watched, getattr(module, name)))
     report(archive).replace_with(draft)
     assert names(archive) == ["mine.txt", "mine.txt", "r.csv"]
     assert modes == [0o600, mode, mode, mode]

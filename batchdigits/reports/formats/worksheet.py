@@ -124,7 +124,7 @@ class Table:
             self._sheet.write_string(self._row, self._places[PICTURE], told, self._formats["tall text"])
 
     def finish(self) -> None:
-        """Give the sheet in hand what covers all its rows."""
+        """Give the current sheet what covers all its rows."""
         last, right = max(self._row, 1), len(self._places) - 1
         self._sheet.autofilter(0, 0, last, right)
         self._sheet.print_area(0, 0, last, max(p for name, p in self._places.items() if name not in _UNPRINTED))
@@ -156,7 +156,7 @@ class Table:
         self._sheet.data_validation(1, place, last, place, _ANSWER)
 
     def _final(self) -> str:
-        """Make the formula for the row in hand: an answer may have become a number when it was typed."""
+        """Make the formula for the current row: an answer may have become a number when it was typed."""
         from xlsxwriter.utility import xl_rowcol_to_cell
 
         answer, status, digit = (

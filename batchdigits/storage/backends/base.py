@@ -52,7 +52,7 @@ def entered(entries: Iterable[Entry], enters: Enters) -> Iterator[Entry]:
 
 
 class Store(Protocol):
-    """What reaches a storage; each coroutine is one attempt, for `patience`."""
+    """What reaches a storage; each coroutine is one attempt, for `retries`."""
 
     def listed(self, place: Parts, enters: Enters) -> Iterator[Entry]:
         """List a folder, or a file by itself."""

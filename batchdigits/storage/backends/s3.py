@@ -41,7 +41,7 @@ class S3:
                 "read_timeout": _READ_SECONDS,
             },
         )
-        self._files.retries = 1  # `patience` alone tries again
+        self._files.retries = 1  # `retries` alone tries again
 
     def listed(self, place: Parts, enters: Enters) -> Iterator[Entry]:
         """List what begins with a path, page by page; no object is asked about by itself.
@@ -108,12 +108,12 @@ class S3:
 
     async def sha256(self, place: Parts) -> str:
         """Compute the SHA-256 of an object in constant memory."""
-        sum_ = hashlib.sha256()
+        checksum = hashlib.sha256()
         answer = await self._get(place)
         async with answer["Body"] as body:
             while block := await body.read(_BLOCK_BYTES):
-                sum_.update(block)
-        return sum_.hexdigest()
+                checksum.update(block)
+        return checksum.hexdigest()
 
     async def _get(self, place: Parts, **more: str) -> dict[str, Any]:
         files = await self._connected()

@@ -118,7 +118,7 @@ class Sftp:
             return await asyncio.gather(*(self._link(channel, place, top, rest) for rest in rests))
 
     async def _link(self, channel: Any, place: Parts, top: str, rest: str) -> Entry:
-        """Judge a symbolic link as `images` does: it may lead to a file below the folder that is listed."""
+        """Judge a symbolic link as `discovery` does: it may lead to a file below the folder that is listed."""
         path = posixpath.join(_path(place), rest)
         try:
             status = await channel.stat(path)
@@ -157,11 +157,11 @@ class Sftp:
 
     async def sha256(self, place: Parts) -> str:
         """Compute the SHA-256 of a file in constant memory."""
-        sum_ = hashlib.sha256()
+        checksum = hashlib.sha256()
         async with self._channel() as channel, channel.open(_path(place), "rb") as file:
             while block := await file.read(_BLOCK_BYTES):
-                sum_.update(block)
-        return sum_.hexdigest()
+                checksum.update(block)
+        return checksum.hexdigest()
 
     async def put(self, draft: Path, place: Parts) -> None:
         """Send a finished file, which takes its name when all of it has come."""
@@ -173,13 +173,8 @@ class Sftp:
         async with self._channel() as channel:
             if await channel.exists(_path(new)):  # the same bytes, which were kept before
                 return
-        async with (
-            self._replacing(new) as (channel, temporary),
-            channel.open(_path(old), "rb") as kept,
-            channel.open(temporary, "wb") as copied,
-        ):
-            while block := await kept.read(_BLOCK_BYTES):
-                await copied.write(block)
+        async with self._replacing(new) as (channel, temporary):
+            await channel.copy(_path(old), temporary, follow_symlinks=True)
 
     @asynccontextmanager
     async def _replacing(self, place: Parts) -> AsyncIterator[tuple[Any, str]]:

@@ -1,6 +1,6 @@
 """Reach into ZIP archives: list and read their members, and replace one by writing the archive anew.
 
-An archive on this machine needs nothing but Python. Of one that is far its directory is read, and the members that are
+An archive on this machine needs nothing but Python. Of a remote one its directory is read, and the members that are
 asked for.
 """
 
@@ -9,8 +9,8 @@ import errno
 import hashlib
 import io
 import os
-import secrets
 import shutil
+import stat
 import threading
 import zipfile
 import zlib
@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
 from filelock import FileLock, Timeout
 
 from batchdigits.errors import Fault, FaultKind, StorageError, escape_name, escaped
+from batchdigits.storage.atomic import atomic_write
 from batchdigits.storage.backends.base import Enters, Entry, entered, version
 from batchdigits.storage.urls import Parts
 
@@ -250,21 +251,16 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | Faul
 
 
 def _write(place: Parts, content: IO[bytes]) -> None:
-    """Write an archive anew, with the mode and the comment that it had."""
+    """Write an archive anew, with the owner, the mode and the comment that it had."""
     archive = Path(os.path.realpath(place.archive))
-    mark = f".batchdigits-{hashlib.sha256(os.fsencode(archive.name)).hexdigest()[:8]}-"
     with _errors(place), _alone(archive), ExitStack() as stack:
-        for left in archive.parent.glob(f"{mark}*.tmp"):  # by a run that was killed
-            left.unlink(missing_ok=True)
         old = stack.enter_context(_opened_anew(place)) if archive.exists() else None
-        temporary = archive.with_name(f"{mark}{secrets.token_hex(4)}.tmp")
-        stack.callback(temporary.unlink, missing_ok=True)
-        temporary.touch(0o600 if old else 0o666, exist_ok=False)
-        file = stack.enter_context(temporary.open("wb"))
+        file = stack.enter_context(atomic_write(Path(place.archive), mode=0o600 if old else 0o666))
         if old:
+            status = archive.stat()
             with suppress(PermissionError):  # only root gives files away
-                shutil.chown(temporary, archive.stat().st_uid, archive.stat().st_gid)
-            shutil.copymode(archive, temporary)
+                os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
             new.comment = old.comment if old else b""
             for member in old.infolist() if old else []:
@@ -276,13 +272,6 @@ def _write(place: Parts, content: IO[bytes]) -> None:
             report.compress_type = zipfile.ZIP_DEFLATED
             with new.open(report, "w", force_zip64=True) as written:
                 shutil.copyfileobj(content, written)
-        file.flush()
-        os.fsync(file.fileno())
-        temporary.replace(archive)
-        with suppress(OSError):  # not every file system has a way to bring the new name to the disk
-            folder = os.open(archive.parent, os.O_RDONLY)
-            stack.callback(os.close, folder)
-            os.fsync(folder)
 
 
 @contextmanager
