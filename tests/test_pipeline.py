@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from batchdigits import pipeline
 from batchdigits.engine import ink, local, pool
@@ -701,6 +702,33 @@ def test_a_folder_that_changes_is_reported_as_if_it_were_read_anew(
     (growing / "é.png").touch()
     (growing / "truncated.jpg").rename(growing / "moved.jpg")
     assert_as_if_new(2)
+
+
+def test_files_of_one_size_and_time_that_change_names_or_bytes_do_not_keep_their_digits(
+    tmp_path: Path, model: Bundle
+) -> None:
+    scans, report = tmp_path / "scans", tmp_path / "report.csv"
+    scans.mkdir()
+    pages = {digit: Image.fromarray(on_page(one_of_each()[digit])) for digit in (3, 7)}
+    first, second, aside = (scans / f"{name}.bmp" for name in ("first", "second", "aside"))
+
+    def reported() -> list[str]:
+        for path in (first, second):
+            os.utime(path, ns=(10**18, 10**18))
+        run(model, scans, outputs=(report,))
+        assert report.read_bytes() == predicted(model, scans, no_ledger=True)
+        return [row["digit"] for row in rows_of(report.read_bytes())]
+
+    pages[3].save(first)
+    pages[7].save(second)
+    before = reported()
+    assert len(set(before)) == 2
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
+    assert reported() == before[::-1]
+    pages[3].save(first)
+    assert reported() == [before[0]] * 2
 
 
 @pytest.mark.parametrize("batches_before", [0, 1, 3, 6])

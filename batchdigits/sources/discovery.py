@@ -287,9 +287,8 @@ def _image(
         return Skipped(path, "report of this run")
     if status is None:
         return ImageFile(path, name, size_bytes=0, mtime_ns=0, ending=ending, inode=0)
-    return ImageFile(
-        path, name, status.st_size, signed_64_bits(status.st_mtime_ns), ending, signed_64_bits(status.st_ino)
-    )
+    mtime_ns, inode, ctime_ns = map(signed_64_bits, (status.st_mtime_ns, status.st_ino, status.st_ctime_ns))
+    return ImageFile(path, name, status.st_size, mtime_ns, ending, inode, ctime_ns)
 
 
 def signed_64_bits(number: int) -> int:
