@@ -408,6 +408,28 @@ def test_an_empty_report_is_written_where_that_is_allowed(tmp_path: Path, model:
     assert pq.read_table(tmp_path / "a.parquet").num_rows == 0
 
 
+def test_what_may_be_missed_in_the_report_is_named_once_for_all_of_a_kind(
+    tmp_path: Path, model: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    scans = tmp_path / "scans"
+    write_png(scans / "a.png", one_of_each()[0])
+    write_png(scans / "IMG_0001.png", one_of_each()[1]).rename(scans / "IMG_0001")
+    write_png(tmp_path / "nas" / "b.png", one_of_each()[2])
+    for number in range(1200):
+        shutil.copy(scans / "a.png", scans / f"{number:04}.dat")
+    for name in ("2024", "2025"):
+        (scans / name).symlink_to(tmp_path / "nas")
+    assert [row["path"] for row in rows_of(predicted(model, scans))] == ["IMG_0001", "a.png"]
+    images, links = sorted(record.getMessage() for record in caplog.records)
+    assert "an image by its first bytes" in images
+    assert f": {scans}/0000.dat, {scans}/0001.dat, {scans}/0002.dat and 1,197 more; rename" in images
+    assert "symbolic link to a folder" in links
+    assert f": {scans}/2024, {scans}/2025; give" in links
+    caplog.clear()
+    predicted(model, scans, exclude=("*.dat", "202?/"))
+    assert not caplog.records
+
+
 def test_an_output_that_is_an_input_ends_the_run_and_leaves_the_image(tmp_path: Path, model: Bundle) -> None:
     image = write_png(tmp_path / "in" / "a.png", one_of_each()[0])
     before = image.read_bytes()

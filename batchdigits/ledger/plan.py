@@ -125,6 +125,11 @@ class Plan:
         for path, reason in self.database.execute("SELECT path, reason FROM passed_over ORDER BY path, reason"):
             yield path.decode(errors="surrogateescape"), None, reason
 
+    def first_skipped(self, reason: str, most: int) -> list[str]:
+        """Give the first absolute paths that were skipped for a reason."""
+        select = "SELECT path FROM passed_over WHERE reason = ? ORDER BY path LIMIT ?"
+        return [path.decode(errors="surrogateescape") for (path,) in self.database.execute(select, (reason, most))]
+
     def has_lost(self, folder: str) -> bool:
         """Tell whether an absolute folder, or a normalised URL, held images in an earlier run and holds none now."""
         beginning, ending = map(encoded, span(folder))
