@@ -59,7 +59,7 @@ class Explanation:
 
 
 def explain(settings: ExplainSettings) -> Explanation:
-    """Read one image; of several pages, the first.
+    """Read one image; of several pages, the first, with a warning.
 
     Raises:
         StorageError: The image does not exist.
@@ -79,7 +79,10 @@ def explain(settings: ExplainSettings) -> Explanation:
         raise UsageError(message)
     model = bundle.load(settings.model)
     data = read_local(settings.image, size_bytes, settings.decoding.max_bytes)
-    page = data if isinstance(data, Fault) else decode(data, settings.decoding, path.suffix.lower())[0]
+    pages = [data] if isinstance(data, Fault) else decode(data, settings.decoding, path.suffix.lower())
+    if len(pages) > 1:
+        log.warning("%s has %d pages; the first is explained.", escaped(settings.image), len(pages))
+    page = pages[0]
     if not isinstance(page, Page):
         nothing = np.full(10, np.nan, np.float32)
         return Explanation(page.kind, NO_DIGIT, page.detail, nothing, np.zeros((28, 28), np.uint8))

@@ -34,7 +34,7 @@ from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
 from batchdigits.sources.discovery import discover, source_identities
-from batchdigits.sources.rules import IMAGE_ENDINGS, Selection
+from batchdigits.sources.rules import IMAGE_ENDINGS, NAMED, Selection
 from batchdigits.sources.settling import Settling
 from batchdigits.storage.local import LocalFile, storage_errors
 from batchdigits.storage.remote import remote_sources_exist
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MOST_NAMED = 3  # files of a kind
 _DRIFTED = (
     "The confidences of the new images are distributed otherwise than those of the model's validation data (population "
     "stability index %.2f, from %.2f on that is much): the target error may not hold for them. Review the audit sample."
@@ -208,12 +209,22 @@ def _plan(ledger: Ledger, settling: Settling, place: Path | None, names: _Names,
         force=settings.force,
         retry_failed=settings.retry_failed,
     )
+    _name_skipped(plan)
     if not settings.allow_empty:
         if not plan.files:
             raise NoImages(_no_images(settings.sources, plan.skipped))
         if emptied := [source.given for source in names.sources if plan.has_lost(source.path)]:
             raise NoImages(_no_images(tuple(emptied), Counter()))
     return plan
+
+
+def _name_skipped(plan: Plan) -> None:
+    """Warn of what has no row and may be missed, once for all of a kind."""
+    for reason, remedy in NAMED.items():
+        if count := plan.skipped[reason]:
+            names = ", ".join(map(escaped, plan.first_skipped(reason, _MOST_NAMED)))
+            more = f" and {count - _MOST_NAMED:,} more" if count > _MOST_NAMED else ""
+            log.warning("Left out (%s): %s%s; %s to read it, or --exclude it.", reason, names, more, remedy)
 
 
 def _cache_key(model: Bundle, settings: PredictSettings) -> CacheKey:

@@ -88,6 +88,9 @@ class ImageFile(NamedTuple):  # a dataclass takes four times as long to make
     """The name's ending, with its dot, in lower case; empty without one."""
     inode: int
     """Inode number of the file; 0 for one whose status cannot be read, or behind a URL."""
+    ctime_ns: int = 0
+    """When the file system last changed its inode, in nanoseconds since 1970: unlike `mtime_ns` nobody can set it. 0
+    where `inode` is."""
     known_sha256: str = ""
     """Of the bytes that were observed at this path before; empty where there are none."""
 

@@ -143,10 +143,17 @@ def test_the_limits_are_those_of_the_settings(tmp_path: Path, model: Bundle) -> 
     assert found.status == FaultKind.TOO_LARGE
 
 
-def test_of_several_pages_the_first_is_explained(tmp_path: Path, model: Bundle) -> None:
+def test_of_several_pages_the_first_is_explained_with_a_word_of_the_others(
+    tmp_path: Path, model: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
     pages = [on_page(digit) for digit in one_of_each()[[2, 8]]]
+    explained(write_tiff(tmp_path / "alone.tif", pages[:1]), model)
+    assert not caplog.records
     found = explained(write_tiff(tmp_path / "a.tif", pages), model)
     np.testing.assert_array_equal(found.pixels, normalise(pages[:1], FINDER).pixels[0])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}/a.tif has 2 pages; the first is explained."
+    ]
 
 
 def test_an_ending_that_is_not_read_is_told_from_junk(tmp_path: Path, model: Bundle) -> None:

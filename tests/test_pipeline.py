@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from batchdigits import pipeline
 from batchdigits.engine import ink, local, pool
@@ -407,6 +408,28 @@ def test_an_empty_report_is_written_where_that_is_allowed(tmp_path: Path, model:
     assert pq.read_table(tmp_path / "a.parquet").num_rows == 0
 
 
+def test_what_may_be_missed_in_the_report_is_named_once_for_all_of_a_kind(
+    tmp_path: Path, model: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    scans = tmp_path / "scans"
+    write_png(scans / "a.png", one_of_each()[0])
+    write_png(scans / "IMG_0001.png", one_of_each()[1]).rename(scans / "IMG_0001")
+    write_png(tmp_path / "nas" / "b.png", one_of_each()[2])
+    for number in range(1200):
+        shutil.copy(scans / "a.png", scans / f"{number:04}.dat")
+    for name in ("2024", "2025"):
+        (scans / name).symlink_to(tmp_path / "nas")
+    assert [row["path"] for row in rows_of(predicted(model, scans))] == ["IMG_0001", "a.png"]
+    images, links = sorted(record.getMessage() for record in caplog.records)
+    assert "an image by its first bytes" in images
+    assert f": {scans}/0000.dat, {scans}/0001.dat, {scans}/0002.dat and 1,197 more; rename" in images
+    assert "symbolic link to a folder" in links
+    assert f": {scans}/2024, {scans}/2025; give" in links
+    caplog.clear()
+    predicted(model, scans, exclude=("*.dat", "202?/"))
+    assert not caplog.records
+
+
 def test_an_output_that_is_an_input_ends_the_run_and_leaves_the_image(tmp_path: Path, model: Bundle) -> None:
     image = write_png(tmp_path / "in" / "a.png", one_of_each()[0])
     before = image.read_bytes()
@@ -701,6 +724,33 @@ def test_a_folder_that_changes_is_reported_as_if_it_were_read_anew(
     (growing / "é.png").touch()
     (growing / "truncated.jpg").rename(growing / "moved.jpg")
     assert_as_if_new(2)
+
+
+def test_files_of_one_size_and_time_that_change_names_or_bytes_do_not_keep_their_digits(
+    tmp_path: Path, model: Bundle
+) -> None:
+    scans, report = tmp_path / "scans", tmp_path / "report.csv"
+    scans.mkdir()
+    pages = {digit: Image.fromarray(on_page(one_of_each()[digit])) for digit in (3, 7)}
+    first, second, aside = (scans / f"{name}.bmp" for name in ("first", "second", "aside"))
+
+    def reported() -> list[str]:
+        for path in (first, second):
+            os.utime(path, ns=(10**18, 10**18))
+        run(model, scans, outputs=(report,))
+        assert report.read_bytes() == predicted(model, scans, no_ledger=True)
+        return [row["digit"] for row in rows_of(report.read_bytes())]
+
+    pages[3].save(first)
+    pages[7].save(second)
+    before = reported()
+    assert len(set(before)) == 2
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
+    assert reported() == before[::-1]
+    pages[3].save(first)
+    assert reported() == [before[0]] * 2
 
 
 @pytest.mark.parametrize("batches_before", [0, 1, 3, 6])

@@ -25,7 +25,7 @@ from batchdigits.cli.options import (
     parameters_of,
 )
 from batchdigits.cli.predict import predict
-from batchdigits.cli.process import LOG, exits, run_program, silence_native_code
+from batchdigits.cli.process import LOG, exits, open_standard_streams, run_program, silence_native_code
 from batchdigits.cli.schedule import Parameter
 from batchdigits.cli.schedule import schedule as schedule_text
 from batchdigits.cli.train import evaluate, train
@@ -44,6 +44,7 @@ app = typer.Typer(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the program; None takes the arguments of the process. Ends in `SystemExit`."""
+    open_standard_streams()
     gc.set_threshold(100_000)  # objects: imports make so many that last; looking every 700 took a tenth of a start
     atexit.register(gc.freeze)  # else Python looks at all of them again as it ends: an eighth of a run with nothing new
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's import would start one a core, beside our own workers

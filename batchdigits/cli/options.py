@@ -15,6 +15,7 @@ from batchdigits.cli.schedule import Parameter
 from batchdigits.errors import UsageError, escaped
 from batchdigits.inference.calibration import LOOSEST, STRICTEST
 from batchdigits.settings import EngineName
+from batchdigits.storage.local import text_encoding
 from batchdigits.storage.urls import check, refuse_secrets
 
 _NOT_IN_JOB_FILES = {"config", "show_config"}
@@ -25,7 +26,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     try:
-        job: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        job: dict[str, Any] = tomllib.loads(path.read_text(encoding=text_encoding(path)))
     except OSError as error:
         message = f"The job file {escaped(str(path))} cannot be read: {error.strerror}."
         raise typer.BadParameter(message) from error

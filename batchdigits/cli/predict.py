@@ -1,5 +1,6 @@
 """Run the command predict: turn its options into settings, run the pipeline, and say how that went."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +25,7 @@ from batchdigits.cli.options import (
 )
 from batchdigits.cli.process import LOG, exits, monitored
 from batchdigits.engine.run_context import Stop
-from batchdigits.errors import ExitCode
+from batchdigits.errors import ExitCode, StorageError
 from batchdigits.settings import (
     MOST_WORKERS,
     CsvDialect,
@@ -142,6 +143,9 @@ def predict(
         return ExitCode.OK
     from batchdigits import pipeline
 
+    if "-" in output and sys.stdout.name == os.devnull:
+        message = "Standard output is closed, and the report was to go there; name a file with -o."
+        raise StorageError(message)
     settings = PredictSettings(
         sources=tuple(sources),
         outputs=tuple(output),

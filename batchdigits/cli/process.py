@@ -25,6 +25,18 @@ LOG = logging.getLogger("batchdigits")
 """The one way of messages to standard error: for people, or with `--log-json` for programs."""
 
 
+def open_standard_streams() -> None:
+    """Lead standard streams that are closed, as some schedulers leave them, nowhere: else a report takes their number.
+
+    A stream that was closed has the name `os.devnull`.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115  it stays until the process ends
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
 def silence_native_code() -> None:
     """Leave standard error to Python: what TensorFlow and codecs write to it by themselves would be cron's mail."""
     sys.stderr.flush()
@@ -46,7 +58,7 @@ def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
             code = command(*args, **kwargs)
         except (Exception, KeyboardInterrupt) as error:
             code, message = _told(error)
-            planned = isinstance(error, BatchDigitsError | KeyboardInterrupt)
+            planned = isinstance(error, BatchDigitsError) or code is not ExitCode.UNEXPECTED
             hint = "" if planned or verbose else "; run again with -v for its traceback"
             if isinstance(error, Locked) and kwargs.get("if_locked") is IfLocked.SKIP:
                 code = ExitCode.OK
@@ -76,7 +88,20 @@ def _told(error: BaseException) -> tuple[ExitCode, str]:
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.INTERRUPTED, "interrupted"
+    if isinstance(error, FileNotFoundError) and not _is_in_a_folder():
+        message = (
+            "The folder that this was started in was removed; start it in one that exists, or name absolute paths."
+        )
+        return ExitCode.STORAGE, message
     return ExitCode.UNEXPECTED, f"unexpected error: {type(error).__name__}: {error}"
+
+
+def _is_in_a_folder() -> bool:
+    """Tell whether the working folder still exists."""
+    try:
+        return bool(os.getcwd())  # noqa: PTH109
+    except FileNotFoundError:
+        return False
 
 
 def monitored(run: Callable[[], Summary], settings: PredictSettings) -> ExitCode:
@@ -135,6 +160,8 @@ def _log_to_stderr(*, verbose: bool = False, quiet: bool = False, as_json: bool 
     LOG.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
     LOG.handlers = [handler]
     LOG.propagate = False
+    if not verbose or as_json:  # what libraries log is none of ours: Python would write it to standard error
+        logging.basicConfig(handlers=[logging.NullHandler()])
     if as_json:  # what libraries have to warn about is a line too
         logging.captureWarnings(True)
         logging.getLogger("py.warnings").handlers = [handler]

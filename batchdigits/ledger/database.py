@@ -116,7 +116,14 @@ CREATE TABLE sorted_in (            -- one row
 INSERT INTO sorted_in VALUES (0);
 """
 
-_MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY, _THUMBNAILS, _KNOWN)
+_INODES = """
+-- 0 behind a URL; NULL of what an older version read:
+ALTER TABLE files ADD COLUMN inode INTEGER;
+ALTER TABLE files ADD COLUMN ctime_ns INTEGER;
+UPDATE files SET inode = 0, ctime_ns = 0 WHERE substr(path, 1, 1) != x'2f'
+"""
+
+_MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY, _THUMBNAILS, _KNOWN, _INODES)
 """What leads from each version to the next, from 0, which is empty."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)
@@ -129,7 +136,8 @@ CREATE TEMP TABLE found (           -- what this run's sources hold
     ending TEXT NOT NULL,
     size_bytes INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
-    inode INTEGER NOT NULL
+    inode INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TEMP TABLE skipped (         -- what else they hold
     path BLOB NOT NULL,
@@ -149,6 +157,8 @@ CREATE TEMP TABLE waiting (         -- files of which some pages were read, and 
     path BLOB PRIMARY KEY,
     size_bytes INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL,
     observation INTEGER NOT NULL,
     sha256 TEXT NOT NULL
 ) WITHOUT ROWID;

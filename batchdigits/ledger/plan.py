@@ -35,7 +35,7 @@ class Why(StrEnum):
     NEW = "new"
     """It was never read."""
     CHANGED = "changed"
-    """It has another size or time than it was read with."""
+    """Its size, its times or its inode are others than it was read with; its bytes may be the same."""
     ASKED = "asked"
     """It was asked for, now or in a run that did not come to it."""
     CONDITION = "condition"
@@ -51,7 +51,8 @@ SELECT
     CASE WHEN whole.condition = :condition AND whole.ending = found.ending AND NOT whole.stale
         THEN whole.sha256 ELSE '' END,
     CASE WHEN files.path IS NULL THEN '{Why.NEW}'
-        WHEN files.size_bytes != found.size_bytes OR files.mtime_ns != found.mtime_ns THEN '{Why.CHANGED}'
+        WHEN files.size_bytes != found.size_bytes OR files.mtime_ns != found.mtime_ns
+            OR files.inode IS NOT found.inode OR files.ctime_ns IS NOT found.ctime_ns THEN '{Why.CHANGED}'
         WHEN whole.stale THEN '{Why.ASKED}'
         WHEN whole.condition IS NOT :condition OR whole.ending != found.ending THEN '{Why.CONDITION}'
         ELSE '{Why.UNOPENED}' END AS why,
@@ -73,7 +74,7 @@ ORDER BY phase, found.name
 
 _FOLLOWING = "FROM pending WHERE phase = ? AND position > ? ORDER BY position LIMIT ?"
 _BLOCK = f"""
-SELECT path, name, size_bytes, mtime_ns, ending, inode, sha256, position
+SELECT path, name, size_bytes, mtime_ns, ending, inode, ctime_ns, sha256, position
 FROM (SELECT * {_FOLLOWING}) JOIN found USING (path) ORDER BY position
 """
 
@@ -123,6 +124,11 @@ class Plan:
             yield path.decode(errors="surrogateescape"), Phase(phase), why
         for path, reason in self.database.execute("SELECT path, reason FROM skipped ORDER BY path, reason"):
             yield path.decode(errors="surrogateescape"), None, reason
+
+    def first_skipped(self, reason: str, most: int) -> list[str]:
+        """Give the first absolute paths that were skipped for a reason."""
+        select = "SELECT path FROM skipped WHERE reason = ? ORDER BY path LIMIT ?"
+        return [path.decode(errors="surrogateescape") for (path,) in self.database.execute(select, (reason, most))]
 
     def has_lost(self, folder: str) -> bool:
         """Tell whether an absolute folder, or a normalised URL, held images in an earlier run and holds none now."""
@@ -197,8 +203,8 @@ def plan(
 
 
 def _insert_found(database: Database, found: Iterable[ImageFile | Skipped]) -> None:
-    columns = "path, name, size_bytes, mtime_ns, ending, inode"
-    image = f"INSERT OR IGNORE INTO found ({columns}) VALUES (?, ?, ?, ?, ?, ?)"
+    columns = "path, name, size_bytes, mtime_ns, ending, inode, ctime_ns"
+    image = f"INSERT OR IGNORE INTO found ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)"
     other = "INSERT INTO skipped (path, reason) VALUES (?, ?)"
     found = iter(found)
     while chunk := list(islice(found, _CHUNK)):

@@ -41,7 +41,7 @@ SELECT sha256, ending, page {_OF_BYTES} CROSS JOIN pages ON pages.observation = 
 
 _PLANNED = "SELECT ?1 IN (SELECT path FROM found), ?1 IN (SELECT path FROM deferred)"
 _WHOLE = """
-SELECT path, size_bytes, mtime_ns, waiting.observation, waiting.sha256
+SELECT path, size_bytes, mtime_ns, inode, ctime_ns, waiting.observation, waiting.sha256
 FROM waiting JOIN observations ON id = observation
 WHERE pages = (SELECT count(*) FROM pages WHERE pages.observation = id)
 """
@@ -72,7 +72,11 @@ class LostAnswer:
 
 
 _File = tuple[ImageFile, str, int]  # its sha256, and how many pages it has; 0 for one that is unchanged
-_Now = tuple[bytes, int, int, int, str]  # path, size_bytes, mtime_ns, observation, sha256
+_Now = tuple[bytes, int, int, int, int, int, str]  # path, size_bytes, mtime_ns, inode, ctime_ns, observation, sha256
+_TAKE = """
+INSERT OR REPLACE INTO files (path, size_bytes, mtime_ns, inode, ctime_ns, observation, sum)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
 
 
 def is_new(database: Database, condition: int, batch: "Batch") -> NDArray[np.bool_]:
@@ -199,11 +203,12 @@ def _observations(database: Database, condition: int, files: Sequence[_File]) ->
 def _assign_observations(database: Database, files: Sequence[_File], ids: Mapping[str, int]) -> list[LostAnswer]:
     """Let the files whose observation has all its pages have it; give the answers that they lose by that."""
     rows: list[_Now] = [
-        (encoded(file.path), file.size_bytes, file.mtime_ns, ids[file.path], sha256) for file, sha256, _ in files
+        (encoded(file.path), file.size_bytes, file.mtime_ns, file.inode, file.ctime_ns, ids[file.path], sha256)
+        for file, sha256, _ in files
     ]
     # A file of one page has it now, and an unchanged one had all before.
     waiting = _planned(database, [row for row, (_, _, pages) in zip(rows, files, strict=True) if pages > 1])
-    database.executemany("INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?)", waiting)
+    database.executemany("INSERT OR REPLACE INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?)", waiting)
     finished: list[_Now] = database.execute(_WHOLE).fetchall()
     database.executemany("DELETE FROM waiting WHERE path = ?", [row[:1] for row in finished])
     whole = [row for row, (_, _, pages) in zip(rows, files, strict=True) if pages <= 1] + finished
@@ -211,7 +216,7 @@ def _assign_observations(database: Database, files: Sequence[_File], ids: Mappin
         whole = _planned(database, whole)
     lost = _lost(database, whole)
     taken = [(path, *row, file_checksum(path, sha256)) for path, *row, sha256 in whole]
-    database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", taken)
+    database.executemany(_TAKE, taken)
     return lost
 
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from batchdigits.reports.formats.csv import unguard
 from batchdigits.reports.formats.parquet import text_columns
 from batchdigits.reports.formats.xlsx import text_rows
 from batchdigits.storage.atomic import TargetFile
-from batchdigits.storage.local import storage_errors
+from batchdigits.storage.local import storage_errors, text_encoding
 from batchdigits.storage.urls import refuse
 
 log = logging.getLogger(__name__)
 
 _COLUMNS = ("path", "page", "sha256", "corrected")
 _ANSWERS = frozenset("0123456789x")
+_WHOLE = re.compile(r"\A([0-9]+)[.,]0+\Z")
 _EMPTY = hashlib.sha256(b"").hexdigest()
 _MOST_PROBLEMS = 20  # lines that a message names
 _MOST_HEADER = 65536  # characters; a longer first line is no header of ours
@@ -134,7 +136,7 @@ def _read(lines: Iterable[_Cells | _Problem]) -> tuple[dict[Key, _Cells], list[_
         elif what := _wrong(cells):
             problems.append(_problem(cells, what))
         else:
-            key = (cells.sha256, int(cells.page))
+            key = (cells.sha256, int(_whole(cells.page)))
             first = given.setdefault(key, cells)
             if cells.is_typed > first.is_typed:
                 given[key] = cells
@@ -145,21 +147,21 @@ def _read(lines: Iterable[_Cells | _Problem]) -> tuple[dict[Key, _Cells], list[_
 
 
 def _csv_lines(corrections: Path) -> Iterator[_Cells | _Problem]:
-    """Give what the lines of a CSV say, whichever separator its header shows.
+    """Give what the lines of a CSV say, whichever separator its header shows; Excel's «Unicode Text» has tabs.
 
     Bytes that are not UTF-8, as some spreadsheets write them, can only stand in columns that do not matter.
     """
     with (
         _table_errors(corrections),
-        corrections.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file,
+        corrections.open(encoding=text_encoding(corrections), errors="surrogateescape", newline="") as file,
     ):
         first = file.readline(_MOST_HEADER)
-        headers = {separator: next(csv.reader([first], delimiter=separator), []) for separator in ",;"}
+        headers = {separator: next(csv.reader([first], delimiter=separator), []) for separator in ",;\t"}
         separators = [s for s, names in headers.items() if all(names.count(column) == 1 for column in _COLUMNS)]
         if not separators:
             message = (
                 f"The first line of the corrections {escaped(str(corrections))} does not name each of the columns "
-                f"{', '.join(_COLUMNS)} once, separated by , or ; — it begins with «{_brief(first)}»."
+                f"{', '.join(_COLUMNS)} once, separated by , or ; or tabs — it begins with «{_brief(first)}»."
             )
             raise UsageError(message)
         header = headers[separators[0]]
@@ -206,7 +208,7 @@ def _table_errors(corrections: Path) -> Iterator[None]:
     with storage_errors(corrections, verb="read"):
         try:
             yield
-        except csv.Error as error:
+        except (csv.Error, UnicodeError) as error:
             message = (
                 f"The corrections {escaped(str(corrections))} are no CSV: {error}; save them anew. None was taken in."
             )
@@ -214,16 +216,21 @@ def _table_errors(corrections: Path) -> Iterator[None]:
 
 
 def _answer(cells: _Cells) -> str:
-    return cells.corrected.strip().lower()
+    return _whole(cells.corrected.strip().lower())
+
+
+def _whole(cell: str) -> str:
+    """Spell a whole number as whole: pandas writes 5.0 where a column has empty cells."""
+    return _WHOLE.sub(r"\1", cell)
 
 
 def _wrong(cells: _Cells) -> str:
     """Say what is wrong with an answer by itself; empty where nothing is."""
     if _answer(cells) not in _ANSWERS:
         return f"«{_brief(cells.corrected)}» is no answer; expected a digit from 0 to 9, or x for no digit"
-    page = cells.page
+    page = _whole(cells.page)
     if not (page.isascii() and page.isdecimal() and len(page) <= _MOST_DIGITS):
-        return f"«{_brief(page)}» is no page; expected a number from 1"
+        return f"«{_brief(cells.page)}» is no page; expected a number from 1"
     if cells.sha256 == _EMPTY:
         return "the file is empty, and so are others: nobody can say what should stand in it"
     if not cells.sha256:

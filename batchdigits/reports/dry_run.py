@@ -9,7 +9,7 @@ from batchdigits.reports.publish import Pipe
 
 _REASONS = {
     Why.NEW: "",
-    Why.CHANGED: "its size or time is another one",
+    Why.CHANGED: "its size, time or inode is another one",
     Why.ASKED: "--force or --retry-failed asks for it",
     Why.CONDITION: "it was read with another model, version or limit",
     Why.UNOPENED: "it could not be opened or read before, and is tried again",

@@ -6,6 +6,8 @@ ledger keeps the first of each absolute path. What is held at a time is one list
 
 import fnmatch
 import os
+import re
+import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,13 +18,20 @@ from typing import Self
 from batchdigits.errors import StorageError, UsageError, escape_name, escaped
 from batchdigits.records import SIGNATURE, ImageFile, Skipped
 from batchdigits.sources.rules import (
+    EXCLUDED_FOLDER,
+    FILE_LINK,
+    FIRST_BYTES,
+    FOLDER_LINK,
     FOUND_ENDINGS,
+    NOT_AN_IMAGE,
     DiscoveryRules,
     Selection,
     ending_of,
     is_hidden,
+    is_image,
     overwriting,
     prefix_of,
+    reason_by_content,
     skip_reason,
 )
 from batchdigits.storage.atomic import TargetFile
@@ -60,7 +69,9 @@ def discover(
     )
     is_only = len(sources) == 1
     begun = {source: discover_remote(source, rules, is_only=is_only) for source in sources if source.is_remote}
-    checked = [(source, None if source in begun else _status_of_source(source.given)) for source in sources]
+    checked = [
+        (source, None if source in begun else _status_of_source(source.given, rules.selection)) for source in sources
+    ]
     for source, status in checked:
         if source in begun:
             yield from begun[source]
@@ -125,7 +136,7 @@ def _status_of(path: str) -> os.stat_result | None:
         return None
 
 
-def _status_of_source(source: str) -> os.stat_result | None:
+def _status_of_source(source: str, selection: Selection) -> os.stat_result | None:
     """Return the status of a source, or None for a glob that matches something."""
     try:
         status = Path(source).stat() if source else None
@@ -138,7 +149,7 @@ def _status_of_source(source: str) -> os.stat_result | None:
         if os.path.lexists(source) or not _is_pattern(source):
             message = f"The source {escaped(source)} does not exist; check its spelling and that its disk is mounted."
             raise StorageError(message)
-        if next(_matches(*_split_glob(source)), None) is None:
+        if next(_matches(*_split_glob(source), selection), None) is None:
             message = f"Nothing matches the source {escaped(source)}; check its spelling and that its disk is mounted."
             raise StorageError(message)
     elif not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
@@ -147,16 +158,29 @@ def _status_of_source(source: str) -> os.stat_result | None:
     return status
 
 
-def _listing(folder: str) -> Iterator[os.DirEntry[str]]:
-    """Stream the entries of a folder; trouble with it ends the run, for a report must not lose rows silently."""
+def _listing(folder: str, top: _Top | None = None) -> Iterator[os.DirEntry[str]]:
+    """Stream the entries of a folder; trouble with it ends the run, for a report must not lose rows silently.
+
+    Args:
+        folder: Its path.
+        top: What the pattern that leaves it out is relative to; None for the source itself.
+    """
     try:
         with os.scandir(folder or ".") as entries:
             yield from entries
     except OSError as error:
+        excluding = f", or leave it out with {_excluding(folder, top)}" if top else ""
         message = (
-            f"The folder {escaped(folder)} cannot be listed: {error.strerror}. Check its permissions and its disk."
+            f"The folder {escaped(folder)} cannot be listed: {error.strerror}. Check its permissions and its "
+            f"disk{excluding}."
         )
         raise StorageError(message) from error
+
+
+def _excluding(folder: str, top: _Top) -> str:
+    """Spell the option that leaves a folder out, for a shell; what means something else in a pattern becomes a `?`."""
+    pattern = re.sub(r"[^\w./+@=:,-]", "?", top.relative(_absolute(folder)))
+    return f"--exclude {shlex.quote(f'/{pattern}/')}"
 
 
 def _folder(folder: str, prefix: str, top: _Top, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped]:
@@ -164,27 +188,27 @@ def _folder(folder: str, prefix: str, top: _Top, rules: DiscoveryRules) -> Itera
     ahead = [(folder, prefix)]
     while ahead:
         folder, prefix = ahead.pop()
-        for entry in _listing(folder):
+        for entry in _listing(folder, top if len(folder) >= len(top.path) else None):
             name = prefix + escape_name(entry.name)
             if not _is_folder(entry):
                 yield _file(entry, entry.path, name, top, rules)
             elif rules.selection.enters(top.relative(entry.path)):
                 ahead.append((entry.path, f"{name}/"))
             else:
-                yield Skipped(entry.path, "folder left out by --exclude")
+                yield Skipped(entry.path, EXCLUDED_FOLDER)
 
 
 def _glob(source: str, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped]:
     """Treat each match of a pattern like a file that was found, or walk it."""
     beginning, parts = _split_glob(source)
     top = _Top.of(beginning or ".")
-    for match, entry in _matches(beginning, parts):
+    for match, entry in _matches(beginning, parts, rules.selection):
         if not _is_folder(entry):
             yield _file(entry, _absolute(match), escape_name(match), top, rules)
         elif rules.selection.enters(top.relative(_absolute(match))):
             yield from _folder(_absolute(match), prefix_of(match), top, rules)
         else:
-            yield Skipped(_absolute(match), "folder left out by --exclude")
+            yield Skipped(_absolute(match), EXCLUDED_FOLDER)
 
 
 def _is_pattern(text: str) -> bool:
@@ -198,16 +222,19 @@ def _split_glob(source: str) -> tuple[str, list[str]]:
     return "".join(f"{part}/" for part in parts[:literal]), [part for part in parts[literal:] if part]
 
 
-def _matches(beginning: str, parts: list[str]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def _matches(beginning: str, parts: list[str], selection: Selection) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Stream what a pattern matches, as path and entry; unlike `glob.glob` it never walks through a link."""
+    top = _Top.of(beginning or ".")
     ahead = [(beginning, parts)]
     while ahead:
         folder, parts = ahead.pop()
+        if folder != beginning and not selection.enters(top.relative(_absolute(folder))):
+            continue
         part, rest = parts[0], parts[1:]
         any_depth = part == "**" and bool(rest)
         if any_depth:
             ahead.append((folder, rest))
-        for entry in _listing(folder):
+        for entry in _listing(folder, top if folder != beginning else None):
             if any_depth:
                 if _is_folder(entry):
                     ahead.append((f"{folder}{entry.name}/", parts))
@@ -227,13 +254,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: DiscoveryRules) -> ImageFile | Skipped:
-    """Judge an entry that is not a folder to walk; nothing is opened but a file that is also an output."""
+    """Judge an entry that is not a folder to walk; where its name shows an image, only an output is opened."""
     if is_hidden(entry.name):
         return Skipped(path, "hidden or system file")
     ending = ending_of(path)
     if entry.is_symlink():
         return _link(path, name, ending, top, rules)
-    if reason := skip_reason(path, ending, top.relative(path), rules):
+    reason = skip_reason(path, ending, top.relative(path), rules)
+    if reason == NOT_AN_IMAGE and entry.is_file(follow_symlinks=False):
+        reason = reason_by_content(ending, top.relative(path), rules, lambda: _begins_as_image(path))
+    if reason:
         return Skipped(path, reason)
     status: os.stat_result | None
     try:
@@ -251,11 +281,17 @@ def _link(path: str, name: str, ending: str, top: _Top, rules: DiscoveryRules) -
     """Judge a symbolic link; one that leads nowhere gets a row, if its own name is an image's."""
     status = _status_of(path)
     if status is not None and stat.S_ISDIR(status.st_mode):
-        return Skipped(path, "symbolic link to a folder")
-    if reason := skip_reason(path, ending, top.relative(path), rules):
+        if not rules.selection.enters(top.relative(path)):
+            return Skipped(path, EXCLUDED_FOLDER)
+        is_reached = _is_inside(os.path.realpath(path) + "/", top.real)
+        return Skipped(path, "symbolic link to a folder" if is_reached else FOLDER_LINK)
+    reason = skip_reason(path, ending, top.relative(path), rules)
+    if reason == NOT_AN_IMAGE and status is not None and stat.S_ISREG(status.st_mode):
+        reason = reason_by_content(ending, top.relative(path), rules, lambda: _begins_as_image(path))
+    if reason:
         return Skipped(path, reason)
     if status is not None and not _is_inside(os.path.realpath(path), top.real):
-        return Skipped(path, "symbolic link out of the source")
+        return Skipped(path, FILE_LINK)
     if status is not None and not stat.S_ISREG(status.st_mode):
         return Skipped(path, "not a regular file")
     return _image(path, name, ending, status, rules, given=False)
@@ -279,9 +315,8 @@ def _image(
         return Skipped(path, "report of this run")
     if status is None:
         return ImageFile(path, name, size_bytes=0, mtime_ns=0, ending=ending, inode=0)
-    return ImageFile(
-        path, name, status.st_size, signed_64_bits(status.st_mtime_ns), ending, signed_64_bits(status.st_ino)
-    )
+    mtime_ns, inode, ctime_ns = map(signed_64_bits, (status.st_mtime_ns, status.st_ino, status.st_ctime_ns))
+    return ImageFile(path, name, status.st_size, mtime_ns, ending, inode, ctime_ns)
 
 
 def signed_64_bits(number: int) -> int:
@@ -296,6 +331,15 @@ def _holds_image(path: str) -> bool:
             return SIGNATURE.match(file.read(16)) is not None
     except OSError:
         return True
+
+
+def _begins_as_image(path: str) -> bool:
+    """Look at the first bytes of a regular file; one that cannot be read is no image, for nothing says that it is."""
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            return is_image(file.read(FIRST_BYTES))
+    except OSError:
+        return False
 
 
 def discover_remote(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
@@ -326,7 +370,7 @@ def _listed(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterat
             left.append(Skipped(place.inside(folder), "hidden or system file"))
             return False
         if not rules.selection.enters(folder):
-            left.append(Skipped(place.inside(folder), "folder left out by --exclude"))
+            left.append(Skipped(place.inside(folder), EXCLUDED_FOLDER))
             return False
         return True
 

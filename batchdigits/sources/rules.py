@@ -1,8 +1,9 @@
-"""Decide by its name whether a file is read, reported as unsupported, or skipped."""
+"""Decide whether a file is read, reported as unsupported, or skipped: by its name, and else by its first bytes."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchdigits.errors import UsageError, escape_name, escaped
@@ -10,13 +11,44 @@ from batchdigits.errors import UsageError, escape_name, escaped
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
+IMAGE_ENDINGS = frozenset(
+    {
+        *(".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif"),
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp"),
+    }
+)
 """Endings of files that are decoded."""
 UNSUPPORTED_ENDINGS = frozenset({".pdf", ".heic", ".heif", ".avif", ".jp2", ".svg"})
 """Endings of files that get a row which says how to convert them."""
 
 FOUND_ENDINGS = IMAGE_ENDINGS | UNSUPPORTED_ENDINGS
-_HIDDEN_NAME = re.compile(r"[.~].*|.*\.(tmp|part|crdownload)|thumbs\.db|__macosx|@eadir", re.IGNORECASE | re.DOTALL)
+NOT_AN_IMAGE = "not an image"
+IMAGE_BY_CONTENT = "an image by its first bytes, but not by its ending"
+EXCLUDED_FOLDER = "folder left out by --exclude"
+FOLDER_LINK = "symbolic link to a folder out of the source"
+FILE_LINK = "symbolic link out of the source"
+NAMED = {
+    IMAGE_BY_CONTENT: "rename it",
+    FOLDER_LINK: "give that folder as a SOURCE of its own",
+    FILE_LINK: "give its folder as a SOURCE of its own",
+}
+"""The reasons for which rows may be missed, and what brings them."""
+_HIDDEN_NAME = re.compile(
+    r"[.~].*|.*\.(tmp|part|crdownload)|thumbs\.db|__macosx|@eadir|@tmp"
+    r"|\$recycle\.bin|(?-i:RECYCLE[DR])|[#@]recycle|network trash folder|temporary items"  # bins
+    r"|lost\+found|system volume information|#snapshot|@recently-snapshot|@sharesnap",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_ENDING = re.compile(r"|\.[0-9_-]*")  # `Scan 12.05` has none
+_IMAGE = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II[*+]\0|MM\0[*+]|GIF8[79]a|RIFF....WEBP"
+    rb"|BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0"  # with the size of a header, for a text may begin with BM
+    rb"|....ftyp(avi[fs]|hei[cxms]|hev[cxms]|mif1|msf1)|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|%PDF-",
+    re.DOTALL,
+)
+FIRST_BYTES = 18
+"""How many of a file `is_image` needs."""
+_MOST_FRUITLESS = 20  # files of an ending; a million tables beside the scans are not all opened in every run
 
 
 class Selection:
@@ -68,6 +100,8 @@ class DiscoveryRules:
     """Device and inode of those that exist."""
     selection: Selection
     """What is taken."""
+    fruitless: Counter[str] = field(default_factory=Counter)
+    """Files that were opened and were no images, by ending."""
 
 
 def is_hidden(name: str) -> bool:
@@ -87,6 +121,29 @@ def ending_of(path: str) -> str:
     return name[dot:].lower() if dot > 0 else ""
 
 
+def is_image(first_bytes: bytes) -> bool:
+    """Tell whether a file is an image, or what a row says how to convert, by its first `FIRST_BYTES`."""
+    return _IMAGE.match(first_bytes) is not None
+
+
+def reason_by_content(ending: str, relative: str, rules: DiscoveryRules, begins_as_image: Callable[[], bool]) -> str:
+    """Say why a file is skipped that its name does not show to be an image; empty where it has no ending and is one.
+
+    Args:
+        ending: Of its name, with the dot, in lower case.
+        relative: Its path in the source, which patterns match.
+        rules: What a file is judged by.
+        begins_as_image: Opens it and asks `is_image`; where many of the same ending were none, it is not called.
+    """
+    has_ending = not _NO_ENDING.fullmatch(ending)
+    if (has_ending and rules.fruitless[ending] == _MOST_FRUITLESS) or not rules.selection.takes(relative):
+        return NOT_AN_IMAGE
+    if begins_as_image():
+        return IMAGE_BY_CONTENT if has_ending else ""
+    rules.fruitless[ending] += has_ending
+    return NOT_AN_IMAGE
+
+
 def skip_reason(path: str, ending: str, relative: str, rules: DiscoveryRules) -> str:
     """Say why a file is skipped, by its name alone; empty where it is not.
 
@@ -99,7 +156,7 @@ def skip_reason(path: str, ending: str, relative: str, rules: DiscoveryRules) ->
     if path in rules.outputs:
         return ""  # it is judged by what it holds
     if ending not in FOUND_ENDINGS:
-        return "not an image"
+        return NOT_AN_IMAGE
     return "" if rules.selection.takes(relative) else "left out by --include or --exclude"
 
 

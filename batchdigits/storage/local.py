@@ -3,6 +3,7 @@
 `LocalFile` has the methods of `remote.RemoteFile`, so that what writes or replaces a report need not tell them apart.
 """
 
+import codecs
 import errno
 import fcntl
 import filecmp
@@ -77,6 +78,12 @@ def file_sha256(path: Path) -> str:
     """
     with storage_errors(path, verb="read"), path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def text_encoding(path: Path) -> str:
+    """Name the encoding of a text that an editor or a spreadsheet saved, by the byte-order mark that it begins with."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import csv
 import json
 import logging
 import shutil
+import sys
 import tomllib
 import warnings
 from collections import Counter
@@ -36,7 +37,16 @@ from batchdigits.inference.audit import Audit
 from batchdigits.ledger.location import held
 from batchdigits.monitoring import Summary
 from batchdigits.settings import PredictSettings
-from tests.commands import CHECKOUT, Result, batchdigits, on_a_terminal, permissions_hold, under_permissions
+from tests.commands import (
+    BATCHDIGITS,
+    CHECKOUT,
+    Result,
+    batchdigits,
+    on_a_terminal,
+    permissions_hold,
+    run,
+    under_permissions,
+)
 from tests.digits import one_of_each, write_png
 from tests.disks import disk_of, names
 
@@ -336,6 +346,13 @@ def test_a_quiet_run_is_silent_in_json_too(empty: Path) -> None:
     assert batchdigits(*job, "-q", cwd=empty).stderr == ""
 
 
+@pytest.mark.parametrize("options", ["quiet=True", "as_json=True, verbose=True"])
+def test_what_a_library_logs_does_not_reach_standard_error(options: str) -> None:
+    program = f"import logging; from batchdigits.cli import process; process._log_to_stderr({options})"
+    logged = 'logging.getLogger("PIL.TiffImagePlugin").error("More samples per pixel than can be decoded: 9")'
+    assert run([sys.executable, "-c", f"{program}; {logged}"]).stderr == ""
+
+
 def test_json_has_no_progress_bar_on_a_terminal() -> None:
     assert "1/1" in on_a_terminal("predict", DATA / "truncated.png").stderr
     alone = on_a_terminal("predict", DATA / "truncated.png", "--log-json").stderr
@@ -444,9 +461,47 @@ def test_a_job_file_cannot_name_another_or_ask_to_be_shown(key: str, empty: Path
     assert f"unknown key {key}" in result.stderr
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_job_file_may_begin_with_the_byte_order_mark_of_an_editor(empty: Path, encoding: str) -> None:
+    (empty / "job.toml").write_text('sources = ["Prüfung"]\r\n', encoding=encoding)
+    assert "Prüfung does not exist" in batchdigits("predict", "--config", "job.toml", cwd=empty).message
+
+
 def test_a_job_file_is_utf_8_in_every_locale(empty: Path) -> None:
     (empty / "job.toml").write_bytes('sources = ["Prüfung"]\n'.encode())
     result = batchdigits("predict", "--config", "job.toml", cwd=empty, env={"LC_ALL": "C", "PYTHONUTF8": "0"})
     assert result.code == 5
     assert "Pr" in result.message
     assert "Ã" not in result.message
+
+
+# ---- around the process ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_end_nothing_and_no_report_takes_their_place(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "scans").mkdir()
+    write_png(tmp_path / "scans" / "7.png", one_of_each()[7])
+    command = f'exec "{sys.executable}" -m tests.standin_command predict "$1/scans" -o "$1/r.csv" -v {closed}'
+    result = run(["sh", "-c", command, "sh", tmp_path], cwd=CHECKOUT)
+    assert (result.code, result.stdout) == (0, "")
+    assert ("1 image found" in result.stderr) == ("2>" not in closed)
+    [_, row] = (tmp_path / "r.csv").read_text().splitlines()
+    assert row.startswith("7.png,1,")
+
+
+def test_a_report_for_a_closed_standard_output_is_a_storage_error(empty: Path) -> None:
+    result = run(["sh", "-c", f'exec "{BATCHDIGITS}" predict "$0" --allow-empty >&-', empty])
+    assert result.code == 5
+    assert "Standard output is closed" in result.message
+
+
+def test_a_working_folder_that_is_gone_matters_only_where_names_are_relative(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    gone = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+    job = (BATCHDIGITS, "predict", "--allow-empty", "-o", tmp_path / "r.csv")
+    assert run(["sh", "-c", gone, "sh", *job, tmp_path / "scans"], cwd=tmp_path).code == 0
+    for relative in ([*job, "scans"], [*job, tmp_path / "scans", "-o", "r.html"]):
+        result = run(["sh", "-c", gone, "sh", *relative], cwd=tmp_path)
+        assert result.code == 5
+        assert result.message.endswith("name absolute paths.")

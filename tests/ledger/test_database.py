@@ -26,9 +26,9 @@ def schema(path: Path) -> list[tuple[str, str]]:
 
 
 def made_by_version(version: int, path: Path) -> None:
-    """Make a ledger as an older version of this program did, with what it knew of two files."""
+    """Make a ledger as an older version of this program did, with what it knew of three files, one of them far."""
     newer = path.with_name("newer")
-    a_run(newer, [image("a.png"), image("b.png")])
+    a_run(newer, [image("a.png"), image("b.png"), image("far", path="s3://far/c.png", inode=0)])
     with closing(sqlite3.connect(path)) as database:
         for statements in module._MIGRATIONS[:version]:
             database.executescript(statements)
@@ -63,7 +63,8 @@ def leave_a_hot_journal(path: Path) -> None:
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
 def test_an_older_ledger_is_led_to_this_version_and_keeps_what_it_knows(path: Path, version: int) -> None:
     made_by_version(version, path)
-    files = [image("a.png"), image("b.png")]
+    files = [image("a.png"), image("b.png"), image("far", path="s3://far/c.png", inode=0)]
+    assert a_run(path, files) == (2, 0)  # whose inodes nobody knew
     assert a_run(path, files) == (0, 0)
     with ledger_at(path) as ledger:  # bytes are found under other names
         ledger.plan([image("c.png")])

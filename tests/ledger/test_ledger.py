@@ -337,6 +337,15 @@ def test_a_file_that_changed_is_read_again(path: Path, changes: dict[str, Any]) 
     assert a_run(path, [image("a.png"), image("b.png", **changes)]) == (0, 0)
 
 
+@pytest.mark.parametrize("changes", [{"inode": 8}, {"ctime_ns": 8}])
+def test_a_file_of_the_same_size_and_time_but_another_inode_is_read_and_not_predicted(
+    path: Path, changes: dict[str, Any]
+) -> None:
+    a_run(path, [image("a.png"), image("b.png")])
+    assert a_run(path, [image("a.png"), image("b.png", **changes)]) == (1, 0)
+    assert a_run(path, [image("a.png"), image("b.png", **changes)]) == (0, 0)
+
+
 @pytest.mark.parametrize(
     "other", [CacheKey(bundle="cd" * 32, others=HERE.others), CacheKey(bundle=HERE.bundle, others="decoding 2")]
 )

@@ -215,6 +215,21 @@ def test_empty_cells_and_lines_that_a_spreadsheet_leaves_out_are_empty(report: P
     assert kept(report) == {PAGES[0]: "7"}
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_what_excel_saves_as_unicode_text_is_a_table(report: Path, encoding: str) -> None:
+    corrected(report, table(row(0, "7", "é.tif"), row(1, "x"), delimiter="\t").encode(encoding))
+    assert kept(report) == {PAGES[0]: "7", PAGES[1]: "x"}
+
+
+def test_whole_numbers_may_be_spelled_as_pandas_does(report: Path) -> None:
+    path, number, sha256, _ = row(1, "")
+    corrected(report, table(row(0, "5.0"), (path, f"{number}.0", sha256, "3,0"), row(2, "0.00")))
+    assert kept(report) == {PAGES[0]: "5", PAGES[1]: "3", PAGES[2]: "0"}
+    [_, first, second] = refused(report, table(row(3, "5.5"), row(4, "5.")))
+    assert "«5.5» is no answer" in first
+    assert "«5.» is no answer" in second
+
+
 def test_the_ending_may_be_in_capitals_and_the_ledger_elsewhere(report: Path) -> None:
     Path(f"{report}.ledger").rename(report.with_name("elsewhere.db"))
     corrections = report.with_name("ANSWERS.CSV")
@@ -231,13 +246,13 @@ def test_the_ending_may_be_in_capitals_and_the_ledger_elsewhere(report: Path) ->
     ("bad", "expected"),
     [
         (row(5, "12"), "«12» is no answer; expected a digit from 0 to 9, or x"),
-        (row(5, "7.0"), "«7.0» is no answer"),
-        (row(5, "7,0"), "«7,0» is no answer"),
+        (row(5, "7.5"), "«7.5» is no answer"),
+        (row(5, "7,5"), "«7,5» is no answer"),
         (row(5, "-1"), "«-1» is no answer"),
         (row(5, "seven"), "«seven» is no answer"),
         (row(5, "٧"), "«٧» is no answer"),
         (row(5, "\x1b[31m" + "y" * 300), r"«\x1b[31m" + "y" * 195 + "…»"),
-        (("a.tif", "1.0", PAGES[5][0], "7"), "«1.0» is no page"),
+        (("a.tif", "1.5", PAGES[5][0], "7"), "«1.5» is no page"),
         (("a.tif", "", PAGES[5][0], "7"), "«» is no page"),
         (("a.tif", "9" * 99, PAGES[5][0], "7"), "is no page"),
         (("a.tif", 3, PAGES[5][0], "7"), "the ledger does not know these bytes"),
@@ -296,9 +311,10 @@ def test_of_many_bad_lines_the_first_twenty_are_named_and_the_others_counted(rep
     [
         (b"", "does not name each of the columns path, page, sha256, corrected once"),
         (b"path,page,sha256\r\na,1,2\r\n", "it begins with «path,page,sha256"),
-        (b"path;page,sha256;corrected\r\n", "separated by , or ;"),
+        (b"path;page,sha256;corrected\r\n", "separated by , or ; or tabs"),
         (b"path,page,sha256,corrected,corrected\r\n", "once"),
-        ("path,page,sha256,corrected\r\n".encode("utf-16"), "does not name"),
+        ("path,page,sha256\r\n".encode("utf-16"), "it begins with «path,page,sha256"),
+        (table(("a.tif", 1, "ab", "7")).encode("utf-16") + b"\0", "are no CSV"),
         (b"PK\x03\x04 no table at all " * 9999, "does not name"),
         (b'path,page,sha256,corrected\r\n"a.tif,1,2,7\r\nb.tif,1,2,7\r\n', "are no CSV: unexpected end of data"),
         (b'path,page,sha256,corrected\r\n"a"b,1,2,7\r\n', "are no CSV"),
@@ -550,6 +566,33 @@ def test_answers_are_taken_from_both_sheets_of_a_workbook_as_text_or_number(repo
     assert "6 answers" in said
     assert "(4 new, 0 changed)" in said
     assert kept(report) == {**known, PAGES[1]: "0", PAGES[3]: "x", PAGES[5]: "3", PAGES[0]: "9"}
+
+
+def test_rows_above_the_names_of_a_sheets_columns_are_titles(report: Path) -> None:
+    given = workbook(report, {"Review!1": 3, "Results!1": 9})
+    whole = openpyxl.load_workbook(given)
+    whole["Review"].insert_rows(1, 2)
+    whole["Review"]["A1"] = "Scans of March"
+    whole["Review"].cell(5, 9).value = "y"
+    whole.save(given)
+    with pytest.raises(UsageError, match="line 5 of Review"):
+        correct(LocalFile(report), given, ledger=None, time=NOW)
+    whole["Review"].cell(5, 9).value = None
+    whole.save(given)
+    correct(LocalFile(report), given, ledger=None, time=NOW)
+    assert kept(report) == {PAGES[0]: "9", PAGES[1]: "3", PAGES[2]: "2", PAGES[4]: "4"}
+
+
+@pytest.mark.parametrize("title", ["Review", "Mine"])
+def test_a_sheet_with_answers_whose_columns_lost_their_names_is_not_passed_over(report: Path, title: str) -> None:
+    given = workbook(report, {"Review!1": 3})
+    whole = openpyxl.load_workbook(given)
+    whole["Review"].title = title
+    whole[title]["B1"] = "file"
+    whole.save(given)
+    with pytest.raises(UsageError, match=f"The sheet {title} of .* has no row that names each of path, page"):
+        correct(LocalFile(report), given, ledger=None, time=NOW)
+    assert kept(report) == {}
 
 
 def test_an_answer_that_a_workbook_knows_is_changed_where_it_stands_and_contradicts_nothing(report: Path) -> None:

@@ -91,7 +91,7 @@ def test_after_a_run_it_tells_what_is_new_changed_and_known_and_leaves_ledger_an
     before = everything(folder.parent)
     lines, line = told(folder, model, exclude=("same.png",))
     assert lines == [
-        ("changed", "a.png", "its size or time is another one"),
+        ("changed", "a.png", "its size, time or inode is another one"),
         ("new", "d.png", ""),
         (
             "deferred",

@@ -1,6 +1,7 @@
 """Discovery: which files are images, under which names, and what ends the run before it starts."""
 
 import os
+import shlex
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from batchdigits.errors import StorageError, UsageError
 from batchdigits.records import ImageFile, Skipped
 from batchdigits.sources import discovery
 from batchdigits.sources.discovery import discover
+from batchdigits.sources.rules import Selection
 from batchdigits.storage.local import LocalFile
 from batchdigits.storage.urls import locate
 
@@ -49,7 +51,7 @@ def test_a_record_tells_what_the_file_system_knows(tmp_path: Path) -> None:
     path = touch(tmp_path / "a" / "B.PNG", b"12345")
     os.utime(path, ns=(1, 1_234_567_890_123_456_789))
     status = path.stat()
-    expected = ImageFile(str(path), "a/B.PNG", 5, 1_234_567_890_123_456_789, ".png", status.st_ino)
+    expected = ImageFile(str(path), "a/B.PNG", 5, 1_234_567_890_123_456_789, ".png", status.st_ino, status.st_ctime_ns)
     assert found(tmp_path) == [expected]
 
 
@@ -85,7 +87,65 @@ def test_a_file_reached_twice_is_yielded_twice_under_one_path(tmp_path: Path) ->
 def test_what_is_no_image_is_skipped_with_its_reason(tmp_path: Path) -> None:
     touch(tmp_path / "notes.txt")
     touch(tmp_path / "png")
-    assert skipped(tmp_path) == {"notes.txt": "not an image", "png": "not an image"}
+    touch(tmp_path / "A letter", b"BMW sent a letter of some length")
+    assert skipped(tmp_path) == dict.fromkeys(["notes.txt", "png", "A letter"], "not an image")
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".JPE", ".pjpeg", ".pjp", ".dib", ".apng"])
+def test_an_image_may_have_any_of_its_formats_endings(tmp_path: Path, ending: str) -> None:
+    touch(tmp_path / f"a{ending}")
+    assert names(tmp_path) == [f"a{ending}"]
+
+
+IMAGES = {
+    **{"png": PNG, "jpeg": b"\xff\xd8\xff\xe0", "tiff": b"II*\0", "bigtiff": b"MM\0+", "gif": b"GIF89a"},
+    **{"webp": b"RIFF1234WEBP", "bmp": b"BM" + bytes(12) + b"\x28\0\0\0", "os2": b"BM" + bytes(12) + b"\x0c\0\0\0"},
+    **{"heic": b"\0\0\0\x18ftypheic", "avif": b"\0\0\0\x18ftypavif", "pdf": b"%PDF-1.4"},
+    **{"jp2": b"\0\0\0\x0cjP  \r\n\x87\n", "codestream": b"\xff\x4f\xff\x51"},
+}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_without_an_ending_the_first_bytes_tell_an_image(tmp_path: Path, kind: str) -> None:
+    for name in ("IMG_0001", "Scan 12.05", "page.", "page.2024-05-01"):
+        touch(tmp_path / name, IMAGES[kind])
+    touch(tmp_path / "sub" / "link").unlink()
+    (tmp_path / "sub" / "link").symlink_to(tmp_path / "page.")
+    assert names(tmp_path) == ["IMG_0001", "Scan 12.05", "page.", "page.2024-05-01", "sub/link"]
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_an_image_with_a_foreign_ending_is_left_out_by_a_reason_of_its_own(tmp_path: Path, kind: str) -> None:
+    touch(tmp_path / "a.dat", IMAGES[kind])
+    (tmp_path / "b.dat").symlink_to("a.dat")
+    reason = "an image by its first bytes, but not by its ending"
+    assert skipped(tmp_path) == {"a.dat": reason, "b.dat": reason}
+    selection = Selection(exclude=["*.dat"])
+    [first, second] = discover([locate(str(tmp_path))], outputs=[], selection=selection)
+    assert {first.reason, second.reason} == {"not an image"}  # type: ignore[union-attr]
+
+
+def test_of_an_ending_that_no_image_has_only_some_files_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(50):
+        touch(tmp_path / f"{number}.txt")
+        touch(tmp_path / f"{number}")
+    opened = []
+    look = discovery._begins_as_image
+    monkeypatch.setattr(discovery, "_begins_as_image", lambda path: opened.append(path) or look(path))
+    assert set(skipped(tmp_path).values()) == {"not an image"}
+    assert sum(path.endswith(".txt") for path in opened) == 20
+    assert len(opened) == 70
+
+
+def test_no_file_is_opened_whose_name_shows_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", ".hidden", "scan.pdf"):
+        touch(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(discovery, "_begins_as_image", pytest.fail)
+    assert names(tmp_path) == ["a.png", "scan.pdf"]
+    assert skipped(tmp_path) == {".hidden": "hidden or system file", "pipe": "not an image"}
 
 
 @pytest.mark.parametrize(
@@ -98,12 +158,24 @@ def test_hidden_and_system_files_are_skipped(tmp_path: Path, name: str) -> None:
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("folder", [".git", "__MACOSX", "@eaDir", "~x"])
-def test_a_hidden_folder_is_skipped_whole(tmp_path: Path, folder: str) -> None:
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *(".git", "__MACOSX", "@eaDir", "~x", "lost+found", "System Volume Information", "$RECYCLE.BIN", "RECYCLER"),
+        *("#recycle", "@Recycle", "#snapshot", "@Recently-Snapshot", "~snapshot", ".Trash-1000", ".snapshots"),
+    ],
+)
+def test_a_hidden_folder_is_passed_over_whole(tmp_path: Path, folder: str) -> None:
     touch(tmp_path / folder / "a.png")
     touch(tmp_path / folder / "b" / "a.png")
     records = list(discover([locate(str(tmp_path))], outputs=[]))
     assert records == [Skipped(str(tmp_path / folder), "hidden or system file")]
+
+
+def test_a_folder_that_only_sounds_like_a_bin_is_read(tmp_path: Path) -> None:
+    for folder in ("recycled", "snapshots", "bin", "lost and found"):
+        touch(tmp_path / folder / "a.png")
+    assert len(names(tmp_path)) == 4
 
 
 def test_a_folder_named_like_an_image_is_a_folder(tmp_path: Path) -> None:
@@ -157,7 +229,7 @@ def test_links_out_of_the_source_and_to_folders_are_not_followed(tmp_path: Path)
     assert names(source) == []
     assert skipped(source) == {
         "out.png": "symbolic link out of the source",
-        "up.png": "symbolic link to a folder",
+        "up.png": "symbolic link to a folder out of the source",
         "loop": "symbolic link to a folder",
         "text": "not an image",
         "notes.txt": "not an image",
@@ -218,6 +290,18 @@ def test_a_glob_does_not_walk_through_links(tmp_path: Path, monkeypatch: pytest.
     assert skipped("in/*") == {"loop": "symbolic link to a folder"}
 
 
+def test_a_link_to_a_folder_elsewhere_is_told_from_one_that_the_source_holds_already(tmp_path: Path) -> None:
+    touch(tmp_path / "nas" / "a.png")
+    touch(tmp_path / "in" / "b.png")
+    (tmp_path / "in" / "2024").symlink_to(tmp_path / "nas")
+    assert skipped(tmp_path / "in") == {"2024": "symbolic link to a folder out of the source"}
+    assert skipped(f"{tmp_path}/in/*") == {"2024": "symbolic link to a folder out of the source"}
+    assert skipped(tmp_path) == {"2024": "symbolic link to a folder"}
+    selection = Selection(exclude=["2024/"])
+    records = list(discover([locate(str(tmp_path / "in"))], outputs=[], selection=selection))
+    assert Skipped(f"{tmp_path}/in/2024", "folder left out by --exclude") in records
+
+
 @pytest.mark.parametrize("source", ["missing", "missing/*.png", "*.png", "", "dangling*.png", "a\0b", "file/x.png"])
 def test_a_source_that_leads_to_nothing_ends_the_run_before_the_first_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
@@ -250,8 +334,32 @@ def test_a_folder_that_cannot_be_listed_ends_the_run(
         return scandir(path)
 
     monkeypatch.setattr(discovery.os, "scandir", refusing)
-    with pytest.raises(StorageError, match="Permission denied"):
+    with pytest.raises(StorageError, match="Permission denied") as error:
         found(tmp_path)
+    assert ("--exclude /sub/." in str(error.value)) == bool(unlistable)
+
+
+@pytest.mark.parametrize("source", ["in", "in/*", "in/**/*.png"])
+def test_the_option_that_is_named_for_a_folder_that_cannot_be_listed_lets_the_rest_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    touch(tmp_path / "in" / "a.png")
+    touch(tmp_path / "in" / "b c*" / "d.png")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if path.rstrip("/").endswith("b c*"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(discovery.os, "scandir", refusing)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError) as error:
+        found(source)
+    option, pattern = shlex.split(str(error.value).partition("leave it out with ")[2].removesuffix("."))
+    assert option == "--exclude"
+    records = discover([locate(source)], outputs=[], selection=Selection(exclude=[pattern]))
+    assert [record.name.rpartition("/")[2] for record in records if isinstance(record, ImageFile)] == ["a.png"]
 
 
 def test_a_file_whose_status_cannot_be_read_gets_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +376,7 @@ def test_a_file_whose_status_cannot_be_read_gets_a_row(tmp_path: Path, monkeypat
         def stat(self, *, follow_symlinks: bool) -> os.stat_result:
             raise OSError(5, f"Input/output error {follow_symlinks}")
 
-    monkeypatch.setattr(discovery, "_listing", lambda _folder: iter([Refusing()]))
+    monkeypatch.setattr(discovery, "_listing", lambda *_: iter([Refusing()]))
     assert [(image.name, image.size_bytes) for image in found(tmp_path)] == [("a.png", 0)]
 
 

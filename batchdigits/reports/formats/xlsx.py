@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -39,6 +40,8 @@ _REVIEW = (
     *(PICTURE, "path", "page", "status", "digit", "confidence", "runner_up", "detail", "corrected", "final"),
     "sha256",
 )
+_RESULTS, _TO_ANSWER = "Results", "Review"  # titles of the sheets that people answer on
+_MOST_TITLES = 20  # rows in which the names of the columns are looked for
 _KNOWN = "known"  # what stood in `corrected` when the workbook was made
 _ERRORS = ("path", "page", "status", "detail")
 _TO_REVIEW = frozenset({Status.REVIEW, Status.NOT_A_DIGIT, Status.BLANK})
@@ -88,8 +91,8 @@ class XlsxReport:
             self._book.use_zip64()
             self._book.set_properties({"title": "Handwritten digits", "created": _CREATED})
             looks = formats(self._book)
-            self._results = Table(self._book, looks, "Results", [*(column.name for column in _COLUMNS), _KNOWN])
-            self._review = Table(self._book, looks, "Review", _REVIEW)
+            self._results = Table(self._book, looks, _RESULTS, [*(column.name for column in _COLUMNS), _KNOWN])
+            self._review = Table(self._book, looks, _TO_ANSWER, _REVIEW)
             self._summary = Notes(self._book, looks, "Summary", widths=(58, 14, 14))
             self._errors = Table(self._book, looks, "Errors", _ERRORS)
             self._notes = Notes(self._book, looks, "About", widths=(74, 70))
@@ -257,14 +260,14 @@ def _values(column: Column, values: Any) -> list[Any]:
 
 
 def text_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, int, tuple[str, ...], str]]:
-    """Read some columns of a workbook as text, from every sheet whose first row names them.
+    """Read some columns of a workbook as text, from every sheet with a row that names them, above it only titles.
 
     Yields:
         The sheet's title, the row's number from 1, its cells (a whole number has no point), and what stood in
         `corrected` when the workbook was made, where that was anything.
 
     Raises:
-        UsageError: It is no workbook, or no sheet has the columns.
+        UsageError: It is no workbook, no sheet has the columns, or one that should have them does not.
         OSError: It cannot be read.
     """
     import openpyxl
@@ -276,13 +279,21 @@ def text_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, int, tupl
             book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
             for sheet in book.worksheets:
                 sheet.reset_dimensions()  # some tools write wrong ones
-                rows = sheet.iter_rows(values_only=True)
-                header = next(rows, ())
-                if any(header.count(name) != 1 for name in names):
+                rows = enumerate(sheet.iter_rows(values_only=True), 1)
+                first = list(islice(rows, _MOST_TITLES))
+                at = next((at for at, (_, row) in enumerate(first) if all(row.count(name) == 1 for name in names)), -1)
+                if at < 0 and _should_hold_answers(sheet.title, first):
+                    message = (
+                        f"The sheet {escaped(sheet.title)} of {escaped(str(path))} has no row that names each of "
+                        f"{', '.join(names)} once, so that nobody knows what is answered there; name its columns again."
+                    )
+                    raise UsageError(message)
+                if at < 0:
                     continue
                 found = True
+                header = first[at][1]
                 places = [header.index(name) for name in names]
-                for number, row in enumerate(rows, 2):
+                for number, row in chain(first[at + 1 :], rows):
                     cells = (*row, *[None] * (len(header) - len(row)))
                     known = _text(cells[header.index(_KNOWN)]) if _KNOWN in header else ""
                     yield sheet.title, number, tuple(_text(cells[place]) for place in places), known
@@ -292,8 +303,14 @@ def text_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, int, tupl
         message = f"{escaped(str(path))} is no workbook that can be read ({error}); save it anew as .xlsx."
         raise UsageError(message) from error
     if not found:
-        message = f"{escaped(str(path))} has no sheet whose first row names each of {', '.join(names)} once."
+        message = f"{escaped(str(path))} has no sheet with a row that names each of {', '.join(names)} once."
         raise UsageError(message)
+
+
+def _should_hold_answers(title: str, rows: Sequence[tuple[int, tuple[object, ...]]]) -> bool:
+    """Tell whether a sheet is one of those that people answer on, by its title or a column's; an empty one is not."""
+    cells = [cell for _, row in rows for cell in row if cell is not None]
+    return bool(cells) and (title.startswith((_RESULTS, _TO_ANSWER)) or "corrected" in cells)
 
 
 def _text(cell: object) -> str:

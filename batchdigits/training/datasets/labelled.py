@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _STACK = 500  # pages that are normalised at a time
 _READING = 256  # labelled images a batch
 _WORKERS = 2
+_MOST_NAMED = 3  # files of which pages are left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +160,16 @@ def _read_shipped(name: str, part: str, network: SharedFinder, normalisation: No
 def _read_files(
     files: Iterable[tuple[ImageFile, PageLabels]], network: SharedFinder, normalisation: NormalisationSettings
 ) -> Labelled:
-    """Decode and normalise the labelled pages of files; other pages are left out.
+    """Decode and normalise the labelled pages of files; others are left out, with a warning.
 
     Raises:
         UsageError: There is none, or a page is labelled twice.
     """
     label_of: dict[tuple[str, int], int] = {}
     met: set[tuple[str, int]] = set()
+    unlabelled: dict[str, int] = {}  # pages, by the file that has them
 
-    def unlabelled() -> Iterator[ImageFile]:
+    def labelled() -> Iterator[ImageFile]:
         for file, labels in files:
             for page, label in labels:
                 if (file.path, page) in label_of:
@@ -177,8 +179,11 @@ def _read_files(
             yield file
 
     parts = []
-    for batch in _read(unlabelled(), network, normalisation):
-        met.update((page.file.path, page.number) for page in (*batch.pages, *(page for page, _ in batch.faults)))
+    for batch in _read(labelled(), network, normalisation):
+        for page in (*batch.pages, *(page for page, _ in batch.faults)):
+            met.add((page.file.path, page.number))
+            if (page.file.path, page.number) not in label_of:
+                unlabelled[page.file.name] = unlabelled.get(page.file.name, 0) + 1
         rows = [row for row, page in enumerate(batch.pages) if (page.file.path, page.number) in label_of]
         pages = [batch.pages[row] for row in rows]
         parts.append(
@@ -194,6 +199,14 @@ def _read_files(
                 ],
                 [page.sha256 for page in pages],
             )
+        )
+    if unlabelled:
+        names = [f"{escaped(name)} ({count})" for name, count in sorted(unlabelled.items())]
+        log.warning(
+            "Pages without a label are left out, of %d files: %s%s. A label file with a column page labels each.",
+            len(names),
+            ", ".join(names[:_MOST_NAMED]),
+            " and others" if len(names) > _MOST_NAMED else "",
         )
     if parts:  # a page that its file does not have is not forgotten
         parts[-1].unread.extend(

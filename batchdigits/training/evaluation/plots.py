@@ -96,7 +96,7 @@ def learning_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
 
     Args:
         history: A record an epoch, as read from the JSON lines of a run, with the numbers `epoch`, `loss`, `accuracy`,
-            `val_loss` and `val_accuracy`; accuracies are shares of 0 to 1. Other keys are passed over.
+            `val_loss` and `val_accuracy`; accuracies are shares of 0 to 1. Other keys are ignored.
         path: The PNG to write.
 
     Raises:

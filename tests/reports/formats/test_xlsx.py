@@ -433,7 +433,7 @@ def test_cells_are_read_as_text_however_they_are_typed_and_ordered(tmp_path: Pat
 def test_a_workbook_without_the_columns_is_refused(tmp_path: Path) -> None:
     for tables in ([[["a"], [1]]], [[]]):
         path = sheets(tmp_path / "a.xlsx", *tables)
-        with pytest.raises(UsageError, match=r"a\.xlsx has no sheet whose first row names each of a, b once"):
+        with pytest.raises(UsageError, match=r"a\.xlsx has no sheet with a row that names each of a, b once"):
             list(text_rows(path, ("a", "b")))
 
 

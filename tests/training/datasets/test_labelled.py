@@ -167,6 +167,15 @@ def test_a_file_that_is_labelled_twice_is_a_usage_error(pictures: Path) -> None:
             read(label_file(pictures, "4.png,4", f"{path},9"))
 
 
+def test_pages_without_a_label_are_named(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_tiff(pictures / "pages.tif", [on_page(one_of_each()[digit]) for digit in (3, 1, 4)])
+    read(label_file(pictures, "pages.tif,3,1", "pages.tif,1,2", "pages.tif,4,3", head="path,label,page"))
+    assert not caplog.records
+    read(label_file(pictures, "pages.tif,3", "5.png,5"))
+    [record] = caplog.records
+    assert record.getMessage().startswith(f"Pages without a label are left out, of 1 files: {pictures}/pages.tif (2).")
+
+
 def test_a_label_of_a_page_belongs_to_that_page(pictures: Path) -> None:
     write_tiff(pictures / "pages.tif", [on_page(one_of_each()[digit]) for digit in (3, 1, 4)])
     data = read(label_file(pictures, "pages.tif,4,3", "5.png,5,1", "pages.tif,3,1", head="path,label,page"))
