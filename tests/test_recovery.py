@@ -16,12 +16,9 @@ import pytest
 from batchdigits.ledger.location import held
 from batchdigits.storage.local import file_sha256
 from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
-from tests.digits import write_differing
+from tests.digits import make_work_for_processes, write_differing
 
 FILES = 600
-
-MANY = 10_000
-"""Small files that worker processes read."""
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +169,8 @@ def rows_of(report: Path) -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize("processes", [False, True])
 def test_a_file_that_crashes_its_decoder_costs_one_run(folder: Path, report: Path, processes: bool) -> None:
     scans = Path(shutil.copytree(folder, report.with_name("scans")))
-    if processes:  # which read many files; threads read few
-        fill(scans, MANY)
+    if processes:
+        make_work_for_processes(scans / "300.png")
     killer = scans / "123.png"
     died = stand_in(scans, report, crash_on=killer)
     assert (died.code, report.exists()) == (1 if processes else -signal.SIGSEGV, False)
@@ -190,12 +187,3 @@ def test_a_file_that_crashes_its_decoder_costs_one_run(folder: Path, report: Pat
     exported = rows_of(report)
     assert exported.pop("123.png")["status"] in ("ok", "review")
     assert exported == rows
-
-
-def fill(scans: Path, count: int) -> None:
-    """Add links to what stands in a folder, but for the file that is to crash, until it has so many files."""
-    files = [file for file in sorted(scans.iterdir()) if file.name != "123.png"]
-    for number in range(count):
-        link = scans / str(number // len(files)) / files[number % len(files)].name
-        link.parent.mkdir(exist_ok=True)
-        link.hardlink_to(files[number % len(files)])
