@@ -9,6 +9,7 @@ from batchdigits import pipeline
 from batchdigits.errors import UsageError
 from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger.location import held
+from batchdigits.reports.publish import ENDINGS
 from tests.disks import names
 from tests.pipeline.runs import interrupted, predicted, reports_in, run
 
@@ -16,13 +17,15 @@ from tests.pipeline.runs import interrupted, predicted, reports_in, run
 def test_edited_reports_of_all_formats_are_kept_and_the_run_goes_on(
     growing: Path, model: Bundle, tmp_path: Path
 ) -> None:
-    reports = (tmp_path / "a.csv", tmp_path / "b.parquet")
+    reports = tuple(tmp_path / f"{name}{ending}" for name, ending in zip("abcd", ENDINGS, strict=True))
     run(model, growing, outputs=reports)
-    for report in reports:
-        report.write_bytes(report.read_bytes() + b"\r\n")
-    edited = [report.read_bytes() for report in reports]
+    published = [report.read_bytes() for report in reports]
+    edited = [data + b"\r\n" for data in published]
+    for report, data in zip(reports, edited, strict=True):
+        report.write_bytes(data)
     run(model, growing, outputs=reports)
-    assert reports[0].read_bytes() == predicted(model, growing)
+    assert [report.read_bytes() for report in reports] == published
+    assert published[0] == predicted(model, growing)
     assert [path.read_bytes() for path in sorted(tmp_path.glob("*.edited-*"))] == edited
 
 
