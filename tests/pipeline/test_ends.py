@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from batchdigits import pipeline
@@ -35,16 +34,6 @@ def test_a_folder_without_images_ends_the_run_and_leaves_the_report(tmp_path: Pa
     with pytest.raises(NoImages, match=r"1 × not an image.*\.png.*stay as they are"):
         run(model, tmp_path / "in", outputs=(report,))
     assert report.read_text() == "last night"
-
-
-def test_an_empty_report_is_written_where_that_is_allowed(tmp_path: Path, model: Bundle) -> None:
-    (tmp_path / "in").mkdir()
-    outputs = (tmp_path / "a.csv", tmp_path / "a.parquet")
-    summary = run(model, tmp_path / "in", outputs=outputs, allow_empty=True)
-    assert (summary.files, summary.rows.total()) == (0, 0)
-    assert (tmp_path / "a.csv").read_bytes().startswith(b"path,page,status,")
-    assert rows_of((tmp_path / "a.csv").read_bytes()) == []
-    assert pq.read_table(tmp_path / "a.parquet").num_rows == 0
 
 
 def test_one_of_several_folders_that_is_empty_now_leaves_the_report(tmp_path: Path, model: Bundle) -> None:
