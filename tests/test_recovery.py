@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(folder: Path, report: Path, *options: str) -> list[str]:
     """The command with a stand-in for the model; `tests/benchmarks/reliability.py` kills it with TensorFlow, too."""
-    return [sys.executable, "-m", "tests.standin_command", "predict", str(folder), "-o", str(report), *options]
+    return [sys.executable, "-m", "tests.fake_model_cli", "predict", str(folder), "-o", str(report), *options]
 
 
 def stand_in(folder: Path, report: Path, *options: str, crash_on: Path | None = None) -> Result:

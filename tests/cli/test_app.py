@@ -33,8 +33,8 @@ from tests.commands import (
     under_permissions,
 )
 from tests.digits import make_work_for_processes, on_page, one_of_each, write_png
-from tests.disks import names
-from tests.standins import bundle_in
+from tests.fake_model import bundle_in
+from tests.file_states import names
 
 DATA = Path(__file__).parents[1] / "data"
 COMMANDS = ["predict", "train", "evaluate", "explain", "schedule", "correct"]
@@ -387,7 +387,7 @@ def test_of_threshold_and_target_error_the_one_nearer_to_the_command_line_counts
     for options in (["--target-error", "2%"], [], ["--target-error", "2%", "--threshold", "0.8"]):
         arguments = ["predict", "scans", "--config", "job.toml", "--no-ledger", "-o", "r.csv", *options]
         done = run(
-            [sys.executable, "-m", "tests.standin_command", *arguments], cwd=tmp_path, env={"PYTHONPATH": CHECKOUT}
+            [sys.executable, "-m", "tests.fake_model_cli", *arguments], cwd=tmp_path, env={"PYTHONPATH": CHECKOUT}
         )
         said.append(done.stderr.partition("unreadable; ")[2].partition(";")[0])
     assert said == [

@@ -38,7 +38,7 @@ from batchdigits.monitoring import Summary
 from batchdigits.settings import PredictSettings
 from tests.commands import CHECKOUT, Result, batchdigits, on_a_terminal, permissions_hold, under_permissions
 from tests.digits import one_of_each, write_png
-from tests.disks import disk_of, names
+from tests.file_states import disk_of, names
 
 DATA = Path(__file__).parents[1] / "data"
 SUMMARY = Summary(

@@ -42,7 +42,7 @@ def test_nothing_of_the_scans_folder_is_imported(command: list[str], scans: Path
 
 def test_nothing_of_the_scans_folder_is_imported_by_who_reads_what_killed_a_run(scans: Path) -> None:
     program = scans.with_name("program.py")
-    program.write_text("from tests.standin_command import app\nif __name__ == '__main__':\n    app.main()\n")
+    program.write_text("from tests.fake_model_cli import app\nif __name__ == '__main__':\n    app.main()\n")
     killer = file_sha256(scans / "7.png")
     for _ in range(2):
         command = [sys.executable, program, "predict", ".", "-o", "../r.csv"]

@@ -10,14 +10,14 @@ from batchdigits import pipeline
 from batchdigits.engine import ink
 from batchdigits.inference.bundle import Bundle
 from tests.digits import digits, on_page, write_png, write_tiff
+from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
 from tests.pipeline.runs import DATA, PAGES
-from tests.standins import StandIn, StandInFinder, bundle_in
 
 
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "Predictor", StandIn)
-    monkeypatch.setattr(ink, "InkFinder", StandInFinder)
+    monkeypatch.setattr(pipeline, "Predictor", FakePredictor)
+    monkeypatch.setattr(ink, "InkFinder", FakeInkFinder)
 
 
 @pytest.fixture(scope="session")

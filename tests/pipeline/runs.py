@@ -14,11 +14,11 @@ from batchdigits.engine.run_context import Stop
 from batchdigits.inference.bundle import Bundle
 from batchdigits.monitoring import Summary
 from batchdigits.settings import PredictSettings
-from tests.disks import names
-from tests.standins import StandInFinder
+from tests.fake_model import FakeInkFinder
+from tests.file_states import names
 
 DATA = Path(__file__).parents[1] / "data"
-FINDER = StandInFinder(Path())
+FINDER = FakeInkFinder(Path())
 
 PAGES = {
     "=1+1.png": 1,

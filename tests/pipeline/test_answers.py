@@ -15,8 +15,8 @@ from batchdigits.ledger.database import Database
 from batchdigits.reports.corrections import correct
 from batchdigits.storage.local import LocalFile
 from tests.digits import digits, on_page, write_png
+from tests.fake_model import bundle_in
 from tests.pipeline.runs import by_page, no_model, rows_of, run
-from tests.standins import bundle_in
 
 
 def answer(report: Path, **digits: str) -> None:

@@ -19,8 +19,8 @@ from batchdigits.sources import settling
 from batchdigits.storage import reading
 from batchdigits.storage.reading import read_remote
 from tests.digits import digits, on_page, write_png
+from tests.fake_model import FakePredictor
 from tests.pipeline.runs import PAGES, by_page, interrupted, predicted, run
-from tests.standins import StandIn
 
 
 def aged(folder: Path, seconds: float = 100.0) -> None:
@@ -32,7 +32,7 @@ def aged(folder: Path, seconds: float = 100.0) -> None:
 def during_prediction(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
     """Let something happen when the first batch has been read and is predicted."""
 
-    class Interrupting(StandIn):
+    class Interrupting(FakePredictor):
         def __call__(self, pixels: InkImages) -> Logits:
             if not done:
                 done.append(happens())
@@ -142,7 +142,7 @@ def test_a_source_that_is_taken_away_while_it_is_read_leaves_the_report(
     if growing.exists():
         growing.rmdir() if growing.is_dir() else growing.unlink()
     (tmp_path / "unmounted").rename(growing)
-    monkeypatch.setattr(pipeline, "Predictor", StandIn)
+    monkeypatch.setattr(pipeline, "Predictor", FakePredictor)
     run(model, source.format(growing), outputs=(report,))
     assert report.read_bytes() == expected
 
@@ -164,7 +164,7 @@ def test_files_behind_a_url_are_fetched_while_others_are_predicted(
     archive = shutil.make_archive(str(tmp_path / "scans"), "zip", mixed / "many")
     both, fetch, fetches = threading.Barrier(2, timeout=20), read_remote, itertools.count()
 
-    class Meeting(StandIn):
+    class Meeting(FakePredictor):
         met = False
 
         def __call__(self, pixels: InkImages) -> Logits:
@@ -193,7 +193,7 @@ def test_an_archive_that_is_taken_away_while_it_is_read_leaves_the_report(
     report = tmp_path / "report.csv"
     report.write_text("old")
 
-    class TakingAway(StandIn):
+    class TakingAway(FakePredictor):
         def __call__(self, pixels: InkImages) -> Logits:
             archive.unlink(missing_ok=True)
             return super().__call__(pixels)

@@ -10,7 +10,7 @@ from batchdigits.errors import UsageError
 from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger.location import held
 from batchdigits.reports.publish import ENDINGS
-from tests.disks import names
+from tests.file_states import names
 from tests.pipeline.runs import interrupted, predicted, reports_in, run
 
 

@@ -21,9 +21,9 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.records import Batch, InkImages, Logits
 from batchdigits.storage.local import file_sha256
 from tests.digits import one_of_each, write_png
-from tests.disks import names
+from tests.fake_model import RISKS, FakePredictor, decoding_threads
+from tests.file_states import names
 from tests.pipeline.runs import PAGES, interrupted, reports_in, rows_of, run
-from tests.standins import RISKS, StandIn, decoding_threads
 
 
 def test_a_folder_without_images_ends_the_run_and_leaves_the_report(tmp_path: Path, model: Bundle) -> None:
@@ -97,7 +97,7 @@ def test_a_report_that_is_its_own_ledger_is_refused(growing: Path, model: Bundle
 # ---- a failure midway ----------------------------------------------------------------------------------------------
 
 
-class _FailsMidway(StandIn):
+class _FailsMidway(FakePredictor):
     """Predicts two batches and then no more."""
 
     def __init__(self, bundle: Bundle, **options: Any) -> None:
@@ -112,7 +112,7 @@ class _FailsMidway(StandIn):
         return super().__call__(pixels)
 
 
-def _gives_no_number(self: StandIn, pixels: InkImages) -> Logits:
+def _gives_no_number(self: FakePredictor, pixels: InkImages) -> Logits:
     return np.full((len(pixels), 10), np.nan, np.float32)
 
 
@@ -120,7 +120,7 @@ def _gives_no_number(self: StandIn, pixels: InkImages) -> Logits:
     ("break_it", "error"),
     [
         (lambda patch: patch.setattr(pipeline, "Predictor", _FailsMidway), ArithmeticError),
-        (lambda patch: patch.setattr(StandIn, "__call__", _gives_no_number), BundleError),
+        (lambda patch: patch.setattr(FakePredictor, "__call__", _gives_no_number), BundleError),
         (lambda patch: patch.setattr(pool, "observe", interrupted), KeyboardInterrupt),
         (lambda patch: patch.setattr(pipeline.Ledger, "record", interrupted), KeyboardInterrupt),
     ],
@@ -164,7 +164,7 @@ def test_a_signal_while_the_model_is_loaded_lets_the_batch_in_hand_be_finished(
 ) -> None:
     judged, asked, is_new = threading.Semaphore(0), threading.Event(), pipeline.Ledger.is_new
 
-    class Slow(StandIn):
+    class Slow(FakePredictor):
         def __enter__(self) -> "Slow":
             assert judged.acquire(timeout=10)  # a batch waits for the model
             os.kill(os.getpid(), signal.SIGTERM)
@@ -180,7 +180,7 @@ def test_a_signal_while_the_model_is_loaded_lets_the_batch_in_hand_be_finished(
     monkeypatch.setattr(pipeline.Ledger, "is_new", and_wait)
     with Stop() as stop, pytest.raises(Terminated):
         run(model, growing, outputs=(tmp_path / "report.csv",), batch_size=7, stop=stop)
-    monkeypatch.setattr(pipeline, "Predictor", StandIn)
+    monkeypatch.setattr(pipeline, "Predictor", FakePredictor)
     assert len(PAGES) - 14 < run(model, growing, outputs=(tmp_path / "report.csv",)).pending < len(PAGES)
 
 

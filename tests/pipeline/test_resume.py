@@ -15,7 +15,7 @@ from batchdigits.ledger.writer import LostAnswer
 from batchdigits.records import Batch, ImageFile
 from batchdigits.sources import settling
 from tests.digits import digits, on_page, one_of_each, write_png
-from tests.disks import names, written
+from tests.file_states import names, written
 from tests.pipeline.runs import PAGES, interrupted, no_model, predicted, rows_of, run
 
 

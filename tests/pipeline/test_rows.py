@@ -23,8 +23,8 @@ from batchdigits.inference.decisions import decide, probabilities
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings, ReportSettings
 from tests.digits import digits, on_page, one_of_each, write_png, write_tiff
+from tests.fake_model import RISKS, logits_of
 from tests.pipeline.runs import FINDER, PAGES, by_page, predicted, reports_in, rows_of, run, shown_in_csv
-from tests.standins import RISKS, logits_of
 
 
 def test_every_page_of_every_image_has_one_row_in_order(mixed: Path, model: Bundle) -> None:

@@ -34,9 +34,9 @@ from batchdigits.storage.local import LocalFile
 from batchdigits.storage.urls import locate
 from tests.commands import CHECKOUT, Result, batchdigits, run
 from tests.digits import one_of_each, write_png
-from tests.disks import names, written
+from tests.file_states import names, written
 from tests.ledger.test_ledger import batch_of, image, ledger_at, record, seen
-from tests.reports.examples import ABOUT, hostile_names, seven
+from tests.reports.report_rows import ABOUT, hostile_names, seven
 
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 FILES = [image(f"{number}.tif", ending=".tif") for number in range(60)]
@@ -608,7 +608,7 @@ def test_an_edited_workbook_is_kept_and_its_answers_are_taken_over_by_the_comman
     folder, report = tmp_path / "scans", tmp_path / "report.xlsx"
     for number in (1, 4, 7):
         write_png(folder / f"={number}.png", 255 - one_of_each()[number])
-    predicting = [sys.executable, "-m", "tests.standin_command", "predict", folder, "-o", report, "--threshold", "1"]
+    predicting = [sys.executable, "-m", "tests.fake_model_cli", "predict", folder, "-o", report, "--threshold", "1"]
 
     def predict() -> Result:
         return run(predicting, cwd=CHECKOUT)

@@ -12,8 +12,8 @@ from batchdigits.errors import StorageError, UsageError
 from batchdigits.reports import publish as reports
 from batchdigits.reports.publish import Rows, check_outputs, parse_outputs
 from batchdigits.settings import ReportSettings
-from tests.disks import disk_of, names
-from tests.reports.examples import ABOUT, seven, sevens, unreadable
+from tests.file_states import disk_of, names
+from tests.reports.report_rows import ABOUT, seven, sevens, unreadable
 
 
 def publish(chunks: Iterator[Rows] | list[Rows], *outputs: Path | str, stdout: io.IOBase | None = None) -> None:
@@ -83,7 +83,7 @@ READER_LEAVES = """
 import sys
 from batchdigits.reports.publish import parse_outputs, publish
 from batchdigits.settings import ReportSettings
-from tests.reports.examples import ABOUT, sevens
+from tests.reports.report_rows import ABOUT, sevens
 
 def chunks():
     for number in range(int(sys.argv[1])):

@@ -28,7 +28,7 @@ from batchdigits.training.datasets import labelled, shipped
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.trainer import load_model
 from tests.digits import digits, write_png, write_tiff
-from tests.standins import StandIn, StandInFinder, bundle_in
+from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
 
 # Keras 3.15 warns of itself under numpy 2 when it saves a model
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -167,8 +167,8 @@ def test_what_cannot_go_on_is_refused(base: Bundle, tmp_path: Path) -> None:
 def test_an_answered_report_is_labelled_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pipeline, "Predictor", StandIn)
-    monkeypatch.setattr(ink, "InkFinder", StandInFinder)
+    monkeypatch.setattr(pipeline, "Predictor", FakePredictor)
+    monkeypatch.setattr(ink, "InkFinder", FakeInkFinder)
     scans, report = tmp_path / "scans", tmp_path / "report.csv"
     for number in range(5):
         write_png(scans / f"[{number}].png", digits(60)[number])

@@ -27,8 +27,8 @@ from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.evaluation.evaluate import evaluate
 from batchdigits.training.trainer import load_model
 from tests.digits import one_of_each, write_png
-from tests.disks import names
-from tests.networks import no_network
+from tests.fake_model import no_network
+from tests.file_states import names
 from tests.training.conftest import DENSE as SETTINGS
 
 DATA = Path(__file__).parents[1] / "data"

@@ -10,7 +10,7 @@ from hypothesis import given
 from batchdigits.reports.formats.csv import CsvReport, guard, unguard
 from batchdigits.reports.schema import Rows
 from batchdigits.settings import CsvDialect, ReportSettings
-from tests.reports.examples import ABOUT, hostile_names, hostile_texts, seven, unreadable
+from tests.reports.report_rows import ABOUT, hostile_names, hostile_texts, seven, unreadable
 
 HEADER = (
     "path,page,status,digit,confidence,runner_up,runner_up_confidence,corrected,final,detail,width,height,sha256,model"

@@ -22,7 +22,8 @@ from batchdigits.reports.formats.csv import unguard
 from batchdigits.reports.publish import ENDINGS, parse_outputs, publish
 from batchdigits.reports.schema import COLUMNS, Rows
 from batchdigits.settings import CsvDialect, ReportSettings
-from tests.reports.examples import (
+from tests.reports.formats.test_html import Page
+from tests.reports.report_rows import (
     ABOUT,
     a_thousand_names,
     doubtful,
@@ -33,7 +34,6 @@ from tests.reports.examples import (
     sevens,
     unreadable,
 )
-from tests.reports.formats.test_html import Page
 
 Row = dict[str, Any]
 """What a report says of one page: texts, numbers, None where it says nothing."""

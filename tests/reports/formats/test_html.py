@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from batchdigits.reports.formats.html import HtmlReport
 from batchdigits.reports.schema import About, Rows
 from batchdigits.settings import ReportSettings
-from tests.reports.examples import ABOUT, a_thousand_names, hostile_names, hostile_texts, seven, sevens, unreadable
+from tests.reports.report_rows import ABOUT, a_thousand_names, hostile_names, hostile_texts, seven, sevens, unreadable
 
 MARKUP = [
     "<img src=x onerror=alert(1)>.png",

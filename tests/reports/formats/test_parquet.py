@@ -8,7 +8,7 @@ from pyarrow import parquet
 from batchdigits.reports.formats.parquet import ParquetReport
 from batchdigits.reports.schema import COLUMNS, Rows
 from batchdigits.settings import ReportSettings
-from tests.reports.examples import ABOUT, seven, sevens
+from tests.reports.report_rows import ABOUT, seven, sevens
 
 
 def written(*chunks: Rows) -> bytes:

@@ -21,8 +21,8 @@ from batchdigits.reports.formats.xlsx import XlsxReport, text_rows
 from batchdigits.reports.schema import COLUMNS, Rows
 from batchdigits.settings import ReportSettings
 from batchdigits.storage.atomic import atomic_write
-from tests.disks import disk_of, names
-from tests.reports.examples import ABOUT, a_thousand_names, doubtful, seven, sevens, unreadable
+from tests.file_states import disk_of, names
+from tests.reports.report_rows import ABOUT, a_thousand_names, doubtful, seven, sevens, unreadable
 
 HEADER = [column.name for column in COLUMNS if column.name != "probabilities"] + ["known"]
 TABLES = ("Results", "Review", "Errors")
