@@ -25,7 +25,7 @@ from batchdigits.errors import Fault
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import INK_MEASURES, SIDE, SIGNATURE, GreyImage
 from batchdigits.settings import DecodingSettings
-from tests.standins import StandInFinder
+from tests.fake_model import FakeInkFinder
 
 SAMPLES = Path(__file__).parents[1] / "sample_images"
 SEED_BYTES = 15_000  # of a sample, at most: in a small file a mutation hits structure
@@ -33,7 +33,7 @@ SMALL = DecodingSettings(max_pixels=1_000_000)
 DEFAULT = DecodingSettings()
 DEFAULT_EVERY = 20  # one mutant of so many is read under the default limit, the others under a small one, for speed
 
-_FINDER = StandInFinder(Path())  # what the ink finder says depends on nothing that decoding could break
+_FINDER = FakeInkFinder(Path())  # what the ink finder says depends on nothing that decoding could break
 _SIGNATURE_BYTES = 12  # of the longest, WebP's
 _FAULT_LENGTH = 400  # characters
 _STRUCTURE = {

@@ -8,6 +8,7 @@ import sys
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -91,8 +92,14 @@ class Import:
     """Whether it stands under `if TYPE_CHECKING:`."""
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports(path: Path) -> list[Import]:
-    return list(_imports(ast.parse(path.read_text(encoding="utf-8")), is_lazy=False, is_for_types=False))
+    return list(_imports(parsed(path), is_lazy=False, is_for_types=False))
 
 
 def _imports(node: ast.AST, *, is_lazy: bool, is_for_types: bool) -> Iterator[Import]:
@@ -248,7 +255,7 @@ def lines_of_code(path: Path) -> int:
         if token.type not in free
         for line in range(token.start[0], token.end[0] + 1)
     }
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return len(lines)
@@ -256,7 +263,7 @@ def lines_of_code(path: Path) -> int:
 
 @every_module
 def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert ast.get_docstring(parsed(path))
 
 
 @every_module
@@ -264,7 +271,7 @@ def test_only_one_module_starts_processes(path: Path) -> None:
     starting = {"Process", "Pool", "ProcessPoolExecutor", "get_context", "set_start_method", "fork", "posix_spawn"}
     called = {
         getattr(node.func, "attr", getattr(node.func, "id", ""))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Call)
     }
     assert inside(module(path)) == "engine.children" or not starting & called

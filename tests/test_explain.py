@@ -16,18 +16,18 @@ from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import DecodingSettings, ExplainSettings, Runtime
 from batchdigits.training.datasets.shipped import mnist
 from tests.digits import enlarged, on_page, one_of_each, png, shaded, write_png, write_tiff
-from tests.disks import names
-from tests.standins import StandIn, StandInFinder, bundle_in, logits_of
+from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in, logits_of
+from tests.file_states import names
 
-FINDER = StandInFinder(Path())
+FINDER = FakeInkFinder(Path())
 DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """A bundle, and stand-ins for its networks."""
-    monkeypatch.setattr(module, "Predictor", StandIn)
-    monkeypatch.setattr(module, "InkFinder", StandInFinder)
+    monkeypatch.setattr(module, "Predictor", FakePredictor)
+    monkeypatch.setattr(module, "InkFinder", FakeInkFinder)
     return bundle_in(tmp_path / "bundle", temperature=50.0)
 
 

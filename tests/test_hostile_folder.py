@@ -98,7 +98,8 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
         write_png(folder / name, one_of_each()[3])
     (folder / "report.csv").write_text("last night")
     (folder / "report.parquet").write_text("last night")
-    result = batchdigits("predict", folder, "-o", folder / "report.csv", "-o", folder / "report.parquet")
+    reports = ("-o", folder / "report.csv", "-o", folder / "report.parquet")
+    result = batchdigits("predict", folder, *reports, "--runtime", "litert")
     header, *rows = csv.reader(io.StringIO((folder / "report.csv").read_bytes().decode(), newline=""))
     return Night(folder, result, header, [dict(zip(header, row, strict=True)) for row in rows])
 

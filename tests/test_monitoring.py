@@ -23,8 +23,8 @@ from batchdigits.records import Status
 from batchdigits.reports.rows import Tally
 from batchdigits.settings import DecodingSettings, PredictSettings
 from tests.commands import run
-from tests.disks import disk_of, names
-from tests.reports.examples import seven, sevens
+from tests.file_states import disk_of, names
+from tests.reports.report_rows import seven, sevens
 
 
 @pytest.fixture

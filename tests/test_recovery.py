@@ -16,12 +16,9 @@ import pytest
 from batchdigits.ledger.location import held
 from batchdigits.storage.local import file_sha256
 from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
-from tests.digits import write_differing
+from tests.digits import make_work_for_processes, write_differing
 
 FILES = 600
-
-MANY = 10_000
-"""Small files that worker processes read."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(folder: Path, report: Path, *options: str) -> list[str]:
     """The command with a stand-in for the model; `tests/benchmarks/reliability.py` kills it with TensorFlow, too."""
-    return [sys.executable, "-m", "tests.standin_command", "predict", str(folder), "-o", str(report), *options]
+    return [sys.executable, "-m", "tests.fake_model_cli", "predict", str(folder), "-o", str(report), *options]
 
 
 def stand_in(folder: Path, report: Path, *options: str, crash_on: Path | None = None) -> Result:
@@ -153,10 +150,10 @@ def test_a_second_run_at_the_same_time_is_turned_away_or_waits(folder: Path, rep
     assert report.read_bytes() == expected
 
 
-def test_nothing_new_leaves_the_report_as_it_is_and_needs_no_tensorflow(folder: Path, report: Path) -> None:
-    assert batchdigits("predict", folder, "-o", report).code == 0
+def test_nothing_new_leaves_the_report_as_it_is_and_loads_no_model(folder: Path, report: Path) -> None:
+    assert batchdigits("predict", folder, "-o", report, "--runtime", "litert").code == 0
     before = (report.stat().st_mtime_ns, file_sha256(report))
-    again = batchdigits("predict", folder, "-o", report, "-v")
+    again = batchdigits("predict", folder, "-o", report, "--runtime", "litert", "-v")
     assert again.code == 0
     assert "load model" not in again.message
     assert (report.stat().st_mtime_ns, file_sha256(report)) == before
@@ -172,8 +169,8 @@ def rows_of(report: Path) -> dict[str, dict[str, str]]:
 @pytest.mark.parametrize("processes", [False, True])
 def test_a_file_that_crashes_its_decoder_costs_one_run(folder: Path, report: Path, processes: bool) -> None:
     scans = Path(shutil.copytree(folder, report.with_name("scans")))
-    if processes:  # which read many files; threads read few
-        fill(scans, MANY)
+    if processes:
+        make_work_for_processes(scans / "300.png")
     killer = scans / "123.png"
     died = stand_in(scans, report, crash_on=killer)
     assert (died.code, report.exists()) == (1 if processes else -signal.SIGSEGV, False)
@@ -190,12 +187,3 @@ def test_a_file_that_crashes_its_decoder_costs_one_run(folder: Path, report: Pat
     exported = rows_of(report)
     assert exported.pop("123.png")["status"] in ("ok", "review")
     assert exported == rows
-
-
-def fill(scans: Path, count: int) -> None:
-    """Add links to what stands in a folder, but for the file that is to crash, until it has so many files."""
-    files = [file for file in sorted(scans.iterdir()) if file.name != "123.png"]
-    for number in range(count):
-        link = scans / str(number // len(files)) / files[number % len(files)].name
-        link.parent.mkdir(exist_ok=True)
-        link.hardlink_to(files[number % len(files)])

@@ -35,7 +35,7 @@ from batchdigits.settings import DecodingSettings, PredictSettings
 from batchdigits.storage import reading
 from batchdigits.storage.local import LocalFile, file_sha256
 from tests.digits import digits, on_page, write_png, write_tiff
-from tests.standins import StandIn, StandInFinder, bundle_in, logits_of
+from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in, logits_of
 
 HIT = (43, 61)  # height and width of the page at which the stages raise
 FILES = 20
@@ -75,7 +75,7 @@ def seen_of(scans: Path) -> np.ndarray:
     """What the model sees of the page that is hit."""
     [page] = codecs.decode((scans / "hit.png").read_bytes(), DecodingSettings())
     assert isinstance(page, codecs.Page)
-    return normalise([page.grey], StandInFinder(Path())).pixels[0]
+    return normalise([page.grey], FakeInkFinder(Path())).pixels[0]
 
 
 def raising(function: Callable[..., Any], at: Callable[..., Any], error: type[Exception]) -> Callable[..., Any]:
@@ -95,12 +95,12 @@ def spoil(stage: str, patch: pytest.MonkeyPatch, scans: Path, error: type[Except
     pixels, sha256 = seen_of(scans), file_sha256(scans / "hit.png")
     hit_logits = logits_of(pixels[None])[0]
 
-    class Model(StandIn):
+    class Model(FakePredictor):
         def __call__(self, asked: np.ndarray) -> np.ndarray:
             return raising(super().__call__, lambda asked: (asked == pixels).all((1, 2)).any(), error)(asked)
 
-    patch.setattr(pipeline, "Predictor", Model if stage == "predict" else StandIn)
-    patch.setattr(ink, "InkFinder", StandInFinder)
+    patch.setattr(pipeline, "Predictor", Model if stage == "predict" else FakePredictor)
+    patch.setattr(ink, "InkFinder", FakeInkFinder)
     targets: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         "read": (reading, "read_local", lambda path, *_: path.endswith("hit.png")),
         "decode": (worker, "decode", lambda data, *_: data == (scans / "hit.png").read_bytes()),
@@ -185,13 +185,13 @@ def test_what_is_no_fault_of_a_file_ends_the_run(
 def test_a_model_that_cannot_be_run_is_no_fault_of_the_files(
     model: Bundle, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken(StandIn):
+    class Broken(FakePredictor):
         def __call__(self, pixels: np.ndarray) -> np.ndarray:
             message = "no accelerator"
             raise RuntimeError(message)
 
     monkeypatch.setattr(pipeline, "Predictor", Broken)
-    monkeypatch.setattr(ink, "InkFinder", StandInFinder)
+    monkeypatch.setattr(ink, "InkFinder", FakeInkFinder)
     with pytest.raises(RuntimeError, match="no accelerator"):
         run(model, scans, tmp_path / "report.csv")
 
@@ -199,7 +199,7 @@ def test_a_model_that_cannot_be_run_is_no_fault_of_the_files(
 def test_an_ink_finder_that_cannot_be_opened_ends_the_run_and_no_row_is_lost(
     model: Bundle, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken(StandInFinder):
+    class Broken(FakeInkFinder):
         def __enter__(self) -> "Broken":
             message = "the ink finder cannot be opened"
             raise BundleError(message)

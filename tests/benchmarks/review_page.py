@@ -25,7 +25,7 @@ from batchdigits.settings import ReportSettings
 from batchdigits.training.datasets.shipped import mnist
 from tests.browser import MISSING, chromium
 from tests.digits import on_page, png
-from tests.reports.examples import ABOUT, sevens
+from tests.reports.report_rows import ABOUT, sevens
 
 SIDE = 96
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.benchmarks.scans import IN_A_FOLDER, write_distinct
 from tests.commands import BATCHDIGITS, environment
-from tests.ray_nodes import SECRET, Nodes, two_nodes
+from tests.engine.ray_cluster.cluster import SECRET, Nodes, two_nodes
 from tests.test_recovery import known
 
 FILES = 20_000

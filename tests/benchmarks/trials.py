@@ -17,7 +17,7 @@ from tests.commands import BATCHDIGITS, CHECKOUT, Result, environment
 from tests.digits import digits, png
 
 STAND_IN, TENSORFLOW = "stand-in", "TensorFlow"
-COMMANDS = {STAND_IN: (sys.executable, "-m", "tests.standin_command"), TENSORFLOW: (BATCHDIGITS,)}
+COMMANDS = {STAND_IN: (sys.executable, "-m", "tests.fake_model_cli"), TENSORFLOW: (BATCHDIGITS,)}
 """The program without and with its model, to be run in the checkout's root."""
 LONG_AGO = 1_600_000_000
 """Seconds since 1970 of the first file's last change; each has its own, and none is still being written."""

@@ -32,9 +32,9 @@ from tests.commands import (
     run,
     under_permissions,
 )
-from tests.digits import on_page, one_of_each, write_png
-from tests.disks import names
-from tests.standins import bundle_in
+from tests.digits import make_work_for_processes, on_page, one_of_each, write_png
+from tests.fake_model import bundle_in
+from tests.file_states import names
 
 DATA = Path(__file__).parents[1] / "data"
 COMMANDS = ["predict", "train", "evaluate", "explain", "schedule", "correct"]
@@ -42,8 +42,8 @@ HEADER = (
     "path,page,status,digit,confidence,runner_up,runner_up_confidence,corrected,final,detail,width,height,sha256,model"
 )
 
-MANY = 10_000
-"""Small files that worker processes read."""
+MANY = 600
+"""Small files, of which one is made work for processes; they are more than two chunks, and two batches."""
 
 
 @pytest.fixture
@@ -255,9 +255,8 @@ def test_an_ink_finder_that_cannot_be_opened_ends_the_run_with_code_6_and_no_row
     for number, digit in enumerate(written.digits(60)[:8]):
         write_png(tmp_path / f"scans/cut_out{number}.png", digit)
         write_png(tmp_path / f"scans/page{number}.png", on_page(digit, 80, 70))
-    if processes:  # it is so large that processes read
-        with (tmp_path / "scans/page0.png").open("ab") as file:
-            file.truncate(45 * 2**20)
+    if processes:
+        make_work_for_processes(tmp_path / "scans/page0.png")
     command = ["predict", tmp_path / "scans", "-o", tmp_path / "r.csv", "--runtime", "litert", "--workers", "2"]
     failed = batchdigits(*command, "--model", broken)
     assert failed.code == 6
@@ -389,7 +388,7 @@ def test_of_threshold_and_target_error_the_one_nearer_to_the_command_line_counts
     for options in (["--target-error", "2%"], [], ["--target-error", "2%", "--threshold", "0.8"]):
         arguments = ["predict", "scans", "--config", "job.toml", "--no-ledger", "-o", "r.csv", *options]
         done = run(
-            [sys.executable, "-m", "tests.standin_command", *arguments], cwd=tmp_path, env={"PYTHONPATH": CHECKOUT}
+            [sys.executable, "-m", "tests.fake_model_cli", *arguments], cwd=tmp_path, env={"PYTHONPATH": CHECKOUT}
         )
         said.append(done.stderr.partition("unreadable; ")[2].partition(";")[0])
     assert said == [
@@ -487,6 +486,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("many")
     for number in range(MANY):
         write_png(folder / f"{number}.png", one_of_each()[number % 10])
+    make_work_for_processes(folder / "300.png")
     return folder
 
 

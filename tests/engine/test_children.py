@@ -13,7 +13,7 @@ from batchdigits.engine import children
 from batchdigits.engine.children import AskedBack, Child, DiedError, answering, asking_back, reply_to
 from batchdigits.storage.local import file_sha256
 from tests.commands import BATCHDIGITS, CHECKOUT, run
-from tests.digits import digits, write_png
+from tests.digits import digits, make_work_for_processes, write_png
 
 NAMES = ("multiprocessing", "pickle", "socket", "queue", "numpy", "cv2", "PIL", "hashlib", "tempfile", "signal")
 
@@ -22,9 +22,7 @@ NAMES = ("multiprocessing", "pickle", "socket", "queue", "numpy", "cv2", "PIL", 
 def scans(tmp_path: Path) -> Path:
     """A folder with a file so large that processes read it, and with modules that leave a mark where they run."""
     folder = tmp_path / "scans"
-    path = write_png(folder / "7.png", digits(60)[0])
-    with path.open("ab") as file:
-        file.truncate(2**20 * 45)
+    make_work_for_processes(write_png(folder / "7.png", digits(60)[0]))
     for name in NAMES:
         (folder / f"{name}.py").write_text(f"import os; os.mkdir({str(tmp_path / 'ran')!r} + {name!r})")
     return folder
@@ -44,7 +42,7 @@ def test_nothing_of_the_scans_folder_is_imported(command: list[str], scans: Path
 
 def test_nothing_of_the_scans_folder_is_imported_by_who_reads_what_killed_a_run(scans: Path) -> None:
     program = scans.with_name("program.py")
-    program.write_text("from tests.standin_command import app\nif __name__ == '__main__':\n    app.main()\n")
+    program.write_text("from tests.fake_model_cli import app\nif __name__ == '__main__':\n    app.main()\n")
     killer = file_sha256(scans / "7.png")
     for _ in range(2):
         command = [sys.executable, program, "predict", ".", "-o", "../r.csv"]

@@ -25,7 +25,7 @@ from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtim
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.urls import locate
 from tests.digits import digits, on_page, write_png
-from tests.standins import StandInFinder, bundle_in
+from tests.fake_model import FakeInkFinder, bundle_in
 
 SETTINGS: dict[str, Any] = {"decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
 PAGES = [on_page(digit, 50 + number, 60) for number, digit in enumerate(digits(24))]
@@ -33,7 +33,7 @@ PAGES = [on_page(digit, 50 + number, 60) for number, digit in enumerate(digits(2
 LOOKS = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
 
 
-class Counted(StandInFinder):
+class Counted(FakeInkFinder):
     """A stand-in that tells how often it was loaded, and lets no two threads in."""
 
     loaded = 0
@@ -78,7 +78,7 @@ def test_it_is_loaded_when_it_is_asked_first_and_once(counted: type[Counted]) ->
 
 def test_many_threads_ask_one_finder_one_after_the_other(counted: type[Counted]) -> None:
     with SharedFinder(bundle.PACKAGED, Runtime.KERAS) as finder, ThreadPoolExecutor(8) as pool:
-        alone = [StandInFinder(Path())(LOOKS[[at % 3]]) for at in range(200)]
+        alone = [FakeInkFinder(Path())(LOOKS[[at % 3]]) for at in range(200)]
         asked = [pool.submit(finder, LOOKS[[at % 3]]) for at in range(200)]
         for (maps, kinds), future in zip(alone, asked, strict=True):
             np.testing.assert_array_equal(future.result()[0], maps)
@@ -139,7 +139,7 @@ def test_processes_ask_the_finder_of_the_run_where_it_is_that_of_keras(
     monkeypatch.setattr("batchdigits.engine.pool._CHUNK_FILES", 3)
     with SharedFinder(bundle.PACKAGED, Runtime.KERAS) as finder:
         found = read(files, finder)
-    alone = normalise(PAGES, StandInFinder(Path()))
+    alone = normalise(PAGES, FakeInkFinder(Path()))
     np.testing.assert_array_equal(np.concatenate([batch.pixels for batch in found]), alone.pixels)
     np.testing.assert_array_equal(np.concatenate([batch.ink for batch in found]), alone.ink)
     assert counted.loaded == 1
@@ -168,7 +168,7 @@ def test_a_finder_that_cannot_be_opened_ends_the_run_with_its_sentence(
 def test_what_the_finder_of_the_run_meets_ends_the_run_whichever_process_asked(
     files: list[ImageFile], read: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken(StandInFinder):
+    class Broken(FakeInkFinder):
         def __enter__(self) -> "Broken":
             message = "Keras cannot load the model"
             raise BundleError(message)

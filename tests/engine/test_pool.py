@@ -38,7 +38,7 @@ from batchdigits.storage.local import file_sha256
 from batchdigits.storage.urls import locate
 from tests.commands import run
 from tests.digits import Grey, digits, on_page, write_differing, write_png, write_tiff
-from tests.standins import decoding_threads
+from tests.fake_model import decoding_threads
 
 DATA = Path(__file__).parents[1] / "data"
 DECODING = DecodingSettings()

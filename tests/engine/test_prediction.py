@@ -13,7 +13,7 @@ from batchdigits.engine.prediction import BackgroundPredictor, predict_ahead
 from batchdigits.engine.run_context import StageTimer, Stop
 from batchdigits.errors import BatchDigitsError, BundleError, Terminated
 from batchdigits.records import INK_MEASURES, Batch, ImageFile, SeenPage
-from tests.standins import logits_of
+from tests.fake_model import logits_of
 
 LATE = 10.0  # seconds after which a test gives up
 

@@ -17,7 +17,7 @@ from batchdigits.inference import bundle
 from batchdigits.inference.bundle import FORMAT, PACKAGED, Bundle, Network, load, packed, save
 from batchdigits.inference.calibration import Calibration, ThresholdCounts
 from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
-from tests.standins import bundle_in
+from tests.fake_model import bundle_in
 
 NORMALISATION = NormalisationSettings()
 WEIGHTS = bytes(range(256))

@@ -37,7 +37,7 @@ from batchdigits.training import export
 from batchdigits.training.architectures import OUTPUTS
 from batchdigits.training.trainer import load_model
 from tests.digits import digits, enlarged, on_page, shaded, write_png
-from tests.standins import bundle_in
+from tests.fake_model import bundle_in
 
 BATCH = 256
 

@@ -11,7 +11,7 @@ import pytest
 from batchdigits.errors import StorageError
 from batchdigits.ledger import database as module
 from batchdigits.ledger.database import SCHEMA_VERSION, Database
-from tests.disks import disk_of, names
+from tests.file_states import disk_of, names
 from tests.ledger.test_ledger import a_run, batch_of, image, ledger_at, record, seen, seen_in
 
 

@@ -28,7 +28,7 @@ def ledger_of(report: Path) -> Path:
 
 
 def predict(scans: Path, *options: str | Path) -> None:
-    command = [sys.executable, "-m", "tests.standin_command", "predict", scans, *options]
+    command = [sys.executable, "-m", "tests.fake_model_cli", "predict", scans, *options]
     found = run(command, cwd=scans.parent, env={"PYTHONPATH": CHECKOUT})
     assert found.code == 0, found.stderr
 

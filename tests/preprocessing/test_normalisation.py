@@ -18,7 +18,7 @@ from batchdigits.records import DEPTH, EDGE, INK_MEASURES, KINDS, NOTHING, OTHER
 from batchdigits.records import INK as SHARE
 from batchdigits.settings import NormalisationSettings
 from tests.digits import INK, PAPER, Grey, digits, enlarged, on_page, one_of_each, shaded
-from tests.networks import no_network
+from tests.fake_model import no_network
 
 COUNT = 40
 """Digits of a kind of page."""

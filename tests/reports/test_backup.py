@@ -12,7 +12,7 @@ from batchdigits.reports.backup import check_sources, published_reports, replaci
 from batchdigits.storage.atomic import atomic_write_all
 from batchdigits.storage.local import LocalFile, file_sha256
 from batchdigits.storage.urls import locate
-from tests.disks import names
+from tests.file_states import names
 from tests.ledger.test_ledger import ledger_at
 
 

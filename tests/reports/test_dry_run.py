@@ -14,13 +14,13 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger.location import held
 from batchdigits.settings import PredictSettings
 from tests.digits import digits, write_png
+from tests.fake_model import FakePredictor, bundle_in
 from tests.ledger.test_database import leave_a_hot_journal, made_by_version
-from tests.standins import StandIn, bundle_in
 
 
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "Predictor", StandIn)
+    monkeypatch.setattr(pipeline, "Predictor", FakePredictor)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 from dataclasses import fields
 
 from batchdigits.reports.schema import COLUMNS, SCHEMA_VERSION, Rows
-from tests.reports.examples import ABOUT, sevens
+from tests.reports.report_rows import ABOUT, sevens
 
 
 def test_the_columns_stand_in_the_order_of_the_contract() -> None:

@@ -13,7 +13,7 @@ import pytest
 from batchdigits.errors import StorageError
 from batchdigits.storage.atomic import atomic_write, atomic_write_all
 from batchdigits.storage.local import LocalFile, file_sha256, storage_errors
-from tests.disks import disk_of, names
+from tests.file_states import disk_of, names
 
 
 def test_the_new_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:

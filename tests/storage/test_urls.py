@@ -319,7 +319,7 @@ def test_what_is_no_archive_or_not_there_is_told(tmp_path: Path, archive: Path) 
 
 
 def predict(*arguments: str | Path, **env: str | Path) -> Result:
-    return run([sys.executable, "-m", "tests.standin_command", "predict", *arguments], cwd=CHECKOUT, env=env)
+    return run([sys.executable, "-m", "tests.fake_model_cli", "predict", *arguments], cwd=CHECKOUT, env=env)
 
 
 def test_the_report_of_an_archive_has_the_bytes_of_that_of_its_folder(

@@ -1,5 +1,7 @@
 """The networks: what they take and give, and that a folded one is the same function."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,9 @@ from tests.digits import digits, on_page
 PIXELS = digits()[:5]
 PAGES = [on_page(digit, 60, 80) for digit in PIXELS]
 LOOKS = np.stack([look(page, whole(page)).cells for page in PAGES])
+
+built = cache(build)
+"""For tests that change nothing of what was built; to build takes longer than to ask."""
 
 every_arch = pytest.mark.parametrize("arch", Arch)
 readers = pytest.mark.parametrize("arch", [arch for arch in Arch if arch is not Arch.FINDER])
@@ -30,7 +35,7 @@ def tensorflow() -> None:
 
 @readers
 def test_a_model_takes_raw_pixels_and_gives_ten_logits_or_more_an_image(arch: Arch) -> None:
-    model = build(arch)
+    model = built(arch)
     assert (model.input_shape, model.inputs[0].dtype) == ((None, 28, 28), "uint8")
     logits = np.asarray(model(PIXELS, training=False))
     assert (logits.shape, logits.dtype) == ((5, OUTPUTS[arch]), np.float32)
@@ -39,7 +44,7 @@ def test_a_model_takes_raw_pixels_and_gives_ten_logits_or_more_an_image(arch: Ar
 
 
 def test_the_finder_takes_looks_and_gives_the_ink_of_each_cell_and_the_kinds() -> None:
-    model = build(Arch.FINDER)
+    model = built(Arch.FINDER)
     assert (model.input_shape, model.inputs[0].dtype) == ((None, LOOK_CELLS, LOOK_CELLS, 3), "uint8")
     found = np.asarray(model(LOOKS, training=False))
     assert (found.shape, found.dtype) == ((5, LOOK_CELLS**2 + len(KINDS)), np.float32)
@@ -59,14 +64,14 @@ def test_what_the_finder_tells_of_a_cell_is_about_that_part_of_the_page() -> Non
 
 @every_arch
 def test_the_pixels_are_rescaled_inside_the_model(arch: Arch) -> None:
-    (rescaling,) = [layer for layer in build(arch).layers if type(layer).__name__ == "Rescaling"]
+    (rescaling,) = [layer for layer in built(arch).layers if type(layer).__name__ == "Rescaling"]
     scaled = np.asarray(rescaling(np.array([[0, 255]], np.uint8)))[0]
     assert scaled.tolist() == pytest.approx([-2, 255 / 64 - 2] if arch is Arch.FINDER else [0, 1])
 
 
 @every_arch
 def test_an_image_does_not_depend_on_the_others_of_its_batch(arch: Arch) -> None:
-    model = build(arch)
+    model = built(arch)
     seen = seen_by(arch)
     together = np.asarray(model(seen, training=False))
     alone = np.concatenate([np.asarray(model(seen[row : row + 1], training=False)) for row in range(5)])
@@ -74,14 +79,14 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch(arch: Arch) -> None
 
 
 def test_the_dense_network_is_the_tutorials() -> None:
-    model = build(Arch.DENSE)
+    model = built(Arch.DENSE)
     dense = [layer for layer in model.layers if type(layer).__name__ == "Dense"]
     assert [(layer.units, layer.activation.__name__) for layer in dense] == [(50, "relu"), (50, "relu"), (10, "linear")]
     assert model.count_params() == 784 * 50 + 50 + 50 * 50 + 50 + 50 * 10 + 10
 
 
 def test_the_shipped_network_is_smaller_than_its_teacher() -> None:
-    assert build(Arch.CNN).count_params() < 200_000 < build(Arch.TEACHER).count_params()
+    assert built(Arch.CNN).count_params() < 200_000 < built(Arch.TEACHER).count_params()
 
 
 @every_arch

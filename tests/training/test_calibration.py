@@ -17,8 +17,7 @@ from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.evaluation.metrics import bins_of, calibration_error, risk_coverage
 from tests.digits import digits
-from tests.networks import no_network
-from tests.standins import StandIn, bundle_in
+from tests.fake_model import FakePredictor, bundle_in, no_network
 
 
 def drawn(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +69,7 @@ def test_risk_is_followed_from_the_surest_to_all_and_what_was_not_said_is_never_
 
 @pytest.fixture
 def made(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    monkeypatch.setattr(module, "Predictor", StandIn)
+    monkeypatch.setattr(module, "Predictor", FakePredictor)
     return bundle_in(tmp_path_factory.mktemp("model"))
 
 

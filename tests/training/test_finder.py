@@ -18,7 +18,7 @@ from batchdigits.settings import Arch, Runtime, TrainSettings
 from batchdigits.training import finder, train
 from batchdigits.training.datasets.simulator.pages import Kind
 from batchdigits.training.finder import finder_loss, overlap
-from tests.disks import names
+from tests.file_states import names
 
 # Keras 3.15 warns of itself under numpy 2 when it saves a model
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -28,7 +28,7 @@ from batchdigits.training.datasets import labelled, shipped
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.trainer import load_model
 from tests.digits import digits, write_png, write_tiff
-from tests.standins import StandIn, StandInFinder, bundle_in
+from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
 
 # Keras 3.15 warns of itself under numpy 2 when it saves a model
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -38,15 +38,9 @@ FINDER = SharedFinder(bundle.PACKAGED, Runtime.LITERT)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A dense network that has seen 900 digits, five times; the package holds 1,000 while the tests run."""
-    halves = {
-        part: tuple(array[:count] for array in shipped.mnist(part)) for part, count in (("train", 1000), ("test", 50))
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shipped, "mnist", lambda part: halves[part])
-        settings = TrainSettings(tmp_path_factory.mktemp("base") / "bundle", arch=Arch.DENSE, epochs=5, batch_size=64)
-        yield train.train(settings)
+def base(small_mnist: None, dense_bundle: Bundle) -> Bundle:
+    """A dense network that has seen 900 digits; the package holds 1,000 while the tests run."""
+    return dense_bundle
 
 
 @pytest.fixture
@@ -62,7 +56,7 @@ def settings_of(base: Bundle, output: Path, *data: Path | str, **changes: Any) -
 
 
 def test_a_bundle_goes_on_learning_and_reads_what_it_read_before(
-    base: Bundle, new: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    base: Bundle, new: Path, without_plots: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     made = train.train(settings_of(base, tmp_path / "tuned", new))
@@ -86,7 +80,9 @@ def test_a_bundle_goes_on_learning_and_reads_what_it_read_before(
     assert (again.provenance["recipe"]["base"], again.provenance["images"]) == (made.id, base.provenance["images"])
 
 
-def test_without_an_epoch_the_weights_stay_and_the_calibration_is_fitted_anew(base: Bundle, tmp_path: Path) -> None:
+def test_without_an_epoch_the_weights_stay_and_the_calibration_is_fitted_anew(
+    base: Bundle, without_plots: None, tmp_path: Path
+) -> None:
     made = train.train(settings_of(base, tmp_path / "same", epochs=0))
     assert made.calibration == base.calibration
     pairs = zip(load_model(made).get_weights(), load_model(base).get_weights(), strict=True)
@@ -171,8 +167,8 @@ def test_what_cannot_go_on_is_refused(base: Bundle, tmp_path: Path) -> None:
 def test_an_answered_report_is_labelled_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pipeline, "Predictor", StandIn)
-    monkeypatch.setattr(ink, "InkFinder", StandInFinder)
+    monkeypatch.setattr(pipeline, "Predictor", FakePredictor)
+    monkeypatch.setattr(ink, "InkFinder", FakeInkFinder)
     scans, report = tmp_path / "scans", tmp_path / "report.csv"
     for number in range(5):
         write_png(scans / f"[{number}].png", digits(60)[number])

@@ -25,15 +25,15 @@ from batchdigits.training.datasets import shipped
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.evaluation.evaluate import evaluate
+from batchdigits.training.trainer import load_model
 from tests.digits import one_of_each, write_png
-from tests.disks import names
-from tests.networks import no_network
+from tests.fake_model import no_network
+from tests.file_states import names
+from tests.training.conftest import DENSE as SETTINGS
 
 DATA = Path(__file__).parents[1] / "data"
 # Keras 3.15 warns of itself under numpy 2 when it saves a model
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
-SETTINGS = TrainSettings(output=Path(), arch=Arch.DENSE, batch_size=64, data=("mnist",))
 
 
 def stop(*_: object) -> None:
@@ -42,18 +42,9 @@ def stop(*_: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def small_mnist() -> Any:
-    """Let the package hold 1,000 training and 100 test images only."""
-    sizes = {"train": 1000, "test": 100}
-    halves = {part: tuple(array[:count] for array in shipped.mnist(part)) for part, count in sizes.items()}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shipped, "mnist", lambda part: halves[part])
-        yield
-
-
-@pytest.fixture(scope="module")
-def made(small_mnist: None, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return train.train(replace(SETTINGS, output=tmp_path_factory.mktemp("made") / "new" / "bundle"))
+def made(small_mnist: None, dense_bundle: Bundle) -> Bundle:
+    """The dense network; the package is as small while it is read as it was while it was trained."""
+    return dense_bundle
 
 
 def test_the_bundle_loads_and_predicts(made: Bundle) -> None:
@@ -96,7 +87,7 @@ def test_the_bundle_has_the_ink_finder_that_its_network_reads_behind(made: Bundl
 
 
 def test_a_network_takes_its_teacher_along_for_what_it_is_unsure_of(
-    made: Bundle, small_mnist: None, tmp_path: Path
+    made: Bundle, small_mnist: None, without_plots: None, tmp_path: Path
 ) -> None:
     settings = replace(SETTINGS, output=tmp_path / "out", epochs=1)
     pupil = train.train(replace(settings, teacher=made.directory))
@@ -161,7 +152,9 @@ def test_the_number_of_epochs_is_told_even_where_nobody_named_it(made: Bundle) -
     assert made.provenance["recipe"]["epochs"] == 10
 
 
-def test_the_same_command_gives_the_same_metrics(made: Bundle, small_mnist: None, tmp_path: Path) -> None:
+def test_the_same_command_gives_the_same_metrics(
+    made: Bundle, small_mnist: None, without_plots: None, tmp_path: Path
+) -> None:
     again = train.train(replace(SETTINGS, output=tmp_path))
     for part in ("validation", "mnist_test"):
         first, second = (told.provenance["metrics"][part] for told in (made, again))
@@ -236,7 +229,7 @@ def test_small_sets_are_repeated_and_pages_show_no_digit_of_the_validation_part(
 
 
 def test_a_model_is_calibrated_on_other_pages_than_it_learnt_from(
-    tmp_path: Path, small_mnist: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, small_mnist: None, without_plots: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
 
@@ -245,6 +238,7 @@ def test_a_model_is_calibrated_on_other_pages_than_it_learnt_from(
         return no_pages(count)
 
     monkeypatch.setattr(train, "read_simulated", note)
+    monkeypatch.setattr(train, "_LEAST_IMAGES", 900)  # each digit is varied once
     settings = replace(SETTINGS, output=tmp_path / "out", arch=Arch.CNN, epochs=1, pages=30_000, batch_size=512)
     made = train.train(settings)
     learnt, tested = asked
@@ -254,7 +248,10 @@ def test_a_model_is_calibrated_on_other_pages_than_it_learnt_from(
     assert not set(learnt["mnist_rows"]) & set(tested["mnist_rows"])
     assert made.calibration.gate < 1
     asked.clear()
-    train.train(replace(settings, output=tmp_path / "few", pages=0))
+    monkeypatch.setattr(train, "fit", lambda *_: load_model(made))
+    monkeypatch.setattr(train, "calibrate", stop)
+    with pytest.raises(InterruptedError):
+        train.train(replace(settings, output=tmp_path / "few", pages=0))
     assert [options["count"] for options in asked] == [2000]  # it learns from none, and is calibrated all the same
 
 

@@ -24,8 +24,8 @@ from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.loop import Lesson
 from batchdigits.training.trainer import fit
 from tests.commands import CHECKOUT, run
-from tests.disks import names
-from tests.networks import no_network
+from tests.fake_model import no_network
+from tests.file_states import names
 
 # Keras 3.15 warns of itself under numpy 2 when it saves a model
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -33,8 +33,8 @@ from batchdigits.storage.local import file_sha256
 from batchdigits.storage.urls import locate
 from tests.commands import BATCHDIGITS, CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 from tests.digits import digits, on_page, write_differing, write_png, write_tiff
-from tests.ray_nodes import SECRET, command_of, two_nodes
-from tests.standins import StandIn
+from tests.engine.ray_cluster.cluster import SECRET, command_of, two_nodes
+from tests.fake_model import FakePredictor
 from tests.test_recovery import known, rows_of, wait_until_known
 
 DATA = Path(__file__).parents[2] / "data"
@@ -47,7 +47,7 @@ def ray(*arguments: str | Path, **env: str | Path) -> Result:
 
 
 def _command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "tests.ray_command", "predict", *map(str, arguments)]
+    return [sys.executable, "-m", "tests.engine.ray_cluster.cli", "predict", *map(str, arguments)]
 
 
 def started(*arguments: str | Path, **env: str | Path) -> "subprocess.Popen[str]":
@@ -87,7 +87,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(scans: Path) -> bytes:
     """The report of the local engine."""
     report = scans.with_name("whole.csv")
-    local = [sys.executable, "-m", "tests.standin_command", "predict", str(scans), "-o", str(report), "--no-ledger"]
+    local = [sys.executable, "-m", "tests.fake_model_cli", "predict", str(scans), "-o", str(report), "--no-ledger"]
     assert run(local, cwd=CHECKOUT).code == 0
     return report.read_bytes()
 
@@ -167,7 +167,7 @@ def sent(table: pa.Table) -> reading.Found | BatchDigitsError:
 def test_a_worker_sends_a_row_for_each_page_and_loads_the_model_once(
     mixed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "Predictor", StandIn)
+    monkeypatch.setattr(reading, "Predictor", FakePredictor)
     worker = reader()
     first, second = sent(worker(shard(mixed))), sent(worker(shard(mixed)))
     assert isinstance(first, reading.Found)
@@ -195,7 +195,7 @@ def test_a_worker_that_cannot_load_the_model_says_so(mixed: Path) -> None:
 
 
 def test_logits_stay_with_their_pages_where_a_file_is_left_out(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "Predictor", StandIn)
+    monkeypatch.setattr(reading, "Predictor", FakePredictor)
     table = shard(mixed)
     files, found = pickle.loads(table["shard"][0].as_py()), sent(reader()(table))
     assert isinstance(found, reading.Found)
@@ -221,11 +221,11 @@ def test_logits_stay_with_their_pages_where_a_file_is_left_out(mixed: Path, monk
 def test_a_shard_at_which_the_model_meets_an_error_is_left_to_the_run(
     mixed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: StandIn, pixels: np.ndarray) -> np.ndarray:
+    def fail(self: FakePredictor, pixels: np.ndarray) -> np.ndarray:
         raise OverflowError
 
-    monkeypatch.setattr(reading, "Predictor", StandIn)
-    monkeypatch.setattr(StandIn, "__call__", fail)
+    monkeypatch.setattr(reading, "Predictor", FakePredictor)
+    monkeypatch.setattr(FakePredictor, "__call__", fail)
     assert reader()(shard(mixed))["found"].to_pylist() == [None]
 
 
@@ -372,7 +372,7 @@ class TestOnRay:
 
     def test_files_that_a_node_does_not_see_are_read_here(self, mixed: Path, tmp_path: Path) -> None:
         options = (mixed, "-q", "--no-ledger", "--settle", "0", "-o", "-")
-        local = run([sys.executable, "-m", "tests.standin_command", "predict", *map(str, options)], cwd=CHECKOUT)
+        local = run([sys.executable, "-m", "tests.fake_model_cli", "predict", *map(str, options)], cwd=CHECKOUT)
         assert (local.code, "many/03.png,1," in local.stdout) == (3, True)
         found = ray(*options, "--engine", "ray", "--workers", "2", UNSEEN="/many/0", CHUNK_FILES="5")
         assert (found.code, found.stdout) == (3, local.stdout)

@@ -1,30 +1,21 @@
 import io
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pyarrow import parquet
 
-from batchdigits.errors import StorageError
-from batchdigits.records import Status
 from batchdigits.reports.formats.parquet import ParquetReport
 from batchdigits.reports.schema import COLUMNS, Rows
 from batchdigits.settings import ReportSettings
-from tests.reports.examples import ABOUT, hostile_names, hostile_texts, seven, sevens, unreadable
-
-
-def write_to(handle: Any, *chunks: Rows) -> None:
-    with ParquetReport(handle, ABOUT, ReportSettings()) as report:
-        for rows in chunks:
-            report.write(rows)
+from tests.reports.report_rows import ABOUT, seven, sevens
 
 
 def written(*chunks: Rows) -> bytes:
     handle = io.BytesIO()
-    write_to(handle, *chunks)
+    with ParquetReport(handle, ABOUT, ReportSettings()) as report:
+        for rows in chunks:
+            report.write(rows)
     return handle.getvalue()
 
 
@@ -40,15 +31,6 @@ def test_a_row_reads_back_as_it_was() -> None:
         **{"runner_up": 1, "runner_up_confidence": 0.0269, "corrected": None, "final": None, "detail": None},
         **{"width": 28, "height": 30, "sha256": "ab" * 32, "model": "0123456789ab"},
     }
-
-
-def test_empty_cells_are_nulls() -> None:
-    [_, row] = table(seven(), unreadable()).to_pylist()
-    assert {name for name, value in row.items() if value is not None} == {"path", "page", "status"}
-
-
-def test_digit_zero_is_not_a_null() -> None:
-    assert table(seven(digit=np.array([0], np.int8)))["digit"].to_pylist() == [0]
 
 
 def test_the_columns_are_typed() -> None:
@@ -71,25 +53,6 @@ def test_the_metadata_say_what_the_report_was_made_by_and_under() -> None:
     assert metadata == {name.encode(): value.encode() for name, value in ABOUT.metadata().items()}
 
 
-def test_every_status_can_be_written() -> None:
-    chunks = [seven(status=[status]) for status in Status]
-    assert table(*chunks)["status"].to_pylist() == list(Status)
-
-
-def test_a_report_without_rows_has_all_columns() -> None:
-    empty = table()
-    assert empty.num_rows == 0
-    assert empty.schema.names == [column.name for column in COLUMNS]
-
-
-def test_the_bytes_do_not_depend_on_how_the_rows_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchdigits.reports.formats.parquet._ROW_GROUP", 4)
-    names = [f"{number}.png" for number in range(11)]
-    whole = written(sevens(names))
-    assert whole == written(*(seven(name) for name in names))
-    assert whole == written(sevens(names[:7]), sevens([]), sevens(names[7:]))
-
-
 @pytest.mark.parametrize(("rows", "groups"), [(0, []), (3, [3]), (4, [4]), (8, [4, 4]), (9, [4, 4, 1])])
 def test_no_row_group_is_empty(monkeypatch: pytest.MonkeyPatch, rows: int, groups: list[int]) -> None:
     monkeypatch.setattr("batchdigits.reports.formats.parquet._ROW_GROUP", 4)
@@ -100,32 +63,3 @@ def test_no_row_group_is_empty(monkeypatch: pytest.MonkeyPatch, rows: int, group
 def test_the_bytes_do_not_depend_on_the_chunks_where_a_column_fills_several_pages() -> None:
     names = [f"{number:0100}.png" for number in range(15_000)]
     assert written(sevens(names)) == written(*(sevens(names[start : start + 700]) for start in range(0, 15_000, 700)))
-
-
-@given(st.lists(hostile_names, min_size=1, max_size=8), hostile_texts.filter(bool))
-def test_every_name_and_detail_comes_back_exactly(paths: list[str], detail: str) -> None:
-    back = table(sevens(paths), seven(detail=[detail]))
-    assert back["path"].to_pylist()[:-1] == paths
-    assert back["detail"].to_pylist()[-1] == detail
-
-
-class Forgetful(io.BytesIO):
-    """A disk that gives back other bytes than it was given."""
-
-    name = "r.parquet"
-    instead: bytes
-
-    def flush(self) -> None:
-        self.seek(0)
-        self.truncate()
-        super().write(self.instead)
-
-
-@pytest.mark.parametrize(
-    ("instead", "reason"), [(b"PAR1 and then nothing", "cannot be read back"), (written(seven()), "holds 1 rows of 2")]
-)
-def test_a_file_that_does_not_read_back_is_refused(instead: bytes, reason: str) -> None:
-    handle = Forgetful()
-    handle.instead = instead
-    with pytest.raises(StorageError, match=f"^r.parquet {reason}"):
-        write_to(handle, sevens(["a", "b"]))

@@ -20,8 +20,8 @@ from batchdigits.settings import ReportSettings
 from tests.browser import MISSING, chromium
 from tests.commands import CHECKOUT, Result, batchdigits, run
 from tests.digits import digits, on_page, png, write_png
-from tests.reports.examples import ABOUT, seven
-from tests.standins import bundle_in
+from tests.fake_model import bundle_in
+from tests.reports.report_rows import ABOUT, seven
 
 PATIENCE = 30
 """Seconds after which the browser counts as stuck; no test measures time."""
@@ -502,7 +502,7 @@ def test_answers_go_from_the_page_into_the_report_and_back_onto_the_page(chrome:
 
     def predict() -> Result:
         options = ["--threshold", "1", "--model", model.directory]
-        command = [sys.executable, "-m", "tests.standin_command", "predict", tmp_path / "scans", *options]
+        command = [sys.executable, "-m", "tests.fake_model_cli", "predict", tmp_path / "scans", *options]
         return run([*command, "-o", table, "-o", report], cwd=CHECKOUT)
 
     assert predict().code == 0

@@ -18,7 +18,7 @@ from batchdigits.decoding.codecs import Page, decode
 from batchdigits.engine import ink, worker
 from batchdigits.errors import Fault
 from batchdigits.settings import DecodingSettings
-from tests.standins import StandIn, StandInFinder
+from tests.fake_model import FakeInkFinder, FakePredictor
 
 
 def misbehave_and_decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Page | Fault]:
@@ -31,8 +31,8 @@ def misbehave_and_decode(data: bytes, settings: DecodingSettings, ending: str = 
     return decode(data, settings, ending)
 
 
-pipeline.Predictor = StandIn
-ink.InkFinder = StandInFinder
+pipeline.Predictor = FakePredictor
+ink.InkFinder = FakeInkFinder
 worker.decode = misbehave_and_decode
 
 if __name__ == "__main__":

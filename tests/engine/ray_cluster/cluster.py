@@ -45,7 +45,7 @@ class Nodes:
 def two_nodes() -> Iterator[Nodes]:
     """Start the cluster, and end it."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.ray_nodes"],
+        [sys.executable, "-m", "tests.engine.ray_cluster.cluster"],
         cwd=CHECKOUT,
         env=environment({**SECRET, **_QUICKLY, "PYTHONPATH": CHECKOUT}),
         stdin=subprocess.PIPE,

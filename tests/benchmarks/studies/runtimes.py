@@ -1,7 +1,7 @@
 """The shipped model under the runtimes that could replace TensorFlow: how small, quick and exact each is.
 
-Make the table in one go: `python -m tests.benchmarks.runtimes` (three minutes). It needs, beside this package, what the
-package itself does not: in a virtual environment of its own,
+Make the table in one go: `python -m tests.benchmarks.studies.runtimes` (three minutes). It needs, beside this package,
+what the package itself does not: in a virtual environment of its own,
 `pip install -e . onnxruntime==1.32.0 onnx==1.23.2 tf2onnx==1.17.0 ai-edge-litert==2.3.0`.
 
 Each measurement is a process of its own; all are taken in turn, round after round. The images are MNIST's of the
@@ -34,8 +34,8 @@ from batchdigits.inference.runtimes import start_tensorflow
 from batchdigits.records import InkImages, Logits
 from batchdigits.training.finetuning import own_data
 from tests.benchmarks.digit_sets import validation_part
-from tests.benchmarks.one_runtime import BATCH
 from tests.benchmarks.reading import Reader
+from tests.benchmarks.studies.one_runtime import BATCH
 
 ONE_RUNTIME = Path(__file__).with_name("one_runtime.py")
 THREADS = (1, 2)

@@ -36,7 +36,7 @@ def logits_of(pixels: InkImages) -> Logits:
     return (sums / 4096).astype(np.float32)
 
 
-class StandIn:
+class FakePredictor:
     """A predictor without a model, put in the place of `pipeline.Predictor` or `explain.Predictor`."""
 
     def __init__(self, bundle: Bundle, *, batch_size: int, runtime: Runtime = Runtime.KERAS, threads: int = 1) -> None:
@@ -55,7 +55,7 @@ class StandIn:
         return logits_of(pixels)
 
 
-class StandInFinder:
+class FakeInkFinder:
     """An ink finder without a model, put in the place of `ink.InkFinder` or `explain.InkFinder`.
 
     What differs much from the paper of an evenly lit page is ink, and the page shows one digit.
@@ -77,6 +77,16 @@ class StandInFinder:
         paper = np.median(means, axis=(1, 2), keepdims=True)
         kinds = np.tile(np.array([-3, 3, -3, -3], np.float32), (len(looks), 1))
         return np.where(np.abs(means - paper) > 60, np.uint8(255), np.uint8(0)), kinds
+
+
+def no_network(looks: NDArray[np.uint8]) -> tuple[InkMaps, Kinds]:
+    """What stands in for the ink finder where no page may ask for it.
+
+    Raises:
+        AssertionError: One does.
+    """
+    message = f"{len(looks)} pages ask for the ink finder"
+    raise AssertionError(message)
 
 
 def bundle_in(

@@ -58,6 +58,11 @@ def seven(path: str = "7.png", /, **changes: object) -> Rows:
     return Rows(**{**columns, **changes})  # type: ignore[arg-type]
 
 
+def doubtful(path: str = "1.png", /, **changes: object) -> Rows:
+    """One row that is for review."""
+    return seven(path, **{"status": ["review"], "detail": ["could be 1 or 7"], **changes})
+
+
 def unreadable(path: str = "broken.png") -> Rows:
     """One row with every cell empty that may be empty."""
     nothing = np.array([np.nan])
@@ -86,6 +91,12 @@ def sevens(paths: list[str]) -> Rows:
         for name, values in columns.items()
     }
     return Rows(**{**many, "path": paths})
+
+
+def joined(*chunks: Rows) -> Rows:
+    """One chunk with the rows of all."""
+    columns = {name: [getattr(rows, name) for rows in chunks] for name in Rows.__dataclass_fields__}
+    return Rows(**{n: sum(c, []) if isinstance(c[0], list) else np.concatenate(c) for n, c in columns.items()})
 
 
 def a_thousand_names() -> list[str]:

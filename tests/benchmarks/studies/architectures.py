@@ -1,10 +1,10 @@
 """Accuracy against speed of candidate networks, the one that ships among them: what its architecture is chosen by.
 
-Make the whole table in one go: `python -m tests.benchmarks.architectures --epochs 4`. All candidates learn the labels
-of the same images and simulated pages, behind the same ink finder, normalisation and optimiser, from the same seed;
-only their layers differ. Accuracy counts the likeliest digit, as `accuracy.py` does, and keeps away from MNIST's test
-half. Once all are trained, their forward passes are measured in turn, round after round, and with them the convnet of
-`forward.py`.
+Make the whole table in one go: `python -m tests.benchmarks.studies.architectures --epochs 4`. All candidates learn the
+labels of the same images and simulated pages, behind the same ink finder, normalisation and optimiser, from the same
+seed; only their layers differ. Accuracy counts the likeliest digit, as `accuracy.py` does, and keeps away from MNIST's
+test half. Once all are trained, their forward passes are measured in turn, round after round, and with them the convnet
+of `forward.py`.
 
 What later work adds: another network is one more function that gives its layers, and one more line of `CANDIDATES`.
 """

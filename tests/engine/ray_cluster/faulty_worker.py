@@ -1,4 +1,4 @@
-"""What becomes of a worker of `tests.ray_command`: a module that the workers of a cluster import by its name.
+"""What becomes of a worker of `tests.engine.ray_cluster.cli`: a module that workers of a cluster import by its name.
 
 Files in whose path `UNSEEN` stands are not there for it. Where `FAIL` is set, it has a fault.
 """
@@ -9,19 +9,19 @@ from typing import Any
 from batchdigits.engine.ray_cluster import worker
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.storage import reading
-from tests import standin_command  # in the place of the decoder
+from tests import fake_model_cli  # in the place of the decoder
 
 _GONE = Fault(FaultKind.UNREADABLE, "cannot be opened: it was deleted or renamed after it was found")
 _read = reading.read_local
 
 
 class RayWorker(worker.RayWorker):
-    """Stand-ins find ink and predict."""
+    """Fake networks find ink and predict."""
 
     def __init__(self, *arguments: Any) -> None:
-        assert standin_command.worker.decode is standin_command.misbehave_and_decode
-        worker.Predictor = standin_command.StandIn
-        worker.InkFinder = standin_command.StandInFinder
+        assert fake_model_cli.worker.decode is fake_model_cli.misbehave_and_decode
+        worker.Predictor = fake_model_cli.FakePredictor
+        worker.InkFinder = fake_model_cli.FakeInkFinder
         reading.read_local = _read_what_is_seen
         super().__init__(*arguments)
 

@@ -1,0 +1,206 @@
+"""What ends a run: nothing to read, something wrong, a failure midway, a signal; old reports stay, and no worker."""
+
+import io
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from batchdigits import pipeline
+from batchdigits.engine import pool
+from batchdigits.engine.run_context import Stop
+from batchdigits.errors import BundleError, NoImages, StorageError, Terminated, UsageError
+from batchdigits.inference import bundle
+from batchdigits.inference.bundle import Bundle
+from batchdigits.records import Batch, InkImages, Logits
+from batchdigits.storage.local import file_sha256
+from tests.digits import one_of_each, write_png
+from tests.fake_model import RISKS, FakePredictor, decoding_threads
+from tests.file_states import names
+from tests.pipeline.runs import PAGES, interrupted, reports_in, rows_of, run
+
+
+def test_a_folder_without_images_ends_the_run_and_leaves_the_report(tmp_path: Path, model: Bundle) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    report = tmp_path / "report.csv"
+    report.write_text("last night")
+    with pytest.raises(NoImages, match=r"1 × not an image.*\.png.*stay as they are"):
+        run(model, tmp_path / "in", outputs=(report,))
+    assert report.read_text() == "last night"
+
+
+def test_one_of_several_folders_that_is_empty_now_leaves_the_report(tmp_path: Path, model: Bundle) -> None:
+    for name in ("a/1.png", "b/1.png", "b2/1.png"):
+        write_png(tmp_path / name, one_of_each()[0])
+    sources = [tmp_path / name for name in ("a", "b", "b2")]
+    report = tmp_path / "report.csv"
+    run(model, *sources, outputs=(report,))
+    before = report.read_bytes()
+    (tmp_path / "b" / "1.png").rename(tmp_path / "away.png")
+    with pytest.raises(NoImages, match=r"No image was found in \S+/b; .*Reports stay"):
+        run(model, *sources, outputs=(report,))
+    assert report.read_bytes() == before
+    assert run(model, *sources, outputs=(report,), allow_empty=True).rows.total() == 2
+
+
+def test_an_output_that_is_an_input_ends_the_run_and_leaves_the_image(tmp_path: Path, model: Bundle) -> None:
+    image = write_png(tmp_path / "in" / "a.png", one_of_each()[0])
+    before = image.read_bytes()
+    (tmp_path / "report.csv").hardlink_to(image)
+    with pytest.raises(UsageError, match=r"overwrite the input image"):
+        run(model, tmp_path / "in", outputs=(tmp_path / "report.csv",))
+    with pytest.raises(UsageError):
+        run(model, image, outputs=(image,))
+    assert image.read_bytes() == before
+    assert names(tmp_path / "in") == ["a.png"]
+
+
+def test_what_is_wrong_with_the_command_is_said_before_any_work(
+    mixed: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.BackgroundPredictor, "start", interrupted)
+    monkeypatch.setattr(pool, "observe", interrupted)
+    with pytest.raises(UsageError, match="ending"):
+        run(model, mixed, outputs=(tmp_path / "report.doc",))
+    with pytest.raises(StorageError, match="does not exist"):
+        run(model, tmp_path / "nowhere", outputs=(tmp_path / "report.csv",))
+    with pytest.raises(BundleError, match="nowhere"):
+        run(replace(model, directory=tmp_path / "nowhere"), mixed)
+    assert set(names(tmp_path)) <= {".report.csv.ledger.lock"}
+
+
+def test_a_target_that_the_model_cannot_prove_ends_the_run_before_any_work(
+    growing: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "discover", interrupted)
+    calibration = replace(model.calibration, risks=RISKS[:1])
+    monkeypatch.setattr(bundle, "load", lambda _: replace(model, calibration=calibration))
+    with pytest.raises(UsageError, match=r"cannot prove the target error 0\.05%: .* it takes about 5,990"):
+        run(model, growing, target_error=0.0005)
+
+
+def test_a_report_that_is_its_own_ledger_is_refused(growing: Path, model: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("report.csv")
+    for ledger in (tmp_path / "report.csv", tmp_path / "link"):
+        with pytest.raises(UsageError, match="is also a report"):
+            run(model, growing, outputs=(tmp_path / "report.csv",), ledger=ledger)
+    assert not (tmp_path / "report.csv").exists()
+
+
+# ---- a failure midway ----------------------------------------------------------------------------------------------
+
+
+class _FailsMidway(FakePredictor):
+    """Predicts two batches and then no more."""
+
+    def __init__(self, bundle: Bundle, **options: Any) -> None:
+        super().__init__(bundle, **options)
+        self._left = 2
+
+    def __call__(self, pixels: InkImages) -> Logits:
+        self._left -= 1
+        if self._left < 0:
+            message = "out of memory"
+            raise ArithmeticError(message)
+        return super().__call__(pixels)
+
+
+def _gives_no_number(self: FakePredictor, pixels: InkImages) -> Logits:
+    return np.full((len(pixels), 10), np.nan, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "error"),
+    [
+        (lambda patch: patch.setattr(pipeline, "Predictor", _FailsMidway), ArithmeticError),
+        (lambda patch: patch.setattr(FakePredictor, "__call__", _gives_no_number), BundleError),
+        (lambda patch: patch.setattr(pool, "observe", interrupted), KeyboardInterrupt),
+        (lambda patch: patch.setattr(pipeline.Ledger, "record", interrupted), KeyboardInterrupt),
+    ],
+)
+def test_nothing_is_published_when_a_run_fails_midway(
+    mixed: Path,
+    model: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    break_it: Callable[[pytest.MonkeyPatch], None],
+    error: type[BaseException],
+) -> None:
+    reports = (tmp_path / "a.csv", tmp_path / "a.parquet")
+    for report in reports:
+        report.write_text("last night")
+    stdout = io.BytesIO()
+    break_it(monkeypatch)
+    with pytest.raises(error):
+        run(model, mixed, outputs=(*reports, "-"), stdout=stdout, batch_size=5)
+    assert [report.read_text() for report in reports] == ["last night"] * 2
+    assert reports_in(tmp_path) == ["a.csv", "a.parquet"]
+    assert rows_of(stdout.getvalue() or b"path\r\n") == []
+
+
+def test_a_failed_run_leaves_no_worker_behind(mixed: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "Predictor", _FailsMidway)
+    try:
+        run(model, mixed, batch_size=1)
+    except ArithmeticError:
+        pass
+    else:
+        pytest.fail("it did not fail")
+    assert decoding_threads() == []
+
+
+# ---- a signal ------------------------------------------------------------------------------------------------------
+
+
+def test_a_signal_while_the_model_is_loaded_lets_the_batch_in_hand_be_finished(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged, asked, is_new = threading.Semaphore(0), threading.Event(), pipeline.Ledger.is_new
+
+    class Slow(FakePredictor):
+        def __enter__(self) -> "Slow":
+            assert judged.acquire(timeout=10)  # a batch waits for the model
+            os.kill(os.getpid(), signal.SIGTERM)
+            asked.set()
+            return self
+
+    def and_wait(self: pipeline.Ledger, batch: Batch) -> Any:  # noqa: ANN401
+        judged.release()
+        assert asked.wait(timeout=10)
+        return is_new(self, batch)
+
+    monkeypatch.setattr(pipeline, "Predictor", Slow)
+    monkeypatch.setattr(pipeline.Ledger, "is_new", and_wait)
+    with Stop() as stop, pytest.raises(Terminated):
+        run(model, growing, outputs=(tmp_path / "report.csv",), batch_size=7, stop=stop)
+    monkeypatch.setattr(pipeline, "Predictor", FakePredictor)
+    assert len(PAGES) - 14 < run(model, growing, outputs=(tmp_path / "report.csv",)).pending < len(PAGES)
+
+
+def test_a_signal_among_the_renames_lets_all_reports_be_of_one_run(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = (tmp_path / "a.csv", tmp_path / "b.parquet")
+    run(model, growing, outputs=reports)
+    old = [file_sha256(report) for report in reports]
+    (growing / "B.png").unlink()
+    rename, asked = Path.replace, []
+
+    def ask_to_end_and_rename(path: Path, target: Path) -> Path:
+        if not asked:
+            asked.append(os.kill(os.getpid(), signal.SIGTERM))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", ask_to_end_and_rename)
+    with Stop() as stop, pytest.raises(Terminated):
+        run(model, growing, outputs=reports, stop=stop)
+    assert [file_sha256(report) == before for report, before in zip(reports, old, strict=True)] == [False, False]
+    assert run(model, growing, outputs=reports).pending == 0
+    assert list(tmp_path.glob("*.edited-*")) == []

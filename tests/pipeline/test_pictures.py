@@ -1,0 +1,95 @@
+"""The pictures that a run keeps for people, of what they may want to look at and of the audit sample."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import openpyxl
+import pytest
+
+from batchdigits.engine import local
+from batchdigits.inference import audit
+from batchdigits.inference.bundle import Bundle
+from batchdigits.ledger.database import Database
+from batchdigits.preprocessing import thumbnails
+from batchdigits.reports.corrections import correct
+from batchdigits.storage.local import LocalFile
+from tests.pipeline.runs import by_page, run, shown_in_csv
+from tests.reports.formats.test_html import Page
+
+
+def thumbnails_in(ledger: Path) -> dict[str, bytes]:
+    with Database(ledger) as database:
+        select = "SELECT path, png FROM thumbnails JOIN files USING (observation)"
+        return {shown_in_csv(Path(os.fsdecode(path)).name): png for path, png in database.execute(select)}
+
+
+def test_the_ledger_keeps_pictures_of_what_people_may_want_to_look_at(
+    growing: Path, surer: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "least_passing", lambda _: 0)  # an audit sample of none
+    run(surer, growing, outputs=(tmp_path / "report.csv",), target_error=0.001)
+    rows = by_page((tmp_path / "report.csv").read_bytes())
+    expected = {Path(path).name for (path, _), row in rows.items() if row["status"] in ("review", "blank")}
+    kept = thumbnails_in(tmp_path / "report.csv.ledger")
+    assert set(kept) == expected
+    assert 0 < len(expected) < len(rows)
+    assert all(png.startswith(b"\x89PNG") for png in kept.values())
+
+
+@pytest.mark.parametrize(("name", "is_drawn"), [("report.csv", False), ("page.html", True)])
+def test_no_picture_is_drawn_that_nobody_could_see(
+    growing: Path, surer: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_drawn: bool
+) -> None:
+    drawn: list[bytes] = []
+
+    def png(grey: np.ndarray) -> bytes:
+        drawn.append(thumbnails.png(grey))
+        return drawn[-1]
+
+    monkeypatch.setattr(local, "thumbnails", SimpleNamespace(png=png))
+    run(surer, growing, outputs=(tmp_path / name,), no_ledger=True)
+    assert bool(drawn) == is_drawn
+
+
+def test_the_audit_sample_has_pictures_too_and_its_answers_are_counted(
+    growing: Path, surer: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    run(surer, growing, outputs=(report,))
+    rows = by_page(report.read_bytes())
+    assert {Path(path).name for (path, _), row in rows.items() if row["sha256"] and row["digit"]} <= set(
+        thumbnails_in(tmp_path / "report.csv.ledger")
+    )  # of so few files, all belong to it
+    (path, page), row = next(item for item in rows.items() if item[1]["status"] == "ok")
+    (path_2, page_2), row_2 = next(item for item in rows.items() if item[1]["status"] == "review")
+    answers_of = [(path, page, row["sha256"], (int(row["digit"]) + 1) % 10), (path_2, page_2, row_2["sha256"], 7)]
+    lines = [",".join(map(str, line)) for line in [("path", "page", "sha256", "corrected"), *answers_of]]
+    (tmp_path / "answers.csv").write_text("\n".join(lines))
+    correct(LocalFile(report), tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
+    again = run(surer, growing, outputs=(report,))
+    assert (again.audit.answered, again.audit.wrong) == (
+        1,
+        1,
+    )  # what was in review is no part of the sample
+    assert 1 < again.audit.sample < len(rows)
+    assert f", 1 of the {again.audit.sample} pages to audit answered; " in again.line()
+
+
+def test_reports_for_people_show_the_pictures_that_the_ledger_keeps_and_the_audit_sample(
+    growing: Path, surer: Bundle, tmp_path: Path
+) -> None:
+    run(surer, growing, outputs=(tmp_path / "report.csv",))
+    for path in growing.rglob("*.png"):
+        path.chmod(0)  # no report opens a source
+    for name in ("page.html", "book.xlsx"):  # each asks for them by itself
+        run(surer, growing, outputs=(tmp_path / "report.csv", tmp_path / name))
+    with Database(tmp_path / "report.csv.ledger") as database:
+        kept = {png for (png,) in database.execute("SELECT png FROM thumbnails")}
+    page = Page((tmp_path / "page.html").read_bytes())
+    assert set(page.pictures) - {b""} == kept
+    assert {group["part"] for group in page.report["groups"]} == {"review", "no_digit", "audit"}
+    review = openpyxl.load_workbook(tmp_path / "book.xlsx")["Review"]
+    assert {picture._data() for picture in review._images} == kept

@@ -1,0 +1,198 @@
+"""From run to run: what is known is read no more, and a run goes on where another broke off."""
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchdigits import pipeline
+from batchdigits.engine import local
+from batchdigits.inference.bundle import Bundle
+from batchdigits.ledger.writer import LostAnswer
+from batchdigits.records import Batch, ImageFile
+from batchdigits.sources import settling
+from tests.digits import digits, on_page, one_of_each, write_png
+from tests.file_states import names, written
+from tests.pipeline.runs import PAGES, interrupted, no_model, predicted, rows_of, run
+
+
+def test_nothing_new_needs_no_predictor_and_leaves_the_reports_untouched(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = (tmp_path / "a.csv", tmp_path / "a.parquet")
+    first = run(model, growing, outputs=reports)
+    before = list(map(written, reports))
+    with no_model():
+        again = run(model, growing, outputs=reports)
+    assert list(map(written, reports)) == before
+    assert (first.pending, again.pending, again.faulty) == (len(PAGES), 0, 0)
+    assert again.rows == first.rows
+
+
+def test_a_report_in_the_scanned_folder_is_no_input_and_the_second_run_says_the_same(
+    tmp_path: Path, model: Bundle
+) -> None:
+    write_png(tmp_path / "a.png", one_of_each()[0])
+    outputs = (tmp_path / "report.csv", tmp_path / "report.parquet")
+    first = run(model, tmp_path, outputs=outputs)
+    before = [output.read_bytes() for output in outputs]
+    second = run(model, tmp_path, outputs=outputs)
+    assert first.files == second.files == 1
+    assert [output.read_bytes() for output in outputs] == before
+    assert [row["path"] for row in rows_of(before[0])] == ["a.png"]
+
+
+def test_a_new_threshold_renders_the_report_anew_without_predicting(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    run(model, growing, outputs=(report,))
+    with no_model():
+        run(model, growing, outputs=(report,), threshold=1.0)
+    assert report.read_bytes() == predicted(model, growing, threshold=1.0)
+
+
+def test_a_new_target_error_renders_the_report_anew_without_predicting(
+    growing: Path, surer: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    first = run(surer, growing, outputs=(report,))
+    assert (first.threshold, first.target_error) == (0.9, 0.005)
+    with no_model():
+        stricter = run(surer, growing, outputs=(report,), target_error=0.001)
+    assert (stricter.threshold, stricter.target_error) == (0.99, 0.001)
+    assert report.read_bytes() == predicted(surer, growing, threshold=0.99) != predicted(surer, growing)
+    assert run(surer, growing, threshold=0.5).target_error is None
+
+
+def test_a_folder_that_changes_is_reported_as_if_it_were_read_anew(
+    growing: Path, model: Bundle, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.csv"
+
+    def assert_as_if_new(pending: int) -> None:
+        assert run(model, growing, outputs=(report,)).pending == pending
+        assert report.read_bytes() == predicted(model, growing)
+
+    assert_as_if_new(len(PAGES))
+    write_png(growing / "new.png", on_page(digits(60)[59], 40, 40))
+    shutil.copy(growing / "a.png", growing / "copy.png")
+    assert_as_if_new(2)
+    (growing / "B.png").unlink()
+    write_png(growing / "a.png", on_page(digits(60)[58], 41, 40))
+    assert_as_if_new(1)
+    (growing / "é.png").touch()
+    (growing / "truncated.jpg").rename(growing / "moved.jpg")
+    assert_as_if_new(2)
+
+
+@pytest.mark.parametrize("batches_before", [0, 1, 3, 6])
+def test_a_run_that_broke_off_goes_on_where_it_stopped(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_before: int
+) -> None:
+    report = tmp_path / "report.csv"
+    record, seen = pipeline.Ledger.record, []
+
+    def breaks_off(*args: Any) -> list[LostAnswer]:
+        if len(seen) == batches_before:
+            raise KeyboardInterrupt
+        seen.append(len(args[1].pages))
+        return record(*args)
+
+    monkeypatch.setattr(pipeline.Ledger, "record", breaks_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, growing, outputs=(report,), batch_size=7)
+    assert not report.exists()
+    monkeypatch.setattr(pipeline.Ledger, "record", record)
+    resumed = run(model, growing, outputs=(report,), batch_size=7)
+    assert resumed.pending <= len(PAGES) - sum(seen) + 2 * bool(seen)  # pages of a file that was not whole
+    assert report.read_bytes() == predicted(model, growing)
+
+
+def test_what_was_in_hand_when_a_run_died_is_read_by_itself_and_the_report_is_the_same(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Ledger, "record", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, growing, outputs=(report,))
+    alone: list[str] = []
+    one_by_one = local.one_by_one
+
+    def noted(files: Iterable[ImageFile], **options: Any) -> Iterator[Batch]:
+        return one_by_one((alone.append(file.name) or file for file in files), **options)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(local, "one_by_one", noted)
+    run(model, growing, outputs=(report,))
+    assert len(alone) == len(PAGES)
+    assert report.read_bytes() == predicted(model, growing)
+    alone.clear()
+    run(model, growing, outputs=(report,), force=True)
+    assert alone == []
+
+
+@pytest.mark.parametrize("year", [1902, 2400])
+def test_a_file_of_another_century_is_read_once(tmp_path: Path, model: Bundle, year: int) -> None:
+    image = write_png(tmp_path / "in" / "a.png", one_of_each()[0])
+    subprocess.run(["touch", "-d", f"{year}-01-01", image], check=True)
+    report = tmp_path / "report.csv"
+    assert run(model, tmp_path / "in", outputs=(report,), settle_seconds=2.0).rows.total() == 1
+    assert run(model, tmp_path / "in", outputs=(report,), settle_seconds=2.0).pending == 0
+
+
+def test_names_as_long_as_allowed_are_no_trouble(tmp_path: Path, model: Bundle) -> None:
+    folder = tmp_path / ("f" * 255)
+    write_png(folder / ("i" * 251 + ".png"), one_of_each()[0])
+    report = tmp_path / ("r" * 251 + ".csv")
+    other = tmp_path / ("r" * 250 + "s.csv")
+    for output in (report, other):
+        run(model, folder, outputs=(output,))
+        assert run(model, folder, outputs=(output,)).pending == 0
+    assert report.read_bytes() == other.read_bytes() == predicted(model, folder)
+    assert sum(name.endswith(".ledger") for name in names(tmp_path)) == 2
+
+
+# ---- faults --------------------------------------------------------------------------------------------------------
+
+
+def test_faults_are_new_once_and_again_when_the_file_changes_or_they_are_asked_for(
+    growing: Path, model: Bundle, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.csv"
+    (growing / "nowhere.png").symlink_to("missing")  # cannot be opened, so that it is tried in every run
+    assert run(model, growing, outputs=(report,)).faulty == 6
+    again = run(model, growing, outputs=(report,))
+    assert (again.pending, again.faulty) == (1, 0)
+    (growing / "zero_bytes.png").write_bytes(b"\0")
+    assert run(model, growing, outputs=(report,)).faulty == 1
+    assert run(model, growing, outputs=(report,), retry_failed=True).faulty == 6
+    assert run(model, growing, outputs=(report,)).faulty == 0
+
+
+def test_a_fault_that_is_deferred_is_told_when_it_is_read(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    run(model, growing, outputs=(report,))
+    (growing / "zero_bytes.png").write_bytes(b"\0")
+    with monkeypatch.context() as patch:
+        patch.setattr(settling, "has_changed", lambda *_, **__: True)
+        deferred = run(model, growing, outputs=(report,), settle_seconds=0.01)
+    assert (deferred.deferred, deferred.faulty) == (1, 0)
+    assert run(model, growing, outputs=(report,)).faulty == 1
+
+
+def test_the_faults_of_a_run_that_was_killed_are_new_to_the_next(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.publish, "publish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, growing, outputs=(report,))
+    resumed = run(model, growing, outputs=(report,))
+    assert (resumed.pending, resumed.faulty) == (0, 5)
