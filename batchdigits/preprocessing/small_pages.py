@@ -65,11 +65,15 @@ def _clear_beyond(ink: Strip, extents: Rows) -> None:
 def _border(
     strip: Strip, extents: Rows, settings: NormalisationSettings
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Find the median level of each page's border, uint8[N], and tell whether that is even paper, bool[N]."""
-    border = np.sort(edges(strip.transpose(1, 0, 2), extents), axis=1)  # uint8[N, 4 × side]
-    median = border[:, border.shape[1] // 2]
+    """Find the median level of each page's border, uint8[N], and tell whether that is even paper, bool[N].
+
+    Of two opposite sides, one at least has to show the paper: where neither does, bars stand beside each other.
+    """
+    border = edges(strip.transpose(1, 0, 2), extents)  # uint8[N, 4 × side]: top and bottom, left and right
+    median = np.sort(border, axis=1)[:, border.shape[1] // 2]
     near = np.abs(border.astype(np.int16) - median[:, None]) <= settings.flat_tolerance
-    return median, near.mean(1) > settings.flat_share
+    by_side = near.reshape(len(near), 2, 2, len(strip)).mean(3)
+    return median, (near.mean(1) > settings.flat_share) & (by_side.max(2) > settings.flat_share).all(1)
 
 
 def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:

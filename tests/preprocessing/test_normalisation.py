@@ -625,3 +625,13 @@ def test_grainy_paper_holds_no_ink(network: InkFinder) -> None:
     pixels, ink = normalise([paper_noise(150 + 10 * seed, 200, seed) for seed in range(20)], network)
     assert (ink[:, SHARE] > 0).mean() <= 0.1
     assert not pixels[ink[:, SHARE] == 0].any()
+
+
+def test_bars_at_both_sides_are_no_even_paper_and_a_digit_that_touches_one_side_stands_on_it() -> None:
+    striped = one_of_each()[3].copy()
+    striped[:, :7], striped[:, 21:] = ~striped[:, :7], ~striped[:, 21:]
+    with pytest.raises(AssertionError, match="1 pages ask for the ink finder"):
+        normalise([striped], no_network)
+    touching = on_page(one_of_each()[2], 28, 28)
+    touching[27, 2:24] = touching.min()
+    assert normalise([touching], no_network).ink[:, SHARE].all()
