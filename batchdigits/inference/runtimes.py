@@ -24,7 +24,7 @@ from batchdigits.settings import Runtime
 _MOST_IMAGES = 256  # of one call; more at once are no quicker on a processor, and a few new ones would wait for all
 _LOOKS_A_CALL = 8
 _UNSURE_A_CALL = 4
-SURE = 0.98
+SURE = 0.7
 """Probability of the likeliest output, 0 to 1, below which the teacher is asked."""
 _DISTRIBUTIONS = {Runtime.KERAS: "tensorflow", Runtime.LITERT: "ai-edge-litert"}
 _NOT_INSTALLED = "The runtime litert is not installed; install batchdigits[litert], or use --runtime keras."
