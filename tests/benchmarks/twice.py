@@ -7,6 +7,7 @@ the project) count them; no traceback; a documented exit code; and a second run 
 
 import csv
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,7 @@ STANDIN = [sys.executable, "-m", "tests.standin_command"]
 REPORTS = ("report.csv", "report.parquet", "report.xlsx", "report.html")
 _REDUCED_OR_MASK = 1 | 4  # of a TIFF's NewSubfileType: no page of its own
 _MOST_SECONDS = 3_600
+_COUNT_SECONDS = 5
 
 
 @dataclass(slots=True)
@@ -145,10 +147,23 @@ def _begins_as_image(path: Path) -> bool:
 
 
 def pages_by_others(path: Path) -> set[int]:
-    """Count a file's pages as Pillow and tifffile do; of anything but a TIFF it is one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return _by_pillow(path) | _by_tifffile(path)
+    """Count a file's pages as Pillow and tifffile do; of anything but a TIFF it is one.
+
+    Each has some seconds, for a chain of directories may be a circle.
+    """
+    signal.signal(signal.SIGALRM, _give_up)
+    found = set()
+    for count in (_by_pillow, _by_tifffile):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            signal.alarm(_COUNT_SECONDS)
+            found |= count(path)
+            signal.alarm(0)
+    return found - {0}  # where the first page is out of reach
+
+
+def _give_up(*_: object) -> None:
+    raise TimeoutError
 
 
 def _by_pillow(path: Path) -> set[int]:
