@@ -47,7 +47,16 @@ _STRUCTURE = {
 """Where a format's fields begin: names of chunks, markers, entries of directories."""
 _FIELD_REACH = 16  # bytes from there on in which most fields lie, and a PNG's length before its name
 _INTEGERS = (0, 1, 2, 3, 7, 8, 9, 16, 31, 32, 255, 256, 999, 1023, 1024, 1025, 4096, 9999, 10_001, 16_383, 20_000)
-_INTERESTING = (*_INTEGERS, *(2**bits - 1 for bits in (15, 16, 24, 31, 32)), 2**15, 2**31, 2**32 - 8, 100_000_000)
+_INTERESTING = (
+    *_INTEGERS,
+    *(2**bits - 1 for bits in (15, 16, 24, 31, 32)),
+    2**15,
+    2**31,
+    2**32 - 8,
+    100_000_000,
+    2**63,
+    2**64 - 1,
+)
 _CODES = ("B", "<H", ">H", "<I", ">I", "<Q", ">Q")
 _PNG_CHUNK = struct.Struct(">I4s")
 

@@ -34,8 +34,10 @@ from batchdigits.reports import rows
 from batchdigits.settings import DecodingSettings, PredictSettings
 from batchdigits.storage import reading
 from batchdigits.storage.local import LocalFile, file_sha256
+from tests.benchmarks.twice import STANDIN, run_twice
 from tests.digits import digits, on_page, write_png, write_tiff
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in, logits_of
+from tests.mutations import SMALL, mutant
 
 HIT = (43, 61)  # height and width of the page at which the stages raise
 FILES = 20
@@ -244,3 +246,14 @@ def test_the_words_of_an_error_fit_into_a_row() -> None:
     assert len(fault.detail) < 250
     assert isinstance(fault, Fault)
     assert escape_name("\udfff") == r"\udfff"
+
+
+def test_broken_headers_go_through_the_whole_program_twice(tmp_path: Path) -> None:
+    """A few of the many of `benchmarks/fuzzing.py --program`."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for number in range(200):
+        file = mutant(number)
+        (scans / f"{number}.{file.kind.lower()}").write_bytes(file.data)
+    found = run_twice(scans, "--max-pixels", str(SMALL.max_pixels), command=STANDIN)
+    assert (found.files, found.codes, found.trouble) == (200, [ExitCode.FAULTS, ExitCode.OK], [])

@@ -315,13 +315,13 @@ def _image(
         return Skipped(path, "report of this run")
     if status is None:
         return ImageFile(path, name, size_bytes=0, mtime_ns=0, ending=ending, inode=0)
-    mtime_ns, inode, ctime_ns = map(signed_64_bits, (status.st_mtime_ns, status.st_ino, status.st_ctime_ns))
-    return ImageFile(path, name, status.st_size, mtime_ns, ending, inode, ctime_ns)
+    inode, ctime_ns = signed_64_bits(status.st_ino), signed_64_bits(status.st_ctime_ns)
+    return ImageFile(path, name, status.st_size, signed_64_bits(status.st_mtime_ns), ending, inode, ctime_ns)
 
 
 def signed_64_bits(number: int) -> int:
     """Fold a number into the 64 bits with a sign that a ledger holds: times after 2262, inodes of some shares."""
-    return (number + 2**63) % 2**64 - 2**63
+    return number if -(2**63) <= number < 2**63 else (number + 2**63) % 2**64 - 2**63
 
 
 def _holds_image(path: str) -> bool:

@@ -33,12 +33,15 @@ NAMED = {
     FILE_LINK: "give its folder as a SOURCE of its own",
 }
 """The reasons for which rows may be missed, and what brings them."""
-_HIDDEN_NAME = re.compile(
-    r"[.~].*|.*\.(tmp|part|crdownload)|thumbs\.db|__macosx|@eadir|@tmp"
-    r"|\$recycle\.bin|(?-i:RECYCLE[DR])|[#@]recycle|network trash folder|temporary items"  # bins
-    r"|lost\+found|system volume information|#snapshot|@recently-snapshot|@sharesnap",
-    re.IGNORECASE | re.DOTALL,
-)
+_HIDDEN_BEGINNINGS, _HIDDEN_ENDINGS = (".", "~"), (".tmp", ".part", ".crdownload")
+_SYSTEM_NAMES = frozenset(
+    {
+        *("thumbs.db", "__macosx", "@eadir", "@tmp", "lost+found", "system volume information"),
+        *("$recycle.bin", "#recycle", "@recycle", "network trash folder", "temporary items"),
+        *("#snapshot", "@recently-snapshot", "@sharesnap"),
+    }
+)  # in lower case
+_OLD_BINS = frozenset({"RECYCLER", "RECYCLED"})  # of Windows XP and before; `recycled` may be anybody's folder
 _NO_ENDING = re.compile(r"|\.[0-9_-]*")  # `Scan 12.05` has none
 _IMAGE = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II[*+]\0|MM\0[*+]|GIF8[79]a|RIFF....WEBP"
@@ -106,7 +109,13 @@ class DiscoveryRules:
 
 def is_hidden(name: str) -> bool:
     """Tell whether the last part of a path is that of a hidden or system file or folder."""
-    return _HIDDEN_NAME.fullmatch(name) is not None
+    lower = name.lower()
+    return (
+        lower in _SYSTEM_NAMES
+        or lower.startswith(_HIDDEN_BEGINNINGS)
+        or lower.endswith(_HIDDEN_ENDINGS)
+        or name in _OLD_BINS
+    )
 
 
 def prefix_of(source: str) -> str:

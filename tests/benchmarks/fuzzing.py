@@ -7,6 +7,9 @@ was stopped goes on after its last whole block, as long as the decoder, the muta
 
 After them come whole files of as many pixels as the default limit lets through, in the modes that take most memory.
 
+`--program` lets the whole program read the mutants, a thousand to a folder and each folder twice: what decoding hands
+out has to get through the ledger and into reports of all formats as well, and one file must never end the run.
+
 `--coverage SECONDS` is another test: `atheris`, which is no dependency of the project, looks for files that lead
 through more of the Python code; the codecs in C are not instrumented.
 """
@@ -20,6 +23,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -40,6 +44,7 @@ from batchdigits.decoding import headers
 from batchdigits.decoding.codecs import Page
 from batchdigits.errors import FaultKind
 from tests import mutations
+from tests.benchmarks.twice import STANDIN, Found, run_twice
 from tests.mutations import (
     DEFAULT,
     SMALL,
@@ -286,6 +291,20 @@ def coverage_guided(seconds: int) -> None:
         atheris.Fuzz()
 
 
+def through_program(files: int) -> Found:
+    """Let the program, with stand-ins for its networks, read mutants in folders of a block each."""
+    total = Found()
+    for first in tqdm(range(0, files, BLOCK), unit="block", disable=None):
+        with tempfile.TemporaryDirectory() as folder:
+            for number in range(first, min(first + BLOCK, files)):
+                file = mutant(number)
+                (Path(folder) / f"{number}.{file.kind.lower()}").write_bytes(file.data)
+            found = run_twice(Path(folder), "--max-pixels", str(SMALL.max_pixels), command=STANDIN)
+        found.trouble = [f"files {first} to {first + BLOCK - 1}: {line}" for line in found.trouble]
+        total.add(found)
+    return total
+
+
 def table(total: dict[str, Tally]) -> str:
     """Lay the tallies out in Markdown, a format a row."""
     counts = ["files", "pages", *FaultKind, "crashes", "hangs", "exceptions", "over memory"]
@@ -308,9 +327,15 @@ def table(total: dict[str, Tally]) -> str:
 def main(
     files: Annotated[int, typer.Option(help="How many mutants.")] = 100_000,
     state: Annotated[Path | None, typer.Option(help="File that keeps what is done, for a run that goes on.")] = None,
+    program: Annotated[bool, typer.Option("--program", help="Through the whole program instead.")] = False,
     coverage: Annotated[int | None, typer.Option(help="Seconds of atheris instead.")] = None,
 ) -> None:
     """Read broken files and print what became of them."""
+    if program:
+        found = through_program(files)
+        print(f"{found.files:,} files, rows: {dict(found.statuses)}, exit codes: {dict(Counter(found.codes))}")
+        print(*found.trouble, sep="\n")
+        sys.exit(bool(found.trouble))
     if coverage:
         coverage_guided(coverage)
     of = subject()

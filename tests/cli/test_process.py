@@ -483,7 +483,7 @@ def test_a_job_file_is_utf_8_in_every_locale(empty: Path) -> None:
 def test_closed_standard_streams_end_nothing_and_no_report_takes_their_place(tmp_path: Path, closed: str) -> None:
     (tmp_path / "scans").mkdir()
     write_png(tmp_path / "scans" / "7.png", one_of_each()[7])
-    command = f'exec "{sys.executable}" -m tests.standin_command predict "$1/scans" -o "$1/r.csv" -v {closed}'
+    command = f'exec "{sys.executable}" -m tests.fake_model_cli predict "$1/scans" -o "$1/r.csv" -v {closed}'
     result = run(["sh", "-c", command, "sh", tmp_path], cwd=CHECKOUT)
     assert (result.code, result.stdout) == (0, "")
     assert ("1 image found" in result.stderr) == ("2>" not in closed)
