@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from batchdigits.inference import bundle
 from batchdigits.inference.runtimes import InkFinder
@@ -12,6 +13,9 @@ from batchdigits.settings import Runtime
 
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)  # behind `&`, a shell lets its jobs ignore it
+
+settings.register_profile("no test measures time", deadline=None)
+settings.load_profile("no test measures time")
 
 
 @pytest.fixture(scope="session")
