@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
+from hypothesis import settings
 
 from batchdigits.inference import bundle
 from batchdigits.inference.runtimes import InkFinder
@@ -16,6 +17,9 @@ hypothesis.settings.load_profile("unhurried")
 
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)  # behind `&`, a shell lets its jobs ignore it
+
+settings.register_profile("no test measures time", deadline=None)
+settings.load_profile("no test measures time")
 
 
 @pytest.fixture(scope="session")
