@@ -4,16 +4,12 @@ import signal
 import threading
 from collections.abc import Iterator
 
-import hypothesis
 import pytest
 from hypothesis import settings
 
 from batchdigits.inference import bundle
 from batchdigits.inference.runtimes import InkFinder
 from batchdigits.settings import Runtime
-
-hypothesis.settings.register_profile("unhurried", deadline=None)  # pytest-timeout ends what takes too long
-hypothesis.settings.load_profile("unhurried")
 
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)  # behind `&`, a shell lets its jobs ignore it
