@@ -10,9 +10,14 @@ from batchdigits.errors import UsageError, escape_name, escaped
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
+IMAGE_ENDINGS = frozenset(
+    {
+        *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".j2k", ".avif"),
+        *(".pdf", ".heic", ".heif"),  # by an extra, which their row names where it is missing
+    }
+)
 """Endings of files that are decoded."""
-UNSUPPORTED_ENDINGS = frozenset({".pdf", ".heic", ".heif", ".avif", ".jp2", ".svg"})
+UNSUPPORTED_ENDINGS = frozenset({".svg"})
 """Endings of files that get a row which says how to convert them."""
 
 FOUND_ENDINGS = IMAGE_ENDINGS | UNSUPPORTED_ENDINGS
