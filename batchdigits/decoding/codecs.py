@@ -51,7 +51,7 @@ HALVED_FROM: Final = 600
 look at it: a half has still more than a cut."""
 
 _PNG_GREY_OR_RGB = (0, 2)  # colour types without palette and alpha
-_PNG_WITH_PALETTE = 3
+_PNG_COLOUR, _PNG_ALPHA = 2, 4  # bits of colour types
 _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _EMPTY = Fault(FaultKind.UNREADABLE, "the file is empty; copy it again")
 _JPEG_2000_END = b"\xff\xd9"
@@ -89,22 +89,24 @@ def decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Pa
 def _png(data: bytes, settings: DecodingSettings) -> Page:
     check_size(*headers.png_size(data), settings)
     png = headers.png(data)
-    if png.depth >= 8 and png.colour != _PNG_WITH_PALETTE and not png.is_transparent:
-        is_common = png.depth == 8 and png.colour in _PNG_GREY_OR_RGB
-        read = imagecodecs.spng_decode if is_common else imagecodecs.png_decode  # libspng does not give all others
-        pixels = read(png.bare)  # [H, W] or [H, W, C]
-        if png.depth > 8:
-            pixels = in_bytes(pixels)
-        if png.colour in _PNG_GREY_OR_RGB:
-            grey = grey_of(pixels)
-        else:
-            colour = pixels[..., :-1] if png.colour & 2 else pixels[..., 0]
-            grey = grey_of(np.ascontiguousarray(colour), pixels[..., -1])
-        return page_of(grey, png.width, png.height, png.orientation)
-    if not headers.png_rows_are_whole(png):
+    if png.depth == 8 and png.colour in _PNG_GREY_OR_RGB and not png.is_transparent:
+        grey = grey_of(imagecodecs.spng_decode(png.bare))
+    elif (surplus := headers.png_surplus(png)) < 0:
         raise PageError(damaged("PNG", "it has fewer rows than its header says"))
-    image = _loaded(PngImageFile, png.bare, settings)
-    return page_of(grey_of_pillow(image), png.width, png.height, png.orientation)
+    elif png.depth == 16 and not png.is_transparent and surplus == 0:  # of which libpng has nothing to write
+        grey = _deep_png(png)
+    else:
+        grey = grey_of_pillow(_loaded(PngImageFile, png.bare, settings))
+    return page_of(grey, png.width, png.height, png.orientation)
+
+
+def _deep_png(png: headers.Png) -> GreyImage:
+    """Decode 16 bits a sample, which Pillow keeps of grey alone."""
+    pixels = in_bytes(imagecodecs.png_decode(png.bare))  # [H, W] or [H, W, C]
+    if not png.colour & _PNG_ALPHA:
+        return grey_of(pixels)
+    colour = pixels[..., :-1] if png.colour & _PNG_COLOUR else pixels[..., 0]
+    return grey_of(np.ascontiguousarray(colour), pixels[..., -1])
 
 
 def _jpeg(data: bytes, settings: DecodingSettings) -> Page:

@@ -133,8 +133,9 @@ def _finite(samples: Samples) -> NDArray[np.float64]:
 
 def _is_of_one_colour(colour: GreyImage, alpha: GreyImage) -> bool:
     """Tell whether all that can be seen has the same colour, so that only the transparency shows what was drawn."""
-    seen = colour[alpha >= alpha.max() // 2]  # what is nearly transparent has hardly a colour
-    return int(np.ptp(seen.reshape(len(seen), -1).astype(np.int16), axis=0).max()) <= _SAME_COLOUR
+    seen = np.asarray(alpha >= alpha.max() // 2, np.uint8)  # what is nearly transparent has hardly a colour
+    ends = (cv2.minMaxLoc(plane, seen)[:2] for plane in ([colour] if colour.ndim == 2 else cv2.split(colour)))
+    return all(highest - lowest <= _SAME_COLOUR for lowest, highest in ends)
 
 
 def _over_white(colour: GreyImage, alpha: GreyImage) -> GreyImage:

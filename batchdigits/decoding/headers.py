@@ -143,29 +143,32 @@ def _orientation_of_chunk(name: bytes, data: bytes) -> int:
     return 1
 
 
-def png_rows_are_whole(png: Png) -> bool:
-    """Tell whether a PNG has as many rows as its header says; those that are missing, codecs leave black.
+def png_surplus(png: Png) -> int:
+    """Compare a PNG's pixels with what its header says.
+
+    Returns:
+        How many bytes are missing, as a negative number: codecs leave their rows black. 1 where there are too many.
 
     Raises:
+        IndexError: there is no such colour type.
         zlib.error: its pixels are damaged.
     """
     samples = (1, 0, 3, 1, 2, 0, 4)[png.colour]
-    passes = _ADAM7 if png.is_interlaced else ((0, 0, 1, 1),)
-    expected = 0
-    for left, top, across, down in passes:
+    missing = 1  # one too many, if all goes well
+    for left, top, across, down in _ADAM7 if png.is_interlaced else ((0, 0, 1, 1),):
         columns, rows = -(-(png.width - left) // across), -(-(png.height - top) // down)
-        expected += (1 + (columns * samples * png.depth + 7) // 8) * max(0, rows) if columns > 0 else 0
+        missing += (1 + (columns * samples * png.depth + 7) // 8) * max(0, rows) if columns > 0 else 0
     unpacker = zlib.decompressobj()
     view = memoryview(png.bare)
     at = 8
-    while expected > 0 and at + 12 <= len(view):
+    while missing > 0 and at + 12 <= len(view):
         length, name = _PNG_CHUNK.unpack_from(view, at)
         packed = view[at + 8 : at + 8 + length] if name == b"IDAT" else b""
-        while packed and expected > 0:
-            expected -= len(unpacker.decompress(packed, _MOST_METADATA))
+        while packed and missing > 0:
+            missing -= len(unpacker.decompress(packed, min(missing, _MOST_METADATA)))
             packed = unpacker.unconsumed_tail
         at += 12 + length
-    return expected <= 0
+    return 1 - missing
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tifffile import TiffPage
 
 _MOST_PAGES = 2**16  # of a file
-_MOST_SAMPLE_BYTES = 16  # of a pixel of the limit; what decoding takes otherwise
+_MOST_SAMPLE_BYTES = 6  # of a pixel of the limit: with what is made of them, 16, as decoding takes otherwise
 _ORIENTATION = 274
 _PLAIN, _FAX, _JPEG, _OLD_JPEG, _JPEG_2000, _WEBP = 1, (2, 3, 4), 7, 6, (34712, 33003, 33005), 50001
 _PACKINGS = {_PLAIN, *_FAX, _JPEG, _OLD_JPEG, 5, 8, 32946, 32773, *_JPEG_2000, 34925, 50000, _WEBP}
@@ -181,7 +181,7 @@ def _grey(page: "TiffPage", samples: np.ndarray[Any, Any]) -> GreyImage:
     extra = [int(kind) for kind in page.extrasamples][: samples.shape[-1] - count]
     at = next((at for at, kind in enumerate(extra) if kind in (_PREMULTIPLIED, _ALPHA)), None)
     used = samples[..., : count if at is None else count + at + 1]
-    pixels = in_bytes(np.ascontiguousarray(used), bits)
+    pixels = in_bytes(used, bits)
     colour, alpha = np.ascontiguousarray(pixels[..., :count]), None if at is None else pixels[..., -1]
     if at is not None and extra[at] == _PREMULTIPLIED:
         colour = np.asarray(np.minimum(colour * 255.0 / np.maximum(pixels[..., -1:], 1), 255).astype(np.uint8))
