@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+import cv2
 import imagecodecs
 import numpy as np
 import simplejpeg
@@ -54,6 +55,7 @@ _PNG_GREY_OR_RGB = (0, 2)  # colour types without palette and alpha
 _PNG_COLOUR, _PNG_ALPHA = 2, 4  # bits of colour types
 _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _EMPTY = Fault(FaultKind.UNREADABLE, "the file is empty; copy it again")
+_ODD_HEADER = re.compile(r"unknown JFIF revision|Unknown Adobe color transform|Invalid SOS parameters")
 _JPEG_2000_END = b"\xff\xd9"
 _FILLING = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9", re.ASCII)
 _HEIC_NEEDS = "HEIC files need an extra: pip install batchdigits[formats]; or convert it: heif-convert IN.heic OUT.png"
@@ -143,18 +145,28 @@ def _turbo(data: bytes, header: headers.JpegHeader, colours: str, factor: int = 
     """Decode a JPEG as stored, at a part of its size: uint8[H, W, C].
 
     Raises:
-        PageError: it is not whole. What stands between the last pixel and the end is no damage where it only fills.
+        PageError: it is not whole. Odd headers are no damage, nor what only fills up to the end.
     """
     least = -(-header.height // factor), -(-header.width // factor)
     read = partial(simplejpeg.decode_jpeg, data, colours, min_height=least[0], min_width=least[1], min_factor=factor)
     try:
         return np.asarray(read(), np.uint8)
     except ValueError as error:
-        filling = _FILLING.fullmatch(str(error))
-        end = data.rfind(b"\xff\xd9")
-        if filling is None or len(set(data[max(0, end - int(filling[1])) : end])) > 1:
+        if not _is_harmless(str(error), data):
             raise PageError(damaged("JPEG", str(error))) from error
-        return np.asarray(read(strict=False), np.uint8)
+        _silence_pillow()
+        image = JpegImageFile(io.BytesIO(data)).convert("L" if colours == "GRAY" else colours)
+        pixels = cv2.resize(np.asarray(image), least[::-1], interpolation=cv2.INTER_AREA)
+        return np.asarray(pixels, np.uint8).reshape(*least, -1)
+
+
+def _is_harmless(warning: str, data: bytes) -> bool:
+    """Tell whether what libjpeg warns of leaves all pixels of a JPEG as they were."""
+    if _ODD_HEADER.search(warning):
+        return True
+    filling = _FILLING.fullmatch(warning)
+    end = data.rfind(b"\xff\xd9")
+    return filling is not None and len(set(data[max(0, end - int(filling[1])) : end])) <= 1
 
 
 def _loaded(

@@ -164,6 +164,17 @@ def test_what_only_fills_a_jpeg_up_is_no_damage() -> None:
     assert isinstance(fault, Fault)
 
 
+def test_a_jpeg_with_an_odd_header_is_read() -> None:
+    whole = saved("JPEG", quality=95)
+    at, scan = whole.index(b"JFIF\0") + 5, whole.index(b"\xff\xda")
+    assert whole[scan + 7 : scan + 10] == b"\0\x3f\0"
+    for data in (
+        whole[:at] + b"\3" + whole[at + 1 :],
+        whole[: scan + 7] + b"\0\0\0" + whole[scan + 10 :],
+    ):
+        np.testing.assert_array_equal(grey_of(data), grey_of(whole))
+
+
 def test_kinds_of_jpeg_that_are_not_read_are_unsupported() -> None:
     whole = saved("JPEG")
     at = whole.index(b"\xff\xc0")
