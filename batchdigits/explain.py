@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.decoding.codecs import Page, decode
+from batchdigits.decoding.codecs import decode
+from batchdigits.decoding.pages import Page
 from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.decisions import decide_calibrated

@@ -60,11 +60,11 @@ class Arch(StrEnum):
 class DecodingSettings:
     """What is too large to decode, and how large a page needs to be."""
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     """Rises when `decoding` gives other pixels for the same bytes."""
 
-    max_pixels: int = 100_000_000
-    """Width × height by the header; a page over it is `too_large` and never decoded."""
+    max_pixels: int = 150_000_000
+    """Width × height by the header; a page over it is `too_large` and never decoded; A4 at 1200 dots an inch is not."""
     max_bytes: int = 512 * 2**20
     """Size of the file; one over it is `too_large` and never read."""
 

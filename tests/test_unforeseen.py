@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from batchdigits import pipeline
-from batchdigits.decoding import codecs
+from batchdigits.decoding import codecs, pages
 from batchdigits.engine import ink, worker
 from batchdigits.errors import (
     BundleError,
@@ -232,7 +232,7 @@ def test_a_ledger_that_holds_sides_which_no_page_has_is_reported(
         (scans / "hit.png").read_bytes()[:16] + b"\xff\xff\xff\xff" + (scans / "hit.png").read_bytes()[20:]
     )
     with monkeypatch.context() as before:  # as earlier versions had it
-        before.setattr(codecs, "MOST_SIDE", 2**40)
+        before.setattr(pages, "MOST_SIDE", 2**40)
         run(model, wide.parent, report)
     with Database(beside(LocalFile(report))) as database:
         assert database.execute("SELECT width FROM pages").fetchone() == (2**32 - 1,)

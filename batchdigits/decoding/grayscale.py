@@ -1,48 +1,145 @@
-"""Turn an image as Pillow loads it, of any mode and depth, into a grey page."""
+"""Turn samples of any depth, colour and transparency into a grey page.
+
+Grey is what eyes call light and dark. Where it would show nothing, what was drawn is in the transparency, or in
+colours of the same lightness.
+"""
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 
+from batchdigits.decoding.pages import reduced
 from batchdigits.records import GreyImage
 
-DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
-"""Modes whose samples have more than 8 bits."""
+Samples = NDArray[np.generic]  # [H, W] or [H, W, C], of any real type
 
-_TIFF_BITS = 258
+_DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})  # of Pillow: more than 8 bits a sample
+_INTEGER_TOPS = tuple(2.0**bits - 1 for bits in (8, 10, 12, 14, 15, 16))
+_FLOAT_TOPS = (1.0, 255.0, 65535.0)
+_MOST = 1e100  # that a sample says
+_BLOCK_BYTES = 16 * 2**20  # of samples that are turned into floats at a time
+_SAME_COLOUR = 16  # levels that a single colour differs by in itself, at most
+_LEAST_CONTRAST = 8.0  # levels: standard deviation of grey below which colours are asked
+_LEAST_GAIN = 2.0  # how much more the axis of colour has to vary than grey does
+_LEAST_PIXELS = 16  # that an axis can be taken from
+_LOOKED_AT_ROWS = 64  # of a page, at least, that tell whether it is flat
+_LOOKED_AT = 16384  # pixels that it is taken from, about
+_PAPER = 220.0  # level that paper gets on an axis of colour
 
 
-def grey_of(image: Image.Image) -> GreyImage:
+def grey_of_pillow(image: Image.Image) -> GreyImage:
     """Turn a loaded image of any mode into grey [H, W]: alpha over white, deep samples scaled and not clipped."""
-    if image.mode in DEEP_MODES:
-        return _grey_of_deep(image)
-    if not image.has_transparency_data:
-        return np.asarray(image.convert("L"))
-    image = image if image.mode == "RGBA" else image.convert("RGBA")  # which would copy it
-    darkness = 255 - np.asarray(image.convert("L"))
-    alpha = np.asarray(image.getchannel("A"))
-    return 255 - np.asarray(cv2.multiply(darkness, alpha, scale=1 / 255), np.uint8)
-
-
-def _grey_of_deep(image: Image.Image) -> GreyImage:
-    """Scale samples of 16 or 32 bits or floats to 8 bits.
-
-    Of 16-bit samples the whole range counts. Others do not tell their range: it is 0 to the first of 1 (floats
-    only), 255 and 65535 that none exceeds, or else their own.
-    """
-    if image.mode.startswith("I;16"):
-        bits = image.tag_v2[_TIFF_BITS][0] if isinstance(image, TiffImageFile) else 16
-        words = np.asarray(image).astype(np.uint16)  # [H, W]
-        grey = np.asarray(cv2.convertScaleAbs(words, alpha=255 / (2**bits - 1)), np.uint8)
-        grey[words == image.info.get("transparency", -1)] = 255
+    if image.mode in _DEEP_MODES:
+        samples = np.asarray(image)
+        grey = in_bytes(samples)
+        grey[samples == image.info.get("transparency", -1)] = 255
         return grey
-    samples = np.asarray(image).astype(np.float64)  # [H, W]
-    samples[~np.isfinite(samples)] = 0
-    lowest, highest = min(0.0, float(samples.min())), max(0.0, float(samples.max()))
-    ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    if not image.has_transparency_data:
+        return grey_of(np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB")))
+    pixels = np.asarray(image.convert("RGBA"))
+    return grey_of(pixels[..., :3], pixels[..., 3])
+
+
+def grey_of(colour: GreyImage, alpha: GreyImage | None = None) -> GreyImage:
+    """Turn pixels into grey.
+
+    Args:
+        colour: uint8[H, W] or uint8[H, W, 3] in the order red, green, blue.
+        alpha: uint8[H, W], 0 transparent to 255 opaque, by which `colour` was not multiplied.
+
+    Returns:
+        uint8[H, W]. Over white; reduced to `pages.MAX_SIDE` where only colours tell ink from paper.
+    """
+    if alpha is not None and alpha.max() > 0 and alpha.min() < 255:  # transparency that hides everything is none
+        if alpha.min() < alpha.max() and _is_of_one_colour(colour, alpha):
+            return 255 - alpha
+        colour = _over_white(colour, alpha)
+    if colour.ndim == 2:
+        return np.ascontiguousarray(colour)
+    grey = np.asarray(cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY), np.uint8)
+    return by_colour(colour, grey) if is_flat(grey) else grey
+
+
+def is_flat(grey: GreyImage) -> bool:
+    """Tell whether there is so little contrast in uint8[H, W] that colours have to be asked."""
+    step = 1 + min(grey.shape) // _LOOKED_AT_ROWS
+    some = grey if step == 1 else np.ascontiguousarray(grey[::step, ::step])
+    return float(cv2.meanStdDev(some)[1][0, 0]) < _LEAST_CONTRAST
+
+
+def by_colour(colour: GreyImage, grey: GreyImage) -> GreyImage:
+    """Tell ink from paper by the axis along which colours vary most, where that says more than their lightness.
+
+    Args:
+        colour: uint8[H, W, 3].
+        grey: uint8[H, W], the lightness of it.
+
+    Returns:
+        `grey`, or uint8[H, W] at most `pages.MAX_SIDE` long, in which the rarer colour is dark.
+    """
+    pixels = reduced(np.ascontiguousarray(colour))
+    points = pixels.reshape(-1, 3)
+    if len(points) < _LEAST_PIXELS:
+        return grey
+    some = points[:: max(1, len(points) // _LOOKED_AT)].astype(np.float32)
+    variances, axes = np.linalg.eigh(np.cov(some, rowvar=False))
+    if np.sqrt(variances[-1]) < max(_LEAST_CONTRAST, _LEAST_GAIN * float(grey.std())):
+        return grey
+    along = (points - some.mean(axis=0)) @ axes[:, -1].astype(np.float32)  # [H * W]
+    if np.mean(along**3) > 0:  # the rarer colour is far from the mean, on the bright side
+        along = -along
+    along += _PAPER - np.median(along)
+    return np.asarray(np.clip(np.rint(along), 0, 255), np.uint8).reshape(pixels.shape[:2])
+
+
+def in_bytes(samples: Samples, bits: int | None = None) -> GreyImage:
+    """Scale samples to 8 bits.
+
+    Samples of more than 8 bits do not tell how many they use: their range is 0 to the first usual top that none
+    exceeds, or else their own. What is no number, or beyond all measure, counts as 0.
+
+    Args:
+        samples: [H, W] or [H, W, C], of any real type.
+        bits: Of a sample, where there are fewer than 8.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    if samples.dtype == np.bool_:
+        return samples.astype(np.uint8) * np.uint8(255)
+    if samples.dtype == np.uint8:
+        top = 2 ** min(bits or 8, 8) - 1
+        pixels = samples.view(np.uint8)
+        return pixels if top == 255 else np.asarray(np.rint(np.arange(top + 1) * (255 / top)), np.uint8)[pixels & top]
+    rows = max(1, _BLOCK_BYTES // max(1, samples[0].nbytes))
+    blocks = [slice(top, top + rows) for top in range(0, len(samples), rows)]
+    ends = [(part.min(initial=0), part.max(initial=0)) for part in (_finite(samples[block]) for block in blocks)]
+    lowest, highest = min(low for low, _ in ends), max(high for _, high in ends)
     if lowest == 0:
-        highest = next((top for top in ranges if highest <= top), highest)
-    samples -= lowest  # in place: a copy of the largest page takes 800 MB
-    samples /= highest - lowest
-    return np.asarray(cv2.convertScaleAbs(samples, alpha=255), np.uint8)
+        tops = _FLOAT_TOPS if samples.dtype.kind == "f" else _INTEGER_TOPS
+        highest = next((top for top in tops if highest <= top), highest)
+    scaled = np.empty(samples.shape, np.uint8)
+    for block in blocks:
+        scaled[block] = np.rint((_finite(samples[block]) - lowest) * (255 / (highest - lowest)))
+    return scaled
+
+
+def _finite(samples: Samples) -> NDArray[np.float64]:
+    numbers = samples.astype(np.float64)
+    numbers[~(np.abs(numbers) < _MOST)] = 0
+    return numbers
+
+
+def _is_of_one_colour(colour: GreyImage, alpha: GreyImage) -> bool:
+    """Tell whether all that can be seen has the same colour, so that only the transparency shows what was drawn."""
+    seen = np.asarray(alpha >= alpha.max() // 2, np.uint8)  # what is nearly transparent has hardly a colour
+    ends = (cv2.minMaxLoc(plane, seen)[:2] for plane in ([colour] if colour.ndim == 2 else cv2.split(colour)))
+    return all(highest - lowest <= _SAME_COLOUR for lowest, highest in ends)
+
+
+def _over_white(colour: GreyImage, alpha: GreyImage) -> GreyImage:
+    planes = [colour] if colour.ndim == 2 else cv2.split(colour)
+    alpha = np.ascontiguousarray(alpha)
+    over = [255 - np.asarray(cv2.multiply(255 - plane, alpha, scale=1 / 255), np.uint8) for plane in planes]
+    return over[0] if colour.ndim == 2 else np.asarray(cv2.merge(over), np.uint8)

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from batchdigits.decoding.codecs import Page, decode
+from batchdigits.decoding.codecs import decode
+from batchdigits.decoding.pages import Page
 from batchdigits.engine.children import answering, asking_back
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import BatchDigitsError, Fault, unforeseen

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 IMAGE_ENDINGS = frozenset(
     {
-        *(".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif"),
+        *(".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif", ".jp2", ".j2k", ".avif"),
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp"),
+        *(".pdf", ".heic", ".heif"),  # by an extra, which their row names where it is missing
     }
 )
 """Endings of files that are decoded."""
-UNSUPPORTED_ENDINGS = frozenset({".pdf", ".heic", ".heif", ".avif", ".jp2", ".svg"})
+UNSUPPORTED_ENDINGS = frozenset({".svg"})
 """Endings of files that get a row which says how to convert them."""
 
 FOUND_ENDINGS = IMAGE_ENDINGS | UNSUPPORTED_ENDINGS

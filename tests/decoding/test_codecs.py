@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from batchdigits.decoding import codecs
+from batchdigits.decoding import tiff
 from batchdigits.decoding.codecs import MAX_SIDE, Page, decode
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
@@ -120,8 +120,12 @@ def test_half_transparent_black_is_middle_grey() -> None:
 
 @pytest.mark.parametrize(("mode", "transparent"), [("L", 0), ("RGB", (0, 0, 0)), ("1", 0), ("I;16", 0)])
 def test_a_png_colour_that_stands_for_transparent_is_white(mode: str, transparent: object) -> None:
-    data = encoded(Image.new(mode, (4, 4)), "PNG", transparency=transparent)
-    assert (page_of(data).grey == 255).all()
+    image = Image.new(mode, (4, 4))
+    image.putpixel((1, 2), (9, 90, 9) if mode == "RGB" else 1)
+    grey = page_of(encoded(image, "PNG", transparency=transparent)).grey
+    assert grey[2, 1] < 255
+    grey[2, 1] = 255
+    assert (grey == 255).all()
 
 
 def test_one_bit_is_black_and_white() -> None:
@@ -293,11 +297,9 @@ def test_a_tiff_cut_in_a_directory_ends_with_a_fault() -> None:
         ("text.gif", FaultKind.UNREADABLE, "none of PNG"),
         ("truncated.*", FaultKind.UNREADABLE, "cannot be decoded as"),
         ("bad_checksum.png", FaultKind.UNREADABLE, "checksum"),
-        ("bomb.*", FaultKind.TOO_LARGE, "100,000,000"),
-        ("photo.heic", FaultKind.UNSUPPORTED, "heif-convert"),
-        ("picture.avif", FaultKind.UNSUPPORTED, "avifdec"),
-        ("picture.jp2", FaultKind.UNSUPPORTED, "opj_decompress"),
-        ("scan.pdf", FaultKind.UNSUPPORTED, "pdftoppm"),
+        ("bomb.*", FaultKind.TOO_LARGE, "150,000,000"),
+        ("photo.heic", FaultKind.UNSUPPORTED, "export it anew"),
+        ("scan.pdf", FaultKind.UNSUPPORTED, "password"),
         ("drawing.svg", FaultKind.UNSUPPORTED, "rsvg-convert"),
     ],
 )
@@ -376,39 +378,39 @@ def test_a_gif_is_as_large_as_its_first_frame_where_that_is_larger_than_its_scre
         data = bytearray(SMALL[name])
         struct.pack_into("<HH", data, 6, 7, 9)
         assert pages_of(bytes(data), max_pixels=600)[0].grey.shape == (20, 30)
-        struct.pack_into("<HH", data, data.index(b"\x2c\0\0\0\0") + 5, 10_001, 10_000)
+        struct.pack_into("<HH", data, data.index(b"\x2c\0\0\0\0") + 5, 13_001, 13_000)
         fault = fault_of(bytes(data))
-        assert (fault.kind, fault.width, fault.height) == (FaultKind.TOO_LARGE, 10_001, 10_000)
+        assert (fault.kind, fault.width, fault.height) == (FaultKind.TOO_LARGE, 13_001, 13_000)
 
 
 def test_the_limit_of_pixels_holds_for_the_tiles_of_a_tiff_however_small_the_page_is() -> None:
     data = bytearray(tiff_of(GREY, bits=8))
     for strips, tiles in ((278, 322), (339, 323)):  # fields that can go
         at = data.index(struct.pack("<HHIHH", strips, 3, 1, *((20, 0) if strips == 278 else (1, 0))))
-        struct.pack_into("<HHII", data, at, tiles, 4, 1, 10_001)
+        struct.pack_into("<HHII", data, at, tiles, 4, 1, 13_001)
     fault = fault_of(bytes(data))
     assert fault.kind == FaultKind.TOO_LARGE
-    assert "tiles of 10001 × 10001" in fault.detail
+    assert "tiles of 13001 × 13001" in fault.detail
 
 
 def test_a_jpeg_that_goes_over_its_pixels_again_and_again_is_a_fault() -> None:
     data = SMALL["progressive JPEG"]
     last = data.rindex(b"\xff\xda")
     scans = data.count(b"\xff\xda")
-    assert pages_of(data[:last] + data[last:-2] * (101 - scans) + data[-2:])
+    assert pages_of(data)
     assert "more than 100 scans" in fault_of(data[:last] + data[last:-2] * (102 - scans) + data[-2:]).detail
 
 
-@pytest.mark.parametrize(("limit", "value"), [("_MOST_PAGES", 2), ("_MOST_PAGE_BYTES", 1_199)])
+@pytest.mark.parametrize(("limit", "value"), [("_MOST_PAGES", 2), ("MOST_PAGE_BYTES", 1_199)])
 def test_a_tiff_of_too_many_pages_is_read_up_to_there(monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
-    monkeypatch.setattr(codecs, limit, value)
+    monkeypatch.setattr(tiff, limit, value)
     first, second, third = decode(SMALL["LZW TIFF"], LIMITS)
     assert isinstance(first, Page)
     assert isinstance(second, Page)
     assert isinstance(third, Fault)
     assert third.kind == FaultKind.TOO_LARGE
     assert "the 2 pages so far" in third.detail
-    monkeypatch.setattr(codecs, limit, value + 1_000)
+    monkeypatch.setattr(tiff, limit, value + 1_000)
     assert len(pages_of(SMALL["LZW TIFF"])) == 3
 
 
@@ -422,7 +424,7 @@ def test_a_size_of_zero_is_a_fault() -> None:
 def test_the_content_counts_and_not_the_ending() -> None:
     assert isinstance(decode(SMALL["grey PNG"], LIMITS, ".jpg")[0], Page)
     assert isinstance(decode(SMALL["grey JPEG"], LIMITS, ".pdf")[0], Page)
-    assert fault_of(b"no signature", ".heif").kind == FaultKind.UNSUPPORTED
+    assert fault_of(b"no signature", ".svg").kind == FaultKind.UNSUPPORTED
 
 
 def test_what_follows_the_end_of_an_image_does_not_matter() -> None:

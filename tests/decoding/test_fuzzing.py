@@ -185,7 +185,7 @@ def test_headers_of_any_size_take_no_more_memory_than_the_limit_of_pixels_allows
         keep_promises(data, SMALL)
 
 
-@given(data=sized(10_001))
+@given(data=sized(12_248))
 @settings(max_examples=300, deadline=None)
 def test_bombs_are_refused_by_their_headers(data: bytes) -> None:
     with taking_at_most(REFUSAL_BYTES):

@@ -11,9 +11,11 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from batchdigits.decoding.grayscale import grey_of, in_bytes
 from tests.commands import CHECKOUT, batchdigits
 
 SAMPLES = CHECKOUT / "sample_images"
@@ -124,3 +126,55 @@ def test_the_readme_of_the_samples_names_every_folder_licence_and_file_of_format
 
 def test_the_readme_of_the_samples_counts_them_rightly() -> None:
     assert f"{len({row['path'] for row in LABELS})} files with {len(LABELS)} handwritten digits" in README
+
+
+# ---- what is ink where lightness does not say it --------------------------------------------------------------------
+
+INK = np.zeros((60, 50), bool)
+INK[10:50, 20:27] = True
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (0, 0, 0), (250, 240, 90), (30, 60, 200)])
+@pytest.mark.parametrize("half", [False, True])
+def test_where_transparency_varies_and_colour_does_not_transparency_is_the_ink(
+    colour: tuple[int, int, int], half: bool
+) -> None:
+    pixels = np.full((60, 50, 3), colour, np.uint8)
+    alpha = np.where(INK, 200 if half else 255, 0).astype(np.uint8)
+    np.testing.assert_array_equal(grey_of(pixels, alpha), 255 - alpha)
+    np.testing.assert_array_equal(grey_of(pixels[..., 0].copy(), alpha), 255 - alpha)
+
+
+def test_transparency_that_hides_everything_or_nothing_is_none() -> None:
+    pixels = np.where(INK, 10, 240).astype(np.uint8)
+    for alpha in (0, 255):
+        np.testing.assert_array_equal(grey_of(pixels, np.full_like(pixels, alpha)), pixels)
+
+
+@pytest.mark.parametrize("paper_is_light", [True, False])
+def test_ink_as_light_as_its_paper_is_told_by_its_colour(paper_is_light: bool) -> None:
+    red, green = (205, 70, 70), (60, 141, 60)
+    pixels = np.where(INK[..., None], red if paper_is_light else green, green if paper_is_light else red).astype(
+        np.uint8
+    )
+    noise = np.random.default_rng(1).integers(-3, 4, pixels.shape)
+    grey = grey_of(np.clip(pixels + noise, 0, 255).astype(np.uint8)).astype(int)
+    assert grey[~INK].mean() - grey[INK].mean() > 100
+    assert abs(grey[~INK].mean() - 220) < 5
+
+
+def test_paper_of_one_colour_stays_empty() -> None:
+    noise = np.random.default_rng(1).integers(-4, 5, (80, 80, 3))
+    for colour in ((240, 235, 220), (120, 160, 200)):
+        assert grey_of(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).std() < 5
+
+
+@pytest.mark.parametrize("top", [255, 1023, 4095, 16383, 32767, 65535])
+def test_the_bits_that_are_used_are_the_range(top: int) -> None:
+    samples = np.linspace(0, top, 512).astype(np.uint16).reshape(16, 32)
+    np.testing.assert_allclose(in_bytes(samples), np.linspace(0, 255, 512).reshape(16, 32), atol=1)
+
+
+def test_numbers_beyond_all_measure_raise_nothing() -> None:
+    assert (in_bytes(np.array([[np.nan, 1e308, -1e308], [0.0, np.inf, 1.0]])) == [[0, 0, 0], [0, 0, 255]]).all()
+    assert in_bytes(np.array([[-(2**63), 2**63 - 1]])).tolist() == [[0, 255]]

@@ -283,7 +283,7 @@ def test_the_settings_of_decoding_and_normalisation_are_heeded(tmp_path: Path) -
 
 
 def test_an_ending_that_is_not_read_is_told_from_junk(tmp_path: Path) -> None:
-    files = [tmp_path / "scan.heic", tmp_path / "scan.png"]
+    files = [tmp_path / "scan.svg", tmp_path / "scan.png"]
     for file in files:
         file.write_bytes(b"content that says nothing")
     (batch,) = batches_of(image_file(file) for file in files)

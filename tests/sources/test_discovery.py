@@ -55,8 +55,8 @@ def test_a_record_tells_what_the_file_system_knows(tmp_path: Path) -> None:
     assert found(tmp_path) == [expected]
 
 
-def test_formats_that_are_not_read_are_found_so_that_they_get_a_row(tmp_path: Path) -> None:
-    expected = ["a.HEIC", "a.avif", "a.heif", "a.jp2", "a.pdf", "a.svg"]
+def test_formats_that_few_programs_write_and_those_that_are_not_read_get_a_row_too(tmp_path: Path) -> None:
+    expected = ["a.HEIC", "a.avif", "a.heif", "a.j2k", "a.jp2", "a.pdf", "a.svg"]
     for name in expected:
         touch(tmp_path / name)
     assert names(tmp_path) == expected

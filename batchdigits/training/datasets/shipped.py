@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.decoding.codecs import Page, decode
+from batchdigits.decoding.codecs import decode
+from batchdigits.decoding.pages import Page
 from batchdigits.errors import StorageError
 from batchdigits.records import GreyImage, Labels
 from batchdigits.settings import DecodingSettings

@@ -1,0 +1,109 @@
+"""Decode each page of a PDF: drawn at 300 dots an inch, or where it is one scanned image, at the dots of that.
+
+By PDFium, of the extra `formats`. It is not safe in threads, so that one page is drawn at a time.
+"""
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from batchdigits.decoding.grayscale import grey_of
+from batchdigits.decoding.pages import MOST_PAGE_BYTES, Page, check_size, damaged, guarded, page_of
+from batchdigits.errors import Fault, FaultKind
+from batchdigits.settings import DecodingSettings
+
+if TYPE_CHECKING:
+    from pypdfium2 import PdfDocument, PdfPage
+
+DOTS_PER_INCH: Final = 300
+
+_POINTS_PER_INCH = 72
+_NO_MORE = 1 - 1e-6  # PDFium rounds sides up
+_MOST_PAGES = 1000  # of a file: drawing takes a tenth of a second a page
+_NEEDS = "PDF files need an extra: pip install batchdigits[formats]; or convert it: pdftoppm -r 300 -png IN.pdf OUT"
+_LOCKED = "the PDF is protected by a password; save it without one"
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def pdf_pages(data: bytes, settings: DecodingSettings) -> list[Page | Fault]:
+    """Decode every page of a PDF.
+
+    Returns:
+        One entry a page, at least one; what is too much for one file is one last fault.
+    """
+    with _ONE_AT_A_TIME:
+        document = guarded("PDF", _opened, data)
+        if isinstance(document, Fault):
+            return [document]
+        try:
+            return _pages(document, settings)
+        finally:
+            document.close()
+
+
+def _opened(data: bytes) -> "PdfDocument | Fault":
+    try:
+        import pypdfium2
+        from pypdfium2 import raw
+    except ImportError:
+        return Fault(FaultKind.UNSUPPORTED, _NEEDS)
+    try:
+        document = pypdfium2.PdfDocument(data)
+    except pypdfium2.PdfiumError as error:
+        if error.err_code == raw.FPDF_ERR_PASSWORD:
+            return Fault(FaultKind.UNSUPPORTED, _LOCKED)
+        return damaged("PDF", str(error))
+    document.init_forms()  # what was filled in is drawn as well
+    return document
+
+
+def _pages(document: "PdfDocument", settings: DecodingSettings) -> list[Page | Fault]:
+    if len(document) == 0:
+        return [damaged("PDF", "it has no pages")]
+    pages: list[Page | Fault] = []
+    room = MOST_PAGE_BYTES
+    for number in range(len(document)):
+        if room < 0 or number == _MOST_PAGES:
+            detail = f"the file has {len(document):,} pages, more than the {number:,} so far; split it"
+            return [*pages, Fault(FaultKind.TOO_LARGE, detail)]
+        pages.append(page := guarded("PDF", _page, document, number, settings))
+        room -= page.grey.nbytes if isinstance(page, Page) else 0
+    return pages
+
+
+def _page(document: "PdfDocument", number: int, settings: DecodingSettings) -> Page:
+    """Draw a page, by its number from 0.
+
+    Raises:
+        PageError: it has more pixels than the limit.
+        pypdfium2.PdfiumError: it is damaged.
+    """
+    page = document[number]
+    try:
+        scale = _image_scale(page, settings) or DOTS_PER_INCH / _POINTS_PER_INCH
+        width, height = (round(side * scale) for side in page.get_size())
+        check_size(width, height, settings)
+        bitmap = page.render(scale=scale * _NO_MORE, rev_byteorder=True)
+        grey = grey_of(bitmap.to_numpy()[..., :3].copy())
+        width, height = bitmap.width, bitmap.height
+        bitmap.close()
+        return page_of(grey, width, height)
+    finally:
+        page.close()
+
+
+def _image_scale(page: "PdfPage", settings: DecodingSettings) -> float | None:
+    """Tell the pixels a point at which the one image that a page is keeps its own; None where it is something else."""
+    from pypdfium2 import raw
+
+    objects = list(page.get_objects(max_depth=2))
+    if len(objects) != 1 or objects[0].type != raw.FPDF_PAGEOBJ_IMAGE:
+        return None
+    left, bottom, right, top = objects[0].get_bounds()
+    width, height = page.get_size()
+    if page.get_rotation() % 180:
+        left, bottom, right, top = bottom, left, top, right
+    if right - left < 0.9 * width or top - bottom < 0.9 * height:
+        return None
+    across, down = objects[0].get_px_size()
+    scale = max(across, down) / max(right - left, top - bottom)
+    return scale if width * height * scale**2 <= settings.max_pixels else None

@@ -1,0 +1,140 @@
+"""PDFs and photos of telephones, of the extra `formats`: a row a page, or a reason; and what is said without it."""
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from batchdigits.decoding import pdf
+from batchdigits.decoding.codecs import MAX_SIDE, Page, decode
+from batchdigits.errors import Fault, FaultKind
+from batchdigits.settings import DecodingSettings
+
+DATA = Path(__file__).parents[1] / "data"
+LIMITS = DecodingSettings()
+GREY = np.full((120, 90), 235, np.uint8)
+GREY[20:100, 40:52] = 15
+GREY[20:32, 20:52] = 15
+
+
+def pdf_of(*images: Image.Image, dots: float = 72.0) -> bytes:
+    file = io.BytesIO()
+    images[0].save(file, "PDF", save_all=True, append_images=images[1:], resolution=dots)
+    return file.getvalue()
+
+
+def drawn(media_box: str) -> bytes:
+    """Write a PDF of one page with a black bar, as a program draws it."""
+    content = b"0 0 0 rg 20 10 15 80 re f"
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        f"<</Type/Page/Parent 2 0 R/MediaBox[{media_box}]/Contents 4 0 R/Resources<<>>>>".encode(),
+        b"<</Length %d>>stream\n%s\nendstream" % (len(content), content),
+    ]
+    data = b"%PDF-1.4\n"
+    for number, text in enumerate(objects, 1):
+        data += b"%d 0 obj%s endobj\n" % (number, text)
+    return data + b"trailer<</Root 1 0 R/Size 5>>\n%%EOF"
+
+
+@pytest.fixture(autouse=True)
+def pdfium() -> None:
+    pytest.importorskip("pypdfium2")
+    pytest.importorskip("pillow_heif")
+
+
+def test_a_page_that_is_one_scanned_image_is_that_image() -> None:
+    for dots in (72.0, 200.0):
+        (page,) = decode(pdf_of(Image.fromarray(GREY), dots=dots), LIMITS)
+        assert isinstance(page, Page)
+        assert (page.width, page.height) == (90, 120)
+        assert np.abs(page.grey.astype(int) - GREY).mean() < 4
+
+
+def test_a_page_that_was_drawn_has_three_hundred_dots_an_inch() -> None:
+    (page,) = decode(drawn("0 0 72 144"), LIMITS)
+    assert isinstance(page, Page)
+    assert (page.width, page.height) == (300, 600)
+    assert page.grey[-50, 100] == 0
+    assert page.grey[50, 100] == 255
+
+
+def test_twenty_pages_are_twenty_rows_in_their_order() -> None:
+    pages = decode(pdf_of(*(Image.new("L", (60, 80), 100 + 5 * number) for number in range(20))), LIMITS)
+    greys = [int(page.grey[40, 30]) for page in pages if isinstance(page, Page)]
+    assert np.abs(np.array(greys) - 100 - 5 * np.arange(20)).max() <= 2
+    assert len(greys) == 20
+
+
+def test_a_large_scan_is_bounded_and_keeps_its_size() -> None:
+    (page,) = decode(pdf_of(Image.new("L", (1500, 2000), 200), dots=150), LIMITS)
+    assert isinstance(page, Page)
+    assert (page.width, page.height) == (1500, 2000)
+    assert max(page.grey.shape) == MAX_SIDE
+
+
+def test_pages_over_the_most_are_one_last_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pdf_of(*[Image.new("L", (20, 20), 200)] * 5)
+    for limit, value in (("_MOST_PAGES", 3), ("MOST_PAGE_BYTES", 1_100)):
+        with monkeypatch.context() as patch:
+            patch.setattr(pdf, limit, value)
+            *pages, fault = decode(data, LIMITS)
+            assert len(pages) == 3
+            assert isinstance(fault, Fault)
+            assert fault.kind == FaultKind.TOO_LARGE
+            assert "5 pages" in fault.detail
+
+
+def test_a_page_as_large_as_a_house_is_refused_by_its_size() -> None:
+    (fault,) = decode(drawn("0 0 14400 14400"), LIMITS)
+    assert isinstance(fault, Fault)
+    assert (fault.kind, fault.width) == (FaultKind.TOO_LARGE, 60_000)
+
+
+def test_an_image_of_more_pixels_than_the_limit_is_drawn_at_fewer_dots() -> None:
+    (page,) = decode(pdf_of(Image.fromarray(GREY), dots=600), DecodingSettings(max_pixels=5000))
+    assert isinstance(page, Page)
+    assert page.width * page.height <= 5000
+
+
+def test_a_damaged_pdf_is_unreadable_and_a_locked_one_is_not_to_be_copied_again() -> None:
+    whole = pdf_of(Image.fromarray(GREY))
+    for length in (20, len(whole) // 2):
+        (fault,) = decode(whole[:length], LIMITS)
+        assert isinstance(fault, Fault)
+        assert fault.kind == FaultKind.UNREADABLE
+    (fault,) = decode((DATA / "scan.pdf").read_bytes(), LIMITS)
+    assert isinstance(fault, Fault)
+    assert fault.kind == FaultKind.UNSUPPORTED
+    assert "password" in fault.detail
+
+
+def test_a_heic_photo_is_read_upright() -> None:
+    import pillow_heif
+
+    for orientation in (1, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        file = io.BytesIO()
+        pillow_heif.from_pillow(Image.fromarray(np.dstack([GREY] * 3))).save(
+            file, format="HEIF", quality=95, exif=exif.tobytes()
+        )
+        (page,) = decode(file.getvalue(), LIMITS)
+        assert isinstance(page, Page)
+        assert (page.width, page.height) in ((90, 120), (120, 90))
+        (fault,) = decode(file.getvalue()[:-200], LIMITS)
+        assert isinstance(fault, Fault)
+
+
+@pytest.mark.parametrize(("library", "name"), [("pypdfium2", "scan.pdf"), ("pillow_heif", "photo.heic")])
+def test_without_the_extra_a_row_names_it(library: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    (fault,) = decode((DATA / name).read_bytes(), LIMITS)
+    assert isinstance(fault, Fault)
+    assert fault.kind == FaultKind.UNSUPPORTED
+    assert re.search(r"pip install batchdigits\[formats\]; or convert it", fault.detail)
