@@ -157,7 +157,7 @@ def test_of_several_pages_the_first_is_explained_with_a_word_of_the_others(
 
 
 def test_an_ending_that_is_not_read_is_told_from_junk(tmp_path: Path, model: Bundle) -> None:
-    for name, kind in (("scan.HEIC", FaultKind.UNSUPPORTED), ("scan.png", FaultKind.UNREADABLE)):
+    for name, kind in (("scan.svg", FaultKind.UNSUPPORTED), ("scan.png", FaultKind.UNREADABLE)):
         (tmp_path / name).write_bytes(b"content that says nothing")
         assert explained(tmp_path / name, model).status == kind
 

@@ -66,7 +66,7 @@ def test_numbers_of_the_contract_are_the_defaults() -> None:
     assert predict.outputs == ("-",)
     assert predict.model is None
     assert (predict.target_error, predict.threshold) == (0.005, None)
-    assert predict.decoding == DecodingSettings(max_pixels=100_000_000, max_bytes=512 * 2**20)
+    assert predict.decoding == DecodingSettings(max_pixels=150_000_000, max_bytes=512 * 2**20)
     assert predict.report.csv_dialect is CsvDialect.RFC4180
     assert not predict.report.probabilities
     assert not predict.allow_empty

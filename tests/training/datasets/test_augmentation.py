@@ -139,7 +139,7 @@ def test_a_digit_without_ink_becomes_a_simulated_page_in_its_own_place() -> None
 
 def test_most_pages_without_a_digit_show_something_to_learn_from(network: InkFinder) -> None:
     pages = vary(np.zeros((300, 28, 28), np.uint8), generator())
-    assert (normalise(pages, network).ink[:, 0] > 0).mean() > 0.6
+    assert (normalise(pages, network).ink[:, 0] > 0).mean() > 0.5
 
 
 def test_no_scanned_digit_has_fewer_pixels_than_can_be_read() -> None:
