@@ -253,14 +253,16 @@ def test_an_archive_in_a_bucket_is_read_where_it_is(
 
 def test_worker_processes_read_by_connections_of_their_own(s3: S3Server, bucket: str, folder: Path) -> None:
     code = f"""
+from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import Workers, batches
+from batchdigits.inference import bundle
 from batchdigits.records import ImageFile
+from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.urls import locate
-from batchdigits.settings import DecodingSettings, NormalisationSettings
 if __name__ == "__main__":
     files = [item for item in discover([locate("s3://{bucket}/scans")], outputs=[]) if isinstance(item, ImageFile)]
-    with Workers(2, processes=True) as workers:
+    with Workers(2, SharedFinder(bundle.PACKAGED, Runtime.LITERT), processes=True) as workers:
         limits = dict(size=10, decoding=DecodingSettings(), normalisation=NormalisationSettings())
         print(sum(len(batch.pages) for batch in batches(files, workers, **limits)))
 """
