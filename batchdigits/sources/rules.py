@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchdigits.errors import UsageError, escape_name, escaped
+from batchdigits.records import SIGNATURE
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -44,12 +45,10 @@ _SYSTEM_NAMES = frozenset(
 )  # in lower case
 _OLD_BINS = frozenset({"RECYCLER", "RECYCLED"})  # of Windows XP and before; `recycled` may be anybody's folder
 _NO_ENDING = re.compile(r"|\.[0-9_-]*")  # `Scan 12.05` has none
-_IMAGE = re.compile(
-    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|II[*+]\0|MM\0[*+]|GIF8[79]a|RIFF....WEBP"
-    rb"|BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0"  # with the size of a header, for a text may begin with BM
-    rb"|....ftyp(avi[fs]|hei[cxms]|hev[cxms]|mif1|msf1)|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51|%PDF-",
-    re.DOTALL,
-)
+_SURELY = {  # kinds whose signature a text may hold as well
+    "BMP": re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL),  # with a header's size
+    "PDF": re.compile(rb"%PDF-"),
+}
 FIRST_BYTES = 18
 """How many of a file `is_image` needs."""
 _MOST_FRUITLESS = 20  # files of an ending; a million tables beside the scans are not all opened in every run
@@ -133,7 +132,10 @@ def ending_of(path: str) -> str:
 
 def is_image(first_bytes: bytes) -> bool:
     """Tell whether a file is an image, or what a row says how to convert, by its first `FIRST_BYTES`."""
-    return _IMAGE.match(first_bytes) is not None
+    signature = SIGNATURE.match(first_bytes)
+    if signature is None:
+        return False
+    return _SURELY.get(str(signature.lastgroup), SIGNATURE).match(first_bytes) is not None
 
 
 def reason_by_content(ending: str, relative: str, rules: DiscoveryRules, begins_as_image: Callable[[], bool]) -> str:
