@@ -113,7 +113,7 @@ def _cnn(add: _Builder, maps: "KerasTensor") -> "KerasTensor":
 
 
 def _teacher(add: _Builder, maps: "KerasTensor") -> "KerasTensor":
-    """Two dozen times the multiplications, residual blocks, and dropout."""
+    """45 times the multiplications, residual blocks, and dropout."""
     from keras.layers import Dense, Dropout, Flatten
 
     maps = add.convolution(maps, 32, 5)  # -> [N, 28, 28, 32]
