@@ -24,7 +24,7 @@ def same(first: SimulatedInk, second: SimulatedInk) -> bool:
 
 @pytest.fixture(scope="module")
 def kept_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kept")
+    return tmp_path_factory.mktemp("kept") / "checkpoints"  # which is not there yet, as when a training begins
 
 
 @pytest.fixture(scope="module")
