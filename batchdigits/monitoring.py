@@ -52,6 +52,8 @@ class Summary:
     """How many were left to the next run, since they were still being written."""
     rows: Counter[str]
     """Rows of the report, by status."""
+    verdicts: Counter[str]
+    """The same by what the model says alone, whether or not somebody has answered."""
     digits: Counter[int]
     """Rows that name a digit, `ok` or `review`, by digit."""
     audit: "Audit"
@@ -80,10 +82,9 @@ class Summary:
 
     @property
     def review_share(self) -> float | None:
-        """The share of pages with a digit that a person has to look at; None where no page has one."""
-        rows = self.rows
-        digits = rows["ok"] + rows["review"]
-        return rows["review"] / digits if digits else None
+        """The share of pages with a digit that the model is not sure of; None where no page has one."""
+        digits = self.verdicts["ok"] + self.verdicts["review"]
+        return self.verdicts["review"] / digits if digits else None
 
     def line(self) -> str:
         """Say it in one line."""

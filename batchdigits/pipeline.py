@@ -126,6 +126,7 @@ def run(
             pending=plan.pending.total(),
             deferred=plan.deferred,
             rows=tally.rows,
+            verdicts=tally.verdicts,
             digits=tally.digits,
             audit=tally.audit,
             skipped=plan.skipped,

@@ -62,6 +62,8 @@ class Status(StrEnum):
     """A digit, at or above the threshold."""
     REVIEW = "review"
     """A digit, below the threshold."""
+    ANSWERED = "answered"
+    """Somebody has looked and given an answer, whatever the model says of the page."""
     BLANK = "blank"
     """No ink was found, or the gate takes it for the paper's own."""
     NOT_A_DIGIT = "not_a_digit"

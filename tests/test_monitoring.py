@@ -52,7 +52,7 @@ def summary(**changes: Any) -> Summary:
     rows = changes.pop("rows", Counter(ok=2, review=1))
     audited = changes.pop("audited", 0)
     audit = Audit(changes.pop("sample", audited), audited, changes.pop("wrong", 0))
-    return Summary(rows=rows, digits=Counter({7: 2, 0: 1}), audit=audit, **{**fields, **changes})
+    return Summary(rows=rows, verdicts=rows, digits=Counter({7: 2, 0: 1}), audit=audit, **{**fields, **changes})
 
 
 def test_the_seconds_of_a_stage_are_added_up(clock: list[float]) -> None:

@@ -45,6 +45,8 @@ class Tally:
 
     rows: Counter[str] = field(default_factory=Counter)
     """By status."""
+    verdicts: Counter[str] = field(default_factory=Counter)
+    """By what the model says of them, answered or not."""
     digits: Counter[int] = field(default_factory=Counter)
     """Rows that name a digit, `ok` or `review`, by digit."""
     audit: Audit = field(default_factory=Audit)
@@ -55,6 +57,7 @@ class Tally:
     def add(self, rows: Rows) -> None:
         """Count a chunk of rows."""
         self.rows.update(rows.status)
+        self.verdicts.update(rows.verdict)
         self.digits.update(rows.digit[rows.digit >= 0].tolist())
         for row in rows.audit.nonzero()[0].tolist():
             self.audit.add(rows.sha256[row], rows.page[row], int(rows.digit[row]), rows.corrected[row])
@@ -92,9 +95,9 @@ def _sparing(seen: Observations, terms: DecisionSettings, tally: Tally) -> list[
 def _rows(seen: Observations, terms: DecisionSettings) -> Rows:
     found = decide_calibrated(seen.logits, seen.ink, terms.model.calibration, threshold=terms.threshold)
     read = np.array([fault is None for fault in seen.faults], np.bool_)
-    status = np.array([fault.kind.value if fault else "" for fault in seen.faults], dtype=object)
+    verdict = np.array([fault.kind.value if fault else "" for fault in seen.faults], dtype=object)
     detail = np.array([fault.detail if fault else "" for fault in seen.faults], dtype=object)
-    status[read], detail[read] = found.status, found.detail
+    verdict[read], detail[read] = found.status, found.detail
 
     def spread(column: NDArray[Any], empty: float) -> NDArray[Any]:
         """Give the pages with a fault their empty cells."""
@@ -103,13 +106,14 @@ def _rows(seen: Observations, terms: DecisionSettings) -> Rows:
         return full
 
     digit = spread(found.digit, NO_DIGIT)
-    final = np.where(status == Status.OK, digit, NO_DIGIT).astype(np.int8)
+    final = np.where(verdict == Status.OK, digit, NO_DIGIT).astype(np.int8)
     answers = [int(answer) if answer.isdigit() else NO_DIGIT for answer in seen.corrected if answer]
-    final[[answer != "" for answer in seen.corrected]] = answers
+    is_answered = np.array([answer != "" for answer in seen.corrected], np.bool_)
+    final[is_answered] = answers
     return Rows(
         path=seen.names,
         page=seen.pages,
-        status=status.tolist(),
+        status=np.where(is_answered, Status.ANSWERED, verdict).tolist(),
         digit=digit,
         confidence=spread(found.confidence, np.nan),
         runner_up=spread(found.runner_up, NO_DIGIT),
@@ -122,8 +126,9 @@ def _rows(seen: Observations, terms: DecisionSettings) -> Rows:
         sha256=seen.sha256,
         model=[name[:MODEL_ID_LENGTH] for name in seen.models],
         probabilities=spread(found.probabilities, np.nan),
+        verdict=verdict.tolist(),
         thumbnail=seen.thumbnails,
-        audit=(status == Status.OK) & in_sample(seen.sha256, terms.audit),
+        audit=(verdict == Status.OK) & in_sample(seen.sha256, terms.audit),
     )
 
 

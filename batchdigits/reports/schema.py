@@ -9,7 +9,7 @@ from enum import Enum, auto
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Rises when a column changes its meaning; a new column at the end does not raise it."""
 
 
@@ -94,10 +94,12 @@ class Rows:
     """First 12 characters of the bundle's id."""
     probabilities: NDArray[np.float32]
     """float32[N, 10]."""
+    verdict: list[str]
+    """No column: the status by what the model says alone, whether or not somebody has answered."""
     thumbnail: list[bytes]
     """No column: a small PNG of the page, its longer side at most 96 pixels; empty where none is kept."""
     audit: NDArray[np.bool_]
-    """No column: bool[N], whether the row, which is `ok`, belongs to the sample that people should check."""
+    """No column: bool[N], whether the row, whose verdict is `ok`, belongs to the sample that people should check."""
 
     def __len__(self) -> int:
         """Count the rows."""

@@ -68,6 +68,7 @@ def rows_to_review(count: int) -> Rows:
     columns = {field.name: getattr(rows, field.name) for field in fields(Rows)}
     changes = {
         "status": ["review"] * count,
+        "verdict": ["review"] * count,
         "digit": labels[:count].astype(np.int8),
         "confidence": np.round(rng.uniform(0.35, 0.9, count), 4),
         "sha256": [f"{number:064x}" for number in range(count)],

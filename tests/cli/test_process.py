@@ -56,6 +56,7 @@ SUMMARY = Summary(
     pending=2,
     deferred=1,
     rows=Counter(ok=2),
+    verdicts=Counter(ok=2),
     digits=Counter({7: 2}),
     audit=Audit(),
     skipped=Counter(),

@@ -34,6 +34,7 @@ def test_an_answer_is_final_and_is_shown_without_predicting(
     run(model, growing, outputs=reports, threshold=0.0)
     before = by_page(reports[0].read_bytes())
     assert {row["corrected"] for row in before.values()} == {""}
+    assert "answered" not in {row["status"] for row in before.values()}
     assert all(row["final"] == (row["digit"] if row["status"] == "ok" else "") for row in before.values())
     answer(reports[0], B="9", a="x", pages="4", blank="x", truncated="0", photo="x")
     with no_model():
@@ -48,8 +49,10 @@ def test_an_answer_is_final_and_is_shown_without_predicting(
         ("photo.heic", 1): ("x", ""),
         ("truncated.jpg", 1): ("0", "0"),
     }
-    same = [{**row, "corrected": "", "final": ""} for row in after.values()]
-    assert same == [{**row, "corrected": "", "final": ""} for row in before.values()]
+    assert {key for key, row in after.items() if row["status"] == "answered"} == set(changed)
+    theirs = {"corrected": "", "final": "", "status": ""}  # all else is the model's
+    same = [{**row, **theirs} for row in after.values()]
+    assert same == [{**row, **theirs} for row in before.values()]
     typed = {(row["path"], row["page"]): row for row in pq.read_table(reports[1]).to_pylist()}
     assert (typed["B.png", 1]["corrected"], typed["B.png", 1]["final"]) == ("9", 9)
     assert (typed["a.png", 1]["corrected"], typed["a.png", 1]["final"]) == ("x", None)
@@ -65,10 +68,8 @@ def test_below_the_threshold_nothing_is_final_but_an_answer(growing: Path, model
     answer(report, B="9")
     run(model, growing, outputs=(report,), threshold=1.0)
     rows = by_page(report.read_bytes())
-    assert rows["B.png", 1]["status"] == "review"
-    assert {key: row["final"] for key, row in rows.items() if row["final"] and row["status"] == "review"} == {
-        ("B.png", 1): "9"
-    }
+    assert rows["B.png", 1]["status"] == "answered"
+    assert {key: row["final"] for key, row in rows.items() if row["final"]} == {("B.png", 1): "9"}
 
 
 def test_an_answer_stays_whatever_happens_to_the_model_and_the_file_s_name(

@@ -52,6 +52,7 @@ def seven(path: str = "7.png", /, **changes: object) -> Rows:
         "sha256": ["ab" * 32],
         "model": ["0123456789ab"],
         "probabilities": probabilities,
+        "verdict": changes.get("status", ["ok"]),
         "thumbnail": [b""],
         "audit": np.array([False]),
     }

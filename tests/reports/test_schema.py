@@ -13,7 +13,7 @@ def test_the_columns_stand_in_the_order_of_the_contract() -> None:
 
 def test_rows_have_a_field_for_every_column_in_the_same_order() -> None:
     names = [field.name for field in fields(Rows)]
-    assert names == [column.name for column in COLUMNS] + ["thumbnail", "audit"]  # what reports for people show
+    assert names == [column.name for column in COLUMNS] + ["verdict", "thumbnail", "audit"]  # for reports for people
 
 
 def test_a_chunk_knows_its_number_of_rows() -> None:

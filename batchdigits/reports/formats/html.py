@@ -36,8 +36,8 @@ class _Item:
 
     part: int
     """Where in `_PARTS` it stands."""
-    status: str
-    """`review`, `not_a_digit`, `blank` or `ok`."""
+    verdict: str
+    """`review`, `not_a_digit`, `blank` or `ok`; answered ones keep their place."""
     digit: int
     """What it was read as; -1 where it has none."""
     shown: dict[str, Any]
@@ -52,7 +52,7 @@ class _Item:
 
     def group(self) -> tuple[int, int]:
         """Tell which images it stands among."""
-        return _KINDS.index(self.status), self.digit
+        return _KINDS.index(self.verdict), self.digit
 
 
 class HtmlReport:
@@ -92,8 +92,8 @@ class HtmlReport:
 
 def _items(rows: Rows) -> Iterator[_Item]:
     """Pick the rows that a person should see."""
-    for row, status in enumerate(rows.status):
-        match status:
+    for row, verdict in enumerate(rows.verdict):
+        match verdict:
             case Status.REVIEW:
                 part = REVIEW
             case Status.NOT_A_DIGIT | Status.BLANK:
@@ -114,7 +114,7 @@ def _items(rows: Rows) -> Iterator[_Item]:
             "detail": rows.detail[row],
             "corrected": rows.corrected[row],
         }
-        yield _Item(_PARTS.index(part), str(status), digit, shown, rows.thumbnail[row])
+        yield _Item(_PARTS.index(part), str(verdict), digit, shown, rows.thumbnail[row])
 
 
 def _page(items: Sequence[_Item], about: About, statuses: Counter[str]) -> Iterator[str]:

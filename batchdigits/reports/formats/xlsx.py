@@ -103,11 +103,11 @@ class XlsxReport:
         names = [column.name for column in _COLUMNS]
         columns = [_values(column, getattr(rows, column.name)) for column in _COLUMNS]
         with self._drafting():
-            for values, thumbnail, audit in zip(
-                zip(*columns, strict=True), rows.thumbnail, rows.audit.tolist(), strict=True
+            for values, verdict, thumbnail, audit in zip(
+                zip(*columns, strict=True), rows.verdict, rows.thumbnail, rows.audit.tolist(), strict=True
             ):
                 cells = dict(zip(names, values, strict=True))
-                self._counts.add(cells, audit=audit)
+                self._counts.add(cells, verdict=verdict, audit=audit)
                 self._results.append({**cells, _KNOWN: cells["corrected"]})
                 if audit and not cells["corrected"]:
                     self._audit.append((cells, thumbnail))
@@ -189,13 +189,15 @@ class _Counts:
 
     def __init__(self) -> None:
         self.status: Counter[str] = Counter()
+        self.verdict: Counter[str] = Counter()
         self.digit: Counter[int | None] = Counter()
         self.final: Counter[int | None] = Counter()
         self.audit = Audit()
 
-    def add(self, cells: dict[str, Any], *, audit: bool) -> None:
+    def add(self, cells: dict[str, Any], *, verdict: str, audit: bool) -> None:
         """Count a row."""
         self.status[cells["status"]] += 1
+        self.verdict[verdict] += 1
         self.digit[cells["digit"]] += 1
         self.final[cells["final"]] += 1
         if audit:
@@ -213,9 +215,9 @@ def _summarise(notes: Notes, counts: _Counts, about: About) -> None:
     for digit in range(DIGITS):
         notes.line(str(digit), counts.digit[digit], counts.final[digit])
 
-    read = counts.status[Status.OK] + counts.status[Status.REVIEW]
+    read = counts.verdict[Status.OK] + counts.verdict[Status.REVIEW]
     notes.head("What to expect", "", "share")
-    notes.line("For review, of all digits that were read", None, _share(counts.status[Status.REVIEW], read))
+    notes.line("For review, of all digits that were read", None, _share(counts.verdict[Status.REVIEW], read))
     expected = f"A digit is ok from a confidence of {about.threshold:.2%} on."
     if about.target_error is not None:
         expected += f" On scans like the validation data, that keeps those that are wrong to {about.target_error:.2%}."
@@ -223,7 +225,7 @@ def _summarise(notes: Notes, counts: _Counts, about: About) -> None:
 
     notes.head("The sample of ok rows that people should check", "rows", "share")
     audit = counts.audit
-    notes.line("In the sample", audit.sample, _share(audit.sample, counts.status[Status.OK]))
+    notes.line("In the sample", audit.sample, _share(audit.sample, counts.verdict[Status.OK]))
     notes.line("Of these, answered", audit.answered, _share(audit.answered, audit.sample))
     notes.line("Of these, wrong", audit.wrong, _share(audit.wrong, audit.answered))
     if interval := audit.interval():

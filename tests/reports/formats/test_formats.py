@@ -135,7 +135,7 @@ def test_every_format_is_tested_here() -> None:
 @every_format
 def test_every_cell_comes_back_and_an_empty_one_is_empty(of: Format) -> None:
     answered = doubtful("a.tif", page=[3], corrected=["4"], final=np.array([4], np.int8))
-    nothing = replace(unreadable("b.png"), status=["blank"])
+    nothing = replace(unreadable("b.png"), status=["blank"], verdict=["blank"])
     full, empty = of.rows(answered, nothing)
     told: Row = {
         **{"path": "a.tif", "page": 3, "status": "review", "digit": 7, "confidence": 0.9731, "runner_up": 1},
@@ -182,7 +182,7 @@ def test_a_thousand_hostile_names_come_back_exactly_from_a_published_report(of: 
     names = a_thousand_names()
     assert len(set(names)) > 990
     report = tmp_path / f"report{of.ending}"
-    rows = replace(sevens(names), status=["review"] * len(names))
+    rows = replace(sevens(names), status=["review"] * len(names), verdict=["review"] * len(names))
     publish([rows], parse_outputs([str(report)]), about=ABOUT, settings=of.settings, stdout=io.BytesIO())
     found = [row["path"] for row in of.read(report.read_bytes())]
     assert found == (names if of.is_table else sorted(names))

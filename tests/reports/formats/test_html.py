@@ -93,7 +93,9 @@ def unsure(path: str, digit: int = 7, confidence: float = 0.5, **changes: object
 
 
 def rejected(path: str, status: str = "not_a_digit") -> Rows:
-    return replace(unreadable(path), status=[status], sha256=["cd" * 32], detail=["it looks like empty paper"])
+    return replace(
+        unreadable(path), status=[status], verdict=[status], sha256=["cd" * 32], detail=["it looks like empty paper"]
+    )
 
 
 def paths(page: Page) -> list[str]:
@@ -132,7 +134,7 @@ def test_sure_rows_and_faults_are_counted_but_not_shown() -> None:
     assert paths(found) == ["shown"]
     assert found.report["pages"] == 5
     assert found.report["statuses"] == {
-        **{"ok": 1, "review": 1, "blank": 0, "not_a_digit": 0},
+        **{"ok": 1, "review": 1, "answered": 0, "blank": 0, "not_a_digit": 0},
         **{"unreadable": 1, "too_large": 1, "unsupported": 1},
     }
 
