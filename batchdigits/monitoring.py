@@ -1,4 +1,4 @@
-"""Say how a run ended: in one line, as a JSON document, and as metrics of Prometheus."""
+"""Say how a run ended to programs: as a JSON document, and as metrics of Prometheus."""
 
 import importlib.metadata
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchdigits import __version__
-from batchdigits.errors import ExitCode, FaultKind, UsageError, escape_name, escaped
+from batchdigits.errors import ExitCode, UsageError, escape_name, escaped
 from batchdigits.settings import PredictSettings
 from batchdigits.storage.atomic import atomic_write_all
 from batchdigits.storage.local import LocalFile, storage_errors
@@ -54,6 +54,10 @@ class Summary:
     """Rows of the report, by status."""
     verdicts: Counter[str]
     """The same by what the model says alone, whether or not somebody has answered."""
+    left: int
+    """Rows that people should look at and have not answered: to review, without a digit, or of the audit sample."""
+    failed: list[tuple[str, str]]
+    """The first pages that have a fault: the name, safe for a terminal, and the status."""
     digits: Counter[int]
     """Rows that name a digit, `ok` or `review`, by digit."""
     audit: "Audit"
@@ -85,41 +89,6 @@ class Summary:
         """The share of pages with a digit that the model is not sure of; None where no page has one."""
         digits = self.verdicts["ok"] + self.verdicts["review"]
         return self.verdicts["review"] / digits if digits else None
-
-    def line(self) -> str:
-        """Say it in one line."""
-        rows = self.rows
-        pages = rows.total()
-        parts = [f"{self.files} {_plural(self.files, 'image')} found"]
-        if self.pending != self.files:
-            parts.append(f"{self.pending} of them new or changed")
-        if self.deferred:
-            parts.append(f"{self.deferred} deferred")
-        if pages != self.files:
-            parts.append(f"{pages} {_plural(pages, 'page')}")
-        always = ("ok", "review", "blank", FaultKind.UNREADABLE)
-        parts += [f"{rows[name]} {name}" for name in (*always, *sorted(set(rows) - set(always)))]
-        if self.skipped:
-            parts.append(f"{self.skipped.total()} skipped")
-        stages = ", ".join(f"{name} {seconds / self.elapsed:.0%}" for name, seconds in self.seconds.items())
-        rate = _rate(self.pending, self.elapsed) or 0.0
-        speed = f"{self.elapsed:.1f} seconds, {rate:,.0f} images/s; at work: {stages}"
-        return f"{', '.join(parts)}; {self._trust()}; {speed}"
-
-    def _trust(self) -> str:
-        """Say what the rows that are `ok` are worth."""
-        if self.target_error is None:
-            told = f"ok from a confidence of {self.threshold}"
-        else:
-            told = f"target error {self.target_error:.2%} (proven for scans like the validation data)"
-        audit = self.audit
-        if not audit.answered:
-            return told
-        if (interval := audit.interval()) is None:
-            return f"{told}, {audit.answered} of the {audit.sample} pages to audit answered"
-        low, high = interval
-        share = f"{audit.wrong / audit.answered:.2%}, 95% interval {low:.2%} to {high:.2%}"
-        return f"{told}, {audit.wrong} of {audit.answered} audited wrong ({share})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +209,7 @@ def _numbers(summary: Summary) -> dict[str, Any]:
         "new_faults": summary.faulty,
         "digits": {str(digit): summary.digits[digit] for digit in range(10)},
         "review_share": summary.review_share,
+        "left": summary.left,
         "skipped": dict(summary.skipped.most_common()),
         "stages": stages,
         "seconds": round(seconds, 3),
@@ -331,7 +301,3 @@ def _audit(summary: Summary) -> dict[str, int]:
 
 def _rate(count: int, seconds: float) -> float | None:
     return round(count / seconds, 3) if seconds else None
-
-
-def _plural(count: int, noun: str) -> str:
-    return noun if count == 1 else f"{noun}s"

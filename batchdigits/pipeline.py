@@ -127,6 +127,8 @@ def run(
             deferred=plan.deferred,
             rows=tally.rows,
             verdicts=tally.verdicts,
+            left=tally.left,
+            failed=tally.failed,
             digits=tally.digits,
             audit=tally.audit,
             skipped=plan.skipped,

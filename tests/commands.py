@@ -32,11 +32,10 @@ class Result:
 
     @property
     def message(self) -> str:
-        """The one sentence that the command had to say, without its name in front."""
-        assert self.stderr.startswith("batchdigits: "), self.stderr
+        """The one sentence that the command had to say, without the word in front that says what it is."""
         assert self.stderr.endswith("\n"), self.stderr
         assert self.stderr.count("\n") == 1, self.stderr
-        return self.stderr.removeprefix("batchdigits: ").rstrip()
+        return self.stderr.removeprefix("Error: ").removeprefix("Warning: ").rstrip()
 
 
 def environment(changes: Mapping[str, str | Path] | None = None) -> dict[str, str]:

@@ -203,18 +203,24 @@ def test_parquet_holds_the_same_rows(night: Night) -> None:
 
 
 def test_the_summary_counts_what_the_report_holds(night: Night) -> None:
-    summary = night.result.stderr.splitlines()[-1]
+    summary = " ".join(night.result.stderr.split())
     statuses = [row["status"] for row in night.rows]
-    counts = {status: statuses.count(status) for status in sorted(set(statuses))}
-    assert summary.startswith(f"batchdigits: {len({row['path'] for row in night.rows})} images found, ")
-    assert f"{len(night.rows)} pages" in summary
-    assert all(f"{count} {status}" in summary for status, count in counts.items())
-    assert f"{len(SKIPPED) + 4} skipped" in summary  # and the two reports, the ledger and its lock
+    count = statuses.count
+    images = len({row["path"] for row in night.rows})
+    failed = sum(map(count, ("unreadable", "too_large", "unsupported")))
+    assert f"{images} images, {len(night.rows)} pages: {count('ok')} read, " in summary
+    assert f"{count('review')} to check, {count('blank') + count('not_a_digit')} without a digit, " in summary
+    assert f", {failed} failed" in summary
+    skipped = re.search(r"Skipped: (.*?) Trust|Skipped: (.*?) Wrote", summary)
+    assert skipped is not None
+    kinds = re.findall(r"(\d+) × ", skipped[0])
+    assert sum(map(int, kinds)) == len(SKIPPED) + 4  # and the two reports, the ledger and its lock
 
 
 def test_nothing_but_the_summary_reaches_standard_error_neither_bars_nor_what_codecs_mutter(night: Night) -> None:
     assert "\r" not in night.result.stderr
-    *kept, summary = night.result.stderr.splitlines()
+    lines = night.result.stderr.splitlines()
+    kept, summary = lines[:2], lines[2:]
     assert all("is not the work of this ledger; it is kept as report.edited-" in line for line in kept)
-    assert len(kept) == 2
-    assert summary.startswith("batchdigits: ")
+    assert summary[0].endswith("pages: 0 read,") or " images, " in summary[0]
+    assert all(line.startswith(("Skipped: ", "Wrote ", "Next: ", "Failed: ", "  ")) for line in summary[1:])

@@ -1,4 +1,4 @@
-"""Monitoring: the seconds of each stage, and how a run ended: in one line, as JSON, and as metrics of Prometheus."""
+"""Monitoring: the seconds of each stage, and how a run ended: as JSON, and as metrics of Prometheus."""
 
 import importlib.metadata
 import json
@@ -24,7 +24,7 @@ from batchdigits.reports.rows import Tally
 from batchdigits.settings import DecodingSettings, PredictSettings
 from tests.commands import run
 from tests.file_states import disk_of, names
-from tests.reports.report_rows import seven, sevens
+from tests.reports.report_rows import joined, seven, sevens
 
 
 @pytest.fixture
@@ -40,6 +40,8 @@ def summary(**changes: Any) -> Summary:
         "files": 3,
         "pending": changes.get("files", 3),
         "deferred": 0,
+        "left": 1,
+        "failed": [],
         "skipped": Counter(),
         "faulty": 0,
         "model": "a" * 64,
@@ -108,24 +110,6 @@ def test_two_watches_do_not_share_their_seconds() -> None:
     assert second.seconds == {}
 
 
-def test_the_line_says_what_was_found_how_it_was_read_and_how_long_it_took() -> None:
-    assert summary().line() == (
-        "3 images found, 2 ok, 1 review, 0 blank, 0 unreadable; target error 0.50% (proven for scans like the "
-        "validation data); 1.2 seconds, 2 images/s; at work: list 40%, decode 80%"
-    )
-
-
-def test_the_line_says_the_threshold_where_it_was_given_itself() -> None:
-    assert "; ok from a confidence of 0.86; " in summary(target_error=None).line()
-
-
-def test_the_line_says_what_people_found_in_the_audit_sample() -> None:
-    assert "audited" not in summary().line()
-    assert ", 199 of the 200 pages to audit answered; " in summary(sample=200, audited=199, wrong=3).line()
-    line = summary(audited=200, wrong=3).line()
-    assert ", 3 of 200 audited wrong (1.50%, 95% interval 0.51% to 4.32%); " in line
-
-
 def test_the_audit_counts_answers_to_its_rows_alone() -> None:
     rows = replace(sevens(["a", "b", "c", "d", "e"]), sha256=["aa", "bb", "cc", "dd", "ee"])
     tally = Tally()
@@ -134,47 +118,29 @@ def test_the_audit_counts_answers_to_its_rows_alone() -> None:
         tally.add(replace(seven(), corrected=["7"], audit=np.array([True])))
     assert (tally.audit.sample, tally.audit.answered, tally.audit.wrong) == (5, 4, 2)
     assert (tally.rows, tally.digits) == ({"ok": 8}, {7: 8})
+    assert tally.left == 1  # of the sample; the answered ones are done
 
 
-def test_the_line_counts_pages_where_they_are_not_the_images() -> None:
-    line = summary(files=1, rows=Counter(ok=5)).line()
-    assert line.startswith("1 image found, 5 pages, 5 ok,")
-    assert summary(files=2, rows=Counter(ok=1)).line().startswith("2 images found, 1 page, 1 ok,")
-    assert "page" not in summary().line()
+def test_what_is_left_is_what_people_should_look_at_and_have_not_answered() -> None:
+    tally = Tally()
+    for status in Status:
+        tally.add(seven(status=[status]))
+        tally.add(seven(status=["answered"], verdict=[status], corrected=["7"]))
+    assert tally.left == 3  # to review, blank, not a digit
+    tally.add(seven(audit=np.array([True])))
+    assert tally.left == 4
 
 
-def test_the_line_names_every_other_status_that_occurred() -> None:
-    rows = Counter(unsupported=4, too_large=1, unreadable=2, blank=3, not_a_digit=7)
-    line = summary(files=17, rows=rows).line()
-    expected = "0 ok, 0 review, 3 blank, 2 unreadable, 7 not_a_digit, 1 too_large, 4 unsupported;"
-    assert line.startswith(f"17 images found, {expected}")
-
-
-def test_the_line_counts_what_was_skipped() -> None:
-    assert ", 5 skipped;" in summary(skipped=Counter({"not an image": 3, "hidden": 2})).line()
-
-
-def test_the_line_counts_what_was_new_where_not_all_was() -> None:
-    line = summary(files=10, pending=4, rows=Counter(ok=10), elapsed=2.0).line()
-    assert line.startswith("10 images found, 4 of them new or changed, 10 ok,")
-    assert " 2 images/s;" in line
-
-
-def test_the_line_counts_what_was_left_to_the_next_run_where_there_is_any() -> None:
-    assert summary(deferred=2).line().startswith("3 images found, 2 deferred, 2 ok,")
-    assert "deferred" not in summary().line()
-
-
-def test_the_rate_is_that_of_the_whole_run_with_its_thousands_parted() -> None:
-    line = summary(files=12_346, rows=Counter(ok=12_346), seconds={"a": 0.75, "b": 0.75}, elapsed=1.0).line()
-    assert "; 1.0 seconds, 12,346 images/s; at work: a 75%, b 75%" in line
-
-
-def test_a_run_without_images_has_a_line_too() -> None:
-    line = summary(files=0, rows=Counter()).line()
-    assert line.startswith("0 images found, 0 ok,")
-    assert "0 images/s" in line
-    assert "\n" not in line
+def test_the_first_rows_that_failed_are_named_so_that_a_terminal_can_show_them() -> None:
+    tally = Tally()
+    tally.add(sevens(["a.png", "b.png"]))
+    failed = {"status": ["unreadable"], "page": [3]}
+    tally.add(joined(seven("fine.png"), seven(r"a\\b\x0a‮c.png", status=["too_large"])))
+    tally.add(joined(*(seven(f"{name}.tif", **failed) for name in "123")))
+    assert tally.failed == [
+        (r"a\\b\x0a\u202ec.png", "too_large"),
+        ("1.tif, page 3", "unreadable"),
+    ]
 
 
 # the JSON document

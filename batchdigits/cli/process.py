@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from batchdigits import monitoring
+from batchdigits.cli.closing import closing
 from batchdigits.errors import BatchDigitsError, ExitCode, Locked, StorageError, UsageError
 from batchdigits.monitoring import Ending, Summary
 from batchdigits.settings import IfLocked, PredictSettings
@@ -105,7 +107,7 @@ def _is_in_a_folder() -> bool:
 
 
 def monitored(run: Callable[[], Summary], settings: PredictSettings) -> ExitCode:
-    """Run the main job, leave how it ended in the files that the settings name for monitoring, and say it in one line.
+    """Run the main job, leave how it ended in the files that the settings name for monitoring, and say it.
 
     A run that fails leaves its exit code and why. One that another run kept from the ledger leaves nothing: the
     files are the other one's.
@@ -138,8 +140,41 @@ def monitored(run: Callable[[], Summary], settings: PredictSettings) -> ExitCode
     end = ending(summary.exit_code, summary=summary)
     monitoring.write(end, settings)
     level = logging.WARNING if summary.exit_code else logging.INFO  # with -q, cron mails the first
-    LOG.log(level, summary.line(), extra={"summary": monitoring.document(end, settings)})
+    text = closing(summary, settings.outputs, verbose=LOG.isEnabledFor(logging.DEBUG))
+    LOG.log(level, text, extra={"summary": monitoring.document(end, settings)})
     return summary.exit_code
+
+
+class _Lines(logging.Formatter):
+    """Messages for people: what went wrong begins with `Error:` or `Warning:`."""
+
+    def __init__(self, *, in_colour: bool) -> None:
+        super().__init__()
+        self._in_colour = in_colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        is_plain = hasattr(record, "summary") or getattr(record, "exit_code", None) in _ASKED_FOR
+        label = "" if is_plain else {logging.ERROR: "Error: ", logging.WARNING: "Warning: "}.get(record.levelno, "")
+        return _LABELS.sub(_coloured, label + text) if self._in_colour else label + text
+
+
+_ASKED_FOR = (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
+_COLOURS = {"Error": 31, "Failed": 31, "Warning": 33, "Next": 36}  # red, yellow, cyan
+_LABELS = re.compile(rf"^({'|'.join(_COLOURS)}):", re.MULTILINE)
+
+
+def _coloured(label: re.Match[str]) -> str:
+    """Make the word at the beginning of a line bold and coloured, for a terminal.
+
+    Source: https://man7.org/linux/man-pages/man4/console_codes.4.html, ECMA-48 Select Graphic Rendition
+    """
+    return f"\x1b[1;{_COLOURS[label[1]]}m{label[0]}\x1b[0m"
+
+
+def _takes_colours() -> bool:
+    """Tell whether standard error is a terminal that may be coloured; see https://no-color.org."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class _JsonLines(logging.Formatter):
@@ -156,7 +191,7 @@ class _JsonLines(logging.Formatter):
 
 def _log_to_stderr(*, verbose: bool = False, quiet: bool = False, as_json: bool = False) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(_JsonLines() if as_json else logging.Formatter("batchdigits: %(message)s"))
+    handler.setFormatter(_JsonLines() if as_json else _Lines(in_colour=_takes_colours()))
     LOG.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
     LOG.handlers = [handler]
     LOG.propagate = False

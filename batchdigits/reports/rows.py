@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits import __version__
-from batchdigits.errors import MOST_SIDE, OF_THE_MACHINE, escaped, unforeseen
+from batchdigits.errors import MOST_SIDE, OF_THE_MACHINE, FaultKind, escaped, unforeseen
 from batchdigits.inference.audit import Audit, in_sample
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import decide_calibrated
@@ -21,6 +21,10 @@ from batchdigits.settings import PredictSettings
 
 log = logging.getLogger(__name__)
 
+TO_LOOK_AT = frozenset({Status.REVIEW, Status.NOT_A_DIGIT, Status.BLANK})
+"""What people should look at, beside the audit sample."""
+
+_MOST_NAMED = 2  # rows with a fault, in the words at the end of a run
 MODEL_ID_LENGTH = 12
 """Characters of the bundle's id that a row shows."""
 
@@ -47,6 +51,10 @@ class Tally:
     """By status."""
     verdicts: Counter[str] = field(default_factory=Counter)
     """By what the model says of them, answered or not."""
+    left: int = 0
+    """Rows that people should look at and have not answered."""
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    """The first rows with a fault: the name, safe for a terminal, and the status."""
     digits: Counter[int] = field(default_factory=Counter)
     """Rows that name a digit, `ok` or `review`, by digit."""
     audit: Audit = field(default_factory=Audit)
@@ -56,11 +64,24 @@ class Tally:
 
     def add(self, rows: Rows) -> None:
         """Count a chunk of rows."""
-        self.rows.update(rows.status)
+        counts = Counter(rows.status)
+        self.rows.update(counts)
+        self.left += sum(counts[status] for status in TO_LOOK_AT)
+        if not counts.keys().isdisjoint(FaultKind) and len(self.failed) < _MOST_NAMED:
+            self.failed = [*self.failed, *_failed(rows)][:_MOST_NAMED]
         self.verdicts.update(rows.verdict)
         self.digits.update(rows.digit[rows.digit >= 0].tolist())
         for row in rows.audit.nonzero()[0].tolist():
+            self.left += not rows.corrected[row]
             self.audit.add(rows.sha256[row], rows.page[row], int(rows.digit[row]), rows.corrected[row])
+
+
+def _failed(rows: Rows) -> Iterator[tuple[str, str]]:
+    """Name the rows that have a fault."""
+    for path, page, status in zip(rows.path, rows.page, rows.status, strict=True):
+        if status in list(FaultKind):
+            name = escaped(path).replace("\\\\", "\\")  # reports have escaped its backslashes before
+            yield name + (f", page {page}" if page > 1 else ""), str(status)
 
 
 def render(chunks: Iterable[Observations], terms: DecisionSettings, tally: Tally) -> Iterator[Rows]:

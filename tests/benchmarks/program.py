@@ -84,7 +84,7 @@ def predict(folder: Path, report: Path, runtime: str, images: int) -> Pass:
         summary = pipeline.run(settings, stdout=io.BytesIO())
         seconds = time.perf_counter() - started
     if summary.rows.total() != images or summary.faulty:
-        raise AssertionError(f"expected {images} rows without a fault: {summary.line()}")
+        raise AssertionError(f"expected {images} rows without a fault: {dict(summary.rows)}")
     return Pass(seconds)
 
 

@@ -66,7 +66,7 @@ def test_a_job_file_gives_sources_and_reports_and_its_paths_start_where_the_job_
     (tmp_path / "night.toml").write_text('sources = ["scans"]\noutput = ["a.csv", "b.parquet"]\nallow-empty = true\n')
     result = job("predict", "--config", "night.toml", cwd=tmp_path)
     assert result.code == 0
-    assert result.message.startswith("0 images found")
+    assert result.stderr.startswith("0 images: ")
     made = sorted(path.name for path in tmp_path.glob("[!.]*"))
     assert made == ["a.csv", "a.csv.ledger", "b.parquet", "night.toml", "scans"]
 

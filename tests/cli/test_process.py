@@ -57,6 +57,8 @@ SUMMARY = Summary(
     deferred=1,
     rows=Counter(ok=2),
     verdicts=Counter(ok=2),
+    left=0,
+    failed=[],
     digits=Counter({7: 2}),
     audit=Audit(),
     skipped=Counter(),
@@ -216,7 +218,7 @@ def test_the_counts_are_those_of_the_report(tmp_path: Path) -> None:
     assert said["peak_memory_bytes"] > 200_000_000  # TensorFlow was in it
     event = json.loads(first.stderr)
     assert event["level"] == "warning"  # there are faults that nobody knows yet
-    assert event["message"].startswith(f"{said['images']['found']} images found")
+    assert event["message"].startswith(f"{said['images']['found']} images, ")
     assert event["summary"] == said
 
     again = predict(tmp_path, *job)
@@ -383,17 +385,17 @@ def test_a_traceback_and_a_warning_of_a_library_are_json_too(capsys: pytest.Capt
     assert error["traceback"].startswith("Traceback (most recent call last)")
 
 
-def test_without_json_a_message_is_a_line_of_text_with_the_programs_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_json_a_message_is_a_line_of_text_that_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     @exits
     def command(*, quiet: bool) -> ExitCode:
         process.LOG.info("100% done")
         process.LOG.warning("7.png is old")
         return ExitCode.OK
 
-    for quiet, expected in ((False, "batchdigits: 100% done\nbatchdigits: 7.png is old\n"), (True, None)):
+    for quiet, expected in ((False, "100% done\nWarning: 7.png is old\n"), (True, None)):
         with pytest.raises(typer.Exit):
             command(quiet=quiet)
-        assert capsys.readouterr().err == (expected or "batchdigits: 7.png is old\n")
+        assert capsys.readouterr().err == (expected or "Warning: 7.png is old\n")
 
 
 # --show-config
@@ -487,7 +489,7 @@ def test_closed_standard_streams_end_nothing_and_no_report_takes_their_place(tmp
     command = f'exec "{sys.executable}" -m tests.fake_model_cli predict "$1/scans" -o "$1/r.csv" -v {closed}'
     result = run(["sh", "-c", command, "sh", tmp_path], cwd=CHECKOUT)
     assert (result.code, result.stdout) == (0, "")
-    assert ("1 image found" in result.stderr) == ("2>" not in closed)
+    assert ("1 image: " in result.stderr) == ("2>" not in closed)
     [_, row] = (tmp_path / "r.csv").read_text().splitlines()
     assert row.startswith("7.png,1,")
 

@@ -15,6 +15,7 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger.database import Database
 from batchdigits.preprocessing import thumbnails
 from batchdigits.reports.corrections import correct
+from batchdigits.reports.rows import TO_LOOK_AT
 from batchdigits.storage.local import LocalFile
 from tests.pipeline.runs import by_page, run, shown_in_csv
 from tests.reports.formats.test_html import Page
@@ -75,7 +76,7 @@ def test_the_audit_sample_has_pictures_too_and_its_answers_are_counted(
         1,
     )  # what was in review is no part of the sample
     assert 1 < again.audit.sample < len(rows)
-    assert f", 1 of the {again.audit.sample} pages to audit answered; " in again.line()
+    assert again.left == sum(again.rows[status] for status in TO_LOOK_AT) + again.audit.sample - 1
 
 
 def test_reports_for_people_show_the_pictures_that_the_ledger_keeps_and_the_audit_sample(

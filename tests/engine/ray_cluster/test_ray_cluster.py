@@ -312,7 +312,7 @@ class TestOnRay:
         _, said = run.communicate(timeout=PATIENCE)
         name = "Interrupted" if number == signal.SIGINT else "Terminated"
         assert (run.returncode, time.monotonic() - asked < 15) == (128 + number, True), said
-        assert said == f"batchdigits: {name}: what was finished is kept, the next run goes on from there.\n"
+        assert said == f"{name}: what was finished is kept, the next run goes on from there.\n"
 
     def test_every_kind_of_file_gives_the_bytes_of_the_local_engine(self, mixed: Path, tmp_path: Path) -> None:
         options = (mixed, "--runtime", "litert", "-q")
@@ -324,7 +324,7 @@ class TestOnRay:
         found = batchdigits(*there, env={"BATCHDIGITS_PREDICT_SETTLE": "5", "HOME": home, "TMPDIR": tmp_path})
         assert (found.code, found.stdout) == (local.code, local.stdout)
         assert found.code == 3
-        assert found.stderr.count("\n") == 1  # the summary, since there are faults
+        assert "Failed: " in found.stderr  # the summary, since there are faults
         assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
         assert list(home.iterdir()) == []  # no secret, no settings
         # Where nothing is new, neither Ray nor TensorFlow is imported.
@@ -362,7 +362,7 @@ class TestOnRay:
         _, said = first.communicate(timeout=PATIENCE)
         assert first.returncode == 143, said
         assert outliving(others) == []
-        assert said == "batchdigits: Terminated: what was finished is kept, the next run goes on from there.\n"
+        assert said == "Terminated: what was finished is kept, the next run goes on from there.\n"
         assert not report.exists()
         kept = known(report)
         assert 120 <= kept < FILES
