@@ -3,36 +3,46 @@
 sources -> decoding -> preprocessing -> inference -> ledger -> decisions -> reports
 """
 
+import io
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.engine.prediction import BackgroundPredictor
 from batchdigits.engine.run_context import StageTimer, Stop
-from batchdigits.errors import NoImages, StorageError, escaped
+from batchdigits.errors import NoImages, StorageError, UsageError, escaped
 from batchdigits.inference import bundle, drift
 from batchdigits.inference.audit import audit_share
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import strictest_threshold
 from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import Predictor, version
+from batchdigits.ledger import last_run
 from batchdigits.ledger.ledger import CacheKey, Ledger
 from batchdigits.ledger.location import copied, held, ledger_path
-from batchdigits.ledger.plan import Plan
+from batchdigits.ledger.plan import Phase, Plan
 from batchdigits.ledger.writer import LostAnswer
 from batchdigits.monitoring import Summary
 from batchdigits.records import Logits
 from batchdigits.reports import backup, dry_run, publish
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
-from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
+from batchdigits.settings import (
+    CsvDialect,
+    DecodingSettings,
+    NormalisationSettings,
+    PredictSettings,
+    ReportSettings,
+    Runtime,
+)
 from batchdigits.sources.discovery import discover, source_identities
 from batchdigits.sources.rules import IMAGE_ENDINGS, NAMED, Selection
 from batchdigits.sources.settling import Settling
@@ -75,7 +85,7 @@ def run(
     """
     names = _Names.of(settings)
     model = bundle.load(settings.model)
-    threshold = model.calibration.threshold(settings)
+    model.calibration.threshold(settings)  # before any work
     tally = Tally()
     timer = StageTimer()
     place = names.ledger(settings)
@@ -101,12 +111,7 @@ def run(
             plan.pending and not remote_sources_exist(source.path for source in names.sources if source.is_remote)
         ):
             raise StorageError(_vanished(settings.sources))
-        terms = DecisionSettings(
-            model,
-            threshold,
-            settings.target_error if settings.threshold is None else None,
-            audit_share(model, settings.target_error, plan.files),
-        )
+        terms = _terms(model, settings, plan)
         with timer.stage("report"):
             publish.publish(
                 render(ledger.observations(thumbnails=names.outputs.show_pictures), terms, tally),
@@ -117,29 +122,123 @@ def run(
                 before=backup.replacing(found, names.sources, overwrite=settings.overwrite),
                 together=stop.patiently,
             )
+        if place and names.outputs.files:
+            ledger.keep_run(_as_json(settings, model))
         faulty = ledger.mark_faults_reported() + tally.unforeseen
         drifted = drift.index(confidences, model.calibration.reference)
         if drifted is not None and drifted >= drift.DRIFTED:
             log.warning(_DRIFTED, drifted, drift.DRIFTED)
-        return Summary(
-            files=plan.files,
-            pending=plan.pending.total(),
-            deferred=plan.deferred,
-            rows=tally.rows,
-            verdicts=tally.verdicts,
-            left=tally.left,
-            failed=tally.failed,
-            digits=tally.digits,
-            audit=tally.audit,
-            skipped=plan.skipped,
-            faulty=faulty,
-            model=model.id,
-            threshold=terms.threshold,
-            target_error=terms.target_error,
-            drift=drifted,
-            seconds=timer.seconds,
-            elapsed=timer.elapsed,
+        return _summary(plan, tally, terms, timer, faulty=faulty, drifted=drifted)
+
+
+def _terms(model: Bundle, settings: PredictSettings, plan: Plan) -> DecisionSettings:
+    """Say by what the rows of this run are decided on."""
+    return DecisionSettings(
+        model,
+        model.calibration.threshold(settings),
+        settings.target_error if settings.threshold is None else None,
+        audit_share(model, settings.target_error, plan.files),
+    )
+
+
+def _summary(
+    plan: Plan, tally: Tally, terms: DecisionSettings, timer: StageTimer, *, faulty: int, drifted: float | None
+) -> Summary:
+    return Summary(
+        files=plan.files,
+        pending=plan.pending.total(),
+        deferred=plan.deferred,
+        rows=tally.rows,
+        verdicts=tally.verdicts,
+        left=tally.left,
+        failed=tally.failed,
+        digits=tally.digits,
+        audit=tally.audit,
+        skipped=plan.skipped,
+        faulty=faulty,
+        model=terms.model.id,
+        threshold=terms.threshold,
+        target_error=terms.target_error,
+        drift=drifted,
+        seconds=timer.seconds,
+        elapsed=timer.elapsed,
+    )
+
+
+def renew(ledger: Path) -> tuple[Summary, tuple[str, ...]]:
+    """Write the reports of a ledger's last run anew, from what the ledger holds: what people answered since is in them.
+
+    No image is read. The names of sources and reports begin where that run began, which has to be the working folder.
+
+    Args:
+        ledger: Where it is; `remembered` tells whether, and where, it can be done.
+
+    Returns:
+        What the reports hold, and their names.
+
+    Raises:
+        BatchDigitsError: What `run` would raise; or the model is another one.
+    """
+    settings, model_id = _from_json(last_run.recall(ledger))
+    model = bundle.load(settings.model)
+    if model.id != model_id:
+        message = f"The model in {escaped(str(model.directory))} is another than the reports were made with."
+        raise UsageError(message)
+    names = _Names.of(settings)
+    tally, timer = Tally(), StageTimer()
+    with ExitStack() as stack:
+        stack.enter_context(held(ledger, wait_seconds=0))
+        known = stack.enter_context(Ledger(ledger, _cache_key(model, settings)))
+        found = backup.published_reports(known, names.outputs.files)
+        plan = _plan(known, Settling(0), ledger, names, settings)
+        for phase in Phase:
+            plan.defer(plan.in_phase(phase, in_progress=False))
+        terms = _terms(model, settings, plan)
+        publish.publish(
+            render(known.observations(thumbnails=names.outputs.show_pictures), terms, tally),
+            names.outputs,
+            about=about_report(terms, settings, versions=_cache_key(model, settings).others),
+            settings=settings.report,
+            stdout=io.BytesIO(),
+            before=backup.replacing(found, names.sources, overwrite=False),
         )
+        return _summary(plan, tally, terms, timer, faulty=0, drifted=None), settings.outputs
+
+
+def remembered(ledger: Path) -> Path | None:
+    """Tell the folder in which a ledger's last run began; None where it cannot be made anew."""
+    text = last_run.recall(ledger)
+    return Path(json.loads(text)["folder"]) if text else None
+
+
+_KEPT = ("sources", "outputs", "include", "exclude", "target_error", "threshold", "threads", "allow_empty")
+
+
+def _as_json(settings: PredictSettings, model: Bundle) -> str:
+    """Spell what the rows of a run's reports depend on, beside the ledger."""
+    return json.dumps(
+        {
+            **{name: getattr(settings, name) for name in _KEPT},
+            **{"folder": str(Path.cwd()), "model": settings.model and str(settings.model), "model_id": model.id},
+            **{"outputs": [output for output in settings.outputs if output != publish.STDOUT]},
+            **{"runtime": settings.runtime, "max_pixels": settings.decoding.max_pixels},
+            **{"probabilities": settings.report.probabilities, "csv_dialect": settings.report.csv_dialect},
+        }
+    )
+
+
+def _from_json(text: str) -> tuple[PredictSettings, str]:
+    """Read what `_as_json` spells: the settings, and the id of the model."""
+    kept: dict[str, Any] = json.loads(text)
+    alike: dict[str, Any] = {name: tuple(kept[name]) if isinstance(kept[name], list) else kept[name] for name in _KEPT}
+    settings = PredictSettings(
+        **alike,
+        model=kept["model"] and Path(kept["model"]),
+        runtime=Runtime(kept["runtime"]),
+        decoding=DecodingSettings(max_pixels=kept["max_pixels"]),
+        report=ReportSettings(kept["probabilities"], CsvDialect(kept["csv_dialect"])),
+    )
+    return settings, kept["model_id"]
 
 
 def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reports": {"records", "storage", "inference", "ledger"},
     "training": {"records", "storage", "sources", "decoding", "preprocessing", "inference", "engine", "ledger"},
     "pipeline": {"records", "storage", "sources", "inference", "ledger", "engine", "reports", "monitoring"},
-    "cli": {"pipeline", "explain", "training", "reports", "monitoring", "inference", "engine", "storage"},
+    "cli": {"pipeline", "explain", "training", "reports", "monitoring", "inference", "engine", "ledger", "storage"},
     "__main__": {"cli"},
 }
 EXCEPTIONS = {

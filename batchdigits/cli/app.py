@@ -1,6 +1,7 @@
 """Assemble the program of its commands, and hold those of them that are only a few lines. No logic."""
 
 import atexit
+import contextlib
 import gc
 import io
 import os
@@ -13,6 +14,7 @@ from typing import Annotated
 import typer
 
 from batchdigits import __version__
+from batchdigits.cli.closing import corrected
 from batchdigits.cli.options import (
     Config,
     Ledger,
@@ -29,7 +31,7 @@ from batchdigits.cli.process import LOG, exits, open_standard_streams, run_progr
 from batchdigits.cli.schedule import Parameter
 from batchdigits.cli.schedule import schedule as schedule_text
 from batchdigits.cli.train import evaluate, train
-from batchdigits.errors import ExitCode, UsageError
+from batchdigits.errors import BatchDigitsError, ExitCode, UsageError
 from batchdigits.settings import ExplainSettings, PredictSettings, ScheduleSettings
 from batchdigits.storage import remote
 
@@ -173,8 +175,22 @@ def correct(
     config: Config = None,
     verbose: Verbose = False,
 ) -> ExitCode:
-    """Read people's answers, for the next predict to show them in the report."""
+    """Take people's answers into the reports of a run."""
+    from batchdigits import pipeline
+    from batchdigits.ledger.location import ledger_of
     from batchdigits.reports.corrections import correct as take_over
 
-    LOG.info(take_over(remote.target_file(report), corrections, ledger=ledger, time=datetime.now(UTC)))
+    target = remote.target_file(report)
+    place = (ledger or ledger_of(target)).absolute()
+    LOG.info(take_over(target, corrections, ledger=ledger, time=datetime.now(UTC)))
+    folder = pipeline.remembered(place)
+    if folder is None:
+        LOG.info("Run predict again to see them in the report.")
+        return ExitCode.OK
+    try:
+        with contextlib.chdir(folder):
+            LOG.info(corrected(*pipeline.renew(place)))
+    except (BatchDigitsError, OSError) as error:
+        LOG.warning("The answers are kept, but the reports could not be made anew; run predict again. %s", error)
+        return error.exit_code if isinstance(error, BatchDigitsError) else ExitCode.STORAGE
     return ExitCode.OK

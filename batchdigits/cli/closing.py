@@ -41,6 +41,22 @@ def closing(summary: Summary, outputs: Sequence[str], *, verbose: bool = False) 
     return "\n".join(map(_wrapped, lines))
 
 
+def corrected(summary: Summary, outputs: Sequence[str]) -> str:
+    """Say what is answered and what is left, once answers were taken into the reports.
+
+    Args:
+        summary: What the reports hold now.
+        outputs: Their names.
+    """
+    lines = [
+        f"{summary.rows['answered']:,} answered, {summary.left:,} left",
+        f"Wrote {', '.join(map(escaped, outputs))}",
+    ]
+    if summary.left:
+        lines.append(f"Next: {_next(summary, outputs)}")
+    return "\n".join(map(_wrapped, lines))
+
+
 def _counts(summary: Summary) -> str:
     rows = summary.rows
     found = _counted(summary.files, "image")

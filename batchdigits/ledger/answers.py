@@ -3,10 +3,13 @@
 An answer belongs to bytes: to no path, model or run. What SQLite does not notice, their checksums and their number do.
 """
 
+import json
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchdigits.errors import escape_name
 from batchdigits.ledger.database import Database, checksum, glimpse
 from batchdigits.ledger.location import ledger_of
 from batchdigits.storage.local import LocalFile
@@ -75,6 +78,67 @@ def store_answers(database: Database, answers: Mapping[Key, str], *, time: str, 
         if after != before:
             execute("UPDATE answered SET answers = answers + ?", (after - before,))
     return after - before, written - (after - before)
+
+
+def withdraw(database: Database, keys: Collection[Key]) -> int:
+    """Take answers back; return how many there were.
+
+    Raises:
+        StorageError: The ledger cannot be written.
+    """
+    with database.transaction() as execute:
+        found = database.executemany("DELETE FROM answers WHERE sha256 = ? AND page = ?", keys).rowcount if keys else 0
+        if found:
+            execute("UPDATE answered SET answers = answers - ?", (found,))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """A file that the ledger knows."""
+
+    path: str
+    """Absolute, as reports spell names."""
+    sha256: str
+    """Of its bytes; empty where they could not be read."""
+    pages: int
+    """How many it has."""
+
+
+def files_named(database: Database, names: Collection[str]) -> dict[str, list[KnownFile]]:
+    """Find files by the name that a person gives, which may lack folders at its beginning.
+
+    Args:
+        database: The ledger's, open.
+        names: As reports spell them, `/` between parts.
+
+    Returns:
+        By each name that fits any: where it is the whole path below a source of a report, that file; else all that end
+        in it.
+    """
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        wanted[name.rpartition("/")[2]].append(name)
+    fitting: dict[str, list[KnownFile]] = defaultdict(list)
+    with database.errors():
+        sources = {
+            f"{escape_name(source)}/"
+            for (listed,) in database.execute("SELECT sources FROM reports")
+            for source in json.loads(listed)
+        }
+        for path, sha256, pages in database.execute(_FILES):
+            file = KnownFile(escape_name(path.decode(errors="surrogateescape")), sha256, pages)
+            for name in wanted.get(file.path.rpartition("/")[2], ()):
+                if f"/{file.path}".endswith(f"/{name}"):
+                    fitting[name].append(file)
+    exact = {
+        name: [file for file in files if file.path == name or file.path.removesuffix(name) in sources]
+        for name, files in fitting.items()
+    }
+    return {name: exact[name] or files for name, files in fitting.items()}
+
+
+_FILES = "SELECT path, sha256, pages FROM files JOIN observations ON observations.id = observation ORDER BY path"
 
 
 def check(database: Database) -> None:

@@ -29,7 +29,7 @@ from batchdigits.errors import (
     escaped,
     unforeseen,
 )
-from batchdigits.ledger import writer
+from batchdigits.ledger import last_run, writer
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.plan import Plan, plan
 from batchdigits.ledger.reader import CHUNK, Observations, read
@@ -238,6 +238,10 @@ class Ledger:
             execute("DELETE FROM reports WHERE path = ? AND sha256 != ?", (bytes(report), replaced))
             row = (bytes(report), sha256, json.dumps(sources))
             execute("INSERT OR REPLACE INTO reports (path, sha256, sources) VALUES (?, ?, ?)", row)
+
+    def keep_run(self, settings: str) -> None:
+        """Keep how the reports were made, as `last_run.recall` gives it."""
+        last_run.keep(self._database, settings)
 
     def forget(self) -> None:
         """Drop what was observed of bytes that no file has any more.

@@ -6,14 +6,14 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
 from batchdigits.errors import StorageError, UsageError, escape_name, escaped
 from batchdigits.ledger import answers
-from batchdigits.ledger.answers import Key
+from batchdigits.ledger.answers import Key, KnownFile
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.location import held, ledger_of
 from batchdigits.reports.formats.csv import unguard
@@ -26,7 +26,10 @@ from batchdigits.storage.urls import refuse
 log = logging.getLogger(__name__)
 
 _COLUMNS = ("path", "page", "sha256", "corrected")
-_ANSWERS = frozenset("0123456789x")
+_NEEDED = ("path", "corrected")  # of a CSV; the path leads to the others
+WITHDRAW = "withdraw"
+"""What people write in the place of an answer, to take back the one that is known."""
+_ANSWERS = frozenset("0123456789x") | {WITHDRAW}
 _WHOLE = re.compile(r"\A([0-9]+)[.,]0+\Z")
 _EMPTY = hashlib.sha256(b"").hexdigest()
 _MOST_PROBLEMS = 20  # lines that a message names
@@ -72,12 +75,12 @@ def correct(report: TargetFile, corrections: Path, *, ledger: Path | None, time:
     Args:
         report: Any of a run; it leads to the ledger.
         corrections: A table with the columns path, page, sha256 and corrected, such as an edited copy of a report; its
-            ending is one of `ENDINGS`.
+            ending is one of `ENDINGS`. A CSV may lack page and sha256 where the path alone tells the page.
         ledger: Where it is; None is in the report's folder.
         time: What the answers are dated with.
 
     Returns:
-        What was done, in one line.
+        What was done, in one line; the reports are not made anew.
 
     Raises:
         UsageError: The file holds no such table, or a line cannot be taken in; all of them are named.
@@ -103,9 +106,10 @@ def correct(report: TargetFile, corrections: Path, *, ledger: Path | None, time:
                 f"{escaped(str(report))}; make the report with predict first, or name its ledger with --ledger."
             )
             raise StorageError(message)
-    given, problems = _read(lines(corrections))
+    table = [line for line in lines(corrections) if isinstance(line, _Problem) or line.corrected.strip()]
     with held(place, wait_seconds=0), Database(place) as database:
         answers.check(database)
+        given, problems = _read(_located(table, database))
         for key in answers.unknown(database, given.keys()):
             what = "the ledger does not know these bytes; remove the line, or answer the file as it is now"
             problems.append(_problem(given[key], what))
@@ -116,23 +120,56 @@ def correct(report: TargetFile, corrections: Path, *, ledger: Path | None, time:
         for key in [key for key in replaced if not given[key].is_typed]:  # the ledger has a newer one
             del given[key], found[key], replaced[key]
         for key, before in list(replaced.items())[:_MOST_PROBLEMS]:
-            log.warning("%s: the answer %s becomes %s.", _where(given[key]), before, found[key])
+            becomes = "is withdrawn" if found[key] == WITHDRAW else f"becomes {found[key]}"
+            log.warning("%s: the answer %s %s.", _where(given[key]), before, becomes)
+        withdrawn = answers.withdraw(database, [key for key, answer in found.items() if answer == WITHDRAW])
+        found = {key: answer for key, answer in found.items() if answer != WITHDRAW}
         source, timestamp = escape_name(str(corrections)), time.isoformat(timespec="seconds")
         new, changed = answers.store_answers(database, found, time=timestamp, source=source)
-    count = f"{len(given)} answer{'' if len(given) == 1 else 's'}"
-    seen = "; run predict again to see them in the report" if given else ""
-    return f"{count} taken into {escaped(str(place))} ({new} new, {changed} changed){seen}"
+    count = f"{len(found):,} answer{'' if len(found) == 1 else 's'}"
+    less = f", {withdrawn:,} withdrawn" if withdrawn else ""
+    return f"{count} taken into {escaped(str(place))} ({new:,} new, {changed:,} changed{less})"
+
+
+def _located(table: list[_Cells | _Problem], database: Database) -> Iterator[_Cells | _Problem]:
+    """Find by their path what lines without a sha256 are about."""
+    names = {_name(cells) for cells in table if isinstance(cells, _Cells) and _needs_place(cells)}
+    known = answers.files_named(database, names) if names else {}
+    for cells in table:
+        if isinstance(cells, _Cells) and _needs_place(cells):
+            yield _placed(cells, known.get(_name(cells), []))
+        else:
+            yield cells
+
+
+def _needs_place(cells: _Cells) -> bool:
+    return not cells.sha256
+
+
+def _name(cells: _Cells) -> str:
+    return cells.path.strip().removeprefix("./")
+
+
+def _placed(cells: _Cells, files: list[KnownFile]) -> _Cells | _Problem:
+    """Complete a line by the files that its path fits."""
+    if not files:
+        what = "the ledger knows no file of this path; write the path as the report has it, or add the column sha256"
+        return _problem(cells, what)
+    if len({file.sha256 for file in files}) > 1:
+        several = " or ".join(escaped(file.path).replace("\\\\", "\\") for file in files[:2])
+        return _problem(cells, f"the path may mean {several}; write more of its folders")
+    if not cells.page and files[0].pages > 1:
+        return _problem(cells, f"the file has {files[0].pages} pages; add the column page")
+    return replace(cells, sha256=files[0].sha256, page=cells.page or "1")
 
 
 def _read(lines: Iterable[_Cells | _Problem]) -> tuple[dict[Key, _Cells], list[_Problem]]:
-    """Read a table's answers, by the page that they are about, and what is wrong with others."""
+    """Sort a table's answers by the page that they are about, and find what is wrong with others."""
     given: dict[Key, _Cells] = {}
     problems = []
     for cells in lines:
         if isinstance(cells, _Problem):
             problems.append(cells)
-        elif not cells.corrected.strip():
-            continue
         elif what := _wrong(cells):
             problems.append(_problem(cells, what))
         else:
@@ -157,15 +194,16 @@ def _csv_lines(corrections: Path) -> Iterator[_Cells | _Problem]:
     ):
         first = file.readline(_MOST_HEADER)
         headers = {separator: next(csv.reader([first], delimiter=separator), []) for separator in ",;\t"}
-        separators = [s for s, names in headers.items() if all(names.count(column) == 1 for column in _COLUMNS)]
+        separators = [separator for separator, names in headers.items() if _is_header(names)]
         if not separators:
             message = (
                 f"The first line of the corrections {escaped(str(corrections))} does not name each of the columns "
-                f"{', '.join(_COLUMNS)} once, separated by , or ; or tabs — it begins with «{_brief(first)}»."
+                f"{' and '.join(_NEEDED)} once, and page and sha256 at most once, "
+                f"separated by , or ; or tabs — it begins with «{_brief(first)}»."
             )
             raise UsageError(message)
         header = headers[separators[0]]
-        places = [header.index(column) for column in _COLUMNS]
+        places = [header.index(column) if column in header else -1 for column in _COLUMNS]
         # Strict, since a quotation mark that is never closed would hide all that follows.
         reader = csv.reader(chain([first], file), delimiter=separators[0], strict=True)
         next(reader)
@@ -175,8 +213,13 @@ def _csv_lines(corrections: Path) -> Iterator[_Cells | _Problem]:
                 yield _Problem(("", reader.line_num), what)
                 continue
             row += [""] * (len(header) - len(row))  # spreadsheets leave out empty cells at the end
-            path, page, sha256, corrected = (row[place] for place in places)
+            path, page, sha256, corrected = ("" if place < 0 else row[place] for place in places)
             yield _Cells("", reader.line_num, unguard(path), page, sha256, corrected)
+
+
+def _is_header(names: list[str]) -> bool:
+    """Tell whether a first line names the columns that are needed, and none of ours twice."""
+    return all(names.count(column) == 1 or (column not in names and column not in _NEEDED) for column in _COLUMNS)
 
 
 def _parquet_rows(corrections: Path) -> Iterator[_Cells]:
@@ -227,7 +270,7 @@ def _whole(cell: str) -> str:
 def _wrong(cells: _Cells) -> str:
     """Say what is wrong with an answer by itself; empty where nothing is."""
     if _answer(cells) not in _ANSWERS:
-        return f"«{_brief(cells.corrected)}» is no answer; expected a digit from 0 to 9, or x for no digit"
+        return f"«{_brief(cells.corrected)}» is no answer; expected a digit from 0 to 9, x for no digit, or {WITHDRAW}"
     page = _whole(cells.page)
     if not (page.isascii() and page.isdecimal() and len(page) <= _MOST_DIGITS):
         return f"«{_brief(cells.page)}» is no page; expected a number from 1"
@@ -243,7 +286,8 @@ def _problem(cells: _Cells, what: str) -> _Problem:
 
 
 def _where(cells: _Cells) -> str:
-    return f"{cells.where}, {_path(cells.path)}, page {_brief(cells.page)}"
+    page = f", page {_brief(cells.page)}" if cells.page else ""
+    return f"{cells.where}, {_path(cells.path)}{page}"
 
 
 def _path(cell: str) -> str:

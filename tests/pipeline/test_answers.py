@@ -1,6 +1,7 @@
 """People's answers: final whatever happens to the model and the file's name, and gone with the file's bytes."""
 
 import shutil
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from batchdigits.errors import StorageError
+from batchdigits import pipeline
+from batchdigits.errors import StorageError, UsageError
 from batchdigits.inference.bundle import Bundle
-from batchdigits.ledger import answers
+from batchdigits.ledger import answers, last_run
 from batchdigits.ledger.database import Database
 from batchdigits.reports.corrections import correct
+from batchdigits.settings import CsvDialect, DecodingSettings, ReportSettings
 from batchdigits.storage.local import LocalFile
+from tests.commands import CHECKOUT, Result
+from tests.commands import run as command_in
 from tests.digits import digits, on_page, write_png
 from tests.fake_model import bundle_in
 from tests.pipeline.runs import by_page, no_model, rows_of, run
@@ -140,3 +145,94 @@ def test_after_a_damaged_ledger_was_moved_away_the_answers_in_the_report_are_kep
     run(model, growing, outputs=(report,))
     row = by_page(report.read_bytes())["a.png", 1]
     assert (row["corrected"], row["final"]) == ("7", "7")
+
+
+# ---- the reports are made anew from what is known --------------------------------------------------------------------
+
+
+def test_reports_are_made_anew_with_the_answers_just_as_the_next_run_would_make_them(
+    growing: Path, model: Bundle, tmp_path: Path
+) -> None:
+    reports = (tmp_path / "a.csv", tmp_path / "b.html", tmp_path / "c.parquet")
+    options: dict[str, Any] = {"threshold": 0.6, "exclude": ("many/00*",), "max_pixels": 10_000_000}
+    decoding = DecodingSettings(max_pixels=options.pop("max_pixels"))
+    report_settings = ReportSettings(probabilities=True, csv_dialect=CsvDialect.EXCEL_EU)
+    run(model, growing, outputs=reports, decoding=decoding, report=report_settings, **options)
+    ledger = tmp_path / "a.csv.ledger"
+    with Database(ledger) as database:
+        select = "SELECT sha256 FROM files JOIN observations ON id = observation WHERE path = ?"
+        [(sha256,)] = database.execute(select, (bytes(growing / "B.png"),))
+        answers.store_answers(database, {(sha256, 1): "9"}, time="now", source="a test")
+    write_png(growing / "new.png", on_page(digits(60)[58], 40, 40))
+    assert pipeline.remembered(ledger) == Path.cwd()
+    with no_model():
+        found, outputs = pipeline.renew(ledger)
+    assert outputs == tuple(map(str, reports))
+    assert (found.rows["answered"], found.deferred) == (1, 1)
+    renewed = [report.read_bytes() for report in reports]
+    assert b"new.png" not in renewed[0]
+    (growing / "new.png").unlink()
+    run(model, growing, outputs=reports, decoding=decoding, report=report_settings, **options)
+    assert [report.read_bytes() for report in reports] == renewed
+    assert not list(tmp_path.glob("*.edited-*"))
+
+
+def test_reports_of_another_model_are_not_made_anew(growing: Path, tmp_path: Path) -> None:
+    run(bundle_in(tmp_path / "mine"), growing, outputs=(tmp_path / "a.csv",))
+    bundle_in(tmp_path / "mine", weights=b"trained again")
+    with pytest.raises(UsageError, match="is another than the reports were made with"):
+        pipeline.renew(tmp_path / "a.csv.ledger")
+
+
+def test_a_run_that_changes_nothing_writes_nothing_into_the_ledger(
+    growing: Path, model: Bundle, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "a.csv.ledger"
+    run(model, growing, outputs=(tmp_path / "a.csv",))
+    run(model, growing, outputs=(tmp_path / "a.csv",))
+    before = ledger.read_bytes()
+    last_run_before = last_run.recall(ledger)
+    run(model, growing, outputs=(tmp_path / "a.csv",))
+    assert (ledger.read_bytes() == before, last_run.recall(ledger)) == (True, last_run_before)
+    with Database(ledger) as database:
+        database.execute("UPDATE last_run SET settings = 'null'")
+    assert pipeline.remembered(ledger) is None
+
+
+def test_the_command_answers_any_report_of_the_run_from_any_folder_and_says_what_is_left(tmp_path: Path) -> None:
+    for number in range(3):
+        write_png(tmp_path / "scans" / f"{number}.png", on_page(digits(60)[number], 40, 40))
+
+    def command(*arguments: str | Path, cwd: Path = tmp_path) -> Result:
+        return command_in(
+            [sys.executable, "-m", "tests.fake_model_cli", *arguments], cwd=cwd, env={"PYTHONPATH": CHECKOUT}
+        )
+
+    job = ["predict", "scans", "-o", "a.csv", "-o", "b.html", "--threshold", "1", "--probabilities"]
+    assert command(*job).code == 0
+    (tmp_path / "answers.csv").write_text("path,corrected\n1.png,7\n2.png,x\n")
+    (tmp_path / "elsewhere").mkdir()
+    done = command("correct", "../b.html", "../answers.csv", cwd=tmp_path / "elsewhere")
+    assert done.code == 0, done.stderr
+    assert done.stderr.splitlines()[1:] == [
+        "2 answered, 1 left",
+        "Wrote a.csv, b.html",
+        "Next: open b.html (1 to look at)",
+    ]
+    rows = by_page((tmp_path / "a.csv").read_bytes())
+    assert [rows[f"{number}.png", 1]["final"] for number in range(3)] == ["", "7", ""]
+    assert "p9" in rows["1.png", 1]
+    before = (tmp_path / "a.csv").read_bytes()
+    assert command(*job).code == 0
+    assert (tmp_path / "a.csv").read_bytes() == before
+
+    (tmp_path / "scans").rename(tmp_path / "away")
+    (tmp_path / "answers.csv").write_text("path,corrected\n0.png,1\n1.png,withdraw\n")
+    late = command("correct", "a.csv", "answers.csv")
+    assert late.code == 5
+    assert "1 answer taken into a.csv.ledger (1 new, 0 changed, 1 withdrawn)" in late.stderr
+    assert "The answers are kept, but the reports could not be made anew; run predict again. " in late.stderr
+    (tmp_path / "away").rename(tmp_path / "scans")
+    assert command(*job).code == 0
+    rows = by_page((tmp_path / "a.csv").read_bytes())
+    assert [rows[f"{number}.png", 1]["status"] for number in range(3)] == ["answered", "review", "answered"]

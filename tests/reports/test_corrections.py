@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import os
 import re
 import shlex
@@ -22,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits.errors import Fault, FaultKind, Locked, StorageError, UsageError
+from batchdigits.ledger import answers
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.location import beside, held
 from batchdigits.reports.backup import published_reports, replacing
@@ -53,6 +55,25 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ledger.plan([*FILES, CLOSED])
         closed = (seen(CLOSED, sha256=""), Fault(FaultKind.UNREADABLE, "closed"))
         record(ledger, batch_of([seen(file, number, of=2) for file in FILES for number in (1, 2)], [closed]))
+    return path
+
+
+ROOT = "/scans"
+
+
+@pytest.fixture
+def known_paths(tmp_path: Path) -> Path:
+    """A report whose ledger knows files by different paths; `twin.png` stands in two folders with the same bytes."""
+    path = tmp_path / "paths.csv"
+    places = {"a/1.png": "1", "b/1.png": "4", "2.png": "2", "b/3.png": "3", "a/twin.png": "5", "b/twin.png": "5"}
+    files = {image(name, path=f"{ROOT}/{name}"): digit * 64 for name, digit in places.items()}
+    pages = image("pages.tif", path=f"{ROOT}/pages.tif", ending=".tif")
+    closed = image("closed.png", path=f"{ROOT}/closed.png")
+    with ledger_at(Path(f"{path}.ledger")) as ledger:
+        ledger.plan([*files, pages, closed])
+        found = [seen(file, sha256=sha256) for file, sha256 in files.items()]
+        found += [seen(pages, number, of=2) for number in (1, 2)]
+        record(ledger, batch_of(found, [(seen(closed, sha256=""), Fault(FaultKind.UNREADABLE, "closed"))]))
     return path
 
 
@@ -102,7 +123,7 @@ def kept(report: Path) -> dict[tuple[str, int], str]:
 
 def test_answers_are_counted_dated_and_named_by_their_source(report: Path) -> None:
     assert corrected(report, table(row(0, "7"), row(1, "x"))) == (
-        f"2 answers taken into {report}.ledger (2 new, 0 changed); run predict again to see them in the report"
+        f"2 answers taken into {report}.ledger (2 new, 0 changed)"
     )
     said = corrected(report, table(row(0, "7"), row(1, "3"), row(2, "0")), name="later\x1b.csv")
     assert "3 answers taken into" in said
@@ -135,6 +156,56 @@ def test_one_answer_is_one_and_none_is_none(report: Path) -> None:
     assert corrected(report, table(row(0, ""))) == f"0 answers taken into {report}.ledger (0 new, 0 changed)"
     assert corrected(report, table()).startswith("0 answers")
     assert kept(report) == {PAGES[0]: "7"}
+
+
+def test_an_answer_is_taken_back_by_the_word_for_that(report: Path, caplog: pytest.LogCaptureFixture) -> None:
+    corrected(report, table(row(0, "7"), row(1, "3")))
+    said = corrected(report, table(row(0, "withdraw"), row(1, "3"), row(2, " Withdraw ")))
+    assert said == f"1 answer taken into {report}.ledger (0 new, 0 changed, 1 withdrawn)"
+    assert caplog.messages == ["line 2, a.tif, page 1: the answer 7 is withdrawn."]
+    assert kept(report) == {PAGES[1]: "3"}
+    with Database(Path(f"{report}.ledger")) as database:
+        answers.check(database)  # their number is right
+
+
+def short(*rows: tuple[str, ...], header: tuple[str, ...] = ("path", "corrected")) -> str:
+    """A table whose lines name their image by its path alone."""
+    return table(*rows, header=header)
+
+
+def test_a_path_is_enough_where_it_tells_the_page(known_paths: Path) -> None:
+    lines = [("a/1.png", "7"), ("./2.png", "3"), (f"{ROOT}/b/3.png", "x"), ("twin.png", "5"), ("a/1.png", "7")]
+    assert "4 answers taken into" in corrected(known_paths, short(*lines))
+    assert {sha256[0]: answer for (sha256, _), answer in kept(known_paths).items()} == {
+        **{"1": "7", "2": "3", "3": "x", "5": "5"}
+    }
+    with_page = short(("pages.tif", "2", "9"), header=("path", "page", "corrected"))
+    assert "1 answer taken into" in corrected(known_paths, with_page)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("1.png", "the path may mean /scans/a/1.png or /scans/b/1.png; write more of its folders"),
+        ("pages.tif", "the file has 2 pages; add the column page"),
+        ("nowhere.png", "the ledger knows no file of this path"),
+        ("ng", "the ledger knows no file of this path"),
+        ("closed.png", "without a sha256 nobody knows what it is about"),
+    ],
+)
+def test_a_path_that_does_not_tell_the_page_is_named_and_nothing_is_taken_in(
+    path: str, words: str, known_paths: Path
+) -> None:
+    _, line = refused(known_paths, short(("2.png", "4"), (path, "3")))
+    assert line.startswith(f"line 3, {path}")
+    assert words in line
+
+
+def test_of_several_files_that_fit_the_one_right_below_a_source_is_meant(known_paths: Path) -> None:
+    with Database(Path(f"{known_paths}.ledger")) as database:
+        database.execute("INSERT INTO reports VALUES (?, ?, ?)", (b"/r.csv", "0", json.dumps([f"{ROOT}/a"])))
+    corrected(known_paths, short(("1.png", "7")))
+    assert {sha256[0] for sha256, _ in kept(known_paths)} == {"1"}
 
 
 def test_an_empty_cell_takes_no_answer_back(report: Path) -> None:
@@ -246,7 +317,7 @@ def test_the_ending_may_be_in_capitals_and_the_ledger_elsewhere(report: Path) ->
 @pytest.mark.parametrize(
     ("bad", "expected"),
     [
-        (row(5, "12"), "«12» is no answer; expected a digit from 0 to 9, or x"),
+        (row(5, "12"), "«12» is no answer; expected a digit from 0 to 9, x for"),
         (row(5, "7.5"), "«7.5» is no answer"),
         (row(5, "7,5"), "«7,5» is no answer"),
         (row(5, "-1"), "«-1» is no answer"),
@@ -310,9 +381,9 @@ def test_of_many_bad_lines_the_first_twenty_are_named_and_the_others_counted(rep
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (b"", "does not name each of the columns path, page, sha256, corrected once"),
+        (b"", "does not name each of the columns path and corrected once"),
         (b"path,page,sha256\r\na,1,2\r\n", "it begins with «path,page,sha256"),
-        (b"path;page,sha256;corrected\r\n", "separated by , or ; or tabs"),
+        (b"path;page,sha256,corrected\r\n", "separated by , or ; or tabs"),
         (b"path,page,sha256,corrected,corrected\r\n", "once"),
         ("path,page,sha256\r\n".encode("utf-16"), "it begins with «path,page,sha256"),
         (table(("a.tif", 1, "ab", "7")).encode("utf-16") + b"\0", "are no CSV"),
@@ -639,10 +710,12 @@ def test_wrong_cells_of_a_workbook_are_named_with_their_sheet(report: Path) -> N
         correct(LocalFile(report), given, ledger=None, time=NOW)
     _, *lines = str(error.value).split("\n  ")
     assert lines == [
-        "line 2 of Results, =0.tif, page 1: «True» is no answer; expected a digit from 0 to 9, or x for no digit",
+        "line 2 of Results, =0.tif, page 1: «True» is no answer; expected a digit from 0 to 9, x for no digit, or "
+        "withdraw",
         "line 2 of Review, =1.tif, page 2: the answer 3 is another than 5 in line 3 of Results, and both are about the "
         "same bytes",
-        "line 3 of Review, =3.tif, page 2: «12» is no answer; expected a digit from 0 to 9, or x for no digit",
+        "line 3 of Review, =3.tif, page 2: «12» is no answer; expected a digit from 0 to 9, x for no digit, or "
+        "withdraw",
     ]
     assert kept(report) == {}
 

@@ -41,9 +41,9 @@ _UNPRINTED = {"width", "height", "sha256", "model", "known"}  # at the right end
 
 _ANSWER = {
     "validate": "list",
-    "source": [*map(str, range(DIGITS)), "x"],
+    "source": [*map(str, range(DIGITS)), "x", "withdraw"],
     "error_title": "This is no answer",
-    "error_message": "Expected a digit from 0 to 9, or x for «not a digit».",
+    "error_message": "Expected a digit from 0 to 9, x for «not a digit», or withdraw to take an answer back.",
 }
 _COLOURS = {
     "type": "3_color_scale",

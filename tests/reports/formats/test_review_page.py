@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from batchdigits.reports.formats.html import HtmlReport
 from batchdigits.reports.schema import Rows
 from batchdigits.settings import ReportSettings
 from tests.browser import MISSING, chromium
-from tests.commands import CHECKOUT, Result, batchdigits, run
+from tests.commands import CHECKOUT, Result, run
 from tests.digits import digits, on_page, png, write_png
 from tests.fake_model import bundle_in
 from tests.reports.report_rows import ABOUT, seven
@@ -110,11 +112,12 @@ class ReviewPage:
 
     def downloaded(self) -> bytes:
         """Press the button, and give what comes."""
-        place = self.path.parent / "corrections.csv"
         self.click("download")
+        place = self.path.parent / self.text("next-file")
         wait_until(
             lambda: place.exists() and place.stat().st_size
         )  # the browser first keeps its name with an empty file
+        self.click("hide-next")
         return place.read_bytes()
 
 
@@ -512,13 +515,44 @@ def test_answers_go_from_the_page_into_the_report_and_back_onto_the_page(chrome:
     page.type("x", "0", Keys.ENTER)
     page.reload()
     answers = rows_of(page.downloaded())
-    taken = batchdigits("correct", table, tmp_path / "corrections.csv")
-    assert (taken.code, "3 answers taken into" in taken.stdout + taken.stderr) == (0, True)
-    assert predict().code == 0
+    assert page.text("next-title") == "All 3 answered"
+    command = page.text("command").replace("~/Downloads/", f"{tmp_path}/")
+    assert command == f"batchdigits correct {report} {tmp_path}/{page.text('next-file')}"
+    taken = run(
+        [*shlex.split(command.replace("batchdigits", f"{sys.executable} -m tests.fake_model_cli", 1))], cwd=CHECKOUT
+    )
+    assert taken.code == 0, taken.stderr
+    assert "3 answers taken into" in taken.stderr
+    assert "3 answered, 0 left" in taken.stderr
+    assert f"Wrote {table}, {report}" in " ".join(taken.stderr.split())
     shown = rows_of(table.read_bytes())
+    assert {row["status"] for row in shown} == {"answered"}
     assert {row["path"]: row["corrected"] for row in shown} == {row["path"]: row["corrected"] for row in answers}
     assert [row["digit"] for row in shown] == read
     page.reload()
     assert page.text("count") == "3 of 3 answered"
     assert page.text("answer").startswith("Answer in the report: ")
     assert not page.chrome.find_element("id", "download").is_enabled()  # nothing is left that the report has not
+    page.type(Keys.DELETE)
+    assert page.text("count") == "2 of 3 answered"
+    [withdrawn] = rows_of(page.downloaded())
+    assert withdrawn["corrected"] == "withdraw"
+    page.reload()
+    assert page.text("count") == "2 of 3 answered"
+    page.type("u", Keys.DELETE)  # before this visit there is nothing to undo
+    assert page.text("count") == "3 of 3 answered"
+
+
+def test_the_command_that_is_shown_is_one_for_a_shell_and_is_copied(opened: Opener) -> None:
+    page = opened(unsure(0), unsure(1), name="it's a report 100%.html")
+    page.type("3")
+    page.click("download")
+    assert page.text("next-title") == "1 answered, 1 left"
+    words = shlex.split(page.text("command"))
+    assert words[:3] == ["batchdigits", "correct", str(page.path)]
+    assert re.fullmatch(r"~/Downloads/corrections-\d{4}-\d\d-\d\d-\d{6}\.csv", words[3])
+    page.click("copy")
+    assert page.run("return getSelection().toString()") == page.text("command")
+    page.type("7")  # answers nothing while the box is open
+    page.click("hide-next")
+    assert page.text("count") == "1 of 2 answered"

@@ -63,8 +63,11 @@ function place(item) {
 
 // ---- answers ----------------------------------------------------------------------------------------------------
 
+const WITHDRAW = "withdraw"; // given in the place of an answer: the one in the report is taken back
+
 function answerOf(item) {
-  return given.get(item.key) ?? item.corrected;
+  const value = given.get(item.key) ?? item.corrected;
+  return value === WITHDRAW ? "" : value;
 }
 
 function acceptable(item) {
@@ -110,8 +113,10 @@ function acceptGroup(group) {
 
 function takeBack() {
   if (chosen < 0) return;
-  if (given.has(items[chosen].key)) answer([[items[chosen].key, undefined]], `Answer taken back for ${place(items[chosen])}`);
-  else tell("There is no answer of yours to take back");
+  const { key, corrected } = items[chosen];
+  if (given.has(key)) answer([[key, undefined]], `Answer taken back for ${place(items[chosen])}`);
+  else if (corrected) answer([[key, WITHDRAW]], `Answer in the report withdrawn for ${place(items[chosen])}`);
+  else tell("There is no answer to take back");
 }
 
 function undo() {
@@ -177,7 +182,7 @@ function recall() {
     if (!text) continue;
     const [value, known] = parsed(text);
     const corrected = items[index].corrected;
-    if (/^[0-9x]$/.test(value) && known === corrected) {
+    if ((/^[0-9x]$/.test(value) || value === WITHDRAW) && known === corrected) {
       given.set(key, value);
     } else {
       memory.removeItem(memoryKey(key)); // the report has learnt an answer since
@@ -444,7 +449,7 @@ const MOVES = {
 };
 
 function press(event) {
-  if (find("help").open || event.altKey || event.isComposing) return;
+  if (find("help").open || find("next").open || event.altKey || event.isComposing) return;
   const key = event.key.toLowerCase();
   if (event.ctrlKey || event.metaKey) {
     if (key !== "z" || event.shiftKey) return;
@@ -482,9 +487,44 @@ function corrections() {
 
 function download() {
   const address = URL.createObjectURL(new Blob([corrections()], { type: "text/csv;charset=utf-8" }));
-  element("a", { href: address, download: "corrections.csv" }).click();
+  const now = new Date();
+  const two = (number) => String(number).padStart(2, "0");
+  const day = `${now.getFullYear()}-${two(now.getMonth() + 1)}-${two(now.getDate())}`;
+  // A name of its own: of two with one name, the browser would rename the second, and the command name the first.
+  const name = `corrections-${day}-${two(now.getHours())}${two(now.getMinutes())}${two(now.getSeconds())}.csv`;
+  element("a", { href: address, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(address), 60000);
-  tell("corrections.csv is downloaded");
+  tell(`${name} is downloaded`);
+  showNext(name);
+}
+
+function quoted(word) {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+// The report as a shell names it: this very page, where it was opened from a disk.
+function reportPath() {
+  if (location.protocol !== "file:") return "report.html";
+  try {
+    return decodeURIComponent(location.pathname);
+  } catch {
+    return "report.html"; // bytes that are no UTF-8
+  }
+}
+
+function showNext(name) {
+  const open = items.filter((item) => !answerOf(item)).length;
+  find("next-title").textContent = open ? `${(items.length - open).toLocaleString("en")} answered, ${open.toLocaleString("en")} left` : `All ${items.length.toLocaleString("en")} answered`;
+  find("next-file").textContent = name;
+  find("command").textContent = `batchdigits correct ${quoted(reportPath())} ~/Downloads/${name}`;
+  find("copied").textContent = "";
+  if (!find("next").open) find("next").showModal();
+}
+
+function copyCommand() {
+  getSelection().selectAllChildren(find("command"));
+  const done = document.execCommand("copy"); // works from disk, as the clipboard's own interface does not everywhere
+  find("copied").textContent = done ? "Copied." : "Copy the marked text.";
 }
 
 // ---- the beginning ----------------------------------------------------------------------------------------------
@@ -520,5 +560,7 @@ for (const event of ["focusin", "click"]) {
   });
 }
 find("download").addEventListener("click", download);
+find("copy").addEventListener("click", copyCommand);
+find("hide-next").addEventListener("click", () => find("next").close());
 find("show-help").addEventListener("click", () => find("help").showModal());
 find("hide-help").addEventListener("click", () => find("help").close());
