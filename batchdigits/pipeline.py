@@ -31,6 +31,7 @@ from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Phase, Plan
 from batchdigits.ledger.writer import LostAnswer
 from batchdigits.monitoring import Summary
+from batchdigits.progress import Progress
 from batchdigits.records import Logits
 from batchdigits.reports import backup, dry_run, publish
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
@@ -104,14 +105,19 @@ def run(
         settling = Settling(settings.settle_seconds)
         predictor = Predictor(model, batch_size=settings.batch_size, runtime=settings.runtime, threads=settings.threads)
         prediction = stack.enter_context(BackgroundPredictor(predictor, timer))
+        progress = stack.enter_context(Progress(is_shown=settings.progress))
+        progress.say("Looking for images")
         with timer.stage("list"):
             plan = _plan(ledger, settling, place, names, settings)
-        confidences = _observe(ledger, plan, settling, model, prediction, names, settings, timer, stop, engine)
+        confidences = _observe(
+            ledger, plan, settling, model, prediction, names, settings, timer, stop, engine, progress
+        )
         if source_identities(names.sources) != folders or (
             plan.pending and not remote_sources_exist(source.path for source in names.sources if source.is_remote)
         ):
             raise StorageError(_vanished(settings.sources))
         terms = _terms(model, settings, plan)
+        progress.say(f"Writing {', '.join(map(escaped, settings.outputs))}")
         with timer.stage("report"):
             publish.publish(
                 render(ledger.observations(thumbnails=names.outputs.show_pictures), terms, tally),
@@ -351,6 +357,7 @@ def _observe(
     timer: StageTimer,
     stop: Stop,
     engine: "Engine | None",
+    progress: Progress,
 ) -> NDArray[np.int64]:
     """Predict all that is pending into the ledger; count the confidences of what is new by `drift.histogram`."""
     files = plan.pending.total()
@@ -358,38 +365,42 @@ def _observe(
     if not files:
         return confidences
     # What decodes and draws is not imported where nothing is new: such a run would mostly wait for imports.
-    from tqdm import tqdm
-
     from batchdigits.engine.local import Task, on_this_machine, thumbnails_of
 
     strictest = max(strictest_threshold(model.calibration.risks), settings.threshold or 0.0)
     is_drawn = ledger.path is not None or names.outputs.show_pictures  # else nobody would ever see a picture
     audit = 2 * audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
-    with tqdm(total=files, unit="image", disable=not settings.progress) as bar:
+    progress.say("Loading the model", files)
 
-        def judge(whole: "Batch") -> tuple["Batch", NDArray[np.bool_]]:
-            batch = settling.drop_changed(whole, plan.defer)
-            firsts = sum(page.number == 1 for page in (*whole.pages, *(page for page, _ in whole.faults)))
-            bar.update(firsts + len(whole.unchanged))
-            return batch, ledger.is_new(batch)
+    def judge(whole: "Batch") -> tuple["Batch", NDArray[np.bool_]]:
+        batch = settling.drop_changed(whole, plan.defer)
+        progress.decode(_files_of(whole))
+        return batch, ledger.is_new(batch)
 
-        def draw(batch: "Batch", is_new: NDArray[np.bool_], logits: Logits) -> "Drawn":
-            decided = decide_calibrated(logits, batch.ink[is_new], model.calibration, threshold=strictest)
-            pictures = thumbnails_of(batch, is_new, decided, audit=audit) if is_drawn else {}
-            return drift.histogram(decided.confidence), pictures
+    def draw(batch: "Batch", is_new: NDArray[np.bool_], logits: Logits) -> "Drawn":
+        progress.say("Reading", files)  # the model is there
+        decided = decide_calibrated(logits, batch.ink[is_new], model.calibration, threshold=strictest)
+        pictures = thumbnails_of(batch, is_new, decided, audit=audit) if is_drawn else {}
+        return drift.histogram(decided.confidence), pictures
 
-        task = Task(plan, not ledger.knows, settling, model, prediction, settings, timer, stop, judge, draw)
-        with stop.patiently(), closing((engine or on_this_machine)(task)) as observed:
-            for batch, is_new, logits, drawn in observed:
-                _show_traces(batch)
-                with timer.stage("record"):
-                    counts, thumbnails = drawn or (0, {})
-                    confidences += counts
-                    _tell(ledger.record(batch, is_new, logits, thumbnails))
+    task = Task(plan, not ledger.knows, settling, model, prediction, settings, timer, stop, judge, draw)
+    with stop.patiently(), closing((engine or on_this_machine)(task)) as observed:
+        for batch, is_new, logits, drawn in observed:
+            _show_traces(batch)
+            with timer.stage("record"):
+                counts, thumbnails = drawn or (0, {})
+                confidences += counts
+                _tell(ledger.record(batch, is_new, logits, thumbnails))
+            progress.record(_files_of(batch))
     if settling.waited:
         timer.add("settle", settling.waited)
     ledger.forget()
     return confidences
+
+
+def _files_of(batch: "Batch") -> int:
+    """Count the files of a batch; one of several pages counts with its first."""
+    return sum(page.number == 1 for page in (*batch.pages, *(page for page, _ in batch.faults))) + len(batch.unchanged)
 
 
 def _show_traces(batch: "Batch") -> None:

@@ -76,22 +76,35 @@ def run(
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def on_a_terminal(*arguments: str | Path, typed: str = "", signal_after: tuple[bytes, int] | None = None) -> Result:
+def on_a_terminal(
+    *arguments: str | Path,
+    typed: str = "",
+    signal_after: tuple[bytes, int] | None = None,
+    program: Sequence[str] = (BATCHDIGITS,),
+    columns: int = 120,
+) -> Result:
     """Run `batchdigits` with input and messages on a terminal, and data on a file.
 
     Args:
         arguments: Of the command.
         typed: What is typed, at once.
         signal_after: A signal that the command gets when the terminal has shown these bytes.
+        program: What is run.
+        columns: Of the terminal.
 
     Returns:
         Its `stderr` is all that the terminal shows: what was typed stands in it too.
     """
     ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 120))
+    termios.tcsetwinsize(theirs, (24, columns))
     with tempfile.TemporaryFile() as stdout:
         with subprocess.Popen(
-            [BATCHDIGITS, *map(str, arguments)], env=environment(), stdin=theirs, stdout=stdout, stderr=theirs
+            [*program, *map(str, arguments)],
+            cwd=CHECKOUT,
+            env=environment(),
+            stdin=theirs,
+            stdout=stdout,
+            stderr=theirs,
         ) as process:
             os.close(theirs)
             os.write(ours, typed.encode())

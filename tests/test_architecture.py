@@ -31,12 +31,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sources": {"records", "storage"},
     "inference": {"records", "storage"},
     "ledger": {"records", "storage"},
+    "progress": set(),
     "monitoring": {"records", "inference", "storage"},
     "engine": {"records", "storage", "decoding", "preprocessing", "inference"},
     "explain": {"records", "storage", "decoding", "preprocessing", "inference"},
     "reports": {"records", "storage", "inference", "ledger"},
     "training": {"records", "storage", "sources", "decoding", "preprocessing", "inference", "engine", "ledger"},
-    "pipeline": {"records", "storage", "sources", "inference", "ledger", "engine", "reports", "monitoring"},
+    "pipeline": {"records", "storage", "sources", "inference", "ledger", "engine", "reports", "monitoring", "progress"},
     "cli": {"pipeline", "explain", "training", "reports", "monitoring", "inference", "engine", "ledger", "storage"},
     "__main__": {"cli"},
 }
@@ -69,7 +70,7 @@ ONLY_IN = {
     "openpyxl": {"reports"},
     "seaborn": {"training"},
     "matplotlib": {"training"},
-    "tqdm": {"pipeline", "training"},
+    "tqdm": {"training"},
 }
 NEVER_AT_THE_TOP = {
     *("tensorflow", "keras", "ai_edge_litert", "pandas", "pyarrow", "seaborn", "matplotlib", "prometheus_client"),

@@ -178,10 +178,15 @@ def predict(
         _engine(settings)
         LOG.info(pipeline.preview(settings, stdout=sys.stdout.buffer))
         return ExitCode.OK
-    with Stop() as stop:
+    with Stop(_promise_to_stop if settings.progress else None) as stop:
         return monitored(
             lambda: pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop, engine=_engine(settings)), settings
         )
+
+
+def _promise_to_stop() -> None:
+    """Answer Ctrl-C; by the number of the stream, which no signal finds half written."""
+    os.write(sys.stderr.fileno(), b"\r\x1b[KFinishing this batch; press Ctrl-C again to stop now.\r\n")
 
 
 def _engine(settings: PredictSettings) -> "Engine | None":

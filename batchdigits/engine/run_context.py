@@ -3,7 +3,7 @@
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -38,8 +38,13 @@ def resumable(arguments: list[str]) -> Iterator[None]:
 class Stop:
     """What keeps a run's work in progress from signals; as a context manager it takes those of the process."""
 
-    def __init__(self) -> None:
-        """Nobody has asked yet."""
+    def __init__(self, on_wait: Callable[[], None] | None = None) -> None:
+        """Nobody has asked yet.
+
+        Args:
+            on_wait: Called in the signal's handler where a SIGINT has to wait, so that whoever sent it hears of it.
+        """
+        self._on_wait = on_wait
         self._asked: Interrupted | Terminated | None = None
         self._patient = False
         self._before: dict[int, Any] = {}
@@ -94,6 +99,8 @@ class Stop:
         again, self._asked = self._asked is not None, _ERRORS[number]
         if again or not self._patient:
             raise self._asked
+        if self._on_wait and number == signal.SIGINT:
+            self._on_wait()
 
 
 STAGES = ("list", "decode", "normalise", "load model", "predict", "decide", "record", "settle", "report")

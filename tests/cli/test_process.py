@@ -358,7 +358,7 @@ def test_what_a_library_logs_does_not_reach_standard_error(options: str) -> None
 
 def test_json_has_no_progress_bar_on_a_terminal() -> None:
     broken = ("predict", DATA / "truncated.png", "--runtime", "litert")
-    assert "1/1" in on_a_terminal(*broken).stderr
+    assert "1 image: 0 read, 1 failed" in on_a_terminal(*broken).stderr
     alone = on_a_terminal(*broken, "--log-json").stderr
     assert json.loads(alone)["summary"]["pages"]["unreadable"] == 1
 

@@ -104,3 +104,15 @@ def test_without_a_signal_both_blocks_come_to_their_end() -> None:
     with Stop() as stop:
         work_on(stop, done)
     assert done == ["the next batch", "what was begun", "all"]
+
+
+def test_whoever_presses_ctrl_c_hears_at_once_that_the_batch_is_being_finished() -> None:
+    heard: list[str] = []
+    with pytest.raises(Interrupted), Stop(lambda: heard.append("waiting")) as stop, stop.patiently():
+        signal.raise_signal(signal.SIGINT)
+    assert heard == ["waiting"]
+    with pytest.raises(Interrupted), Stop(lambda: heard.append("again")) as stop, stop.patiently(), stop.readily():
+        signal.raise_signal(signal.SIGINT)  # ends it at once
+    with pytest.raises(Terminated), Stop(lambda: heard.append("a scheduler")) as stop, stop.patiently():
+        signal.raise_signal(signal.SIGTERM)
+    assert heard == ["waiting"]
