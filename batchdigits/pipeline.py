@@ -28,7 +28,7 @@ from batchdigits.inference.runtimes import Predictor, version
 from batchdigits.ledger import last_run
 from batchdigits.ledger.ledger import CacheKey, Ledger
 from batchdigits.ledger.location import copied, held, ledger_path
-from batchdigits.ledger.plan import Phase, Plan
+from batchdigits.ledger.plan import Phase, Plan, Why
 from batchdigits.ledger.writer import LostAnswer
 from batchdigits.monitoring import Summary
 from batchdigits.progress import Progress
@@ -318,12 +318,24 @@ def _plan(ledger: Ledger, settling: Settling, place: Path | None, names: _Names,
         retry_failed=settings.retry_failed,
     )
     _name_skipped(plan)
+    if place and plan.pending[Why.CONDITION]:
+        _say_why_again(plan.pending[Why.CONDITION], last_run.recall(place), settings)
     if not settings.allow_empty:
         if not plan.files:
             raise NoImages(_no_images(settings.sources, plan.skipped))
         if emptied := [source.given for source in names.sources if plan.has_lost(source.path)]:
             raise NoImages(_no_images(tuple(emptied), Counter()))
     return plan
+
+
+def _say_why_again(files: int, before: str, settings: PredictSettings) -> None:
+    """Say why files that did not change are read again."""
+    runtime = json.loads(before)["runtime"] if before else settings.runtime
+    if runtime == settings.runtime:
+        why = "by another model or version, or under other limits"
+    else:
+        why = f"with the runtime {runtime}, and this is {settings.runtime} (--runtime {runtime} spares it)"
+    log.info("%s that did not change are read again: they were read %s.", f"{files:,} images", why)
 
 
 def _name_skipped(plan: Plan) -> None:

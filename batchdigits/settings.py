@@ -33,9 +33,20 @@ class Runtime(StrEnum):
     """What carries a model out."""
 
     KERAS = "keras"
-    """TensorFlow: starts in seconds, and reads every bundle."""
+    """TensorFlow: starts in seconds, reads every bundle, and uses a GPU."""
     LITERT = "litert"
     """LiteRT, of the extra `batchdigits[litert]`: starts in a tenth of a second, and reads what training exported."""
+
+
+class RuntimeChoice(StrEnum):
+    """What a user may say of the runtime."""
+
+    AUTO = "auto"
+    """LiteRT where it is installed, the bundle holds what training proved to read alike, and TensorFlow sees no GPU."""
+    KERAS = "keras"
+    """As `Runtime` says."""
+    LITERT = "litert"
+    """As `Runtime` says."""
 
 
 class EngineName(StrEnum):

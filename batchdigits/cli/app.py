@@ -25,6 +25,7 @@ from batchdigits.cli.options import (
     Verbose,
     given_threshold,
     parameters_of,
+    runtime_for,
 )
 from batchdigits.cli.predict import predict
 from batchdigits.cli.process import LOG, exits, open_standard_streams, run_program, silence_native_code
@@ -32,7 +33,7 @@ from batchdigits.cli.schedule import Parameter
 from batchdigits.cli.schedule import schedule as schedule_text
 from batchdigits.cli.train import evaluate, train
 from batchdigits.errors import BatchDigitsError, ExitCode, UsageError
-from batchdigits.settings import ExplainSettings, PredictSettings, ScheduleSettings
+from batchdigits.settings import ExplainSettings, PredictSettings, RuntimeChoice, ScheduleSettings
 from batchdigits.storage import remote
 
 app = typer.Typer(
@@ -92,7 +93,7 @@ def explain(
     ] = None,
     save_input: Annotated[Path | None, typer.Option(help="Write the 28×28 that the model saw as a PNG.")] = None,
     model: Model = None,
-    runtime: Runtime = _PREDICT.runtime,
+    runtime: Runtime = RuntimeChoice.AUTO,
     target_error: TargetError = _PREDICT.target_error,
     threshold: Threshold = _PREDICT.threshold,
     config: Config = None,
@@ -103,7 +104,9 @@ def explain(
     from batchdigits.explain import save_input as write_input
 
     image = _asked_for_image() if image is None else image
-    explanation = explain_image(ExplainSettings(image, model, runtime, target_error, given_threshold(context)))
+    explanation = explain_image(
+        ExplainSettings(image, model, runtime_for(runtime, model), target_error, given_threshold(context))
+    )
     typer.echo(explanation.text())
     if save_input is not None:
         write_input(explanation, save_input)

@@ -113,11 +113,21 @@ TargetError = Annotated[
     ),
 ]
 Runtime = Annotated[
-    settings.Runtime, typer.Option(help="What carries the model out; litert starts at once, of batchdigits[litert].")
+    settings.RuntimeChoice,
+    typer.Option(help="What runs the model: auto takes litert, which starts at once, where batchdigits[litert] is."),
 ]
 Ledger = Annotated[
     Path | None, typer.Option(help="What is known from run to run; without it, the first report's name + .ledger.")
 ]
+
+
+def runtime_for(choice: settings.RuntimeChoice, model: Path | None) -> settings.Runtime:
+    """Give the runtime that the user names, or for `auto` the one that starts sooner with a model."""
+    if choice is not settings.RuntimeChoice.AUTO:
+        return settings.Runtime(choice)
+    from batchdigits.inference import bundle, runtimes
+
+    return runtimes.best(model or bundle.PACKAGED)
 
 
 def without_source(context: typer.Context, wanted: bool) -> bool:

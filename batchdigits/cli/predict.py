@@ -21,6 +21,7 @@ from batchdigits.cli.options import (
     given_ledger,
     given_ray_address,
     given_threshold,
+    runtime_for,
     without_source,
 )
 from batchdigits.cli.process import LOG, exits, monitored
@@ -34,6 +35,7 @@ from batchdigits.settings import (
     IfLocked,
     PredictSettings,
     ReportSettings,
+    RuntimeChoice,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ def predict(
     ] = False,
     target_error: TargetError = _DEFAULTS.target_error,
     threshold: Threshold = _DEFAULTS.threshold,
-    runtime: Runtime = _DEFAULTS.runtime,
+    runtime: Runtime = RuntimeChoice.AUTO,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images that are predicted and recorded together.")
     ] = _DEFAULTS.batch_size,
@@ -161,7 +163,7 @@ def predict(
         overwrite=overwrite,
         target_error=target_error,
         threshold=given_threshold(context),
-        runtime=runtime,
+        runtime=runtime_for(runtime, model),
         batch_size=batch_size,
         threads=threads,
         workers=workers,

@@ -16,11 +16,12 @@ from batchdigits.cli.options import (
     Verbose,
     check_number,
     given_threshold,
+    runtime_for,
 )
 from batchdigits.cli.process import exits
 from batchdigits.engine.run_context import resumable
 from batchdigits.errors import ExitCode
-from batchdigits.settings import Arch, EvaluateSettings, TrainSettings
+from batchdigits.settings import Arch, EvaluateSettings, RuntimeChoice, TrainSettings
 
 _DEFAULTS = TrainSettings(output=Path("runs/cnn"))
 _EVALUATE = EvaluateSettings(source="")
@@ -108,7 +109,7 @@ def evaluate(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for metrics and pictures.")] = _EVALUATE.output,
     model: Model = None,
-    runtime: Runtime = _EVALUATE.runtime,
+    runtime: Runtime = RuntimeChoice.AUTO,
     target_error: TargetError = _EVALUATE.target_error,
     threshold: Threshold = _EVALUATE.threshold,
     config: Config = None,
@@ -118,6 +119,8 @@ def evaluate(
     from batchdigits.training.evaluation.evaluate import evaluate as evaluate_model
     from batchdigits.training.evaluation.metrics import as_text
 
-    settings = EvaluateSettings(source, output, model, runtime, target_error, given_threshold(context))
+    settings = EvaluateSettings(
+        source, output, model, runtime_for(runtime, model), target_error, given_threshold(context)
+    )
     typer.echo(as_text(evaluate_model(settings)))
     return ExitCode.OK

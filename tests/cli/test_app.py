@@ -517,7 +517,7 @@ def test_ctrl_c_is_130_with_one_sentence_and_leaves_the_old_report(
         f"os.kill(os.getpid(), {int(signal.SIGINT)})",  # does not
         "time.sleep(60)",
     )
-    result = batchdigits("predict", few_or_many, "-o", report, env=interrupting)
+    result = batchdigits("predict", few_or_many, "-o", report, "--runtime", "keras", env=interrupting)
     assert (result.code, result.stdout) == (130, "")
     assert "Interrupted: what was finished is kept" in result.message
     assert report.read_bytes() == b"last night"
@@ -529,11 +529,11 @@ def test_an_error_that_nobody_planned_is_1_and_shows_its_traceback_only_when_ask
 ) -> None:
     write_png(tmp_path / "in" / "7.png", one_of_each()[7])
     failing = stand_in_for_tensorflow(tmp_path / "modules", "raise RuntimeError('no such instruction')")
-    result = batchdigits("predict", tmp_path / "in", "-o", report, env=failing)
+    result = batchdigits("predict", tmp_path / "in", "-o", report, "--runtime", "keras", env=failing)
     assert result.code == 1
     assert "RuntimeError: no such instruction" in result.message
     assert "-v" in result.message
-    verbose = batchdigits("predict", tmp_path / "in", "-o", report, "-v", env=failing)
+    verbose = batchdigits("predict", tmp_path / "in", "-o", report, "-v", "--runtime", "keras", env=failing)
     assert verbose.code == 1
     assert "Traceback (most recent call last)" in verbose.stderr
     assert report.read_bytes() == b"last night"

@@ -198,7 +198,7 @@ def test_the_counts_are_those_of_the_report(tmp_path: Path) -> None:
         shutil.copytree(CHECKOUT / "sample_images" / name, tmp_path / "scans" / name)
     shutil.copy(DATA / "truncated.png", tmp_path / "scans")
     shutil.copy(DATA / "photo.heic", tmp_path / "scans")
-    job = ("scans", "-o", "report.csv", "--threshold", "0.9999", "--log-json")
+    job = ("scans", "-o", "report.csv", "--threshold", "0.9999", "--log-json", "--runtime", "keras")
     first = predict(tmp_path, *job)
     said = written(tmp_path)
     rows = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))

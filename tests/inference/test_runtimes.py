@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -470,3 +471,29 @@ def test_worker_processes_find_the_ink_that_this_process_finds(tmp_path: Path, r
         alone = normalise(some, finder)
     np.testing.assert_array_equal(batch.pixels, alone.pixels)
     np.testing.assert_array_equal(batch.ink, alone.ink)
+
+
+def test_the_best_runtime_is_litert_where_it_is_installed_and_the_bundle_was_proven_and_no_gpu_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "_DRIVERS", ())
+    proven = bundle_in(tmp_path / "proven", exported=b"fast", exported_finder=b"fast").directory
+    half = bundle_in(tmp_path / "half", exported=b"fast").directory
+    assert runtimes.best(bundle.PACKAGED) is runtimes.best(proven) is Runtime.LITERT
+    assert runtimes.best(half) is runtimes.best(tmp_path / "nowhere") is Runtime.KERAS
+    monkeypatch.setattr(runtimes, "_sees_gpu", lambda: True)
+    assert runtimes.best(proven) is Runtime.KERAS
+    monkeypatch.undo()
+    monkeypatch.setattr(runtimes, "find_spec", lambda _: None)
+    assert runtimes.best(proven) is Runtime.KERAS
+
+
+def test_tensorflow_is_asked_for_a_gpu_only_where_a_driver_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def started() -> object:
+        return SimpleNamespace(config=SimpleNamespace(list_physical_devices=lambda kind: [kind]))
+
+    monkeypatch.setattr(runtimes, "start_tensorflow", started)
+    monkeypatch.setattr(runtimes, "_DRIVERS", (tmp_path / "driver",))
+    assert not runtimes._sees_gpu()
+    (tmp_path / "driver").touch()
+    assert runtimes._sees_gpu()

@@ -13,8 +13,10 @@ from batchdigits.engine import local
 from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger.writer import LostAnswer
 from batchdigits.records import Batch, ImageFile
+from batchdigits.settings import Runtime
 from batchdigits.sources import settling
 from tests.digits import digits, on_page, one_of_each, write_png
+from tests.fake_model import bundle_in
 from tests.file_states import names, written
 from tests.pipeline.runs import PAGES, interrupted, no_model, predicted, rows_of, run
 
@@ -196,3 +198,22 @@ def test_the_faults_of_a_run_that_was_killed_are_new_to_the_next(
             run(model, growing, outputs=(report,))
     resumed = run(model, growing, outputs=(report,))
     assert (resumed.pending, resumed.faulty) == (0, 5)
+
+
+def test_where_files_are_read_again_the_run_says_why(
+    growing: Path, model: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    run(model, growing, outputs=(tmp_path / "r.csv",))
+    run(model, growing, outputs=(tmp_path / "r.csv",))
+    assert caplog.messages == []
+    run(model, growing, outputs=(tmp_path / "r.csv",), runtime=Runtime.LITERT)
+    assert caplog.messages == [
+        "52 images that did not change are read again: they were read with the runtime keras, and this is litert "
+        "(--runtime keras spares it)."
+    ]
+    run(bundle_in(tmp_path / "b", weights=b"x"), growing, outputs=(tmp_path / "r.csv",), runtime=Runtime.LITERT)
+    assert caplog.messages[1:] == [
+        "52 images that did not change are read again: they were read by another model or version, or under other "
+        "limits."
+    ]
