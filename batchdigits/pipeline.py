@@ -4,6 +4,7 @@ sources -> decoding -> preprocessing -> inference -> ledger -> decisions -> repo
 """
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
@@ -38,6 +39,7 @@ from batchdigits.sources.rules import IMAGE_ENDINGS, NAMED, Selection
 from batchdigits.sources.settling import Settling
 from batchdigits.storage.local import LocalFile, storage_errors
 from batchdigits.storage.remote import remote_sources_exist
+from batchdigits.storage.scratch import tidy_up
 from batchdigits.storage.urls import Location, check, locate, refuse
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def run(
     threshold = model.calibration.threshold(settings)
     tally = Tally()
     timer = StageTimer()
+    tidy_up()
     place = names.ledger(settings)
     folders = source_identities(names.sources)
     stop = stop or Stop()
@@ -114,7 +117,7 @@ def run(
                 about=about_report(terms, settings, versions=_cache_key(model, settings).others),
                 settings=settings.report,
                 stdout=stdout,
-                before=backup.replacing(found, names.sources, overwrite=settings.overwrite),
+                keeper=backup.Replacing(found, names.sources, overwrite=settings.overwrite),
                 together=stop.patiently,
             )
         faulty = ledger.mark_faults_reported() + tally.unforeseen
@@ -258,6 +261,7 @@ def _observe(
     # What decodes and draws is not imported where nothing is new: such a run would mostly wait for imports.
     from tqdm import tqdm
 
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed run would leave in /dev/shm
     from batchdigits.engine.local import Task, on_this_machine, thumbnails_of
 
     strictest = max(strictest_threshold(model.calibration.risks), settings.threshold or 0.0)

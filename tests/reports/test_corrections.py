@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from batchdigits.errors import Fault, FaultKind, Locked, StorageError, UsageError
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.location import beside, held
-from batchdigits.reports.backup import published_reports, replacing
+from batchdigits.reports.backup import Replacing, published_reports
 from batchdigits.reports.corrections import correct
 from batchdigits.reports.formats.csv import guard
 from batchdigits.reports.formats.xlsx import XlsxReport
@@ -438,7 +438,7 @@ def advice(report: Path, ledger: Path | None, caplog: pytest.LogCaptureFixture) 
     file = LocalFile(report)
     with ledger_at(ledger) as opened:
         for text in (b"published", b"published again"):
-            with atomic_write_all([file], before=replacing(published_reports(opened, [file]), [locate("scans")])) as [
+            with atomic_write_all([file], keeper=Replacing(published_reports(opened, [file]), [locate("scans")])) as [
                 handle
             ]:
                 handle.write(text)
