@@ -49,6 +49,7 @@ from batchdigits.sources.rules import IMAGE_ENDINGS, NAMED, Selection
 from batchdigits.sources.settling import Settling
 from batchdigits.storage.local import LocalFile, storage_errors
 from batchdigits.storage.remote import remote_sources_exist
+from batchdigits.storage.scratch import tidy_up
 from batchdigits.storage.urls import Location, check, locate, refuse
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def run(
     model.calibration.threshold(settings)  # before any work
     tally = Tally()
     timer = StageTimer()
+    tidy_up()
     place = names.ledger(settings)
     folders = source_identities(names.sources)
     stop = stop or Stop()
@@ -125,7 +127,7 @@ def run(
                 about=about_report(terms, settings, versions=_cache_key(model, settings).others),
                 settings=settings.report,
                 stdout=stdout,
-                before=backup.replacing(found, names.sources, overwrite=settings.overwrite),
+                keeper=backup.Replacing(found, names.sources, overwrite=settings.overwrite),
                 together=stop.patiently,
             )
         if place and names.outputs.files:
@@ -206,7 +208,7 @@ def renew(ledger: Path) -> tuple[Summary, tuple[str, ...]]:
             about=about_report(terms, settings, versions=_cache_key(model, settings).others),
             settings=settings.report,
             stdout=io.BytesIO(),
-            before=backup.replacing(found, names.sources, overwrite=False),
+            keeper=backup.Replacing(found, names.sources, overwrite=False),
         )
         return _summary(plan, tally, terms, timer, faulty=0, drifted=None), settings.outputs
 

@@ -15,7 +15,7 @@ from batchdigits.cli.schedule import Parameter
 from batchdigits.errors import UsageError, escaped
 from batchdigits.inference.calibration import LOOSEST, STRICTEST
 from batchdigits.settings import EngineName
-from batchdigits.storage.local import text_encoding
+from batchdigits.storage.local import opened_text
 from batchdigits.storage.urls import check, refuse_secrets
 
 _NOT_IN_JOB_FILES = {"config", "show_config"}
@@ -25,13 +25,15 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make the keys of a job file the defaults of the command's options."""
     if path is None:
         return None
+    name_of_file = escaped(str(path))
     try:
-        job: dict[str, Any] = tomllib.loads(path.read_text(encoding=text_encoding(path)))
+        with opened_text(path) as file:
+            job: dict[str, Any] = tomllib.loads(file.read())
     except OSError as error:
-        message = f"The job file {escaped(str(path))} cannot be read: {error.strerror}."
+        message = f"The job file {name_of_file} cannot be read: {error.strerror}."
         raise typer.BadParameter(message) from error
-    except ValueError as error:
-        message = f"The job file {escaped(str(path))} is not TOML: {error}."
+    except (ValueError, RecursionError) as error:
+        message = f"The job file {name_of_file} is not TOML: {escaped(str(error))}."
         raise typer.BadParameter(message) from error
     known = {
         parameter.name: parameter
@@ -39,10 +41,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         if parameter.name and parameter.name not in _NOT_IN_JOB_FILES
     }
     for key, value in job.items():
-        name = key.replace("-", "_")
-        if name in known and isinstance(value, str) and (known[name].multiple or known[name].nargs != 1):
-            message = f'The job file {escaped(str(path))} gives {key} as one text; expected a list: {key} = ["…"].'
-            raise typer.BadParameter(message)
+        name, shown = key.replace("-", "_"), escaped(key)
         try:
             refuse_secrets(key, *_texts(value))
         except UsageError as error:
@@ -50,10 +49,34 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {nearest[0]}?" if nearest else f"; known are {', '.join(sorted(known))}."
-            message = f"The job file {escaped(str(path))} has the unknown key {key}{hint}"
+            message = f"The job file {name_of_file} has the unknown key {shown}{hint}"
+            raise typer.BadParameter(message)
+        if expected := _expected_instead(value, known[name]):
+            message = f"The job file {name_of_file} gives {shown} a value of another type; expected {expected}."
             raise typer.BadParameter(message)
     context.default_map = {key.replace("-", "_"): value for key, value in job.items()}
     return path
+
+
+_TEXTS = frozenset({"text", "path", "choice"})  # types of options, as Typer calls them
+
+
+def _expected_instead(value: object, parameter: Any) -> str:  # noqa: ANN401  Typer does not export the type
+    """Say what value of a job file an option takes instead of one; empty where it takes it."""
+    if parameter.multiple or parameter.nargs != 1:
+        fits = isinstance(value, list) and all(isinstance(item, str) and "\0" not in item for item in value)
+        return "" if fits else f'a list of texts: {parameter.name} = ["…"]'
+    if isinstance(value, str):
+        return "a text without the character 0" if "\0" in value else ""  # numbers in quotes are read later
+    kind = parameter.type.name
+    if kind == "boolean":
+        return "" if isinstance(value, bool) else "true or false"
+    if kind in _TEXTS:
+        return 'a text: "…"'
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind.startswith("integer"):
+        return "" if is_number and value == int(value) else "a whole number"  # type: ignore[call-overload]
+    return "" if is_number else "a number"
 
 
 def _texts(value: object) -> Iterator[str]:

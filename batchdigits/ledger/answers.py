@@ -190,4 +190,8 @@ def answered(report: Path) -> list[Answered]:
     Of copies of an image one is given.
     """
     rows = glimpse(ledger_of(LocalFile(report)), _ANSWERED)
-    return [Answered(path.decode(errors="surrogateescape"), page, sha256, text) for path, page, sha256, text in rows]
+    return [
+        Answered(path.decode(errors="surrogateescape"), page, sha256, text)
+        for path, page, sha256, text in rows
+        if list(map(type, (path, page, sha256, text))) == [bytes, int, str, str]  # else it is damaged
+    ]

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from batchdigits.errors import StorageError, escaped
 from batchdigits.storage.atomic import atomic_write
+from batchdigits.storage.guards import PRIVATE
 from batchdigits.storage.local import storage_errors
 
 _OBSERVATIONS = """
@@ -220,7 +221,10 @@ class Database:
             if path.exists():
                 return False
             Path(f"{path}-journal").unlink(missing_ok=True)  # of one that was moved away: SQLite would apply it
-        with closing(sqlite3.connect(":memory:", isolation_level=None)) as empty, atomic_write(path) as file:
+        with (
+            closing(sqlite3.connect(":memory:", isolation_level=None)) as empty,
+            atomic_write(path, mode=PRIVATE) as file,
+        ):
             _migrate(empty.execute)
             file.write(empty.serialize())
         return True
@@ -238,6 +242,7 @@ class Database:
                 raise self.damaged()
             message = f"{self._name} is a database, but no ledger; name another with --ledger."
             raise StorageError(message)
+        self.execute("PRAGMA synchronous = EXTRA")  # else a journal that went comes back after a loss of power
         self.execute("PRAGMA temp.journal_mode = MEMORY")  # what is random in them would be written twice
         with self.transaction():
             if version < SCHEMA_VERSION:

@@ -256,4 +256,13 @@ class Ledger:
 
 def publications(rows: Iterable[tuple[str, str]]) -> Publications:
     """Read what `PUBLISHED` selects; a ValueError or TypeError is damage."""
-    return {sha256: tuple(json.loads(sources)) for sha256, sources in rows}
+    found = {}
+    for sha256, sources in rows:
+        try:
+            names = json.loads(sources)
+        except RecursionError as error:
+            raise ValueError from error
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in (sha256, *names))):
+            raise TypeError
+        found[sha256] = tuple(names)
+    return found

@@ -7,20 +7,23 @@ The system takes it away when the process ends, however it does.
 import datetime
 import fcntl
 import os
+import re
 import shutil
 import socket
-import tempfile
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from batchdigits.errors import Locked, StorageError, UsageError, escaped
 from batchdigits.ledger.database import glimpse
 from batchdigits.storage.atomic import TargetFile
+from batchdigits.storage.guards import PRIVATE, locked, opened
 from batchdigits.storage.local import LocalFile, fitting, storage_errors
+from batchdigits.storage.scratch import scratch_folder
 
+_HOLDER = re.compile(r"pid (?P<pid>[0-9]{1,19}) on (?P<host>\S+) since \S+")
+_MOST_TEXT = 1000  # bytes of a lock that are read
 _ENDINGS = ("", ".ledger", ".db", ".sqlite", ".sqlite3")  # that people give ledgers, in lower case
 _PUBLISHED = "SELECT path, sha256 FROM reports"
 _ITS_NAME = 2  # how sure a ledger is that is called after the report, among the numbers of `_likeness`
@@ -38,25 +41,67 @@ def held(ledger: Path, *, wait_seconds: float) -> Iterator[None]:
         Locked: Another run still holds it.
         StorageError: The lock's file cannot be written.
     """
-    path = _lock_of(ledger)
-    lock = FileLock(path)
-    with storage_errors(path):
-        path.open("ab").close()  # else the lock would make a folder that is missing
-        try:
-            lock.acquire(timeout=wait_seconds, poll_interval=0.2)
-        except Timeout:
-            message = (
-                f"Another run holds the ledger {escaped(str(ledger))}{_holder(path)}; try again when it has ended, or "
-                "let predict wait with --wait."
-            )
-            raise Locked(message) from None
-    try:
-        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    place = checked(ledger)
+    path = _lock_of(place)
+    with ExitStack() as stack:
         with storage_errors(path):
-            path.write_text(f"pid {os.getpid()} on {socket.gethostname()} since {started}\n")
-        yield
-    finally:
-        lock.release()
+            try:
+                lock = stack.enter_context(locked(path, wait_seconds=wait_seconds, mode=_mode(place)))
+            except BlockingIOError:
+                message = (
+                    f"Another run holds the ledger {escaped(str(ledger))}{_holder(path)}; try again when it has ended, "
+                    "or let predict wait with --wait."
+                )
+                raise Locked(message) from None
+            started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            _write(lock, f"pid {os.getpid()} on {socket.gethostname()} since {started}\n")
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # a full disk
+                _write(lock, "")
+
+
+def checked(ledger: Path) -> Path:
+    """Refuse what SQLite would wait for or be led astray by, and say where a ledger is.
+
+    Returns:
+        Its absolute path, without links; nothing need be there.
+
+    Raises:
+        StorageError: Something that is no file has its name, or that of a file which SQLite keeps beside it; a link is
+            somebody else's; or a journal is, which would change the ledger.
+    """
+    place = LocalFile(ledger).target.path
+    owners = {0, os.geteuid()}
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        file = Path(f"{place}{suffix}")
+        with storage_errors(file, verb="read"), suppress(FileNotFoundError, NotADirectoryError):
+            status = file.lstat()
+            owners |= set() if suffix else {status.st_uid}
+            if not stat.S_ISREG(status.st_mode):
+                message = f"{escaped(str(file))} is no file, as a ledger needs; remove it, or name another ledger."
+                raise StorageError(message)
+            if status.st_uid not in owners:
+                message = (
+                    f"{escaped(str(file))} is a file of another user (uid {status.st_uid}), who may want it to change "
+                    "the ledger; remove it, or choose another folder."
+                )
+                raise StorageError(message)
+    return place
+
+
+def _mode(ledger: Path) -> int:
+    """Say who may hold the lock: who may write the ledger, and nobody who only reads it."""
+    with suppress(OSError):
+        if ledger.stat().st_mode & stat.S_IWGRP:
+            return PRIVATE | stat.S_IRGRP | stat.S_IWGRP
+    return PRIVATE
+
+
+def _write(lock: int, text: str) -> None:
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, text.encode(), 0)
 
 
 @contextmanager
@@ -69,11 +114,12 @@ def copied(ledger: Path) -> Iterator[Path]:
         Locked: A run holds it.
         StorageError: It cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="batchdigits-") as folder:
-        copy = Path(folder, "ledger")
+    with ExitStack() as stack:
+        with storage_errors("A temporary folder"):
+            copy = stack.enter_context(scratch_folder()) / "ledger"
         with _undisturbed(ledger), storage_errors(ledger, verb="read"):
             for suffix in ("", "-journal"):
-                if (original := Path(f"{os.path.realpath(ledger)}{suffix}")).exists():
+                if (original := Path(f"{checked(ledger)}{suffix}")).exists():
                     shutil.copyfile(original, f"{copy}{suffix}")
         yield copy
 
@@ -86,10 +132,10 @@ def _undisturbed(ledger: Path) -> Iterator[None]:
         Locked: A run holds the ledger.
         StorageError: The lock's file cannot be read.
     """
-    path = _lock_of(ledger)
+    path = _lock_of(checked(ledger))
     with ExitStack() as stack:
         with storage_errors(path, verb="read"), suppress(FileNotFoundError):  # nobody ever held it
-            file = stack.enter_context(path.open("rb"))
+            file = stack.enter_context(opened(path, follow=False))
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -101,16 +147,29 @@ def _undisturbed(ledger: Path) -> Iterator[None]:
 
 
 def _lock_of(ledger: Path) -> Path:
-    real = Path(os.path.realpath(ledger))  # a link to it has the same lock
-    return real.with_name(fitting(f".{real.name}", ".lock"))
+    """Name the lock of a ledger, whose own name is no link, so that a link to it has the same lock."""
+    return ledger.with_name(fitting(f".{ledger.name}", ".lock"))
 
 
 def _holder(path: Path) -> str:
-    """Say who holds the lock, where that can be read."""
+    """Say who holds the lock, where that can be read, and is no process of this machine that is gone."""
     with suppress(OSError, UnicodeDecodeError):
-        if text := path.read_text().strip():
+        with opened(path, follow=False) as file:
+            text = file.read(_MOST_TEXT).decode().strip()
+        told = _HOLDER.fullmatch(text)
+        if told and not (told["host"] == socket.gethostname() and _is_gone(int(told["pid"]))):
             return f": {escaped(text)}"
     return ""
+
+
+def _is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:  # another user's
+        return False
+    except (ProcessLookupError, OverflowError):
+        return True
+    return False
 
 
 def beside(report: TargetFile) -> Path:
@@ -164,7 +223,12 @@ def ledger_of(report: TargetFile) -> Path:
     best, found = (0, 0), own
     for ledger, mtime_ns in _ledgers_in([own.parent, beside(target).parent]):
         sure = max(
-            (_likeness(path, published, target, sha256) for path, published in glimpse(ledger, _PUBLISHED)), default=0
+            (
+                _likeness(path, published, target, sha256)
+                for path, published in glimpse(ledger, _PUBLISHED)
+                if isinstance(path, bytes)
+            ),
+            default=0,
         )
         rank = (max(sure, _ITS_NAME if ledger == own else 0), mtime_ns)
         if rank[0] and rank > best:

@@ -3,15 +3,15 @@
 import logging
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from batchdigits.errors import UsageError, escaped
+from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.ledger.database import glimpse
 from batchdigits.ledger.ledger import PUBLISHED, Ledger, Publications, publications
-from batchdigits.ledger.location import beside
+from batchdigits.ledger.location import beside, checked
 from batchdigits.reports.corrections import ENDINGS
 from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.local import LocalFile, file_sha256, fitting
@@ -39,11 +39,13 @@ class PublishedReports:
 def published_reports(ledger: Ledger, reports: Sequence[TargetFile]) -> PublishedReports:
     """Look at what other ledgers know of reports, once and before any work; one that cannot be read knows nothing."""
     others: dict[TargetFile, Publications] = {}
+    own = LocalFile(ledger.path).target if ledger.path else None
     for report in reports:
         target = report.target
         for place in {beside(report), beside(target)}:
-            if ledger.path is None or LocalFile(place).target != LocalFile(ledger.path).target:
-                others.setdefault(target, {}).update(_published_by(place, target))
+            with suppress(StorageError):  # what is no ledger, or somebody else's link, knows nothing either
+                if LocalFile(place).target != own:
+                    others.setdefault(target, {}).update(_published_by(checked(place), target))
     return PublishedReports(ledger, others)
 
 
@@ -66,41 +68,55 @@ def check_sources(
             raise UsageError(message)
 
 
-def replacing(
-    published_reports: PublishedReports, sources: Sequence[Location], *, overwrite: bool = False
-) -> Callable[[Path, TargetFile], bool]:
-    """Make the function that `atomic.atomic_write_all` calls before a report takes its name.
+class Replacing:
+    """What keeps people's work when reports are replaced: a file that is not as a ledger published it is backed up."""
 
-    A file that is not as a ledger published it is somebody's work: it is backed up.
+    def __init__(
+        self, published_reports: PublishedReports, sources: Sequence[Location], *, overwrite: bool = False
+    ) -> None:
+        """Say what is replaced.
 
-    Args:
-        published_reports: What is known of the reports that stand there.
-        sources: What the new ones are made from.
-        overwrite: Where nothing is kept from run to run, replace a report without a backup.
-    """
-    ledger = published_reports.ledger
+        Args:
+            published_reports: What is known of the reports that stand there.
+            sources: What the new ones are made from.
+            overwrite: Where nothing is kept from run to run, replace a report without a backup.
+        """
+        self._published = published_reports
+        self._ledger = published_reports.ledger
+        self._sources = _named(sources)
+        self._keeps_all = not overwrite or self._ledger.path is not None
+        self._seen: dict[TargetFile, set[str]] = {}
 
-    def before(draft: Path, report: TargetFile) -> bool:
+    def before(self, draft: Path, report: TargetFile) -> bool:
+        """Look at a report before it is replaced: what `atomic.atomic_write_all` calls then."""
         stands = report.sha256()
         comes = file_sha256(draft)
-        known = published_reports.published(report)
-        if stands != comes or known.get(comes) != _named(sources):
-            ledger.publish(report, comes, _named(sources), replaced=stands)
-        if stands in ("", comes, *known) or (overwrite and not ledger.path):
+        known = self._published.published(report)
+        self._seen[report] = {stands, comes, *known}
+        if stands != comes or known.get(comes) != self._sources:
+            self._ledger.publish(report, comes, self._sources, replaced=stands)
+        if stands in ("", comes, *known) or not self._keeps_all:
             return stands != comes
-        name = PurePath(report.name)
-        kept = report.back_up(fitting(name.stem, f".edited-{stands[:_HEX]}{name.suffix}"))
-        if not ledger.path:
+        if not self._ledger.path:
             why = "may be edited: without a ledger nobody knows (--overwrite replaces it)"
         elif known:
             why = "was edited since it was published"
         else:
             why = "is not the work of this ledger"
-        how = _how_to_take_over(report, kept, ledger.path)
-        log.warning("%s %s; it is kept as %s.%s", escaped(str(report)), why, escaped(kept.name), how)
+        self._keep(report, stands, why)
         return True
 
-    return before
+    def after(self, old: Path, report: TargetFile) -> None:
+        """Look at what stood there until that moment: what `atomic.atomic_write_all` calls then."""
+        stood = file_sha256(old)
+        if stood not in self._seen[report] and self._keeps_all:
+            self._keep(report, stood, "was edited just before it was replaced", lies=old)
+
+    def _keep(self, report: TargetFile, sha256: str, why: str, *, lies: Path | None = None) -> None:
+        name = PurePath(report.name)
+        kept = report.back_up(fitting(name.stem, f".edited-{sha256[:_HEX]}{name.suffix}"), lies=lies)
+        how = _how_to_take_over(report, kept, self._ledger.path)
+        log.warning("%s %s; it is kept as %s.%s", escaped(str(report)), why, escaped(kept.name), how)
 
 
 def _published_by(ledger: Path, report: TargetFile) -> Publications:

@@ -20,7 +20,7 @@ from batchdigits.reports.formats.csv import unguard
 from batchdigits.reports.formats.parquet import text_columns
 from batchdigits.reports.formats.xlsx import text_rows
 from batchdigits.storage.atomic import TargetFile
-from batchdigits.storage.local import storage_errors, text_encoding
+from batchdigits.storage.local import opened_text, storage_errors
 from batchdigits.storage.urls import refuse
 
 log = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ def _csv_lines(corrections: Path) -> Iterator[_Cells | _Problem]:
     """
     with (
         _table_errors(corrections),
-        corrections.open(encoding=text_encoding(corrections), errors="surrogateescape", newline="") as file,
+        opened_text(corrections, errors="surrogateescape") as file,
     ):
         first = file.readline(_MOST_HEADER)
         headers = {separator: next(csv.reader([first], delimiter=separator), []) for separator in ",;\t"}

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
@@ -19,7 +19,7 @@ from batchdigits.reports.formats.parquet import ParquetReport
 from batchdigits.reports.formats.xlsx import XlsxReport
 from batchdigits.reports.schema import About, Rows
 from batchdigits.settings import ReportSettings
-from batchdigits.storage.atomic import TargetFile, atomic_write_all
+from batchdigits.storage.atomic import Keeper, TargetFile, atomic_write_all
 from batchdigits.storage.local import storage_errors
 from batchdigits.storage.remote import target_file
 from batchdigits.storage.urls import check
@@ -116,7 +116,7 @@ def publish(
     about: About,
     settings: ReportSettings,
     stdout: BinaryIO,
-    before: Callable[[Path, TargetFile], bool] | None = None,
+    keeper: Keeper | None = None,
     together: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Write the rows into all reports at once, going through them a single time.
@@ -131,13 +131,16 @@ def publish(
         about: What the report was made by and under.
         settings: How rows are written.
         stdout: Where the output `-` goes; its bytes are flushed, and it stays open.
-        before: Called before a file takes its name, as by `atomic.atomic_write_all`.
+        keeper: Looks at each file that is replaced, as in `atomic.atomic_write_all`.
         together: What the files take their names in, as there.
 
     Raises:
         StorageError: A report could not be written.
     """
-    with atomic_write_all(outputs.files, before=before, together=together) as handles, ExitStack() as reports:
+    with (
+        atomic_write_all(outputs.files, keeper=keeper, together=together) as handles,
+        ExitStack() as reports,
+    ):
         writers = [
             reports.enter_context(ENDINGS[_ending(report)](handle, about, settings))
             for report, handle in zip(outputs.files, handles, strict=True)

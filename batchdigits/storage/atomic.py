@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, cast
 
 from batchdigits.errors import StorageError
+from batchdigits.storage.guards import PRIVATE
 from batchdigits.storage.local import LocalFile, storage_errors, sync_folder
 
 if TYPE_CHECKING:
@@ -70,14 +71,35 @@ class TargetFile(Protocol):
     def differs_from(self, draft: Path) -> bool:
         """Tell whether it has other bytes than a file; one that is not there has none."""
 
+    def pass_on_mode(self, descriptor: int) -> None:
+        """Give an open file, which is to replace it, its permissions and, where that is allowed, its owner."""
+
     def draft(self) -> AbstractContextManager[Path]:
         """Give the path of a new file to write first, which goes on leaving."""
 
-    def replace_with(self, draft: Path) -> None:
-        """Replace it by a finished file: whole, or not at all."""
+    def replace_with(self, draft: Path) -> Path | None:
+        """Replace it by a finished file: whole, or not at all; tell where the old one lies now, if it does anywhere."""
 
-    def back_up(self, name: str) -> Self:
-        """Give what stands there a second name beside it."""
+    def back_up(self, name: str, *, lies: Path | None = None) -> Self:
+        """Give what stands there, or lies elsewhere since it was replaced, a second name beside it."""
+
+
+class Keeper(Protocol):
+    """What looks at files as they are replaced."""
+
+    def before(self, draft: Path, target: TargetFile, /) -> bool:
+        """Look at a file when all are complete and none has its name yet.
+
+        Args:
+            draft: The complete file.
+            target: The one that it replaces, links resolved.
+
+        Returns:
+            Whether their bytes differ.
+        """
+
+    def after(self, old: Path, target: TargetFile, /) -> None:
+        """Look at what stood there until a file took its name, which goes; not where nobody can tell any more."""
 
 
 @contextmanager
@@ -106,7 +128,7 @@ def atomic_write_all(
     files: Sequence[TargetFile],
     *,
     mode: int = 0o666,
-    before: Callable[[Path, TargetFile], bool] | None = None,
+    keeper: Keeper | None = None,
     together: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[list[BinaryIO]]:
     """Write several files that belong together, each as `atomic_write` does.
@@ -119,9 +141,8 @@ def atomic_write_all(
 
     Args:
         files: The files to create or replace, each once.
-        mode: As for `atomic_write`.
-        before: Called for each file when all are complete and it does not have its name yet, with the complete file
-            and with the one that it replaces, links resolved; tells whether their bytes differ.
+        mode: As for `atomic_write`; a file that replaces one has its permissions and, where allowed, its owner.
+        keeper: Looks at each file that is replaced.
         together: What the files take their names in, such as one that lets signals wait.
 
     Yields:
@@ -133,9 +154,10 @@ def atomic_write_all(
     with ExitStack() as stack:
         drafts = [stack.enter_context(_draft(file, mode)) for file in files]
         yield [handle for handle, _, _ in drafts]
-        for file, (handle, _, _) in zip(files, drafts, strict=True):
+        for file, (handle, _, target) in zip(files, drafts, strict=True):
             with storage_errors(file):
                 handle.flush()
+                target.pass_on_mode(handle.fileno())
                 os.fsync(handle.fileno())
                 handle.close()
         with together():
@@ -143,8 +165,10 @@ def atomic_write_all(
                 zip(files, drafts, strict=True), key=lambda pair: not pair[0].is_remote
             ):
                 with storage_errors(file):
-                    if before(draft, target) if before else target.differs_from(draft):
-                        target.replace_with(draft)
+                    differs = keeper.before(draft, target) if keeper else target.differs_from(draft)
+                    old = target.replace_with(draft) if differs else None
+                    if old and keeper:
+                        keeper.after(old, target)
             for folder in sorted({target.folder for _, _, target in drafts if target.folder}):
                 with storage_errors(folder):
                     sync_folder(folder)
@@ -173,6 +197,8 @@ def _draft(file: TargetFile, mode: int) -> Iterator[tuple[BinaryIO, Path, Target
         The open file, its temporary name, and the file that it is to replace.
     """
     target = file.target
+    if not target.is_remote and target.exists():
+        mode = PRIVATE  # until it has the other's
     with target.draft() as temporary:
         handle = io.BufferedRandom(_Draft(temporary, file, mode))
         try:

@@ -6,20 +6,23 @@
 import codecs
 import errno
 import fcntl
-import filecmp
 import hashlib
+import io
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from batchdigits.errors import StorageError, escaped
+from batchdigits.storage.guards import opened, put_in_place, resolved
 
 _FULL = "the disk is full or a size limit is reached; free some space or choose another folder"
 _FORBIDDEN = "there is no permission to; change the permissions of the file and its folder, or choose another folder"
 _MISSING = "it or its folder does not exist; create the folder first, or correct the name"
+_NO_FILE = "it is a pipe, a device or a socket; give the name of a file"
 _REASONS = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -31,6 +34,9 @@ _REASONS = {
     errno.ENOTDIR: _MISSING,
     errno.EISDIR: "it is a folder; give the name of a file",
     errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
+    errno.ENODEV: _NO_FILE,
+    errno.ENXIO: _NO_FILE,
+    errno.ELOOP: "it is a symbolic link, which may lead anywhere; remove it, or choose another folder",
 }
 _NAME_BYTES = 247  # of the 255 that Linux allows; SQLite puts `-journal` behind the name of a ledger
 _NO_FOLDER_SYNC = frozenset({errno.EACCES, errno.EINVAL, errno.ENOTSUP})
@@ -76,14 +82,20 @@ def file_sha256(path: Path) -> str:
     Raises:
         StorageError: The file cannot be read.
     """
-    with storage_errors(path, verb="read"), path.open("rb") as handle:
+    with storage_errors(path, verb="read"), opened(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def text_encoding(path: Path) -> str:
-    """Name the encoding of a text that an editor or a spreadsheet saved, by the byte-order mark that it begins with."""
-    with path.open("rb") as file:
-        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+def opened_text(path: Path, *, errors: str = "strict") -> io.TextIOWrapper:
+    """Open a text that an editor or a spreadsheet saved, in the encoding of its byte-order mark; line ends stay.
+
+    Raises:
+        OSError: It cannot be opened, or is no file.
+    """
+    file = opened(path)
+    encoding = "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    file.seek(0)
+    return io.TextIOWrapper(file, encoding, errors, newline="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +128,13 @@ class LocalFile:
 
     @property
     def target(self) -> "LocalFile":
-        """The file that its name leads to: what is replaced, so that a symbolic link stays."""
-        return LocalFile(Path(os.path.realpath(self.path)))
+        """The file that its name leads to: what is replaced, so that a symbolic link stays.
+
+        Raises:
+            StorageError: A link is somebody else's, or leads to nothing.
+        """
+        with storage_errors(self):
+            return LocalFile(resolved(self.path))
 
     @property
     def here(self) -> Path:
@@ -167,10 +184,17 @@ class LocalFile:
 
     def differs_from(self, draft: Path) -> bool:
         """Tell whether it has other bytes than a file; one that is not there has none."""
-        try:
-            return not filecmp.cmp(draft, self.path, shallow=False)
-        except FileNotFoundError:
-            return True
+        return not self.path.is_file() or file_sha256(draft) != self.sha256()
+
+    def pass_on_mode(self, descriptor: int) -> None:
+        """Give an open file, which is to replace it, its permissions and, where that is allowed, its owner."""
+        with suppress(FileNotFoundError):
+            status = self.path.stat()
+            for owner in (status.st_uid, -1):
+                with suppress(PermissionError):  # only root gives files away; to a group, its members do
+                    os.fchown(descriptor, owner, status.st_gid)
+                    break
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & 0o777)
 
     @contextmanager
     def draft(self) -> Iterator[Path]:
@@ -185,24 +209,32 @@ class LocalFile:
             with suppress(OSError):  # missing after the rename; else nothing better can be done about it
                 temporary.unlink()
 
-    def replace_with(self, draft: Path) -> None:
-        """Replace it by a finished file: whole, or not at all."""
-        draft.replace(self.path)
+    def replace_with(self, draft: Path) -> Path | None:
+        """Replace it by a finished file: whole, or not at all.
 
-    def back_up(self, name: str) -> "LocalFile":
+        Returns:
+            Where the file is that stood there, until `draft` goes; None where there was none, or it is gone.
+        """
+        return put_in_place(draft, self.path)
+
+    def back_up(self, name: str, *, lies: Path | None = None) -> "LocalFile":
         """Give what stands there a second name beside it, so that it keeps the first until the new one comes.
+
+        Args:
+            name: That name.
+            lies: Where it is, if it was replaced already.
 
         Raises:
             StorageError: That failed.
         """
-        kept = self.path.with_name(name)
+        old, kept = lies or self.path, self.path.with_name(name)
         with storage_errors(kept):
             try:
-                kept.hardlink_to(self.path)
+                kept.hardlink_to(old)
             except FileExistsError:
                 pass  # the same bytes were kept before
             except OSError:  # a file system without links
-                self.path.rename(kept)
+                old.rename(kept)
         return LocalFile(kept)
 
 
@@ -215,7 +247,7 @@ def _temporary(target: Path) -> Path:
 
 def _is_free(temporary: Path) -> bool:
     """Tell whether a draft's name is free; a draft that nobody is at work on any more goes."""
-    with suppress(OSError), temporary.open("rb") as left:
+    with suppress(OSError), opened(temporary, follow=False) as left:
         fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(left.fileno()), temporary.stat()):
             temporary.unlink()

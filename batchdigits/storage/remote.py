@@ -6,7 +6,6 @@ The only room that imports fsspec and what stands behind it, and only where a UR
 import hashlib
 import os
 import posixpath
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from batchdigits.storage.backends.base import Enters, Entry
 from batchdigits.storage.backends.registry import RemoteReader, store
 from batchdigits.storage.backends.zip_archives import Archives
 from batchdigits.storage.local import LocalFile, file_sha256, storage_errors
+from batchdigits.storage.scratch import scratch_folder
 from batchdigits.storage.urls import ZIP, Parts, absolute, is_remote, is_url, parts
 
 
@@ -182,8 +182,11 @@ class RemoteFile:
         """Give the path of a new file on this machine, to be sent when it is complete; it goes on leaving."""
         with ExitStack() as stack:
             with storage_errors(self):
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchdigits-"))
-            yield Path(folder, "report")
+                folder = stack.enter_context(scratch_folder())
+            yield folder / "report"
+
+    def pass_on_mode(self, descriptor: int) -> None:
+        """Do nothing: its storage says who may read it, and a local archive keeps its own mode."""
 
     def replace_with(self, draft: Path) -> None:
         """Replace it by a finished file: whole, or not at all.
@@ -198,7 +201,7 @@ class RemoteFile:
             storage = store(here)
             retries.run(lambda: storage.put(draft, here), self.url, "written")
 
-    def back_up(self, name: str) -> "RemoteFile":
+    def back_up(self, name: str, *, lies: Path | None = None) -> "RemoteFile":  # noqa: ARG002  (it never lies here)
         """Give what stands there a second name beside it.
 
         Raises:

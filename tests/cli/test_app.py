@@ -159,7 +159,7 @@ def test_an_error_does_not_wait_for_tensorflow(tmp_path: Path, empty: Path) -> N
 BUDGET = {
     *("typer", "annotated_doc"),  # Typer's own
     "shellingham",
-    *("numpy", "filelock"),
+    *("numpy",),
 }
 """Third-party modules that a run may import, whatever it does."""
 OF_READING = {"cv2", "PIL", "imagecodecs", "simplejpeg"}

@@ -1,6 +1,7 @@
 """The ledger's file: it appears whole, older ones are led to this version, damaged ones are refused."""
 
 import sqlite3
+import stat
 import subprocess
 import sys
 from contextlib import closing
@@ -141,3 +142,17 @@ def test_a_new_ledger_in_which_nothing_was_kept_goes(path: Path) -> None:
     with ledger_at(path) as ledger:
         ledger.plan([image("a.png")])
     assert names(path.parent) == []
+
+
+def test_a_new_ledger_is_its_owners_alone_and_keeps_the_mode_that_a_person_gives_it(path: Path) -> None:
+    a_run(path, [image("a.png")])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o664)
+    a_run(path, [image("a.png"), image("b.png")])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o664
+
+
+def test_what_is_recorded_survives_a_loss_of_power(path: Path) -> None:
+    """The folder is brought to the disk when a journal has gone from it, which nothing less than EXTRA does."""
+    with Database(path) as database:
+        assert database.execute("PRAGMA synchronous").fetchone() == (3,)

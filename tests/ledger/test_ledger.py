@@ -723,7 +723,9 @@ def test_a_damaged_ledger_is_never_silently_wrong(path: Path, seed: int) -> None
     assert seen_in(path, files) in (None, expected)
 
 
-@pytest.mark.parametrize("sources", ["'[half'", "NULL + 1", "5"])
+@pytest.mark.parametrize(
+    "sources", ["'[half'", "NULL + 1", "5", "'5'", "'[[1], [2]]'", "'[null]'", f"'{100_000 * '['}'"]
+)
 def test_damage_in_what_was_published_is_damage(path: Path, sources: str) -> None:
     report = path.with_name("report.csv")
     with ledger_at(path) as ledger:

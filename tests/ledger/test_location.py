@@ -2,6 +2,8 @@
 
 import os
 import re
+import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -10,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from batchdigits.errors import ExitCode, Locked, StorageError
-from batchdigits.ledger.location import held
+from batchdigits.ledger.location import copied, held
+from batchdigits.storage.guards import locked
 
 HOLD = """
 import sys, time, pathlib
-from batchdigits.ledger.location import held
+from batchdigits.ledger.location import copied, held
+from batchdigits.storage.guards import locked
 
 with held(pathlib.Path(sys.argv[1]), wait_seconds=0):
     print("held", flush=True)
@@ -50,6 +54,7 @@ def test_the_lock_is_free_again_after_a_run_that_ended_well_and_after_one_that_f
 def test_a_link_to_a_ledger_has_the_same_lock(ledger: Path) -> None:
     (ledger.parent / "elsewhere").mkdir()
     link = ledger.parent / "elsewhere" / "link"
+    ledger.touch()
     link.symlink_to(ledger)
 
     def come_second() -> None:
@@ -95,3 +100,59 @@ def test_one_that_waits_gets_the_lock_when_the_other_lets_go(ledger: Path) -> No
 def test_a_lock_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be written"), held(tmp_path / "nowhere" / "x", wait_seconds=0):
         pass
+
+
+def test_a_lock_is_private_unless_others_write_the_ledger(ledger: Path) -> None:
+    lock = ledger.with_name(f".{ledger.name}.lock")
+    for mode, expected in ((None, 0o600), (0o644, 0o600), (0o664, 0o660)):
+        if mode:
+            ledger.touch()
+            ledger.chmod(mode)
+        with held(ledger, wait_seconds=0):
+            assert stat.S_IMODE(lock.stat().st_mode) == expected
+
+
+def test_a_process_that_is_gone_is_never_named(ledger: Path) -> None:
+    lock = ledger.with_name(f".{ledger.name}.lock")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with locked(lock, wait_seconds=0) as descriptor:
+        os.pwrite(descriptor, f"pid {gone.pid} on {socket.gethostname()} since 2026-01-01\n".encode(), 0)
+        with pytest.raises(Locked, match=r"holds the ledger \S+\.ledger; try again"), held(ledger, wait_seconds=0):
+            pass
+
+
+def test_a_run_that_has_ended_leaves_no_name(ledger: Path) -> None:
+    with held(ledger, wait_seconds=0):
+        pass
+    assert ledger.with_name(f".{ledger.name}.lock").read_bytes() == b""
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["x.ledger", "x.ledger-journal", ".x.ledger.lock"])
+def test_a_pipe_in_the_place_of_a_ledgers_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(StorageError, match="no file|is a pipe"), held(tmp_path / "x.ledger", wait_seconds=10):
+        pass
+    with pytest.raises(StorageError, match="no file|is a pipe"), copied(tmp_path / "x.ledger"):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_journal_of_somebody_else_is_not_played_into_the_ledger(ledger: Path) -> None:
+    ledger.touch()
+    journal = Path(f"{ledger}-journal")
+    journal.write_bytes(b"theirs")
+    os.chown(journal, 65534, 65534)
+    with pytest.raises(StorageError, match="is a file of another user"), held(ledger, wait_seconds=0):
+        pass
+    os.chown(ledger, 65534, 65534)  # it is theirs, and they may write it
+    with held(ledger, wait_seconds=0):
+        pass
+
+
+def test_a_link_in_the_place_of_the_lock_makes_no_file(ledger: Path) -> None:
+    ledger.with_name(f".{ledger.name}.lock").symlink_to("elsewhere")
+    with pytest.raises(StorageError, match="is a symbolic link"), held(ledger, wait_seconds=0):
+        pass
+    assert not (ledger.parent / "elsewhere").exists()

@@ -107,6 +107,7 @@ def test_a_ledger_that_is_not_to_be_used_stops_no_run(growing: Path, model: Bund
 
 def test_the_ledger_beside_a_link_to_a_report_is_heeded_too(growing: Path, model: Bundle, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "night.csv").touch()
     (tmp_path / "report.csv").symlink_to("real/night.csv")
     run(model, growing, outputs=(tmp_path / "report.csv",))
     with pytest.raises(UsageError, match="was made from other sources"):

@@ -19,6 +19,7 @@ from batchdigits.errors import BundleError, NoImages, StorageError, Terminated, 
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.records import Batch, InkImages, Logits
+from batchdigits.storage import local
 from batchdigits.storage.local import file_sha256
 from tests.digits import one_of_each, write_png
 from tests.fake_model import RISKS, FakePredictor, decoding_threads
@@ -87,11 +88,12 @@ def test_a_target_that_the_model_cannot_prove_ends_the_run_before_any_work(
 
 
 def test_a_report_that_is_its_own_ledger_is_refused(growing: Path, model: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "report.csv").touch()
     (tmp_path / "link").symlink_to("report.csv")
     for ledger in (tmp_path / "report.csv", tmp_path / "link"):
         with pytest.raises(UsageError, match="is also a report"):
             run(model, growing, outputs=(tmp_path / "report.csv",), ledger=ledger)
-    assert not (tmp_path / "report.csv").exists()
+    assert (tmp_path / "report.csv").read_bytes() == b""
 
 
 # ---- a failure midway ----------------------------------------------------------------------------------------------
@@ -191,14 +193,14 @@ def test_a_signal_among_the_renames_lets_all_reports_be_of_one_run(
     run(model, growing, outputs=reports)
     old = [file_sha256(report) for report in reports]
     (growing / "B.png").unlink()
-    rename, asked = Path.replace, []
+    rename, asked = local.put_in_place, []
 
-    def ask_to_end_and_rename(path: Path, target: Path) -> Path:
+    def ask_to_end_and_rename(path: Path, target: Path) -> Path | None:
         if not asked:
             asked.append(os.kill(os.getpid(), signal.SIGTERM))
         return rename(path, target)
 
-    monkeypatch.setattr(Path, "replace", ask_to_end_and_rename)
+    monkeypatch.setattr(local, "put_in_place", ask_to_end_and_rename)
     with Stop() as stop, pytest.raises(Terminated):
         run(model, growing, outputs=reports, stop=stop)
     assert [file_sha256(report) == before for report, before in zip(reports, old, strict=True)] == [False, False]

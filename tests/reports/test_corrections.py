@@ -26,7 +26,7 @@ from batchdigits.errors import Fault, FaultKind, Locked, StorageError, UsageErro
 from batchdigits.ledger import answers
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.location import beside, held
-from batchdigits.reports.backup import published_reports, replacing
+from batchdigits.reports.backup import Replacing, published_reports
 from batchdigits.reports.corrections import correct
 from batchdigits.reports.formats.csv import guard
 from batchdigits.reports.formats.xlsx import XlsxReport
@@ -509,7 +509,7 @@ def advice(report: Path, ledger: Path | None, caplog: pytest.LogCaptureFixture) 
     file = LocalFile(report)
     with ledger_at(ledger) as opened:
         for text in (b"published", b"published again"):
-            with atomic_write_all([file], before=replacing(published_reports(opened, [file]), [locate("scans")])) as [
+            with atomic_write_all([file], keeper=Replacing(published_reports(opened, [file]), [locate("scans")])) as [
                 handle
             ]:
                 handle.write(text)

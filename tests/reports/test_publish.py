@@ -137,6 +137,7 @@ def test_an_unknown_ending_is_refused_and_the_known_ones_are_named(tmp_path: Pat
 
 
 def test_a_report_given_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").touch()
     (tmp_path / "link.csv").symlink_to("r.csv")
     for again in ("r.csv", "./r.csv", "../" + tmp_path.name + "/r.csv", "link.csv"):
         with pytest.raises(UsageError, match="is given twice"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from batchdigits.errors import StorageError
+from batchdigits.storage import local
 from batchdigits.storage.atomic import atomic_write, atomic_write_all
 from batchdigits.storage.local import LocalFile, file_sha256, storage_errors
 from tests.file_states import disk_of, names
@@ -53,18 +54,18 @@ def test_the_bytes_reach_the_disk_before_the_rename_and_the_rename_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = []
-    fsync, replace = os.fsync, Path.replace
+    fsync, put_in_place = os.fsync, local.put_in_place
 
     def seen_fsync(descriptor: int) -> None:
         events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.fstat(descriptor).st_size)
         fsync(descriptor)
 
-    def seen_replace(self: Path, target: Path) -> Path:
+    def seen_rename(draft: Path, path: Path) -> Path | None:
         events.append("rename")
-        return replace(self, target)
+        return put_in_place(draft, path)
 
     monkeypatch.setattr(os, "fsync", seen_fsync)
-    monkeypatch.setattr(Path, "replace", seen_replace)
+    monkeypatch.setattr(local, "put_in_place", seen_rename)
     with atomic_write(tmp_path / "a") as handle:
         handle.write(b"12345")
     assert events == [5, "rename", "folder"]

@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -33,6 +33,7 @@ from batchdigits.reports.formats.worksheet import PICTURE, Notes, Table, formats
 from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
 from batchdigits.settings import ReportSettings
 from batchdigits.storage.local import storage_errors
+from batchdigits.storage.scratch import scratch_folder
 
 _CREATED = datetime(2000, 1, 1)
 _COLUMNS = tuple(column for column in COLUMNS if column.kind is not Kind.PROBABILITIES)
@@ -74,6 +75,7 @@ class XlsxReport:
         self._handle = handle
         self._about = about
         self._counts = _Counts()
+        self._scratch = ExitStack()
         self._audit: list[tuple[dict[str, Any], bytes]] = []
 
     def __enter__(self) -> Self:
@@ -81,9 +83,9 @@ class XlsxReport:
         import xlsxwriter
 
         with self._drafting():
-            self._folder = tempfile.TemporaryDirectory(prefix="batchdigits-")
+            folder = self._scratch.enter_context(scratch_folder())
             options = {
-                **{"constant_memory": True, "tmpdir": self._folder.name},
+                **{"constant_memory": True, "tmpdir": str(folder)},
                 **{"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False},
             }
             self._sink = _Sink(self._handle)
@@ -134,7 +136,7 @@ class XlsxReport:
             for sheet in self._book.worksheets():
                 with suppress(OSError):  # what is still in its buffer is not wanted
                     sheet.row_data_fh.close()
-            self._folder.cleanup()
+            self._scratch.close()
 
     def _finish(self) -> None:
         from xlsxwriter.exceptions import FileCreateError

@@ -10,20 +10,18 @@ import hashlib
 import io
 import os
 import shutil
-import stat
 import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
-
-from filelock import FileLock, Timeout
 
 from batchdigits.errors import Fault, FaultKind, StorageError, escape_name, escaped
 from batchdigits.storage.atomic import atomic_write
 from batchdigits.storage.backends.base import Enters, Entry, entered, version
+from batchdigits.storage.guards import locked, opened, resolved
 from batchdigits.storage.urls import Parts
 
 if TYPE_CHECKING:
@@ -186,7 +184,8 @@ class Archives:
 
     def check_folder(self, place: Parts) -> None:
         """Find trouble with a report before there is one to write: what is there is an archive, and can be replaced."""
-        folder = Path(os.path.realpath(place.archive)).parent
+        with _errors(place):
+            folder = resolved(Path(place.archive)).parent
         if os.path.lexists(place.archive):
             with _opened_anew(place):
                 pass
@@ -207,11 +206,13 @@ class Archives:
                     file = self._opened(place)
                     ahead = None if isinstance(file, str) else _Ahead(file)
                     buffered = cast("BinaryIO", io.BufferedReader(ahead, _BLOCK_BYTES)) if ahead else None
+                    if not ahead:
+                        opened(Path(place.archive)).close()  # a pipe would be waited for
                     self._open[place.tail] = _Open(zipfile.ZipFile(buffered or place.archive), ahead)
-            opened = self._open[place.tail]
+            found = self._open[place.tail]
             while len(self._open) > _MOST_OPEN:
                 del self._open[next(iter(self._open))]  # it is closed when no thread reads it any more
-            return opened
+            return found
 
 
 def _trouble(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:
@@ -252,15 +253,11 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | Faul
 
 def _write(place: Parts, content: IO[bytes]) -> None:
     """Write an archive anew, with the owner, the mode and the comment that it had."""
-    archive = Path(os.path.realpath(place.archive))
-    with _errors(place), _alone(archive), ExitStack() as stack:
+    with _errors(place), ExitStack() as stack:
+        archive = resolved(Path(place.archive))
+        stack.enter_context(_alone(archive))
         old = stack.enter_context(_opened_anew(place)) if archive.exists() else None
-        file = stack.enter_context(atomic_write(Path(place.archive), mode=0o600 if old else 0o666))
-        if old:
-            status = archive.stat()
-            with suppress(PermissionError):  # only root gives files away
-                os.fchown(file.fileno(), status.st_uid, status.st_gid)
-            os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+        file = stack.enter_context(atomic_write(Path(place.archive)))
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
             new.comment = old.comment if old else b""
             for member in old.infolist() if old else []:
@@ -278,15 +275,14 @@ def _write(place: Parts, content: IO[bytes]) -> None:
 def _alone(archive: Path) -> Iterator[None]:
     """Keep others from writing an archive, by an flock on a hidden file beside it, which stays there."""
     path = archive.with_name(f".{archive.name[-60:]}.lock")  # at most 4 bytes a character, and 255 of a name
-    path.open("ab").close()  # else the lock would make a folder that is missing
-    with FileLock(path, timeout=_WAIT_SECONDS):
+    with locked(path, wait_seconds=_WAIT_SECONDS):
         yield
 
 
 @contextmanager
 def _opened_anew(place: Parts) -> Iterator[zipfile.ZipFile]:
     """Open a local archive as it is now, of which each member can be copied."""
-    with _errors(place), zipfile.ZipFile(place.archive) as archive:
+    with _errors(place), opened(Path(place.archive)) as file, zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             if trouble := _trouble(archive, member):
                 message = (
@@ -306,7 +302,7 @@ def _errors(place: Parts) -> Iterator[None]:
     except FileNotFoundError as error:
         message = f"The archive {name} does not exist; check its spelling and that its disk is mounted."
         raise StorageError(message) from error
-    except Timeout as error:
+    except BlockingIOError as error:
         message = f"Another run has been writing the archive {name} for long; try again when it has ended."
         raise StorageError(message) from error
     except OSError as error:

@@ -1,0 +1,176 @@
+"""Open and replace files in folders that others may write: follow no planted link, and wait for no pipe.
+
+A name that somebody else made leads nowhere: a symbolic link counts where it is root's or this user's own. What is
+expected to be a file is one, or is refused at once.
+"""
+
+import ctypes
+import errno
+import fcntl
+import io
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from batchdigits.errors import StorageError, escaped
+
+PRIVATE = 0o600
+"""The mode of what nobody but its owner needs to open."""
+
+_MOST_LINKS = 40  # that follow one another; more are a circle, as for Linux
+_POLL_SECONDS = 0.2
+_AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCHANGE = -100, 1, 2
+
+
+def resolved(path: Path) -> Path:
+    """Say where a file's name leads: links are followed as far as they may be trusted.
+
+    Args:
+        path: Of a file that need not exist.
+
+    Returns:
+        An absolute path without links.
+
+    Raises:
+        StorageError: A link is somebody else's, leads to nothing, or in a circle.
+        OSError: It cannot be asked.
+    """
+    here = _place(path)
+    for _ in range(_MOST_LINKS):
+        try:
+            status = here.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            if here == _place(path):
+                return here
+            message = (
+                f"{escaped(str(path))} is a symbolic link to {escaped(str(here))}, which does not exist, and nothing "
+                "is made through a link; name that file itself, or remove the link."
+            )
+            raise StorageError(message) from None
+        if not stat.S_ISLNK(status.st_mode):
+            return here
+        if status.st_uid not in (0, os.geteuid()):
+            message = (
+                f"{escaped(str(here))} is a symbolic link of another user (uid {status.st_uid}), who may want it to "
+                "lead you elsewhere; remove it, or choose another folder."
+            )
+            raise StorageError(message)
+        here = _place(here.parent / here.readlink())
+    message = f"{escaped(str(path))} is a symbolic link that leads in a circle; remove it, or name another file."
+    raise StorageError(message)
+
+
+def _place(path: Path) -> Path:
+    """Make a path absolute, without links but for its last part."""
+    if path.name in ("", ".."):
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def opened(path: Path, *, follow: bool = True) -> io.BufferedReader:
+    """Open a file for reading.
+
+    Args:
+        path: Its name.
+        follow: Take the file that a symbolic link leads to.
+
+    Raises:
+        OSError: It is none, which is not waited for, or cannot be opened.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    try:
+        refuse_special(descriptor)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def refuse_special(descriptor: int) -> None:
+    """Refuse what is open and no file.
+
+    Raises:
+        OSError: It is a pipe, a device or a socket; or a folder.
+    """
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.ENODEV, "it is a pipe, a device or a socket")
+
+
+@contextmanager
+def locked(path: Path, *, wait_seconds: float, mode: int = PRIVATE) -> Iterator[int]:
+    """Hold an flock on a file that is made where it is missing, and stays there.
+
+    Args:
+        path: Its name; no link has it.
+        wait_seconds: How long to wait for whoever holds it.
+        mode: Its permissions: who may open it may hold it, too.
+
+    Yields:
+        Its descriptor, to read and write.
+
+    Raises:
+        BlockingIOError: Somebody still holds it.
+        OSError: It cannot be opened, or is no file.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    try:
+        refuse_special(descriptor)
+        status = os.fstat(descriptor)
+        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != mode:  # an older version's, or the umask
+            os.fchmod(descriptor, mode)
+        _lock(descriptor, until=time.monotonic() + wait_seconds)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, until: float) -> None:
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise
+            time.sleep(min(left, _POLL_SECONDS))
+
+
+def put_in_place(draft: Path, path: Path) -> Path | None:
+    """Give a finished file its name, so that nothing that has it until that moment is lost.
+
+    Where the file system can, the two exchange their names; else what stands there goes, whatever it became just now.
+
+    Args:
+        draft: The file, in the same folder.
+        path: Its name, which another file may have.
+
+    Returns:
+        Where the other file is now; None where there was none, or it is gone.
+    """
+    for _ in range(_MOST_LINKS):  # others may make and remove that name meanwhile
+        is_there = os.path.lexists(path)
+        if is_there and (path.is_symlink() or not path.is_file()):
+            break  # what is no file is nobody's work
+        number = _rename(draft, path, _RENAME_EXCHANGE if is_there else _RENAME_NOREPLACE)
+        if number == 0:
+            return draft if is_there else None
+        if number not in (errno.ENOENT, errno.EEXIST) or not draft.exists():
+            break
+    draft.replace(path)
+    return None
+
+
+def _rename(old: Path, new: Path, flags: int) -> int:
+    """Call `renameat2`, where there is one; give the number of its error, 0 for none."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # of Linux
+    if renameat2 is None:
+        return errno.ENOSYS
+    done = renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags)
+    return ctypes.get_errno() if done else 0

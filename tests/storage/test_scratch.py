@@ -1,0 +1,60 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batchdigits.storage.scratch import scratch_folder, tidy_up
+from tests.file_states import names
+
+USE = """
+from batchdigits.storage.scratch import scratch_folder
+with scratch_folder() as folder:
+    (folder / "draft").write_text("half")
+    print(folder, flush=True)
+    input()
+"""
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_folder_goes_with_all_in_it(temporary: Path) -> None:
+    with scratch_folder() as folder:
+        (folder / "draft").write_text("half")
+        assert folder.parent == temporary
+        assert folder.stat().st_mode & 0o077 == 0
+    assert names(temporary) == []
+
+
+def test_what_a_killed_run_left_is_tidied_up_and_what_another_uses_is_not(temporary: Path) -> None:
+    user = subprocess.Popen(
+        [sys.executable, "-c", USE],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert user.stdout is not None
+    used = Path(user.stdout.readline().decode().strip())
+    (temporary / "of another program").mkdir()
+    with scratch_folder() as mine:
+        tidy_up()
+        assert set(names(temporary)) == {used.name, mine.name, "of another program"}
+    user.kill()
+    user.communicate()
+    tidy_up()
+    assert names(temporary) == ["of another program"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_what_is_not_this_users_folder_is_left_alone(temporary: Path) -> None:
+    (temporary / "batchdigits-scratch-theirs").mkdir()
+    os.chown(temporary / "batchdigits-scratch-theirs", 65534, 65534)
+    (temporary / "elsewhere").mkdir()
+    (temporary / "batchdigits-scratch-link").symlink_to("elsewhere")
+    tidy_up()
+    assert names(temporary) == ["batchdigits-scratch-link", "batchdigits-scratch-theirs", "elsewhere"]
