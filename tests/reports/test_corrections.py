@@ -477,16 +477,16 @@ def test_an_edited_report_is_kept_and_its_answers_are_taken_over_by_the_command_
     arguments = from_message(again)
     taken = batchdigits(*arguments)
     assert taken.code == 0
-    assert taken.message.startswith(f"2 answers taken into {report}.ledger (2 new, 0 changed); run predict again")
+    assert taken.stderr.startswith(f"2 answers taken into {report}.ledger (2 new, 0 changed)\n2 answered, 2 left\n")
     final = batchdigits(*predicting, "-v", env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert final.code == 0
     assert " numpy\n" in final.stderr  # so that the list is one
     assert not re.search(r" (tensorflow|ai_edge_litert)\n", final.stderr)
     assert escaped(report) == {"'=1.png": ("7", "7"), "'=4.png": ("x", ""), "'=7.png": ("", "7"), "new.png": ("", "3")}
     time = written(report)
-    assert "edited" not in batchdigits(*predicting).stderr
+    assert "was edited" not in batchdigits(*predicting).stderr
     assert written(report) == time
-    assert "(0 new, 0 changed)" in batchdigits(*arguments).message
+    assert "(0 new, 0 changed)" in batchdigits(*arguments).stderr
 
 
 def test_the_command_names_its_errors_and_loads_nothing_heavy(tmp_path: Path) -> None:
@@ -742,7 +742,7 @@ def test_an_edited_workbook_is_kept_and_its_answers_are_taken_over_by_the_comman
     again = predict()
     assert (again.code, shown_on("Results")[0]) == (0, ("=1.png", None, None))
     taken = batchdigits(*from_message(again))
-    assert taken.message.startswith(f"2 answers taken into {report}.ledger (2 new, 0 changed); run predict again")
+    assert taken.stderr.startswith(f"2 answers taken into {report}.ledger (2 new, 0 changed)\n2 answered, 2 left\n")
     assert predict().code == 0
     assert shown_on("Results") == [("=1.png", "8", 8), ("=4.png", None, None), ("=7.png", "x", None)]
     assert [path for path, *_ in shown_on("Review")] == ["=4.png"]
