@@ -260,7 +260,7 @@ def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
     Raises:
         BatchDigitsError: What `run` would raise before it reads any image.
     """
-    names = _Names.of(settings)
+    names = _Names.of(settings, may_write=False)
     model = bundle.load(settings.model)
     model.calibration.threshold(settings)
     place = names.ledger(settings)
@@ -284,8 +284,12 @@ class _Names:
     """What is written."""
 
     @classmethod
-    def of(cls, settings: PredictSettings) -> Self:
+    def of(cls, settings: PredictSettings, *, may_write: bool = True) -> Self:
         """Parse and check what a run is told to read and write, before any work is done.
+
+        Args:
+            settings: The run.
+            may_write: Whether folders of reports that are missing are made.
 
         Raises:
             UsageError: A name cannot be used, or a URL holds a password.
@@ -295,6 +299,8 @@ class _Names:
         if settings.ledger:
             refuse(settings.ledger, "The ledger")
         outputs = parse_outputs(settings.outputs)
+        if may_write:
+            publish.make_folders(outputs)
         check_outputs(outputs)
         return cls([locate(source) for source in settings.sources], outputs)
 
