@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -123,7 +123,7 @@ def run(
                 render(ledger.observations(thumbnails=names.outputs.show_pictures), terms, tally),
                 names.outputs,
                 about=about_report(terms, settings, versions=_cache_key(model, settings).others),
-                settings=settings.report,
+                settings=replace(settings.report, originals=names.originals),
                 stdout=stdout,
                 before=backup.replacing(found, names.sources, overwrite=settings.overwrite),
                 together=stop.patiently,
@@ -204,7 +204,7 @@ def renew(ledger: Path) -> tuple[Summary, tuple[str, ...]]:
             render(known.observations(thumbnails=names.outputs.show_pictures), terms, tally),
             names.outputs,
             about=about_report(terms, settings, versions=_cache_key(model, settings).others),
-            settings=settings.report,
+            settings=replace(settings.report, originals=names.originals),
             stdout=io.BytesIO(),
             before=backup.replacing(found, names.sources, overwrite=False),
         )
@@ -303,6 +303,14 @@ class _Names:
             publish.make_folders(outputs)
         check_outputs(outputs)
         return cls([locate(source) for source in settings.sources], outputs)
+
+    @property
+    def originals(self) -> str:
+        """The folder in which the paths of rows begin, as `ReportSettings` has it."""
+        if any(source.is_remote for source in self.sources) or any(file.is_remote for file in self.outputs.files):
+            return ""
+        alone = self.sources[0].path if len(self.sources) == 1 else ""
+        return alone if Path(alone).is_dir() and alone else str(Path.cwd())
 
     def ledger(self, settings: PredictSettings) -> Path | None:
         """Say where the ledger is; None where nothing is kept."""
