@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -125,7 +125,7 @@ def run(
                 render(ledger.observations(thumbnails=names.outputs.show_pictures), terms, tally),
                 names.outputs,
                 about=about_report(terms, settings, versions=_cache_key(model, settings).others),
-                settings=settings.report,
+                settings=replace(settings.report, originals=names.originals),
                 stdout=stdout,
                 keeper=backup.Replacing(found, names.sources, overwrite=settings.overwrite),
                 together=stop.patiently,
@@ -206,7 +206,7 @@ def renew(ledger: Path) -> tuple[Summary, tuple[str, ...]]:
             render(known.observations(thumbnails=names.outputs.show_pictures), terms, tally),
             names.outputs,
             about=about_report(terms, settings, versions=_cache_key(model, settings).others),
-            settings=settings.report,
+            settings=replace(settings.report, originals=names.originals),
             stdout=io.BytesIO(),
             keeper=backup.Replacing(found, names.sources, overwrite=False),
         )
@@ -262,7 +262,7 @@ def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
     Raises:
         BatchDigitsError: What `run` would raise before it reads any image.
     """
-    names = _Names.of(settings)
+    names = _Names.of(settings, may_write=False)
     model = bundle.load(settings.model)
     model.calibration.threshold(settings)
     place = names.ledger(settings)
@@ -286,8 +286,12 @@ class _Names:
     """What is written."""
 
     @classmethod
-    def of(cls, settings: PredictSettings) -> Self:
+    def of(cls, settings: PredictSettings, *, may_write: bool = True) -> Self:
         """Parse and check what a run is told to read and write, before any work is done.
+
+        Args:
+            settings: The run.
+            may_write: Whether folders of reports that are missing are made.
 
         Raises:
             UsageError: A name cannot be used, or a URL holds a password.
@@ -297,8 +301,18 @@ class _Names:
         if settings.ledger:
             refuse(settings.ledger, "The ledger")
         outputs = parse_outputs(settings.outputs)
+        if may_write:
+            publish.make_folders(outputs)
         check_outputs(outputs)
         return cls([locate(source) for source in settings.sources], outputs)
+
+    @property
+    def originals(self) -> str:
+        """The folder in which the paths of rows begin, as `ReportSettings` has it."""
+        if any(source.is_remote for source in self.sources) or any(file.is_remote for file in self.outputs.files):
+            return ""
+        alone = self.sources[0].path if len(self.sources) == 1 else ""
+        return alone if Path(alone).is_dir() and alone else str(Path.cwd())
 
     def ledger(self, settings: PredictSettings) -> Path | None:
         """Say where the ledger is; None where nothing is kept."""

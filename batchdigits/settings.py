@@ -117,6 +117,8 @@ class ReportSettings:
     """Write the columns p0 … p9 into CSV (Parquet always has them)."""
     csv_dialect: CsvDialect = CsvDialect.RFC4180
     """The spelling of CSV."""
+    originals: str = ""
+    """The absolute folder in which the paths of rows begin, for links; empty where nothing can be linked to."""
 
 
 MOST_WORKERS = 16

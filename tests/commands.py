@@ -82,6 +82,8 @@ def on_a_terminal(
     signal_after: tuple[bytes, int] | None = None,
     program: Sequence[str] = (BATCHDIGITS,),
     columns: int = 120,
+    data: bool = False,
+    cwd: Path = CHECKOUT,
 ) -> Result:
     """Run `batchdigits` with input and messages on a terminal, and data on a file.
 
@@ -91,6 +93,8 @@ def on_a_terminal(
         signal_after: A signal that the command gets when the terminal has shown these bytes.
         program: What is run.
         columns: Of the terminal.
+        data: Whether data go to the terminal, too.
+        cwd: The working folder.
 
     Returns:
         Its `stderr` is all that the terminal shows: what was typed stands in it too.
@@ -100,10 +104,10 @@ def on_a_terminal(
     with tempfile.TemporaryFile() as stdout:
         with subprocess.Popen(
             [*program, *map(str, arguments)],
-            cwd=CHECKOUT,
+            cwd=cwd,
             env=environment(),
             stdin=theirs,
-            stdout=stdout,
+            stdout=theirs if data else stdout,
             stderr=theirs,
         ) as process:
             os.close(theirs)

@@ -15,6 +15,7 @@ import typer
 
 from batchdigits import __version__
 from batchdigits.cli.closing import corrected
+from batchdigits.cli.help import Command, with_command
 from batchdigits.cli.options import (
     Config,
     Ledger,
@@ -37,10 +38,10 @@ from batchdigits.settings import ExplainSettings, PredictSettings, RuntimeChoice
 from batchdigits.storage import remote
 
 app = typer.Typer(
-    help="Reads the handwritten digit on each image of a folder into a spreadsheet.",
+    help="Reads the handwritten digit on each image of a folder into a spreadsheet: batchdigits scans/",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -52,7 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     atexit.register(gc.freeze)  # else Python looks at all of them again as it ends: an eighth of a run with nothing new
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's import would start one a core, beside our own workers
     os.environ["PYTHONSAFEPATH"] = "1"  # for all that is started from here, as in `engine.children`
-    given = sys.argv[1:] if arguments is None else arguments
+    commands = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    given = with_command(sys.argv[1:] if arguments is None else arguments, commands)
     as_json = given[:1] == ["predict"] and "--log-json" in given
     if as_json or not {"-v", "--verbose"} & set(given):
         silence_native_code()
@@ -81,10 +83,11 @@ def _program(
 
 
 for _command in (predict, train, evaluate):
-    app.command(context_settings={"auto_envvar_prefix": f"BATCHDIGITS_{_command.__name__.upper()}"})(_command)
+    _variables = {"auto_envvar_prefix": f"BATCHDIGITS_{_command.__name__.upper()}"}
+    app.command(cls=Command, context_settings=_variables)(_command)
 
 
-@app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_EXPLAIN"})
+@app.command(cls=Command, context_settings={"auto_envvar_prefix": "BATCHDIGITS_EXPLAIN"})
 @exits
 def explain(
     context: typer.Context,
@@ -129,7 +132,7 @@ def _asked_for_image() -> str:
     raise UsageError(message)
 
 
-@app.command(context_settings={"ignore_unknown_options": True})
+@app.command(cls=Command, context_settings={"ignore_unknown_options": True})
 def schedule(
     arguments: Annotated[
         list[str],
@@ -167,7 +170,7 @@ def _print_schedule(parameters: list[Parameter], settings: ScheduleSettings, *, 
     return ExitCode.OK
 
 
-@app.command(context_settings={"auto_envvar_prefix": "BATCHDIGITS_CORRECT"})
+@app.command(cls=Command, context_settings={"auto_envvar_prefix": "BATCHDIGITS_CORRECT"})
 @exits
 def correct(
     report: Annotated[str, typer.Argument(metavar="REPORT", help="The report that people looked at.")],

@@ -103,6 +103,19 @@ def read_share(text: str | float) -> float:
     return round(share, 6)
 
 
+def read_confidence(text: str | float) -> float:
+    """Read a confidence: `95%` or `0.95`."""
+    word = str(text).strip()
+    try:
+        confidence = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+    except ValueError:
+        confidence = math.nan
+    if not 0 <= confidence <= 1:
+        message = f"{escaped(word)} is no confidence; expected 0% to 100%, as in 95%, or 0 to 1."
+        raise typer.BadParameter(message)
+    return round(confidence, 6)
+
+
 def check_number(number: float | None) -> float | None:
     """Refuse what is no number: it is neither below nor above any limit."""
     if number is not None and math.isnan(number):
@@ -121,10 +134,9 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and sh
 Threshold = Annotated[
     float | None,
     typer.Option(
-        min=0,
-        max=1,
-        callback=check_number,
-        help="Confidence below which a digit goes to review, in the place of --target-error.",
+        parser=read_confidence,
+        metavar="CONFIDENCE",
+        help="Confidence below which a digit goes to review, such as 95%, in the place of --target-error.",
     ),
 ]
 TargetError = Annotated[
@@ -159,6 +171,12 @@ def without_source(context: typer.Context, wanted: bool) -> bool:
         for parameter in context.command.params:
             parameter.required = False
     return wanted
+
+
+def given_by(context: typer.Context, name: str) -> str:
+    """Say what gave an option, by the name of Typer: `COMMANDLINE`, `DEFAULT`."""
+    source = context.get_parameter_source(name)
+    return source.name if source else ""
 
 
 def stronger(context: typer.Context, first: str, second: str) -> str:

@@ -18,6 +18,7 @@ from batchdigits.cli.options import (
     Verbose,
     check_number,
     config_text,
+    given_by,
     given_ledger,
     given_ray_address,
     given_threshold,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from batchdigits.engine.local import Engine
 
 _DEFAULTS = PredictSettings(sources=())
+_FOR_PEOPLE = ("report.csv", "report.html")  # what a run without -o writes where standard output is a terminal
 
 
 @exits
@@ -53,7 +55,10 @@ def predict(
     output: Annotated[
         list[str],
         typer.Option(
-            "--output", "-o", help="Report file, .csv, .parquet, .xlsx or .html; - is CSV to stdout. May be repeated."
+            "--output",
+            "-o",
+            help="Report file, .csv, .parquet, .xlsx or .html; - is CSV to stdout. May be repeated. Without it, a "
+            "terminal gets report.csv and report.html, a pipe CSV.",
         ),
     ] = list(_DEFAULTS.outputs),  # noqa: B006  Typer copies it
     model: Model = None,
@@ -145,6 +150,8 @@ def predict(
         return ExitCode.OK
     from batchdigits import pipeline
 
+    if given_by(context, "output") == "DEFAULT" and sys.stdout.isatty():
+        output = list(_FOR_PEOPLE)
     if "-" in output and sys.stdout.name == os.devnull:
         message = "Standard output is closed, and the report was to go there; name a file with -o."
         raise StorageError(message)

@@ -208,7 +208,7 @@ def run_program(app: typer.Typer, arguments: list[str], *, as_json: bool) -> Non
     Args:
         app: The program, which shows what it is given in many messages, as does Typer.
         arguments: Of the command line.
-        as_json: Whether even what Typer finds wrong in the arguments is a JSON line.
+        as_json: Whether what Typer finds wrong in the arguments is a JSON line too, and not text.
     """
     variables = [value for name, value in os.environ.items() if name.startswith("BATCHDIGITS_")]
     try:
@@ -217,16 +217,14 @@ def run_program(app: typer.Typer, arguments: list[str], *, as_json: bool) -> Non
         _log_to_stderr(as_json=as_json)
         LOG.error(str(error), extra={"exit_code": error.exit_code})
         sys.exit(error.exit_code)
-    if as_json:
-        _run_with_json_lines(app, arguments)
-    app(arguments)
-
-
-def _run_with_json_lines(app: typer.Typer, arguments: list[str]) -> None:
-    _log_to_stderr(as_json=True)
+    _log_to_stderr(as_json=as_json)
     try:
         code = app(arguments, standalone_mode=False)
     except TyperException as error:
         code = error.exit_code
-        LOG.error(error.format_message(), extra={"exit_code": code})
+        context = getattr(error, "ctx", None)
+        if message := error.format_message():  # of a command line without anything, Typer has shown the help
+            LOG.error(message, extra={"exit_code": code})
+            if context and not as_json:
+                typer.echo(f"{context.get_usage()}\nTry: {context.command_path} --help", err=True)
     sys.exit(code)

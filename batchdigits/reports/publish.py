@@ -4,6 +4,7 @@
 """
 
 import io
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
@@ -23,6 +24,8 @@ from batchdigits.storage.atomic import Keeper, TargetFile, atomic_write_all
 from batchdigits.storage.local import storage_errors
 from batchdigits.storage.remote import target_file
 from batchdigits.storage.urls import check
+
+log = logging.getLogger(__name__)
 
 
 class Report(Protocol):
@@ -107,6 +110,20 @@ def check_outputs(outputs: Outputs) -> None:
     for file in outputs.files:
         with storage_errors(file):
             file.check("the report ")
+
+
+def make_folders(outputs: Outputs) -> None:
+    """Make the folders of reports that are missing on this machine.
+
+    Raises:
+        StorageError: One cannot be made.
+    """
+    for file in outputs.files:
+        folder = file.target.folder  # where a link leads
+        if folder and not folder.is_dir():
+            with storage_errors(file):
+                folder.mkdir(parents=True)
+            log.info("Made the folder %s.", escaped(str(folder)))
 
 
 def publish(

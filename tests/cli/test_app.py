@@ -79,7 +79,7 @@ def test_help_and_version_load_no_library_of_the_trade(arguments: list[str]) -> 
 
 def test_help_names_every_command_and_the_help_of_each_its_options() -> None:
     shown = batchdigits("--help", env={"COLUMNS": "200"}).stdout
-    assert all(re.search(rf"^  {command} +\w", shown, re.MULTILINE) for command in COMMANDS)
+    assert all(re.search(rf"^│ {command} +\w", shown, re.MULTILINE) for command in COMMANDS)
     options = {
         "predict": "SOURCE --output -o --model --threshold --batch-size --workers --max-pixels --probabilities "
         "--csv-dialect --allow-empty --config --quiet -q --verbose -v",
@@ -115,7 +115,7 @@ def test_a_variable_with_the_version_in_it_does_not_change_what_a_command_does(e
         (["empty", "-o", "report.doc"], 2, ["report.doc", ".csv", ".parquet"]),
         (["empty", "-o", "report"], 2, ["report", ".csv", ".parquet"]),
         (["empty", "-o", "report.csv", "-o", "./report.csv"], 2, ["report.csv", "twice"]),
-        (["empty", "-o", "nowhere/report.csv"], 5, ["nowhere/report.csv", "create"]),
+        (["empty", "-o", "report.csv/more.csv"], 5, ["report.csv/more.csv", "cannot be written"]),
         (["images", "-o", "images/7.png"], 2, ["images/7.png", "ending"]),
         (["images/scan.csv", "-o", "images/scan.csv"], 2, ["images/scan.csv", "overwrite", "another name"]),
         (["empty", "--model", "nowhere"], 6, ["nowhere", "--model"]),
@@ -364,6 +364,51 @@ def test_an_option_that_makes_no_sense_is_a_usage_error(arguments: list[str], wo
     assert (result.code, result.stdout) == (2, "")
     assert [word for word in words if word not in result.stderr] == []
     assert "Traceback" not in result.stderr
+
+
+def test_a_confidence_may_be_per_cent(empty: Path) -> None:
+    for threshold in ("95%", "0.95", " 95 %"):
+        result = batchdigits("predict", empty, "--threshold", threshold, "--show-config")
+        assert "threshold = 0.95  # from the command line" in result.stdout
+    refused = batchdigits("predict", empty, "--threshold", "95")
+    assert (refused.code, "95 is no confidence; expected 0% to 100%, as in 95%" in refused.stderr) == (2, True)
+
+
+def test_the_folders_of_reports_are_made_but_not_by_a_dry_run(empty: Path, tmp_path: Path) -> None:
+    report = tmp_path / "new" / "folder" / "report.csv"
+    write_png(empty / "7.png", one_of_each()[7])
+    assert batchdigits("predict", empty, "-o", report, "--dry-run").code == 5
+    assert not (tmp_path / "new").exists()
+    made = batchdigits("predict", empty, "-o", report, "--runtime", "litert")
+    assert made.code == 0
+    assert made.stderr.startswith(f"Made the folder {report.parent}.\n")
+    assert report.exists()
+
+
+def test_a_source_alone_is_read_and_a_terminal_gets_the_reports_for_people(tmp_path: Path) -> None:
+    write_png(tmp_path / "scans" / "7.png", one_of_each()[7])
+    piped = batchdigits("scans/", "--no-ledger", cwd=tmp_path)
+    assert (piped.code, piped.stdout.splitlines()[0]) == (0, HEADER)
+    assert names(tmp_path) == ["scans"]
+    shown = on_a_terminal("scans", data=True, cwd=tmp_path)
+    assert shown.code == 0
+    assert "Wrote report.csv, report.html" in shown.stderr
+    assert {"report.csv", "report.html"} <= set(names(tmp_path))
+    assert batchdigits("nowhere", cwd=tmp_path).code == 2  # neither a command nor there
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_panels_at_the_width_of_the_terminal_two_examples_and_no_variables(command: str) -> None:
+    shown = batchdigits(command, "--help", env={"COLUMNS": "80"}).stdout
+    assert max(map(len, shown.splitlines())) == 80
+    assert "[env var" not in shown
+    assert shown.count(f"  batchdigits {command} ") == 2
+    assert "╭─ Basics ─" in shown
+    if command == "predict":
+        panels = re.findall(r"╭─ (.*?) ─+╮", shown)
+        assert panels == [
+            *("Arguments", "Basics", "Confidence", "Reports", "Every night", "This machine", "Cluster"),
+        ]
 
 
 @pytest.mark.parametrize(

@@ -6,27 +6,35 @@ is told to run the one script that stands here, by its hash, and nothing else. O
 """
 
 import hashlib
+import heapq
 import json
 import math
+import os
+import re
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import groupby
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
+from urllib.parse import quote
 
 from batchdigits.records import Status
 from batchdigits.reports.schema import About, Rows
 from batchdigits.settings import ReportSettings
 
-REVIEW, NO_DIGIT, AUDIT = "review", "no_digit", "audit"
-"""The parts of the page, in their order: unsure digits, pages without one, and the sample of sure ones."""
+REVIEW, NO_DIGIT, LIKELY, AUDIT = "review", "no_digit", "likely", "audit"
+"""The parts of the page, in their order: unsure digits, pages without one, the least sure of the sure ones, at which
+nobody has to look, and the sample of the sure ones."""
 
 _BLOCK = 200  # pictures in one element; the page decodes a block when one of them comes into sight
-_PARTS = (REVIEW, NO_DIGIT, AUDIT)
+_MOST_LIKELY = 60  # images that are most likely wrong among the sure ones
+_PARTS = (REVIEW, NO_DIGIT, LIKELY, AUDIT)
 _KINDS = (Status.REVIEW.value, Status.NOT_A_DIGIT.value, Status.BLANK.value, Status.OK.value)
+_ESCAPED = re.compile(rb"\\(?:x([0-9a-f]{2})|\\)")
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
@@ -64,11 +72,13 @@ class HtmlReport:
         Args:
             handle: Where the bytes go; stays open.
             about: The page tells the threshold, the target and the model.
-            settings: Nothing here depends on it.
+            settings: Says where the paths of rows begin, for links to the originals.
         """
         self._handle = handle
         self._about = about
+        self._base = _link_to(settings.originals, Path(handle.name).parent) if settings.originals else ""
         self._items: list[_Item] = []
+        self._likely: list[_Item] = []
         self._statuses: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
@@ -78,19 +88,21 @@ class HtmlReport:
     def write(self, rows: Rows) -> None:
         """Take a chunk of rows, and keep those that a person should see."""
         self._statuses.update(rows.status)
-        self._items += _items(rows)
+        self._items += _items(rows, self._base)
+        doubtful = [*self._likely, *_likely(rows, self._base)]
+        self._likely = heapq.nsmallest(_MOST_LIKELY, doubtful, key=lambda item: item.shown["confidence"])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write the page; after an exception, nothing."""
         if error is None:
-            items = sorted(self._items, key=_Item.order)
+            items = sorted([*self._items, *self._likely], key=_Item.order)
             for text in _page(items, self._about, self._statuses):
                 self._handle.write(text.encode())
 
 
-def _items(rows: Rows) -> Iterator[_Item]:
+def _items(rows: Rows, base: str) -> Iterator[_Item]:
     """Pick the rows that a person should see."""
     for row, verdict in enumerate(rows.verdict):
         match verdict:
@@ -102,19 +114,42 @@ def _items(rows: Rows) -> Iterator[_Item]:
                 part = AUDIT
             case _:
                 continue
-        digit, runner_up = int(rows.digit[row]), int(rows.runner_up[row])
-        shown = {
-            "path": rows.path[row],
-            "page": int(rows.page[row]),
-            "sha256": rows.sha256[row],
-            "digit": _none_below_zero(digit),
-            "confidence": _none_for_nan(float(rows.confidence[row])),
-            "runner_up": _none_below_zero(runner_up),
-            "runner_up_confidence": _none_for_nan(float(rows.runner_up_confidence[row])),
-            "detail": rows.detail[row],
-            "corrected": rows.corrected[row],
-        }
-        yield _Item(_PARTS.index(part), str(verdict), digit, shown, rows.thumbnail[row])
+        yield _item(rows, row, part, base)
+
+
+def _likely(rows: Rows, base: str) -> Iterator[_Item]:
+    """Give the rows that are sure, of no sample, and have a picture: the less sure ones do."""
+    for row, verdict in enumerate(rows.verdict):
+        if verdict == Status.OK and rows.thumbnail[row] and not rows.audit[row]:
+            yield _item(rows, row, LIKELY, base)
+
+
+def _item(rows: Rows, row: int, part: str, base: str) -> _Item:
+    digit, runner_up = int(rows.digit[row]), int(rows.runner_up[row])
+    shown = {
+        "path": rows.path[row],
+        "page": int(rows.page[row]),
+        "sha256": rows.sha256[row],
+        "digit": _none_below_zero(digit),
+        "confidence": _none_for_nan(float(rows.confidence[row])),
+        "runner_up": _none_below_zero(runner_up),
+        "runner_up_confidence": _none_for_nan(float(rows.runner_up_confidence[row])),
+        "detail": rows.detail[row],
+        "corrected": rows.corrected[row],
+    }
+    if base:
+        shown["link"] = base + quote(_unescaped(rows.path[row]))
+    return _Item(_PARTS.index(part), str(rows.verdict[row]), digit, shown, rows.thumbnail[row])
+
+
+def _link_to(folder: str, start: Path) -> str:
+    """Spell a folder as a page in another one links to it; with its slash behind."""
+    return quote(os.fsencode(os.path.relpath(folder, start))) + "/"
+
+
+def _unescaped(name: str) -> bytes:
+    """Give the bytes of a name that `errors.escape_name` wrote."""
+    return _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]) if found[1] else b"\\", os.fsencode(name))
 
 
 def _page(items: Sequence[_Item], about: About, statuses: Counter[str]) -> Iterator[str]:

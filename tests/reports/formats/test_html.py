@@ -2,19 +2,24 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchdigits.errors import escape_name
+from batchdigits.reports.formats import html
 from batchdigits.reports.formats.html import HtmlReport
 from batchdigits.reports.schema import About, Rows
 from batchdigits.settings import ReportSettings
@@ -198,7 +203,8 @@ def test_no_name_and_no_detail_adds_an_element(names: list[str], detail: str) ->
 
 def test_a_thousand_hostile_names_add_no_element() -> None:
     found = page(*(unsure(name) for name in a_thousand_names()))
-    assert {tag for tag, _ in found.tags} & {"img", "r", "a"} == set()
+    assert {tag for tag, _ in found.tags} & {"img", "r"} == set()
+    assert [tag for tag, _ in found.tags].count("a") == 1  # the one to the original
 
 
 @pytest.mark.parametrize("name", MARKUP)
@@ -226,7 +232,7 @@ def test_the_policy_allows_the_one_script_and_the_one_style_that_stand_there_and
     [script] = [text for a, text in found.named("script") if "type" not in a]
     [(_, style)] = found.named("style")
     assert policy(found) == {
-        **{"default-src": "'none'", "img-src": "data:", "base-uri": "'none'", "form-action": "'none'"},
+        **{"default-src": "'none'", "img-src": "data: file:", "base-uri": "'none'", "form-action": "'none'"},
         **{"script-src": hashed(script), "style-src": hashed(style)},
     }
 
@@ -247,3 +253,37 @@ def test_nothing_is_fetched_and_no_attribute_holds_a_script_or_a_style() -> None
 def test_the_script_sets_no_html_and_evaluates_nothing() -> None:
     [script] = [text for a, text in page().named("script") if "type" not in a]
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", script)
+
+
+# ---- the least sure of the sure, and the originals ------------------------------------------------------------------
+
+
+def test_the_least_sure_of_the_sure_stand_in_a_list_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html, "_MOST_LIKELY", 2)
+
+    def sure(path: str, confidence: float, picture: bytes = b"png", **changes: object) -> Rows:
+        return seven(path, confidence=np.array([confidence]), thumbnail=[picture], **changes)
+
+    audited = sure("audited", 0.9, audit=np.array([True]))
+    rows = [sure("a", 0.99), sure("b", 0.98), audited, sure("c", 0.97), sure("no picture", 0.5, b""), unsure("d")]
+    found = page(*rows)
+    assert [(group["part"], group["size"]) for group in found.report["groups"]] == [
+        ("review", 1),
+        ("likely", 2),
+        ("audit", 1),
+    ]
+    assert paths(found) == ["d", "c", "b", "audited"]
+
+
+def test_the_originals_are_linked_to_from_where_the_report_stands(tmp_path: Path) -> None:
+    names = [b"a b/1%.png", b"caf\xe9.png", b"back\\slash.png", "é#?.png".encode(), b"javascript:alert(1).png"]
+    (tmp_path / "reports").mkdir()
+    settings = ReportSettings(originals=str(tmp_path / "scans"))
+    with (tmp_path / "reports" / "r.html").open("wb") as handle, HtmlReport(handle, ABOUT, settings) as report:
+        for name in names:
+            report.write(unsure(escape_name(os.fsdecode(name))))
+    items = Page((tmp_path / "reports" / "r.html").read_bytes()).report["items"]
+    links = {item["link"] for item in items}
+    assert {unquote_to_bytes(link) for link in links} == {b"../scans/" + name for name in names}
+    assert all(re.fullmatch(r"[\w./%~-]+", link) for link in links)
+    assert "link" not in page(unsure("a.png")).report["items"][0]

@@ -165,6 +165,10 @@ def sevens(count: int) -> list[Rows]:
     return [unsure(number) for number in range(count)]
 
 
+def likely(number: int) -> Rows:
+    return unsure(number, status=["ok"], confidence=np.array([0.97]))
+
+
 # ---- answering -----------------------------------------------------------------------------------------------------
 
 
@@ -556,3 +560,157 @@ def test_the_command_that_is_shown_is_one_for_a_shell_and_is_copied(opened: Open
     page.type("7")  # answers nothing while the box is open
     page.click("hide-next")
     assert page.text("count") == "1 of 2 answered"
+
+
+# ---- quickly -------------------------------------------------------------------------------------------------------
+
+
+def test_space_takes_the_second_best_which_the_tile_shows(opened: Opener) -> None:
+    page = opened(*sevens(2), rejected(2))
+    assert page.run("return document.querySelector('.tile').dataset.second") == "1"
+    page.type(Keys.SPACE)
+    assert page.marks == ["→ 1", "50%", ""]
+    page.type(Keys.ARROW_RIGHT, Keys.SPACE)  # what has no digit has no second one
+    assert page.marks == ["→ 1", "50%", ""]
+
+
+def test_a_range_is_picked_by_shift_with_arrows_or_a_click_and_answered_by_one_key(opened: Opener) -> None:
+    page = opened(*sevens(9))
+    shift = ActionChains(page.chrome, duration=0).key_down(Keys.SHIFT)
+    shift.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT).key_up(Keys.SHIFT).perform()
+    assert page.text("some") == "3 images picked: the next key answers all of them."
+    page.type("2")
+    assert (page.marks, page.chosen) == (["→ 2"] * 3 + ["50%"] * 6, 3)
+    shift = ActionChains(page.chrome, duration=0).key_down(Keys.SHIFT)
+    shift.click(page.tile(6)).key_up(Keys.SHIFT).perform()
+    page.type(Keys.SPACE)
+    assert page.marks == ["→ 2"] * 3 + ["→ 1"] * 4 + ["50%"] * 2
+    page.type("u")
+    assert page.marks == ["→ 2"] * 3 + ["50%"] * 6
+    page.tile(4).click()
+    assert page.run("return document.querySelectorAll('[aria-selected=true]').length") == 1
+
+
+def press(page: ReviewPage, **event: object) -> None:
+    """Let the page hear a key of another keyboard."""
+    page.run("document.body.dispatchEvent(new KeyboardEvent('keydown', { ...arguments[0], bubbles: true }))", event)
+
+
+def test_digits_come_from_any_keyboard_and_the_dot_of_the_pad_takes_nothing_back(opened: Opener) -> None:
+    page = opened(*sevens(4))
+    press(page, key="&", code="Digit1")  # AZERTY
+    press(page, key="End", code="Numpad1")  # without NumLock
+    press(page, key="3", code="Digit3")
+    assert page.marks == ["→ 1", "→ 1", "→ 3", "50%"]
+    page.type(Keys.HOME)
+    press(page, key="Delete", code="NumpadDecimal")
+    assert page.marks[0] == "→ 1"
+    press(page, key="Delete", code="Delete")
+    assert page.marks[0] == "50%"
+
+
+def set_filter(page: ReviewPage, name: str, value: str) -> None:
+    page.run(
+        "const [name, value] = arguments; const field = document.getElementById(name);"
+        "field.value = value; field.dispatchEvent(new Event('input'));",
+        name,
+        value,
+    )
+
+
+def test_filters_show_what_passes_and_keys_stay_within_it(opened: Opener) -> None:
+    low = unsure(3, 4, path=["b/low.png"], confidence=np.array([0.2]))
+    page = opened(*sevens(3), low, rejected(4))
+
+    def shown() -> list[int]:
+        tiles = "[...document.querySelectorAll('.group:not([hidden]) .tile')]"
+        found: list[int] = page.run(f"return {tiles}.map((tile) => Number(tile.dataset.index))")
+        return found
+
+    assert shown() == [0, 1, 2, 3, 4]
+    page.type("/", "B", "/")
+    assert (shown(), page.chosen) == ([0], 0)  # the group of 4 stands before that of 7
+    page.type(Keys.BACKSPACE, Keys.BACKSPACE)
+    page.run(
+        "document.getElementById('most').value = 40; document.getElementById('most').dispatchEvent(new Event('input'))"
+    )
+    assert shown() == [0, 4]
+    page.tile(0).click()
+    page.type("4")
+    assert page.chosen == 4
+    set_filter(page, "most", "")
+    set_filter(page, "part", "open")
+    assert shown() == [1, 2, 3, 4]
+    set_filter(page, "name", "nowhere")
+    assert (shown(), page.is_hidden("nothing")) == ([], False)
+
+
+def test_the_end_is_told_once_all_is_answered_and_what_nobody_has_to_look_at_does_not_count(opened: Opener) -> None:
+    page = opened(*sevens(2), likely(2))
+    assert (page.text("count"), page.is_hidden("end")) == ("0 of 2 answered", True)
+    page.type("1", "1")
+    assert (page.text("count"), page.is_hidden("end")) == ("2 of 2 answered", False)
+    assert page.text("end-title") == "All 2 answered."
+    page.click("end-download")
+    assert page.text("next-title") == "All 2 answered"
+
+
+def test_two_tabs_hear_each_other(opened: Opener) -> None:
+    page = opened(*sevens(2))
+    page.chrome.switch_to.new_window("tab")
+    other = ReviewPage(page.chrome, page.path)
+    other.type("3")
+    handles = page.chrome.window_handles
+    page.chrome.switch_to.window(handles[0])
+    wait_until(lambda: page.marks == ["→ 3", "50%"])
+    page.chrome.switch_to.window(handles[1])
+    other.type("u")
+    page.chrome.close()
+    page.chrome.switch_to.window(handles[0])
+    wait_until(lambda: page.marks == ["50%", "50%"])
+
+
+def test_an_image_is_enlarged_from_its_original_and_without_that_from_the_picture(
+    chrome: Chrome, tmp_path: Path
+) -> None:
+    write_png(tmp_path / "scans" / "a b#.png", on_page(digits(60)[0], 500, 400))
+    with (tmp_path / "r.html").open("wb") as handle:
+        settings = ReportSettings(originals=str(tmp_path / "scans"))
+        with HtmlReport(handle, ABOUT, settings) as report:
+            report.write(unsure(0, path=["a b#.png"]))
+            report.write(unsure(1, path=["gone.png"], confidence=np.array([0.6])))
+    page = ReviewPage(chrome, tmp_path / "r.html")
+
+    def width() -> int:
+        return int(page.run("return document.querySelector('#large img')?.naturalWidth ?? 0"))
+
+    page.type("z")
+    wait_until(lambda: width() == 400)
+    page.click("hide-zoom")
+    page.type(Keys.ARROW_RIGHT)
+    page.click("picture")
+    wait_until(lambda: 0 < width() <= 96)
+    page.click("hide-zoom")
+    assert page.run("return document.getElementById('original').href").endswith("/scans/gone.png")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_edges_of_controls_stand_out_from_what_is_around_them(opened: Opener, scheme: str) -> None:
+    page = opened(unsure(0))
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    colours = page.run("""
+        const style = getComputedStyle(document.documentElement);
+        return ["--edge", "--card", "--paper"].map((name) => style.getPropertyValue(name).trim());
+    """)
+    edge, card, paper = map(luminance, colours)
+    for around in (card, paper):
+        assert (max(edge, around) + 0.05) / (min(edge, around) + 0.05) >= 3  # WCAG 2.1, 1.4.11
+    page.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def luminance(colour: str) -> float:
+    """Of #rrggbb, 0 to 1; see https://www.w3.org/TR/WCAG21/#dfn-relative-luminance."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

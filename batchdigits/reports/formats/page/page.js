@@ -18,10 +18,14 @@ const ROWS = 6; // of tiles, in one element that the browser lays out only when 
 let columns = 0;
 const stops = []; // of each group, the item that Tab comes to
 let chosen = -1;
+let anchor = -1; // where a range begins
+let picked = []; // the items that the next key answers: the chosen one, or a range that ends in it
+let order = []; // the items that pass the filters, by their places
 
 const PARTS = {
   review: ["To review", "Digits that the model was not sure of."],
   no_digit: ["No digit found", "Pages that were taken for empty or for something else. Type the digit if there is one."],
+  likely: ["Most likely wrong", "The least sure of those that were read as sure. Nobody has to look at them; whoever does finds most of what is wrong here."],
   audit: ["Audit sample", "Pages that were read as sure, picked without looking at them. Answer all, and you know how many are wrong."],
 };
 const REJECTS = { not_a_digit: "Not a digit", blank: "Blank" };
@@ -74,6 +78,14 @@ function acceptable(item) {
   return item.digit === null ? "x" : String(item.digit);
 }
 
+function runnerUp(item) {
+  return item.runner_up === null ? null : String(item.runner_up);
+}
+
+function isNeeded(item) {
+  return report.groups[item.group].part !== "likely";
+}
+
 function spoken(answer) {
   return answer === "x" ? "not a digit" : answer;
 }
@@ -95,20 +107,28 @@ function change(changes) {
   describe();
 }
 
-function answerChosen(value) {
+// Answer what is picked; `valueOf` gives each item's answer, or null where it has none to give.
+function answerPicked(valueOf) {
   if (chosen < 0) return;
-  const item = items[chosen];
-  answer([[item.key, value]], `${spoken(value)} for ${place(item)}`);
-  const next = nextOpen(chosen);
-  if (next >= 0) move(next);
+  const changes = new Map(picked.map((index) => [items[index].key, valueOf(items[index])]).filter(([, value]) => value !== null));
+  if (!changes.size) return;
+  const last = Math.max(...picked);
+  const [value] = changes.values();
+  answer([...changes], picked.length > 1 ? `${plural(changes.size, "image")} answered` : `${spoken(value)} for ${place(items[chosen])}`);
+  goOn(last);
 }
 
 function acceptGroup(group) {
   const open = groupItems(group).filter((item) => !answerOf(item));
   const changes = new Map(open.map((item) => [item.key, acceptable(item)]));
   answer([...changes], `${plural(open.length, "image")} accepted`);
-  const next = nextOpen(Math.max(chosen, 0));
+  goOn(Math.max(chosen, 0));
+}
+
+function goOn(from) {
+  const next = nextOpen(from);
   if (next >= 0) move(next);
+  else if (picked.length > 1) choose(chosen);
 }
 
 function takeBack() {
@@ -131,15 +151,12 @@ function undo() {
 }
 
 function nextOpen(from) {
-  for (let step = 1; step <= items.length; step++) {
-    const index = (from + step) % items.length;
-    if (!answerOf(items[index])) return index;
-  }
-  return -1;
+  const open = (index) => !answerOf(items[index]);
+  return order.find((index) => index > from && open(index)) ?? order.find(open) ?? -1;
 }
 
 function groupItems(group) {
-  return items.slice(group.start, group.start + group.size);
+  return group.members.map((index) => items[index]);
 }
 
 // ---- memory -----------------------------------------------------------------------------------------------------
@@ -262,6 +279,7 @@ function build() {
   for (const [number, group] of report.groups.entries()) {
     group.start = start;
     start += group.size;
+    group.members = Array.from({ length: group.size }, (_, step) => group.start + step);
     if (group.part !== part) {
       part = group.part;
       const [title, meaning] = PARTS[part];
@@ -272,6 +290,9 @@ function build() {
     section.append(groupElement(group, number));
   }
   if (!items.length) images.append(element("p", { className: "note" }, "No image of this report needs a person."));
+  images.append(element("p", { id: "nothing", className: "note", hidden: true }, "No image passes the filters."));
+  const parts = new Set(report.groups.map((group) => group.part));
+  for (const [part, [title]] of Object.entries(PARTS)) if (parts.has(part)) find("part").append(element("option", { value: part }, title));
 }
 
 function groupElement(group, number) {
@@ -279,35 +300,38 @@ function groupElement(group, number) {
   const title = element("h3", { id: `group-${number}` }, name, " ", element("span", { className: "size" }, plural(group.size, "image")));
   group.button = element("button", { type: "button", className: "rest" });
   group.button.addEventListener("click", () => acceptGroup(group));
-  const list = element("div", { role: "listbox", "aria-labelledby": title.id, "aria-orientation": "horizontal" });
+  const list = element("div", { role: "listbox", "aria-multiselectable": "true", "aria-labelledby": title.id, "aria-orientation": "horizontal" });
   stops.push(group.start);
   for (let index = group.start; index < group.start + group.size; index++) {
     const tile = element("div", { role: "option", className: "tile", tabIndex: index === group.start ? 0 : -1 });
     tile.setAttribute("aria-selected", "false");
     tile.dataset.index = index;
     tile.append(element("span", { className: "frame" }), element("span", { className: "mark" }));
+    if (runnerUp(items[index]) !== null) tile.dataset.second = runnerUp(items[index]);
     tiles.push(tile);
     items[index].group = number;
     mark(index);
   }
   lists.push(list);
-  return element("div", { className: "group" }, element("div", { className: "head" }, title, group.button), list);
+  group.element = element("div", { className: "group" }, element("div", { className: "head" }, title, group.button), list);
+  return group.element;
 }
 
 // Put the tiles into bands of whole rows, anew when the width has room for another number of columns.
-function arrange() {
+function arrange(anew) {
   const fitting = getComputedStyle(find("ruler")).gridTemplateColumns.split(" ").length;
-  if (fitting === columns) return;
+  if (fitting === columns && anew !== true) return;
   columns = fitting;
   const focused = document.activeElement;
   sight.disconnect();
   for (const [number, group] of report.groups.entries()) {
     const bands = [];
-    for (let first = 0; first < group.size; first += columns * ROWS) {
-      const size = Math.min(columns * ROWS, group.size - first);
+    group.element.hidden = !group.members.length;
+    for (let first = 0; first < group.members.length; first += columns * ROWS) {
+      const size = Math.min(columns * ROWS, group.members.length - first);
       const band = element("div", { role: "presentation", className: "band tiles" });
       band.style.setProperty("--rows", Math.ceil(size / columns));
-      band.append(...tiles.slice(group.start + first, group.start + first + size));
+      band.append(...group.members.slice(first, first + size).map((index) => tiles[index]));
       bands.push(band);
     }
     lists[number].replaceChildren(...bands);
@@ -329,19 +353,21 @@ function mark(index) {
 }
 
 function count() {
-  let answered = 0;
+  const needed = items.filter(isNeeded);
+  const answered = needed.filter(answerOf).length;
   for (const group of report.groups) {
     const open = groupItems(group).filter((item) => !answerOf(item)).length;
-    answered += group.size - open;
-    const which = open === 1 ? "the one" : open === group.size ? "all" : "the other";
+    const which = open === 1 ? "the one" : open === group.members.length ? "all" : "the other";
     const value = group.digit === null ? "not a digit" : group.digit;
     group.button.textContent = open ? `Accept ${which}${open === 1 ? " open" : ` ${open.toLocaleString("en")}`} as ${value}` : "✓ all answered";
     group.button.disabled = !open;
   }
-  find("bar").max = Math.max(items.length, 1);
+  find("bar").max = Math.max(needed.length, 1);
   find("bar").value = answered;
-  find("count").textContent = `${answered.toLocaleString("en")} of ${items.length.toLocaleString("en")} answered`;
+  find("count").textContent = `${answered.toLocaleString("en")} of ${needed.length.toLocaleString("en")} answered`;
   find("download").disabled = given.size === 0;
+  find("end").hidden = answered < needed.length || given.size === 0;
+  find("end-title").textContent = `All ${needed.length.toLocaleString("en")} answered.`;
   countErrors();
 }
 
@@ -386,6 +412,9 @@ function describe() {
   const second = item.runner_up === null ? "" : ` · ${item.runner_up}: ${percent(item.runner_up_confidence)}`;
   find("said").textContent = item.digit === null ? reject : `Read as ${item.digit}`;
   find("file").textContent = place(item);
+  find("original").hidden = !item.link;
+  if (item.link) find("original").href = item.link;
+  find("some").textContent = picked.length > 1 ? `${plural(picked.length, "image")} picked: the next key answers all of them.` : "";
   find("detail").textContent = item.digit === null ? visible(item.detail) : `${item.digit}: ${percent(item.confidence)}${second}${item.detail ? ` · ${visible(item.detail)}` : ""}`;
   find("answer").textContent = value ? `${given.has(item.key) ? "Your answer" : "Answer in the report"}: ${spoken(value)}` : "Not answered yet";
   find("answer").dataset.state = tiles[chosen].dataset.state;
@@ -399,78 +428,160 @@ function tell(what) {
 
 // ---- moving -----------------------------------------------------------------------------------------------------
 
-function choose(index) {
-  if (index === chosen) return;
-  if (chosen >= 0) tiles[chosen].setAttribute("aria-selected", "false");
+// Choose an item; with `extend`, pick all from where the range began.
+function choose(index, extend = false) {
+  for (const before of picked) tiles[before].setAttribute("aria-selected", "false");
+  if (!extend || anchor < 0) anchor = index;
   chosen = index;
+  const [first, last] = [Math.min(anchor, index), Math.max(anchor, index)];
+  picked = extend ? order.filter((other) => other >= first && other <= last) : [index];
+  for (const now of picked) tiles[now].setAttribute("aria-selected", "true");
   const group = items[index].group;
   tiles[stops[group]].tabIndex = -1;
   stops[group] = index;
   tiles[index].tabIndex = 0;
-  tiles[index].setAttribute("aria-selected", "true");
   draw(find("picture"), index);
   describe();
 }
 
-function move(index) {
+function move(index, extend = false) {
   if (index < 0) return;
-  choose(index);
+  choose(index, extend);
   // Whoever answers with the buttons stays on them.
   if (!find("pad").contains(document.activeElement)) tiles[index].focus({ preventScroll: true });
   tiles[index].scrollIntoView({ block: "nearest" });
 }
 
+// The groups that have an item to show, and where in them one stands.
+function shownGroups() {
+  return report.groups.filter((group) => group.members.length);
+}
+
 function above(index) {
   const group = report.groups[items[index].group];
-  const place = index - group.start;
-  if (place >= columns) return index - columns;
-  const before = report.groups[items[index].group - 1];
+  const at = group.members.indexOf(index);
+  if (at >= columns) return group.members[at - columns];
+  const groups = shownGroups();
+  const before = groups[groups.indexOf(group) - 1];
   if (!before) return index;
-  const lastRow = before.size - ((before.size - 1) % columns) - 1;
-  return before.start + Math.min(lastRow + place, before.size - 1);
+  const size = before.members.length;
+  const lastRow = size - ((size - 1) % columns) - 1;
+  return before.members[Math.min(lastRow + at, size - 1)];
 }
 
 function below(index) {
   const group = report.groups[items[index].group];
-  const place = index - group.start;
-  const lastRow = group.size - ((group.size - 1) % columns) - 1;
-  if (place < lastRow) return group.start + Math.min(place + columns, group.size - 1);
-  const after = report.groups[items[index].group + 1];
-  return after ? after.start + Math.min(place % columns, after.size - 1) : index;
+  const at = group.members.indexOf(index);
+  const size = group.members.length;
+  const lastRow = size - ((size - 1) % columns) - 1;
+  if (at < lastRow) return group.members[Math.min(at + columns, size - 1)];
+  const groups = shownGroups();
+  const after = groups[groups.indexOf(group) + 1];
+  return after ? after.members[Math.min(at % columns, after.members.length - 1)] : index;
 }
 
 const MOVES = {
-  ArrowLeft: (index) => Math.max(index - 1, 0),
-  ArrowRight: (index) => Math.min(index + 1, items.length - 1),
+  ArrowLeft: (index) => order[Math.max(order.indexOf(index) - 1, 0)],
+  ArrowRight: (index) => order[Math.min(order.indexOf(index) + 1, order.length - 1)],
   ArrowUp: above,
   ArrowDown: below,
-  Home: (index) => report.groups[items[index].group].start,
-  End: (index) => report.groups[items[index].group].start + report.groups[items[index].group].size - 1,
+  Home: (index) => report.groups[items[index].group].members[0],
+  End: (index) => report.groups[items[index].group].members.at(-1),
 };
 
+// The digit of a key: by what it writes, or by its place, since some keyboards write digits with Shift alone, and the
+// pad writes none without NumLock.
+function digitOf(event) {
+  if (/^[0-9]$/.test(event.key)) return event.key;
+  return /^(?:Digit|Numpad)([0-9])$/.exec(event.code)?.[1] ?? null;
+}
+
+const isOpen = () => [...document.querySelectorAll("dialog")].some((dialog) => dialog.open);
+
 function press(event) {
-  if (find("help").open || find("next").open || event.altKey || event.isComposing) return;
+  if (isOpen() || event.altKey || event.isComposing || event.target.closest("input, select")) return;
   const key = event.key.toLowerCase();
+  const digit = digitOf(event);
   if (event.ctrlKey || event.metaKey) {
     if (key !== "z" || event.shiftKey) return;
     undo();
-  } else if (event.key in MOVES) {
-    if (chosen >= 0) move(MOVES[event.key](chosen));
-  } else if (key === "enter" && event.target.closest("button")) {
-    return;
-  } else if (/^[0-9x]$/.test(key) || key === "enter") {
-    // A key that is held down must not answer image after image.
-    if (!event.repeat && chosen >= 0) answerChosen(key === "enter" ? acceptable(items[chosen]) : key);
-  } else if (key === "u") {
-    undo();
-  } else if (key === "delete" || key === "backspace") {
-    takeBack();
   } else if (key === "?") {
     find("help").showModal();
+  } else if (digit !== null) {
+    // A key that is held down must not answer image after image.
+    if (!event.repeat) answerPicked(() => digit);
+  } else if (event.key in MOVES) {
+    if (chosen >= 0) move(MOVES[event.key](chosen), event.shiftKey);
+  } else if ((key === "enter" || key === " ") && event.target.closest("button, a")) {
+    return;
+  } else if (key === "x" || key === "enter") {
+    if (!event.repeat) answerPicked(key === "enter" ? acceptable : () => key);
+  } else if (key === " ") {
+    if (!event.repeat) answerPicked(runnerUp);
+  } else if (key === "z") {
+    zoom();
+  } else if (key === "/") {
+    find("name").focus();
+  } else if (key === "u") {
+    undo();
+  } else if ((key === "delete" && event.code !== "NumpadDecimal") || key === "backspace") {
+    takeBack(); // the pad's dot is no such key
   } else {
     return;
   }
   event.preventDefault();
+}
+
+// ---- filters ----------------------------------------------------------------------------------------------------
+
+function filter() {
+  const name = find("name").value.trim().toLowerCase();
+  const part = find("part").value;
+  const most = find("most").value === "" ? Infinity : Number(find("most").value) / 100;
+  const passes = (item) =>
+    item.path.toLowerCase().includes(name) &&
+    (part === "" || (part === "open" ? !answerOf(item) : report.groups[item.group].part === part)) &&
+    (item.confidence ?? 0) <= most;
+  for (const group of report.groups) {
+    group.members = [];
+    for (let index = group.start; index < group.start + group.size; index++) if (passes(items[index])) group.members.push(index);
+  }
+  order = report.groups.flatMap((group) => group.members);
+  for (const section of document.querySelectorAll(".part")) section.hidden = !report.groups.some((group) => group.members.length && section.contains(group.element));
+  find("nothing").hidden = Boolean(order.length) || !items.length;
+  arrange(true);
+  count();
+  if (order.length && !order.includes(chosen)) choose(order[0]);
+}
+
+// ---- the original -----------------------------------------------------------------------------------------------
+
+// Show the chosen image as large as the window: the original, where the browser finds and knows it, or the picture here.
+function zoom() {
+  if (chosen < 0) return;
+  const item = items[chosen];
+  const small = `data:image/png;base64,${pictureAt(chosen) || ""}`;
+  const image = element("img", { alt: place(item) });
+  image.addEventListener("error", () => { if (image.src !== small) image.src = small; });
+  image.src = item.link && item.page === 1 ? item.link : small;
+  find("large").replaceChildren(image);
+  find("zoom-file").textContent = place(item);
+  find("zoom").showModal();
+}
+
+// ---- other tabs -------------------------------------------------------------------------------------------------
+
+function hear(event) {
+  const prefix = memoryKey("");
+  if (!event.key?.startsWith(prefix)) return;
+  const key = event.key.slice(prefix.length);
+  if (!places.has(key)) return;
+  const [value] = event.newValue ? parsed(event.newValue) : [];
+  if (value === undefined) given.delete(key);
+  else given.set(key, value);
+  for (const index of places.get(key)) mark(index);
+  count();
+  describe();
 }
 
 // ---- the file ---------------------------------------------------------------------------------------------------
@@ -513,8 +624,9 @@ function reportPath() {
 }
 
 function showNext(name) {
-  const open = items.filter((item) => !answerOf(item)).length;
-  find("next-title").textContent = open ? `${(items.length - open).toLocaleString("en")} answered, ${open.toLocaleString("en")} left` : `All ${items.length.toLocaleString("en")} answered`;
+  const needed = items.filter(isNeeded);
+  const open = needed.filter((item) => !answerOf(item)).length;
+  find("next-title").textContent = open ? `${(needed.length - open).toLocaleString("en")} answered, ${open.toLocaleString("en")} left` : `All ${needed.length.toLocaleString("en")} answered`;
   find("next-file").textContent = name;
   find("command").textContent = `batchdigits correct ${quoted(reportPath())} ~/Downloads/${name}`;
   find("copied").textContent = "";
@@ -536,15 +648,16 @@ function button(text, label, keys, act) {
   return made;
 }
 
-for (const digit of "0123456789") button(digit, digit, digit, () => answerChosen(digit));
-button("x", "Not a digit", "x", () => answerChosen("x"));
-const accept = button("✓", "Accept", "Enter", () => answerChosen(acceptable(items[chosen])));
+for (const digit of "0123456789") button(digit, digit, digit, () => answerPicked(() => digit));
+button("x", "Not a digit", "x", () => answerPicked(() => "x"));
+const accept = button("✓", "Accept", "Enter", () => answerPicked(acceptable));
 accept.className = "main";
 button("Undo", "Undo", "u Control+Z", undo).className = "word";
 button("Clear", "Take your answer back", "Delete", takeBack).className = "word";
 
 recall();
 build();
+order = items.map((_, index) => index);
 arrange();
 summarise();
 count();
@@ -553,12 +666,23 @@ drawWaiting();
 
 new ResizeObserver(arrange).observe(find("ruler"));
 document.addEventListener("keydown", press);
-for (const event of ["focusin", "click"]) {
-  find("images").addEventListener(event, ({ target }) => {
-    const tile = target.closest(".tile");
-    if (tile) choose(Number(tile.dataset.index));
-  });
-}
+find("images").addEventListener("focusin", ({ target }) => {
+  const tile = target.closest(".tile");
+  if (tile && Number(tile.dataset.index) !== chosen) choose(Number(tile.dataset.index));
+});
+find("images").addEventListener("mousedown", (event) => {
+  if (event.shiftKey && event.target.closest(".tile")) event.preventDefault(); // it would mark text, and begin a new range
+});
+find("images").addEventListener("click", ({ target, shiftKey }) => {
+  const tile = target.closest(".tile");
+  if (tile) move(Number(tile.dataset.index), shiftKey);
+});
+for (const id of ["name", "part", "most"]) find(id).addEventListener("input", filter);
+find("picture").addEventListener("click", zoom);
+find("hide-zoom").addEventListener("click", () => find("zoom").close());
+find("large").addEventListener("click", () => find("zoom").close());
+find("end-download").addEventListener("click", download);
+window.addEventListener("storage", hear);
 find("download").addEventListener("click", download);
 find("copy").addEventListener("click", copyCommand);
 find("hide-next").addEventListener("click", () => find("next").close());
