@@ -23,7 +23,8 @@ from batchdigits.inference.audit import audit_share
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import strictest_threshold
 from batchdigits.inference.decisions import decide_calibrated
-from batchdigits.inference.runtimes import Predictor, version
+from batchdigits.inference.runtimes import Predictor, check_threads, version
+from batchdigits.ledger import vanished
 from batchdigits.ledger.ledger import CacheKey, Ledger
 from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Plan
@@ -34,7 +35,8 @@ from batchdigits.reports import backup, dry_run, publish
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
-from batchdigits.sources.discovery import discover, source_identities
+from batchdigits.sources.discovery import discover, source_folders, source_identities
+from batchdigits.sources.mounts import disks_under
 from batchdigits.sources.rules import IMAGE_ENDINGS, NAMED, Selection
 from batchdigits.sources.settling import Settling
 from batchdigits.storage.local import LocalFile, storage_errors
@@ -76,6 +78,7 @@ def run(
         NoImages: The sources hold no image, and `allow_empty` is off.
     """
     names = _Names.of(settings)
+    check_threads(settings.threads)
     model = bundle.load(settings.model)
     threshold = model.calibration.threshold(settings)
     tally = Tally()
@@ -98,7 +101,7 @@ def run(
         predictor = Predictor(model, batch_size=settings.batch_size, runtime=settings.runtime, threads=settings.threads)
         prediction = stack.enter_context(BackgroundPredictor(predictor, timer))
         with timer.stage("list"):
-            plan = _plan(ledger, settling, place, names, settings)
+            plan, disks = _plan(ledger, settling, place, names, settings)
         confidences = _observe(ledger, plan, settling, model, prediction, names, settings, timer, stop, engine)
         if source_identities(names.sources) != folders or (
             plan.pending and not remote_sources_exist(source.path for source in names.sources if source.is_remote)
@@ -120,6 +123,7 @@ def run(
                 keeper=backup.Replacing(found, names.sources, overwrite=settings.overwrite),
                 together=stop.patiently,
             )
+        vanished.remember(plan, disks)
         faulty = ledger.mark_faults_reported() + tally.unforeseen
         drifted = drift.index(confidences, model.calibration.reference)
         if drifted is not None and drifted >= drift.DRIFTED:
@@ -165,7 +169,7 @@ def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
         if not settings.overwrite:
             files = names.outputs.files
             backup.check_sources(backup.published_reports(ledger, files), files, names.sources)
-        plan = _plan(ledger, Settling(settings.settle_seconds), place, names, settings)
+        plan, _ = _plan(ledger, Settling(settings.settle_seconds), place, names, settings)
         return dry_run.tell(plan, stdout)
 
 
@@ -198,11 +202,14 @@ class _Names:
         return ledger_path(self.outputs.files, named=settings.ledger, no_ledger=settings.no_ledger)
 
 
-def _plan(ledger: Ledger, settling: Settling, place: Path | None, names: _Names, settings: PredictSettings) -> Plan:
-    """Find out what there is to do.
+def _plan(
+    ledger: Ledger, settling: Settling, place: Path | None, names: _Names, settings: PredictSettings
+) -> tuple[Plan, dict[str, str]]:
+    """Find out what there is to do, and which disks lie under the sources.
 
     Raises:
         NoImages: The sources hold no image, or one of them none any more, and `allow_empty` is off.
+        StorageError: Files are gone by many, or with their disk, and `allow_vanished` is off.
     """
     selection = Selection(include=settings.include, exclude=settings.exclude)
     ours = [*names.outputs.files, *([LocalFile(place)] if place else [])]
@@ -218,7 +225,10 @@ def _plan(ledger: Ledger, settling: Settling, place: Path | None, names: _Names,
             raise NoImages(_no_images(settings.sources, plan.skipped))
         if emptied := [source.given for source in names.sources if plan.has_lost(source.path)]:
             raise NoImages(_no_images(tuple(emptied), Counter()))
-    return plan
+    disks = disks_under(source_folders(names.sources))
+    if plan.files and not settings.allow_vanished:
+        vanished.check(plan, disks)
+    return plan, disks
 
 
 def _name_skipped(plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from batchdigits.inference.runtimes import (
     InkFinder,
     Predictor,
     _Opened,
+    check_threads,
     quickest,
     start_tensorflow,
     version,
@@ -470,3 +472,21 @@ def test_worker_processes_find_the_ink_that_this_process_finds(tmp_path: Path, r
         alone = normalise(some, finder)
     np.testing.assert_array_equal(batch.pixels, alone.pixels)
     np.testing.assert_array_equal(batch.ink, alone.ink)
+
+
+def test_more_threads_than_the_system_gives_are_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[threading.Thread] = []
+
+    def start(thread: threading.Thread) -> None:
+        if len(begun) == 20:
+            message = "can't start new thread"
+            raise RuntimeError(message)
+        begun.append(thread)
+        native(thread)
+
+    native = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    check_threads(1)
+    with pytest.raises(UsageError, match="no more than 20 more threads, and --threads 50 takes up to 166"):
+        check_threads(50)
+    assert not any(thread.is_alive() for thread in begun)
