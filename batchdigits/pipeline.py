@@ -24,8 +24,8 @@ from batchdigits.inference.audit import audit_share
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import strictest_threshold
 from batchdigits.inference.decisions import decide_calibrated
-from batchdigits.inference.runtimes import Predictor, version
-from batchdigits.ledger import last_run
+from batchdigits.inference.runtimes import Predictor, check_threads, version
+from batchdigits.ledger import last_run, vanished
 from batchdigits.ledger.ledger import CacheKey, Ledger
 from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Phase, Plan, Why
@@ -44,7 +44,8 @@ from batchdigits.settings import (
     ReportSettings,
     Runtime,
 )
-from batchdigits.sources.discovery import discover, source_identities
+from batchdigits.sources.discovery import discover, source_folders, source_identities
+from batchdigits.sources.mounts import disks_under
 from batchdigits.sources.rules import IMAGE_ENDINGS, NAMED, Selection
 from batchdigits.sources.settling import Settling
 from batchdigits.storage.local import LocalFile, storage_errors
@@ -86,6 +87,7 @@ def run(
         NoImages: The sources hold no image, and `allow_empty` is off.
     """
     names = _Names.of(settings)
+    check_threads(settings.threads)
     model = bundle.load(settings.model)
     model.calibration.threshold(settings)  # before any work
     tally = Tally()
@@ -110,7 +112,7 @@ def run(
         progress = stack.enter_context(Progress(is_shown=settings.progress))
         progress.say("Looking for images")
         with timer.stage("list"):
-            plan = _plan(ledger, settling, place, names, settings)
+            plan, disks = _plan(ledger, settling, place, names, settings)
         confidences = _observe(
             ledger, plan, settling, model, prediction, names, settings, timer, stop, engine, progress
         )
@@ -132,6 +134,7 @@ def run(
             )
         if place and names.outputs.files:
             ledger.keep_run(_as_json(settings, model))
+        vanished.remember(plan, disks)
         faulty = ledger.mark_faults_reported() + tally.unforeseen
         drifted = drift.index(confidences, model.calibration.reference)
         if drifted is not None and drifted >= drift.DRIFTED:
@@ -198,7 +201,7 @@ def renew(ledger: Path) -> tuple[Summary, tuple[str, ...]]:
         stack.enter_context(held(ledger, wait_seconds=0))
         known = stack.enter_context(Ledger(ledger, _cache_key(model, settings)))
         found = backup.published_reports(known, names.outputs.files)
-        plan = _plan(known, Settling(0), ledger, names, settings)
+        plan, _ = _plan(known, Settling(0), ledger, names, settings)
         for phase in Phase:
             plan.defer(plan.in_phase(phase, in_progress=False))
         terms = _terms(model, settings, plan)
@@ -272,7 +275,7 @@ def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
         if not settings.overwrite:
             files = names.outputs.files
             backup.check_sources(backup.published_reports(ledger, files), files, names.sources)
-        plan = _plan(ledger, Settling(settings.settle_seconds), place, names, settings)
+        plan, _ = _plan(ledger, Settling(settings.settle_seconds), place, names, settings)
         return dry_run.tell(plan, stdout)
 
 
@@ -319,11 +322,14 @@ class _Names:
         return ledger_path(self.outputs.files, named=settings.ledger, no_ledger=settings.no_ledger)
 
 
-def _plan(ledger: Ledger, settling: Settling, place: Path | None, names: _Names, settings: PredictSettings) -> Plan:
-    """Find out what there is to do.
+def _plan(
+    ledger: Ledger, settling: Settling, place: Path | None, names: _Names, settings: PredictSettings
+) -> tuple[Plan, dict[str, str]]:
+    """Find out what there is to do, and which disks lie under the sources.
 
     Raises:
         NoImages: The sources hold no image, or one of them none any more, and `allow_empty` is off.
+        StorageError: Files are gone by many, or with their disk, and `allow_vanished` is off.
     """
     selection = Selection(include=settings.include, exclude=settings.exclude)
     ours = [*names.outputs.files, *([LocalFile(place)] if place else [])]
@@ -341,7 +347,10 @@ def _plan(ledger: Ledger, settling: Settling, place: Path | None, names: _Names,
             raise NoImages(_no_images(settings.sources, plan.skipped))
         if emptied := [source.given for source in names.sources if plan.has_lost(source.path)]:
             raise NoImages(_no_images(tuple(emptied), Counter()))
-    return plan
+    disks = disks_under(source_folders(names.sources))
+    if plan.files and not settings.allow_vanished:
+        vanished.check(plan, disks)
+    return plan, disks
 
 
 def _say_why_again(files: int, before: str, settings: PredictSettings) -> None:

@@ -125,6 +125,10 @@ MOST_WORKERS = 16
 """Decoding workers where nobody says how many: so many keep one prediction busy, whatever the machine."""
 
 
+MOST_THREADS = 256
+"""Threads within one prediction, at most: no processor is quicker with more."""
+
+
 @dataclass(frozen=True, slots=True)
 class PredictSettings:
     """One run of the main job."""
@@ -169,6 +173,8 @@ class PredictSettings:
     """Where images are read."""
     ray_address: str | None = None
     """Ray's head node, `host:port`, or `auto`; None starts a cluster on this machine, for this run."""
+    allow_vanished: bool = False
+    """Files that are gone by many at once, or with their disk, leave the report instead of exit 5."""
     allow_empty: bool = False
     """No image found: write an empty report instead of exit 4."""
     progress: bool = False

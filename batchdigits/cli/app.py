@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +30,15 @@ from batchdigits.cli.options import (
     runtime_for,
 )
 from batchdigits.cli.predict import predict
-from batchdigits.cli.process import LOG, exits, open_standard_streams, run_program, silence_native_code
+from batchdigits.cli.process import (
+    LOG,
+    are_flushed,
+    exits,
+    open_standard_streams,
+    run_program,
+    silence_native_code,
+    speak_utf_8,
+)
 from batchdigits.cli.schedule import Parameter
 from batchdigits.cli.schedule import schedule as schedule_text
 from batchdigits.cli.train import evaluate, train
@@ -48,6 +57,7 @@ app = typer.Typer(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the program; None takes the arguments of the process. Ends in `SystemExit`."""
+    speak_utf_8()
     open_standard_streams()
     gc.set_threshold(100_000)  # objects: imports make so many that last; looking every 700 took a tenth of a start
     atexit.register(gc.freeze)  # else Python looks at all of them again as it ends: an eighth of a run with nothing new
@@ -60,7 +70,19 @@ def main(arguments: list[str] | None = None) -> None:
         silence_native_code()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a bar that the terminal cannot show is no reason to fail
-    run_program(app, given, as_json=as_json)
+    try:
+        run_program(app, given, as_json=as_json)
+    except OSError as error:  # no command lets one through: it is of help, or of a version, that nobody could be told
+        with suppress(OSError):
+            sys.stderr.write(f"batchdigits: Standard output cannot be written: {error.strerror}.\n")
+        are_flushed(sys.stdout, sys.stderr)
+        sys.exit(ExitCode.STORAGE)
+    except SystemExit as end:
+        is_told = are_flushed(sys.stdout)
+        are_flushed(sys.stderr)  # the code says how it ended, if nobody reads why
+        if not is_told and not end.code:
+            sys.exit(ExitCode.STORAGE)
+        raise
 
 
 _PREDICT = PredictSettings(sources=())

@@ -42,6 +42,9 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     }
     for key, value in job.items():
         name, shown = key.replace("-", "_"), escaped(key)
+        if name in known and (expected := _expected_instead(value, known[name])):
+            message = f"The job file {name_of_file} gives {shown} as another type; expected {expected}."
+            raise typer.BadParameter(message)
         try:
             refuse_secrets(key, *_texts(value))
         except UsageError as error:
@@ -50,9 +53,6 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             nearest = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {nearest[0]}?" if nearest else f"; known are {', '.join(sorted(known))}."
             message = f"The job file {name_of_file} has the unknown key {shown}{hint}"
-            raise typer.BadParameter(message)
-        if expected := _expected_instead(value, known[name]):
-            message = f"The job file {name_of_file} gives {shown} a value of another type; expected {expected}."
             raise typer.BadParameter(message)
     context.default_map = {key.replace("-", "_"): value for key, value in job.items()}
     return path
@@ -65,7 +65,7 @@ def _expected_instead(value: object, parameter: Any) -> str:  # noqa: ANN401  Ty
     """Say what value of a job file an option takes instead of one; empty where it takes it."""
     if parameter.multiple or parameter.nargs != 1:
         fits = isinstance(value, list) and all(isinstance(item, str) and "\0" not in item for item in value)
-        return "" if fits else f'a list of texts: {parameter.name} = ["…"]'
+        return "" if fits else f'a list: {parameter.name} = ["…"]'
     if isinstance(value, str):
         return "a text without the character 0" if "\0" in value else ""  # numbers in quotes are read later
     kind = parameter.type.name

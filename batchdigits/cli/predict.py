@@ -29,6 +29,7 @@ from batchdigits.cli.process import LOG, exits, monitored
 from batchdigits.engine.run_context import Stop
 from batchdigits.errors import ExitCode, StorageError
 from batchdigits.settings import (
+    MOST_THREADS,
     MOST_WORKERS,
     CsvDialect,
     DecodingSettings,
@@ -99,7 +100,9 @@ def predict(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images that are predicted and recorded together.")
     ] = _DEFAULTS.batch_size,
-    threads: Annotated[int, typer.Option(min=1, help="Threads within one prediction.")] = _DEFAULTS.threads,
+    threads: Annotated[
+        int, typer.Option(min=1, max=MOST_THREADS, help="Threads within one prediction.")
+    ] = _DEFAULTS.threads,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help=f"Decoding workers; without it, one for each core, at most {MOST_WORKERS}."),
@@ -120,6 +123,10 @@ def predict(
     ] = _DEFAULTS.decoding.max_pixels,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the columns p0 to p9 to CSV.")] = False,
     csv_dialect: Annotated[CsvDialect, typer.Option(help="How CSV is spelled.")] = _DEFAULTS.report.csv_dialect,
+    allow_vanished: Annotated[
+        bool,
+        typer.Option("--allow-vanished", help="Let files leave the report that are gone by many, or with their disk."),
+    ] = False,
     allow_empty: Annotated[
         bool, typer.Option("--allow-empty", help="Write an empty report where no image is found.")
     ] = False,
@@ -176,6 +183,7 @@ def predict(
         workers=workers,
         engine=engine,
         ray_address=given_ray_address(context),
+        allow_vanished=allow_vanished,
         allow_empty=allow_empty,
         progress=sys.stderr.isatty() and not quiet and not log_json,
         summary=summary,

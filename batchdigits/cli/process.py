@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import ParamSpec
+from typing import ParamSpec, TextIO
 
 import typer
 from typer.exceptions import TyperException
@@ -22,6 +22,8 @@ from batchdigits.settings import IfLocked, PredictSettings
 from batchdigits.storage.urls import refuse_secrets
 
 P = ParamSpec("P")
+
+_UTF_8_MODE = "PYTHONUTF8"
 
 LOG = logging.getLogger("batchdigits")
 """The one way of messages to standard error: for people, or with `--log-json` for programs."""
@@ -37,6 +39,33 @@ def open_standard_streams() -> None:
             stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115  it stays until the process ends
             os.set_inheritable(stream.fileno(), True)
             setattr(sys, name, stream)
+
+
+def speak_utf_8() -> None:
+    """Start the program once more where Python, for its locale, could not spell the names of all files.
+
+    Source: https://docs.python.org/3/library/os.html#python-utf-8-mode
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get(_UTF_8_MODE) != "1" and sys.executable:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _UTF_8_MODE: "1"})
+
+
+def are_flushed(*streams: TextIO) -> bool:
+    """Write out what streams still hold; lead those that cannot be written nowhere, else Python fails as it ends.
+
+    Returns:
+        Whether all could be written, or their readers have left.
+    """
+    done = True
+    for stream in streams:
+        try:
+            stream.flush()
+        except OSError as error:
+            done = done and isinstance(error, BrokenPipeError)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+    return done
 
 
 def silence_native_code() -> None:
@@ -79,8 +108,7 @@ def _leave_at_once_if_busy(code: ExitCode) -> None:
     Python would wait, for seconds; and an import cannot be stopped.
     """
     if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        are_flushed(sys.stdout, sys.stderr)
         os._exit(code)
 
 

@@ -14,8 +14,10 @@ from typing import Any
 
 from batchdigits.errors import BundleError, StorageError, escaped
 from batchdigits.inference.calibration import Calibration, ThresholdCounts
+from batchdigits.records import SIDE
 from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from batchdigits.storage.atomic import atomic_write
+from batchdigits.storage.guards import opened
 from batchdigits.storage.local import file_sha256
 
 FORMAT = 3
@@ -93,26 +95,29 @@ def load(directory: Path | None = None) -> Bundle:
     name = escaped(str(directory))
     card = _read_card(directory, name)
     if card.get("format") != FORMAT:
-        message = f"The model bundle {name} has format {card.get('format')}, expected {FORMAT}; {_REMEDY}."
+        message = f"The model bundle {name} has format {_shown(card.get('format'))}, expected {FORMAT}; {_REMEDY}."
         raise BundleError(message)
     try:
         declared = card.pop("id")
         whole = _id(card) == declared
         if whole and card["versions"] != _versions():  # before the settings, which may be others in that version
             message = (
-                f"The model bundle {name} was made for {card['versions']}, this program has {_versions()}; {_REMEDY}."
+                f"The model bundle {name} was made for {_shown(card['versions'])}, this program has {_versions()}; "
+                f"{_REMEDY}."
             )
             raise BundleError(message)
         sums = dict(card["files"])
         lacking = {network.file(Runtime.KERAS) for network in (Network.FINDER, Network.READER)} - set(sums)
         if lacking or not sums.keys() <= _FILES:
             raise KeyError(*sorted(lacking or sums.keys() - _FILES))
+        for part in ("normalisation", "calibration"):
+            _check_numbers(card[part], part)
         normalisation = NormalisationSettings(**card["normalisation"])
         calibration = _calibration(card["calibration"])
         provenance = dict(card["provenance"])
         broken = [file for file, sha256 in sums.items() if file_sha256(directory / file) != sha256]
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"The model bundle {name} is damaged: its {_CARD} lacks or garbles {error}; {_REMEDY}."
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        message = f"The model bundle {name} is damaged: its {_CARD} lacks or garbles {_shown(error)}; {_REMEDY}."
         raise BundleError(message) from error
     except StorageError as error:
         message = f"The model bundle {name} cannot be used: {str(error).rstrip('.')}; {_REMEDY}."
@@ -166,9 +171,57 @@ def packed(model: Bundle) -> dict[str, bytes]:
         raise BundleError(message) from error
 
 
+_MOST_SHOWN = 200  # characters of what a card says
+_MOST = 1e12  # of a number; no measure or count of a training comes near
+_SHARE = (0.0, 1.0)
+_LIMITS = {  # of what else would end a run or give nonsense; of all others, 0 and `_MOST`
+    "temperature": (1e-3, 1e3),
+    "gate": _SHARE,
+    "slopes": (-_MOST, _MOST),
+    "digit_side": (1, SIDE),
+    "flat_tolerance": (0, 255),
+    "noise_factor": (1e-3, 1e3),
+    "ink_level": (1e-3, 1.0),
+    "part_distance": (0.0, _MOST),
+    **dict.fromkeys(("flat_share", "least_contrast", "line_thickness", "edge_weight", "part_mass"), _SHARE),
+}
+_WHOLE = frozenset({"digit_side", "flat_tolerance"})
+
+
+def _check_numbers(value: Any, name: str) -> None:  # noqa: ANN401  it may be anything that JSON holds
+    """Refuse numbers that no training writes.
+
+    Args:
+        value: Of a card, with all that is in it.
+        name: What it is called there.
+
+    Raises:
+        ValueError: One is absurd, or is no number.
+    """
+    is_single = name in _LIMITS and name != "slopes"
+    if isinstance(value, dict) and not is_single:
+        for key, inner in value.items():
+            _check_numbers(inner, str(key))
+    elif isinstance(value, list) and not is_single:
+        for inner in value:
+            _check_numbers(inner, name)
+    elif name != "name":
+        least, most = _LIMITS.get(name, (0.0, _MOST))
+        kind = int if name in _WHOLE else int | float
+        if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
+            message = f"{name}: {value}"
+            raise ValueError(message)
+
+
+def _shown(said: object) -> str:
+    """Make what a card says safe for a terminal."""
+    return escaped(str(said)[:_MOST_SHOWN])
+
+
 def _read_card(directory: Path, name: str) -> dict[str, Any]:
     try:
-        card = json.loads((directory / _CARD).read_bytes())
+        with opened(directory / _CARD) as file:
+            card = json.loads(file.read())
     except OSError as error:
         message = f"The model bundle {name} cannot be read: {error.strerror}: {_CARD}; {_REMEDY}."
         raise BundleError(message) from error

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from batchdigits.settings import Runtime
 _MOST_IMAGES = 256  # of one call; more at once are no quicker on a processor, and a few new ones would wait for all
 _LOOKS_A_CALL = 8
 _UNSURE_A_CALL = 4
+_OTHER_THREADS = 16  # about as many as a run has beside those of its predictions
 SURE = 0.7
 """Probability of the likeliest output, 0 to 1, below which the teacher is asked."""
 _DISTRIBUTIONS = {Runtime.KERAS: "tensorflow", Runtime.LITERT: "ai-edge-litert"}
@@ -225,6 +227,35 @@ _DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/dev/kfd"))
 
 def _sees_gpu() -> bool:
     return any(path.exists() for path in _DRIVERS) and bool(start_tensorflow().config.list_physical_devices("GPU"))
+
+
+def check_threads(threads: int) -> None:
+    """Find out whether the system gives as many threads as predictions take: a runtime that gets none ends the process.
+
+    Args:
+        threads: Within one prediction.
+
+    Raises:
+        UsageError: It does not.
+    """
+    end = Event()
+    begun: list[Thread] = []
+    wanted = threads * len(Network) + _OTHER_THREADS if threads > 1 else 0
+    try:
+        for _ in range(wanted):
+            thread = Thread(target=end.wait)
+            thread.start()
+            begun.append(thread)
+    except RuntimeError as error:
+        message = (
+            f"The system gives this user no more than {len(begun)} more threads, and --threads {threads} takes up to "
+            f"{wanted}; give fewer, or raise the limit of its processes."
+        )
+        raise UsageError(message) from error
+    finally:
+        end.set()
+        for thread in begun:
+            thread.join()
 
 
 def start_tensorflow(threads: int = 1) -> Any:  # noqa: ANN401  TensorFlow has no types

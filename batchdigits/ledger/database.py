@@ -124,7 +124,17 @@ ALTER TABLE files ADD COLUMN ctime_ns INTEGER;
 UPDATE files SET inode = 0, ctime_ns = 0 WHERE substr(path, 1, 1) != x'2f'
 """
 
-_MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY, _THUMBNAILS, _KNOWN, _INODES)
+_VANISHED = """
+CREATE TABLE gone (                 -- known files that the last report of their source did not show
+    path BLOB PRIMARY KEY
+) WITHOUT ROWID;
+CREATE TABLE mounted (              -- what lay under the sources then
+    folder BLOB PRIMARY KEY,        -- absolute: a source, or where a disk was mounted below it
+    disk TEXT NOT NULL              -- what tells its file system from others
+) WITHOUT ROWID
+"""
+
+_MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY, _THUMBNAILS, _KNOWN, _INODES, _VANISHED)
 """What leads from each version to the next, from 0, which is empty."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)

@@ -90,15 +90,24 @@ def source_identities(sources: Sequence[Location]) -> list[tuple[int, int] | Non
     Where this changes during a run, a folder was taken away: a disk unmounted, a share lost. URLs are left out: see
     `remote.remote_sources_exist`.
     """
-    folders = [
+    states = [_status_of(folder) for folder in _beginnings(sources)]
+    return [_identity(status) if status and stat.S_ISDIR(status.st_mode) else None for status in states]
+
+
+def source_folders(sources: Sequence[Location]) -> list[str]:
+    """Give the absolute folders of this machine that sources are or, as patterns, begin with."""
+    return [_absolute(folder) for folder in _beginnings(sources) if os.path.isdir(folder)]  # noqa: PTH112
+
+
+def _beginnings(sources: Sequence[Location]) -> list[str]:
+    """Give the path of each source that is on this machine; of a pattern, the folder that it begins with."""
+    return [
         source.given
         if os.path.lexists(source.given) or not _is_pattern(source.given)
         else _split_glob(source.given)[0] or "."
         for source in sources
         if not source.is_remote
     ]
-    states = [_status_of(folder) for folder in folders]
-    return [_identity(status) if status and stat.S_ISDIR(status.st_mode) else None for status in states]
 
 
 @dataclass(frozen=True, slots=True)

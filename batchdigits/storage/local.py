@@ -133,8 +133,9 @@ class LocalFile:
         Raises:
             StorageError: A link is somebody else's, or leads to nothing.
         """
+        path = self.path if self.path.is_absolute() else Path.cwd() / self.path
         with storage_errors(self):
-            return LocalFile(resolved(self.path))
+            return LocalFile(resolved(path))
 
     @property
     def here(self) -> Path:

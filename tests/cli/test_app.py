@@ -463,9 +463,22 @@ def test_a_command_that_is_incomplete_or_unknown_is_a_usage_error(arguments: lis
         (
             "predict",
             'output = "sftp://user:secret@host/report.csv"',
-            'gives output as one text; expected a list: output = ["…"]',
+            'gives output as another type; expected a list: output = ["…"]',
         ),
         ("predict", 'sources = "scans"', 'expected a list: sources = ["…"]'),
+        ("predict", "output = 5", 'output as another type; expected a list: output = ["…"]'),
+        ("predict", 'output = ["a\\u0000b.csv"]', 'output as another type; expected a list: output = ["…"]'),
+        ("predict", "include = [[1], 2]", "include as another type"),
+        ("predict", "workers = inf", "workers as another type; expected a whole number"),
+        ("predict", "workers = 2.5", "workers as another type; expected a whole number"),
+        ("predict", "workers = true", "workers as another type; expected a whole number"),
+        ("predict", "threshold = nan", "threshold as another type; expected a number"),
+        ("predict", "target-error = [0.5]", "target-error as another type; expected a number"),
+        ("predict", "model = 5", 'model as another type; expected a text: "…"'),
+        ("predict", "force = 1979-05-27", "force as another type; expected true or false"),
+        ("predict", "a = " + 5000 * "[", "is not TOML"),
+        ("predict", '"a\\u001b[2J\\n" = 1', r"unknown key a\x1b[2J\x0a"),
+        ("predict", "threads = 100000", "--threads"),
     ],
 )
 def test_a_job_file_that_makes_no_sense_is_a_usage_error(

@@ -6,6 +6,7 @@ One test loads TensorFlow.
 import csv
 import json
 import logging
+import os
 import shutil
 import sys
 import tomllib
@@ -509,3 +510,32 @@ def test_a_working_folder_that_is_gone_matters_only_where_names_are_relative(tmp
         result = run(["sh", "-c", gone, "sh", *relative], cwd=tmp_path)
         assert result.code == 5
         assert result.message.endswith("name absolute paths.")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ('"$0" predict "$1" --allow-empty --no-ledger -o "$1/r.csv" 2>/dev/full', 0),
+        ('"$0" predict "$1/missing" -o "$1/r.csv" 2>/dev/full', 5),
+        ('"$0" predict "$1" --allow-empty --no-ledger -o "$1/r.csv" 2>&1 >/dev/null | :; exit "${PIPESTATUS[0]}"', 0),
+        ('"$0" --version >/dev/full', 5),
+    ],
+)
+def test_streams_that_cannot_be_written_leave_the_exit_code_alone(empty: Path, command: str, code: int) -> None:
+    assert run(["bash", "-c", command, BATCHDIGITS, empty]).code == code
+
+
+def test_names_beyond_ascii_are_read_whatever_the_locale(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    for name in (b"caf\xc3\xa9.png", b"caf\xe9.png"):
+        write_png(tmp_path / "scans" / os.fsdecode(name), one_of_each()[7])
+    program = [sys.executable, "-m", "tests.fake_model_cli", "predict", tmp_path / "scans", "-o"]
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    reports = []
+    for number, locale in enumerate(({"LC_ALL": "C.UTF-8"}, plain)):
+        result = run([*program, tmp_path / f"{number}.csv"], cwd=CHECKOUT, env=locale)
+        assert result.code == 0
+        reports.append((tmp_path / f"{number}.csv").read_bytes())
+    assert reports[0] == reports[1]
+    assert "café.png" in reports[0].decode()

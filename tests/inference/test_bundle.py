@@ -444,3 +444,36 @@ def test_a_bundle_that_is_packed_and_unpacked_is_the_same(made: Bundle, tmp_path
 )
 def test_a_network_names_its_file_for_each_runtime(network: Network, runtime: Runtime, name: str) -> None:
     assert network.file(runtime) == name
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        *(("calibration", "temperature", value) for value in (0, -1, 1e-300, 1e300, float("nan"), "1", True, None, [])),
+        *(("calibration", "gate", value) for value in (-0.1, 1.1, float("inf"), {})),
+        *(("calibration", "reference", [value]) for value in (float("inf"), -1, 10**400, "5")),
+        *(("calibration", "risks", [[0.9, value, 0]]) for value in (float("nan"), -5, -5.0, 10**400, float("inf"))),
+        *(("normalisation", "digit_side", value) for value in (0, 29, 20.5, "20", 10**30)),
+        *(("normalisation", "flat_share", value) for value in (float("nan"), -1, 2, "x", [[]])),
+        *(("normalisation", "ink_level", value) for value in (0, -1)),
+    ],
+)
+def test_absurd_numbers_are_damage(made: Bundle, part: str, name: str, value: object) -> None:
+    rewritten(made, lambda content: content[part].update({name: value}))
+    assert "lacks or garbles" in refusal(made)
+
+
+@pytest.mark.parametrize("key", ["format", "versions"])
+def test_no_escape_sequence_of_a_card_reaches_a_terminal(made: Bundle, key: str) -> None:
+    rewritten(made, lambda content: content.update({key: "3\x1b[2J\n\u202e" + 500 * "x"}))
+    message = refusal(made)
+    assert r"3\x1b[2J\x0a\u202e" in message
+    assert len(message) < 600
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_the_place_of_a_bundles_file_is_not_waited_for(made: Bundle) -> None:
+    for name in ("model.keras", "bundle.json"):
+        (made.directory / name).unlink()
+        os.mkfifo(made.directory / name)
+        assert "pipe" in refusal(made)

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from batchdigits.inference.runtimes import (
     InkFinder,
     Predictor,
     _Opened,
+    check_threads,
     quickest,
     start_tensorflow,
     version,
@@ -497,3 +499,21 @@ def test_tensorflow_is_asked_for_a_gpu_only_where_a_driver_is(tmp_path: Path, mo
     assert not runtimes._sees_gpu()
     (tmp_path / "driver").touch()
     assert runtimes._sees_gpu()
+
+
+def test_more_threads_than_the_system_gives_are_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[threading.Thread] = []
+
+    def start(thread: threading.Thread) -> None:
+        if len(begun) == 20:
+            message = "can't start new thread"
+            raise RuntimeError(message)
+        begun.append(thread)
+        native(thread)
+
+    native = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    check_threads(1)
+    with pytest.raises(UsageError, match="no more than 20 more threads, and --threads 50 takes up to 166"):
+        check_threads(50)
+    assert not any(thread.is_alive() for thread in begun)
