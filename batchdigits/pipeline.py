@@ -260,7 +260,7 @@ def _observe(
 
     from batchdigits.engine.local import Task, on_this_machine, thumbnails_of
 
-    strictest = max(strictest_threshold(model.calibration.risks), settings.threshold or 0.0)
+    strictest = max(strictest_threshold(model.calibration.domains), settings.threshold or 0.0)
     is_drawn = ledger.path is not None or names.outputs.show_pictures  # else nobody would ever see a picture
     audit = 2 * audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
     with tqdm(total=files, unit="image", disable=not settings.progress) as bar:

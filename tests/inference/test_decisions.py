@@ -8,7 +8,19 @@ from hypothesis.extra import numpy as arrays
 
 from batchdigits.errors import BundleError, FaultKind
 from batchdigits.inference.audit import in_sample
-from batchdigits.inference.decisions import ANOTHER, NONE_BEFORE, Decisions, decide, no_digit, probabilities
+from batchdigits.inference.calibration import Calibration, Slope
+from batchdigits.inference.decisions import (
+    ANOTHER,
+    EVIDENCE,
+    NONE_BEFORE,
+    Decisions,
+    decide,
+    decide_calibrated,
+    evidence,
+    no_digit,
+    probabilities,
+    temperatures,
+)
 from batchdigits.records import (
     DEPTH,
     DIGITS,
@@ -155,6 +167,41 @@ def test_a_higher_temperature_is_less_sure_of_the_same_digit() -> None:
     hot = decide(logits, ink, threshold=0.9, temperature=2.0)
     assert hot.digit.tolist() == [7]
     assert hot.confidence.tolist() == [round(float(np.exp(3) / (np.exp(3) + 9)), 4)]
+
+
+def test_each_page_may_have_a_temperature_of_its_own() -> None:
+    logits = np.zeros((2, DIGITS), np.float32)
+    logits[:, 7] = 6
+    both = decide(logits, inked(1, 1), threshold=0.9, temperature=np.array([1.0, 2.0]))
+    singles = [decide(logits[:1], inked(1), threshold=0.9, temperature=value).confidence[0] for value in (1.0, 2.0)]
+    assert both.confidence.tolist() == singles
+
+
+def test_the_temperature_follows_the_evidence_within_bounds_and_a_page_without_ink_has_none() -> None:
+    logits = logits_of({7: 0.9, 1: 0.1}, {7: 0.9, 1: 0.1}, {7: 0.9, 1: 0.1}, {7: 0.9, 1: 0.1})
+    ink = inked(0.1, 0.1, 0.1, 0)
+    ink[:3, DEPTH] = 0.5, 1.0, 1e6
+    slopes = tuple(Slope(0.5 if name == "depth" else 0.0, 0.2 * (name == "depth")) for name in EVIDENCE)
+    terms = Calibration(2.0, gate=1.0, slopes=slopes)
+    found = temperatures(evidence(logits[:3], ink[:3]), terms)
+    assert found.tolist() == pytest.approx([2.0, 2.0 * np.exp(0.1), 2.0 * np.e])
+    decided = decide_calibrated(logits, ink, terms, threshold=0.5)
+    expected = decide(logits[:3], ink[:3], threshold=0.5, temperature=found)
+    assert decided.confidence[:3].tolist() == expected.confidence.tolist()
+    assert decided.status[3] is Status.BLANK
+    plain = decide_calibrated(logits, ink, Calibration(2.0, gate=1.0), threshold=0.5)
+    assert plain.confidence[1] == decided.confidence[0]
+
+
+def test_the_evidence_tells_what_each_network_saw() -> None:
+    ink = inked(0.1, 0.1, other=3, depth=0.4, edge=True, single=0.5)
+    ink[1, NOTHING:] = 0
+    found = dict(zip(EVIDENCE, evidence(with_others(0.5, 0.5, 0.0).repeat(2, 0), ink).T.tolist(), strict=True))
+    assert found["single"] == pytest.approx([0, 0], abs=1e-6)
+    assert found["asked"] == [1, 0]
+    assert found["share"] == pytest.approx([np.log(0.1001)] * 2)
+    assert (found["other"], found["depth"], found["edge"]) == ([1, 1], pytest.approx([0.4] * 2), [1, 1])
+    assert found["no digit"] == pytest.approx([np.log((1 - NONE_BEFORE) / NONE_BEFORE), 0], abs=1e-3)
 
 
 def test_among_equal_logits_the_smaller_digit_wins() -> None:

@@ -18,6 +18,7 @@ from batchdigits.engine.run_context import Stop
 from batchdigits.errors import BundleError, NoImages, StorageError, Terminated, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.calibration import Domain
 from batchdigits.records import Batch, InkImages, Logits
 from batchdigits.storage.local import file_sha256
 from tests.digits import one_of_each, write_png
@@ -80,7 +81,7 @@ def test_a_target_that_the_model_cannot_prove_ends_the_run_before_any_work(
     growing: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "discover", interrupted)
-    calibration = replace(model.calibration, risks=RISKS[:1])
+    calibration = replace(model.calibration, domains=(Domain("all", digits=6000, risks=RISKS[:1]),))
     monkeypatch.setattr(bundle, "load", lambda _: replace(model, calibration=calibration))
     with pytest.raises(UsageError, match=r"cannot prove the target error 0\.05%: .* it takes about 5,990"):
         run(model, growing, target_error=0.0005)
