@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MOST_NAMED = 3  # files of a kind
+_LEAST_SEVERAL, _SEVERAL_SHARE = 3, 0.2  # rows with several digits, and their share, from which a sentence says so
+_SEVERAL = "%d of %d images seem to hold several digits; this program reads one digit an image."
 _DRIFTED = (
     "The confidences of the new images are distributed otherwise than those of the model's validation data (population "
     "stability index %.2f, from %.2f on that is much): the target error may not hold for them. Review the audit sample."
@@ -117,6 +119,8 @@ def run(
                 before=backup.replacing(found, names.sources, overwrite=settings.overwrite),
                 together=stop.patiently,
             )
+        if tally.several >= max(_LEAST_SEVERAL, _SEVERAL_SHARE * tally.rows.total()):
+            log.warning(_SEVERAL, tally.several, tally.rows.total())
         faulty = ledger.mark_faults_reported() + tally.unforeseen
         drifted = drift.index(confidences, model.calibration.reference)
         if drifted is not None and drifted >= drift.DRIFTED:

@@ -21,6 +21,7 @@ from batchdigits.records import (
     NOT_A_DIGIT,
     NOTHING,
     OTHER,
+    SEVERAL,
     SINGLE,
     Digits,
     Fractions,
@@ -35,15 +36,19 @@ FAINT = 0.25
 """Of the column `DEPTH`, below which ink is called faint."""
 ANOTHER = 0.5
 """Of the column `OTHER`, above which a page shows several things."""
-DOUBT = 0.5
-"""Probability that a page shows no digit, above which a person is asked; above the gate nobody is."""
-SURELY_NOTHING = 0.8
-"""Of the column `NOTHING`, below which a page is never called blank: tables with words in them reach 0.77."""
+DOUBT = 0.2
+"""Probability that a page shows no digit, above which a person is asked; above the gate nobody is. From 0.5 down to it,
+a third of the foreign letters that were `ok` go to review, and one digit in a thousand of real scans."""
+SURELY_NOTHING = 0.88
+"""Of the column `NOTHING`, below which a page is never called blank: 0.7% of tables with words in them reach it."""
+SEVERAL_DIGITS = "it seems to hold several digits"
+"""The detail of a page that is refused because the ink finder sees several digits on it."""
 NONE_BEFORE = 0.26
 """Share of the simulated pages that show no single digit: what both networks expect before they have seen a page."""
 MOST_STEPS = 1.0
 """By how much evidence changes the logarithm of a temperature, at most."""
 
+_LIKELY = 0.5
 _LEAST_CHANCE = 1e-6  # what is told of less is noise
 
 
@@ -109,7 +114,7 @@ def decide(
     if logits.shape[1] > BLANK:
         empty |= refused & ~written & (logits[:, BLANK] > logits[:, NOT_A_DIGIT])
     several = has_ink & ~refused & (ink[:, OTHER] > ANOTHER)
-    refused |= several & ~(asked & (ink[:, SINGLE] > DOUBT))
+    refused |= several & ~(asked & (ink[:, SINGLE] > _LIKELY))
     doubted = several | (nothing > DOUBT if gate < 1 else np.zeros_like(several))
     read = has_ink & ~refused
     shares = np.full((len(logits), DIGITS), np.nan)
@@ -132,6 +137,7 @@ def decide(
     detail[refused] = "what is on it does not look like one digit"
     detail[refused & ~has_ink] = "no digit was found on it"
     detail[refused & several] = "there is more than one thing on it"
+    detail[refused & (ink[:, SEVERAL] > _LIKELY)] = SEVERAL_DIGITS
     detail[empty] = "it looks like empty paper"
     detail[empty & ~has_ink] = "no ink was found"
     for row in np.flatnonzero(status == Status.REVIEW).tolist():

@@ -13,6 +13,7 @@ from batchdigits.inference.decisions import (
     ANOTHER,
     EVIDENCE,
     NONE_BEFORE,
+    SEVERAL_DIGITS,
     Decisions,
     decide,
     decide_calibrated,
@@ -25,6 +26,7 @@ from batchdigits.records import (
     DEPTH,
     DIGITS,
     EDGE,
+    FOREIGN,
     INK,
     INK_MEASURES,
     NO_DIGIT,
@@ -292,7 +294,8 @@ EMPTY = "it looks like empty paper"
         ((0.35, 0.33, 0.32), 0.6, Status.NOT_A_DIGIT, REFUSED),
         ((0.45, 0.55, 0.0), 0.6, Status.REVIEW, "may be no digit"),
         ((0.45, 0.0, 0.55), 0.6, Status.REVIEW, "may be no digit"),
-        ((0.55, 0.45, 0.0), 0.6, Status.OK, ""),
+        ((0.75, 0.25, 0.0), 0.6, Status.REVIEW, "may be no digit"),
+        ((0.85, 0.15, 0.0), 0.6, Status.OK, ""),
         ((0.55, 0.45, 0.0), 0.4, Status.NOT_A_DIGIT, REFUSED),
         ((0.001, 0.999, 0.0), 1.0, Status.OK, ""),
         ((0.001, 0.0, 0.999), 1.0, Status.OK, ""),
@@ -315,9 +318,11 @@ def test_the_gate_refuses_what_is_more_likely_no_digit_than_it_allows_and_asks_a
     ("reader", "single", "status", "detail"),
     [
         (0.9, 1 - NONE_BEFORE, Status.NOT_A_DIGIT, REFUSED),  # the finder knows no more than it did before it looked
-        (0.9, 0.99, Status.OK, ""),
+        (0.9, 0.995, Status.OK, ""),
+        (0.9, 0.99, Status.REVIEW, "may be no digit"),
         (0.3, 0.3, Status.REVIEW, "may be no digit"),
-        (0.5, 0.3, Status.NOT_A_DIGIT, REFUSED),
+        (0.15, 0.74, Status.OK, ""),
+        (0.5, 0.3, Status.NOT_A_DIGIT, SEVERAL_DIGITS),  # what is no single digit is several in these tests
         (0.01, 0.3, Status.OK, ""),
         (0.0001, 0.0001, Status.REVIEW, "may be no digit"),
     ],
@@ -337,7 +342,7 @@ def test_a_page_on_which_the_finder_was_not_asked_has_the_readers_word_alone() -
     assert surer < 0.3 < less_sure
 
 
-@pytest.mark.parametrize(("nothing", "status"), [(0.85, Status.BLANK), (0.75, Status.NOT_A_DIGIT)])
+@pytest.mark.parametrize(("nothing", "status"), [(0.9, Status.BLANK), (0.85, Status.NOT_A_DIGIT)])
 def test_where_the_finder_may_have_seen_writing_a_page_is_not_blank(nothing: float, status: Status) -> None:
     without_ink = decide(with_others(0.9, 0.05, 0.05), inked(0, nothing=nothing), threshold=0.9, gate=0.8)
     seen = "no ink was found" if status is Status.BLANK else "no digit was found on it"
@@ -351,8 +356,16 @@ def test_another_thing_beside_what_the_finder_takes_for_a_single_digit_makes_it_
     ink = np.concatenate([inked(0.1, other=ANOTHER + 0.01, single=single) for single in (0.9, 0.4)])
     decisions = decide(logits_of({3: 1}, {3: 1}), ink, threshold=0.9, gate=0.8)
     assert decisions.status == [Status.REVIEW, Status.NOT_A_DIGIT]
-    assert decisions.detail == ["may be no digit", "there is more than one thing on it"]
+    assert decisions.detail == ["may be no digit", SEVERAL_DIGITS]  # what is no single digit is several there
     assert decisions.digit.tolist() == [3, NO_DIGIT]
+
+
+def test_a_refused_page_on_which_the_finder_sees_several_digits_says_so() -> None:
+    ink = np.concatenate([inked(0.1, 0, single=0.1), inked(0.1, single=0.1)])
+    ink[2, SEVERAL], ink[2, FOREIGN] = 0.4, 0.5
+    decisions = decide(with_others(0.05, 0.95, 0.0).repeat(3, 0), ink, threshold=0.9, gate=0.8)
+    assert decisions.status == [Status.NOT_A_DIGIT] * 3
+    assert decisions.detail == [SEVERAL_DIGITS, SEVERAL_DIGITS, REFUSED]
 
 
 def test_what_is_unsure_and_doubtful_says_both() -> None:
