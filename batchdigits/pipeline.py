@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MOST_NAMED = 3  # files of a kind
+_LEAST_SEVERAL, _SEVERAL_SHARE = 3, 0.2  # rows with several digits, and their share, from which a sentence says so
+_SEVERAL = "%d of %d images seem to hold several digits; this program reads one digit an image."
 _DRIFTED = (
     "The confidences of the new images are distributed otherwise than those of the model's validation data (population "
     "stability index %.2f, from %.2f on that is much): the target error may not hold for them. Review the audit sample."
@@ -135,6 +137,8 @@ def run(
         if place and names.outputs.files:
             ledger.keep_run(_as_json(settings, model))
         vanished.remember(plan, disks)
+        if tally.several >= max(_LEAST_SEVERAL, _SEVERAL_SHARE * tally.rows.total()):
+            log.warning(_SEVERAL, tally.several, tally.rows.total())
         faulty = ledger.mark_faults_reported() + tally.unforeseen
         drifted = drift.index(confidences, model.calibration.reference)
         if drifted is not None and drifted >= drift.DRIFTED:
@@ -404,7 +408,7 @@ def _observe(
     # What decodes and draws is not imported where nothing is new: such a run would mostly wait for imports.
     from batchdigits.engine.local import Task, on_this_machine, thumbnails_of
 
-    strictest = max(strictest_threshold(model.calibration.risks), settings.threshold or 0.0)
+    strictest = max(strictest_threshold(model.calibration.domains), settings.threshold or 0.0)
     is_drawn = ledger.path is not None or names.outputs.show_pictures  # else nobody would ever see a picture
     audit = 2 * audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
     progress.say("Loading the model", files)

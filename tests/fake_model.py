@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.calibration import Calibration, ThresholdCounts
+from batchdigits.inference.calibration import Calibration, Domain, ThresholdCounts
 from batchdigits.preprocessing.finder import InkMaps, Kinds
 from batchdigits.records import InkImages, Logits
 from batchdigits.settings import NormalisationSettings, Runtime
@@ -21,6 +21,9 @@ RISKS = (
     ThresholdCounts(0.1, passed=6000, wrong=60),
 )
 """A target error of 0.1% leads to a threshold of 0.99, one of 0.5% to 0.9."""
+
+DOMAINS = (Domain("all", digits=6000, risks=RISKS),)
+"""The only domain of stand-ins."""
 
 _WEIGHTS = np.random.default_rng(7).integers(-9, 10, (784, 10))
 
@@ -110,7 +113,7 @@ def bundle_in(
         if content is not None:
             (directory / name).write_bytes(content)
     provenance = {"data": {"mnist": "ab" * 32}, "seed": 1998, "metrics": {"accuracy": 0.99}, "note": "made — here"}
-    calibration = Calibration(temperature, gate=1.0, risks=RISKS)
+    calibration = Calibration(temperature, gate=1.0, domains=DOMAINS)
     return bundle.save(directory, normalisation=NormalisationSettings(), calibration=calibration, provenance=provenance)
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from batchdigits.errors import BundleError, StorageError, escaped
-from batchdigits.inference.calibration import Calibration, ThresholdCounts
+from batchdigits.inference.calibration import Calibration, Domain, DoubtCounts, Slope, ThresholdCounts
 from batchdigits.records import SIDE
 from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from batchdigits.storage.atomic import atomic_write
 from batchdigits.storage.guards import opened
 from batchdigits.storage.local import file_sha256
 
-FORMAT = 3
+FORMAT = 4
 """Version of the layout of `bundle.json`."""
 
 PACKAGED = Path(__file__).parents[1] / "model"
@@ -235,11 +235,20 @@ def _read_card(directory: Path, name: str) -> dict[str, Any]:
 
 
 def _calibration(card: dict[str, Any]) -> Calibration:
-    risks = tuple(
-        ThresholdCounts(float(threshold), int(passed), int(wrong)) for threshold, passed, wrong in card["risks"]
-    )
+    slopes = tuple(Slope(float(centre), float(slope)) for centre, slope in card["slopes"])
+    domains = tuple(map(_domain, card["domains"]))
+    limits = {tuple(counts[0] for table in (domain.risks, domain.doubts) for counts in table) for domain in domains}
+    if len(limits) > 1:
+        message = "domains, whose limits differ"
+        raise ValueError(message)
     reference = tuple(int(count) for count in card["reference"])
-    return Calibration(float(card["temperature"]), float(card["gate"]), risks, reference)
+    return Calibration(float(card["temperature"]), float(card["gate"]), slopes, domains, reference)
+
+
+def _domain(card: dict[str, Any]) -> Domain:
+    risks = tuple(ThresholdCounts(float(limit), int(passed), int(wrong)) for limit, passed, wrong in card["risks"])
+    doubts = tuple(DoubtCounts(float(limit), int(passed), int(wrong)) for limit, passed, wrong in card["doubts"])
+    return Domain(str(card["name"]), int(card["digits"]), risks, doubts)
 
 
 def _id(card: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from batchdigits.records import (
     NOT_A_DIGIT,
     NOTHING,
     OTHER,
+    SEVERAL,
     SINGLE,
     Digits,
     Fractions,
@@ -35,12 +36,20 @@ FAINT = 0.25
 """Of the column `DEPTH`, below which ink is called faint."""
 ANOTHER = 0.5
 """Of the column `OTHER`, above which a page shows several things."""
-DOUBT = 0.5
-"""Probability that a page shows no digit, above which a person is asked; above the gate nobody is."""
-SURELY_NOTHING = 0.8
-"""Of the column `NOTHING`, below which a page is never called blank: tables with words in them reach 0.77."""
+DOUBT = 0.2
+"""Probability that a page shows no digit, above which a person is asked; above the gate nobody is. From 0.5 down to it,
+a third of the foreign letters that were `ok` go to review, and one digit in a thousand of real scans."""
+SURELY_NOTHING = 0.88
+"""Of the column `NOTHING`, below which a page is never called blank: 0.7% of tables with words in them reach it."""
+SEVERAL_DIGITS = "it seems to hold several digits"
+"""The detail of a page that is refused because the ink finder sees several digits on it."""
 NONE_BEFORE = 0.26
 """Share of the simulated pages that show no single digit: what both networks expect before they have seen a page."""
+MOST_STEPS = 1.0
+"""By how much evidence changes the logarithm of a temperature, at most."""
+
+_LIKELY = 0.5
+_LEAST_CHANCE = 1e-6  # what is told of less is noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,12 @@ class Decisions:
 
 
 def decide(
-    logits: Logits, ink: InkMeasures, *, threshold: float, temperature: float = 1.0, gate: float = 1.0
+    logits: Logits,
+    ink: InkMeasures,
+    *,
+    threshold: float,
+    temperature: float | Fractions = 1.0,
+    gate: float = 1.0,
 ) -> Decisions:
     """Decide on readable pages.
 
@@ -76,8 +90,8 @@ def decide(
         logits: float32[N, K] with K >= 10.
         ink: float32[N, M], the ink measures of the same pages.
         threshold: Confidence, 0 to 1, from which a digit is `ok`; below, it goes to review.
-        temperature: Calibration: what the logits of the ten digits are divided by; above 0. The gate sees them as they
-            are: what is no digit does not change with how sure the model is of digits.
+        temperature: Calibration: what the logits of the ten digits are divided by, one for all or float64[N]; above 0.
+            The gate sees them as they are: what is no digit does not change with how sure the model is of digits.
         gate: Probability, 0 to 1, that the page shows no digit, above which it has none; 1 turns the gate off.
 
     Returns:
@@ -100,11 +114,12 @@ def decide(
     if logits.shape[1] > BLANK:
         empty |= refused & ~written & (logits[:, BLANK] > logits[:, NOT_A_DIGIT])
     several = has_ink & ~refused & (ink[:, OTHER] > ANOTHER)
-    refused |= several & ~(asked & (ink[:, SINGLE] > DOUBT))
+    refused |= several & ~(asked & (ink[:, SINGLE] > _LIKELY))
     doubted = several | (nothing > DOUBT if gate < 1 else np.zeros_like(several))
     read = has_ink & ~refused
     shares = np.full((len(logits), DIGITS), np.nan)
-    shares[read] = np.round(probabilities(logits[read], temperature=temperature), DECIMALS)
+    divided_by = np.broadcast_to(temperature, len(logits))[read]
+    shares[read] = np.round(probabilities(logits[read], temperature=divided_by), DECIMALS)
 
     # By logits: of probabilities, several may have become 0.
     order = np.argsort(-logits[:, :DIGITS], axis=1, kind="stable")  # [N, 10], likeliest first
@@ -122,6 +137,7 @@ def decide(
     detail[refused] = "what is on it does not look like one digit"
     detail[refused & ~has_ink] = "no digit was found on it"
     detail[refused & several] = "there is more than one thing on it"
+    detail[refused & (ink[:, SEVERAL] > _LIKELY)] = SEVERAL_DIGITS
     detail[empty] = "it looks like empty paper"
     detail[empty & ~has_ink] = "no ink was found"
     for row in np.flatnonzero(status == Status.REVIEW).tolist():
@@ -152,25 +168,75 @@ def no_digit(logits: Logits, ink: InkMeasures) -> Fractions:
         logits: float32[N, K] with K >= 10; of ten alone nothing can be told.
         ink: float32[N, M], the ink measures.
     """
-    least = 1e-6
-    own = np.clip(softmax(logits)[:, DIGITS:].sum(axis=1), least, 1 - least)
-    single = np.clip(ink[:, SINGLE].astype(np.float64), least, 1 - least)
+    own = np.clip(softmax(logits)[:, DIGITS:].sum(axis=1), _LEAST_CHANCE, 1 - _LEAST_CHANCE)
+    single = np.clip(ink[:, SINGLE].astype(np.float64), _LEAST_CHANCE, 1 - _LEAST_CHANCE)
     seen = (1 - single) / single * (1 - NONE_BEFORE) / NONE_BEFORE
     odds = own / (1 - own) * np.where(ink[:, NOTHING:].any(1), seen, 1.0)
     return np.asarray(odds / (1 + odds))
 
 
+EVIDENCE = ("no digit", "single", "asked", "share", "other", "depth", "edge")
+"""Columns of `evidence`."""
+
+
+def evidence(logits: Logits, ink: InkMeasures) -> NDArray[np.float64]:
+    """Tell of N pages what their temperature follows: float64[N, 7], one column for each of `EVIDENCE`.
+
+    How sure a network is of digits, and how often it is right, differs between clean cut-outs and pages on which the
+    digit had to be found. The columns are the logarithm of the odds that a page shows no digit; that of the finder's
+    own odds that it shows a single one, 0 where it was not asked; whether it was asked; the logarithm of the digit's
+    share of the page; and the ink measures `OTHER` (up to 1), `DEPTH` and `EDGE` as they are.
+    """
+    least = 1e-4
+    measures = ink.astype(np.float64)
+    nothing = np.clip(no_digit(logits, ink), _LEAST_CHANCE, 1 - _LEAST_CHANCE)
+    single = np.clip(measures[:, SINGLE], least, 1 - least)
+    asked = measures[:, NOTHING:].any(1)
+    return np.stack(
+        [
+            np.log(nothing / (1 - nothing)),
+            np.where(asked, np.log(single / (1 - single)), 0.0),
+            asked,
+            np.log(measures[:, INK] + least),
+            np.minimum(measures[:, OTHER], 1.0),
+            measures[:, DEPTH],
+            measures[:, EDGE],
+        ],
+        axis=1,
+    )
+
+
+def temperatures(evidence: NDArray[np.float64], calibration: Calibration) -> Fractions:
+    """Compute by which temperature the logits of each page are divided: float64[N], above 0.
+
+    Args:
+        evidence: float64[N, 7], by the function of that name.
+        calibration: Of the model.
+
+    Source: a temperature for each sample: Balanya, Maroñas, Ramos, «Adaptive Temperature Scaling for Robust
+    Calibration of Deep Neural Networks», 2022, https://arxiv.org/abs/2208.00461
+    """
+    if not calibration.slopes:
+        return np.full(len(evidence), calibration.temperature)
+    centres, slopes = (np.array(column) for column in zip(*calibration.slopes, strict=True))
+    steps = np.clip(((evidence - centres) * slopes).sum(axis=1), -MOST_STEPS, MOST_STEPS)
+    return np.asarray(calibration.temperature * np.exp(steps), np.float64)
+
+
 def decide_calibrated(logits: Logits, ink: InkMeasures, calibration: Calibration, *, threshold: float) -> Decisions:
     """Decide as `decide` does, by the temperature and the gate of a model."""
-    return decide(logits, ink, threshold=threshold, temperature=calibration.temperature, gate=calibration.gate)
+    readable = (ink[:, INK] > 0) & np.isfinite(logits).all(axis=1)
+    divided_by = np.ones(len(logits))
+    divided_by[readable] = temperatures(evidence(logits[readable], ink[readable]), calibration)
+    return decide(logits, ink, threshold=threshold, temperature=divided_by, gate=calibration.gate)
 
 
-def probabilities(logits: Logits, *, temperature: float = 1.0) -> NDArray[np.float64]:
+def probabilities(logits: Logits, *, temperature: float | Fractions = 1.0) -> NDArray[np.float64]:
     """Compute calibrated probabilities by a softmax in float64 that cannot overflow, unrounded.
 
     Args:
         logits: float32[N, K] with K >= 10; only the first ten columns count.
-        temperature: What the logits are divided by; above 0.
+        temperature: What the logits are divided by, the same for all or float64[N]; above 0.
 
     Returns:
         float64[N, 10], 0 to 1, each row summing to one.
@@ -178,8 +244,8 @@ def probabilities(logits: Logits, *, temperature: float = 1.0) -> NDArray[np.flo
     return softmax(logits[:, :DIGITS], temperature)
 
 
-def softmax(logits: Logits, temperature: float = 1.0) -> NDArray[np.float64]:
+def softmax(logits: Logits, temperature: float | Fractions = 1.0) -> NDArray[np.float64]:
     """Compute probabilities, float64[N, K], from logits [N, K] divided by `temperature`; it cannot overflow."""
-    scaled = logits.astype(np.float64) / temperature
+    scaled = logits.astype(np.float64) / np.reshape(temperature, (-1, 1))
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)

@@ -13,7 +13,7 @@ from batchdigits import __version__
 from batchdigits.errors import MOST_SIDE, OF_THE_MACHINE, FaultKind, escaped, unforeseen
 from batchdigits.inference.audit import Audit, in_sample
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import decide_calibrated
+from batchdigits.inference.decisions import SEVERAL_DIGITS, decide_calibrated
 from batchdigits.ledger.reader import Observations
 from batchdigits.records import NO_DIGIT, Status
 from batchdigits.reports.schema import About, Rows
@@ -59,6 +59,8 @@ class Tally:
     """Rows that name a digit, `ok` or `review`, by digit."""
     audit: Audit = field(default_factory=Audit)
     """What people found in the sample of those that are `ok`."""
+    several: int = 0
+    """Rows that were refused because they seem to hold several digits."""
     unforeseen: int = 0
     """Rows that met an error which nobody foresaw as they were made: faults that the ledger does not know."""
 
@@ -71,6 +73,7 @@ class Tally:
             self.failed = [*self.failed, *_failed(rows)][:_MOST_NAMED]
         self.verdicts.update(rows.verdict)
         self.digits.update(rows.digit[rows.digit >= 0].tolist())
+        self.several += rows.detail.count(SEVERAL_DIGITS)
         for row in rows.audit.nonzero()[0].tolist():
             self.left += not rows.corrected[row]
             self.audit.add(rows.sha256[row], rows.page[row], int(rows.digit[row]), rows.corrected[row])

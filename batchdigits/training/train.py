@@ -39,7 +39,7 @@ from batchdigits.training.trainer import fit, load_model
 log = logging.getLogger(__name__)
 
 _FEWEST_PAGES = 2000  # that a model is calibrated on, by writers who are left out of training
-_VALIDATED = 10  # pages that are trained on for each of them
+_VALIDATED = 5  # pages that are trained on for each of them
 _LEAST_IMAGES = 3000  # of each set of the package; a smaller one is repeated, so that its handwriting has weight
 _COLUMNS = 12  # of the picture of simulated scans
 _GATE = 0.9  # of the development sets, one digit in 595 is refused there, and at 0.8 four are
@@ -83,6 +83,7 @@ def train(settings: TrainSettings) -> Bundle:
             for source in settings.data
             if source in shipped.NAMES
         }
+        others = None if settings.arch is Arch.DENSE else labelled.left_out(network, normalisation)
     if not len(training) or not len(validation):
         count = len(training) + len(validation)
         message = f"{count} labelled images are too few to train and to validate on; expected at least 20."
@@ -102,7 +103,7 @@ def train(settings: TrainSettings) -> Bundle:
     gate = 1.0 if settings.arch is Arch.DENSE else _GATE
     raw = bundle.save(output, normalisation=normalisation, calibration=Calibration(1.0, gate), provenance={})
     unseen = None if settings.arch is Arch.DENSE else _pages(settings, validation, "test")
-    calibration = calibrate(raw, labelled.join([validation, holdout]), unseen)
+    calibration = calibrate(raw, labelled.join([validation, holdout]), unseen, others)
     made = bundle.save(output, normalisation=normalisation, calibration=calibration, provenance={})
     export.check(made, validation.pixels[:_GOLDEN])
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from batchdigits.errors import BundleError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import FORMAT, PACKAGED, Bundle, Network, load, packed, save
-from batchdigits.inference.calibration import Calibration, ThresholdCounts
+from batchdigits.inference.calibration import Calibration, Domain, DoubtCounts, Slope, ThresholdCounts
 from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from tests.fake_model import bundle_in
 
@@ -76,13 +76,21 @@ normalisations = st.builds(
     NormalisationSettings, digit_side=st.integers(1, 28), ink_level=st.floats(0, 1), noise_factor=st.floats(0, 99)
 )
 
+counts = st.integers(0, 10**9)
 calibrations = st.builds(
     Calibration,
     temperature=st.floats(0.01, 100),
     gate=st.floats(0, 1),
-    risks=st.lists(st.builds(ThresholdCounts, st.floats(0, 1), st.integers(0, 10**9), st.integers(0, 10**9))).map(
-        tuple
-    ),
+    slopes=st.lists(st.builds(Slope, st.floats(-9, 9), st.floats(-9, 9))).map(tuple),
+    domains=st.lists(
+        st.builds(
+            Domain,
+            name=st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+            digits=counts,
+            risks=st.tuples(st.builds(ThresholdCounts, st.just(0.9), counts, counts)),
+            doubts=st.tuples(*[st.builds(DoubtCounts, st.just(doubt), counts, counts) for doubt in (0.001, 0.002)]),
+        )
+    ).map(tuple),
     reference=st.lists(st.integers(0, 10**9)).map(tuple),
 )
 
@@ -137,7 +145,9 @@ def test_the_same_content_has_the_same_id_and_any_other_content_another(tmp_path
         made("k", weights=b"f", finder=b"w"),
         made("d", calibration=Calibration(1.5, 1.0)),
         made("g", calibration=Calibration(1.0, 0.5)),
-        made("h", calibration=Calibration(1.0, 1.0, risks=(ThresholdCounts(0.9, 10, 1),))),
+        made("h", calibration=Calibration(1.0, 1.0, domains=(Domain("a", 10, (ThresholdCounts(0.9, 10, 1),)),))),
+        made("l", calibration=Calibration(1.0, 1.0, domains=(Domain("b", 10, (ThresholdCounts(0.9, 10, 1),)),))),
+        made("m", calibration=Calibration(1.0, 1.0, slopes=(Slope(0.0, 1.0),))),
         made("i", calibration=Calibration(1.0, 1.0, reference=(1, 2))),
         made("e", provenance={"seed": 2}),
         made("f", provenance={"seed": 1, "more": None}),
@@ -353,6 +363,7 @@ def test_a_card_that_lacks_a_part_is_refused(made: Bundle, key: str) -> None:
         ("calibration", {"temperature": "hot", "gate": 1.0}),
         ("calibration", {"temperature": 1.0}),
         ("calibration", []),
+        ("calibration", {"temperature": 1.0, "gate": 1.0, "slopes": [[1]], "domains": [], "reference": []}),
         ("provenance", 5),
         ("files", None),
         ("files", {}),
@@ -364,6 +375,17 @@ def test_a_card_that_lacks_a_part_is_refused(made: Bundle, key: str) -> None:
 def test_a_card_with_a_garbled_part_is_refused(made: Bundle, key: str, value: object) -> None:
     rewritten(made, lambda content: content.update({key: value}))
     assert "damaged" in refusal(made)
+
+
+def test_a_card_whose_domains_have_other_limits_is_refused(made: Bundle) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["calibration"]["domains"] = [
+            {"name": name, "digits": 9, "risks": [[limit, 9, 0]], "doubts": []}
+            for name, limit in (("a", 0.9), ("b", 1))
+        ]
+
+    rewritten(made, change)
+    assert "lacks or garbles domains, whose limits differ" in refusal(made)
 
 
 def test_a_card_without_its_id_is_refused(made: Bundle) -> None:

@@ -8,11 +8,25 @@ from hypothesis.extra import numpy as arrays
 
 from batchdigits.errors import BundleError, FaultKind
 from batchdigits.inference.audit import in_sample
-from batchdigits.inference.decisions import ANOTHER, NONE_BEFORE, Decisions, decide, no_digit, probabilities
+from batchdigits.inference.calibration import Calibration, Slope
+from batchdigits.inference.decisions import (
+    ANOTHER,
+    EVIDENCE,
+    NONE_BEFORE,
+    SEVERAL_DIGITS,
+    Decisions,
+    decide,
+    decide_calibrated,
+    evidence,
+    no_digit,
+    probabilities,
+    temperatures,
+)
 from batchdigits.records import (
     DEPTH,
     DIGITS,
     EDGE,
+    FOREIGN,
     INK,
     INK_MEASURES,
     NO_DIGIT,
@@ -157,6 +171,41 @@ def test_a_higher_temperature_is_less_sure_of_the_same_digit() -> None:
     assert hot.confidence.tolist() == [round(float(np.exp(3) / (np.exp(3) + 9)), 4)]
 
 
+def test_each_page_may_have_a_temperature_of_its_own() -> None:
+    logits = np.zeros((2, DIGITS), np.float32)
+    logits[:, 7] = 6
+    both = decide(logits, inked(1, 1), threshold=0.9, temperature=np.array([1.0, 2.0]))
+    singles = [decide(logits[:1], inked(1), threshold=0.9, temperature=value).confidence[0] for value in (1.0, 2.0)]
+    assert both.confidence.tolist() == singles
+
+
+def test_the_temperature_follows_the_evidence_within_bounds_and_a_page_without_ink_has_none() -> None:
+    logits = logits_of({7: 0.9, 1: 0.1}, {7: 0.9, 1: 0.1}, {7: 0.9, 1: 0.1}, {7: 0.9, 1: 0.1})
+    ink = inked(0.1, 0.1, 0.1, 0)
+    ink[:3, DEPTH] = 0.5, 1.0, 1e6
+    slopes = tuple(Slope(0.5 if name == "depth" else 0.0, 0.2 * (name == "depth")) for name in EVIDENCE)
+    terms = Calibration(2.0, gate=1.0, slopes=slopes)
+    found = temperatures(evidence(logits[:3], ink[:3]), terms)
+    assert found.tolist() == pytest.approx([2.0, 2.0 * np.exp(0.1), 2.0 * np.e])
+    decided = decide_calibrated(logits, ink, terms, threshold=0.5)
+    expected = decide(logits[:3], ink[:3], threshold=0.5, temperature=found)
+    assert decided.confidence[:3].tolist() == expected.confidence.tolist()
+    assert decided.status[3] is Status.BLANK
+    plain = decide_calibrated(logits, ink, Calibration(2.0, gate=1.0), threshold=0.5)
+    assert plain.confidence[1] == decided.confidence[0]
+
+
+def test_the_evidence_tells_what_each_network_saw() -> None:
+    ink = inked(0.1, 0.1, other=3, depth=0.4, edge=True, single=0.5)
+    ink[1, NOTHING:] = 0
+    found = dict(zip(EVIDENCE, evidence(with_others(0.5, 0.5, 0.0).repeat(2, 0), ink).T.tolist(), strict=True))
+    assert found["single"] == pytest.approx([0, 0], abs=1e-6)
+    assert found["asked"] == [1, 0]
+    assert found["share"] == pytest.approx([np.log(0.1001)] * 2)
+    assert (found["other"], found["depth"], found["edge"]) == ([1, 1], pytest.approx([0.4] * 2), [1, 1])
+    assert found["no digit"] == pytest.approx([np.log((1 - NONE_BEFORE) / NONE_BEFORE), 0], abs=1e-3)
+
+
 def test_among_equal_logits_the_smaller_digit_wins() -> None:
     decisions = decide(np.zeros((1, DIGITS), np.float32), inked(1), threshold=0.9)
     assert (decisions.digit.tolist(), decisions.runner_up.tolist()) == ([0], [1])
@@ -245,7 +294,8 @@ EMPTY = "it looks like empty paper"
         ((0.35, 0.33, 0.32), 0.6, Status.NOT_A_DIGIT, REFUSED),
         ((0.45, 0.55, 0.0), 0.6, Status.REVIEW, "may be no digit"),
         ((0.45, 0.0, 0.55), 0.6, Status.REVIEW, "may be no digit"),
-        ((0.55, 0.45, 0.0), 0.6, Status.OK, ""),
+        ((0.75, 0.25, 0.0), 0.6, Status.REVIEW, "may be no digit"),
+        ((0.85, 0.15, 0.0), 0.6, Status.OK, ""),
         ((0.55, 0.45, 0.0), 0.4, Status.NOT_A_DIGIT, REFUSED),
         ((0.001, 0.999, 0.0), 1.0, Status.OK, ""),
         ((0.001, 0.0, 0.999), 1.0, Status.OK, ""),
@@ -268,9 +318,11 @@ def test_the_gate_refuses_what_is_more_likely_no_digit_than_it_allows_and_asks_a
     ("reader", "single", "status", "detail"),
     [
         (0.9, 1 - NONE_BEFORE, Status.NOT_A_DIGIT, REFUSED),  # the finder knows no more than it did before it looked
-        (0.9, 0.99, Status.OK, ""),
+        (0.9, 0.995, Status.OK, ""),
+        (0.9, 0.99, Status.REVIEW, "may be no digit"),
         (0.3, 0.3, Status.REVIEW, "may be no digit"),
-        (0.5, 0.3, Status.NOT_A_DIGIT, REFUSED),
+        (0.15, 0.74, Status.OK, ""),
+        (0.5, 0.3, Status.NOT_A_DIGIT, SEVERAL_DIGITS),  # what is no single digit is several in these tests
         (0.01, 0.3, Status.OK, ""),
         (0.0001, 0.0001, Status.REVIEW, "may be no digit"),
     ],
@@ -290,7 +342,7 @@ def test_a_page_on_which_the_finder_was_not_asked_has_the_readers_word_alone() -
     assert surer < 0.3 < less_sure
 
 
-@pytest.mark.parametrize(("nothing", "status"), [(0.85, Status.BLANK), (0.75, Status.NOT_A_DIGIT)])
+@pytest.mark.parametrize(("nothing", "status"), [(0.9, Status.BLANK), (0.85, Status.NOT_A_DIGIT)])
 def test_where_the_finder_may_have_seen_writing_a_page_is_not_blank(nothing: float, status: Status) -> None:
     without_ink = decide(with_others(0.9, 0.05, 0.05), inked(0, nothing=nothing), threshold=0.9, gate=0.8)
     seen = "no ink was found" if status is Status.BLANK else "no digit was found on it"
@@ -304,8 +356,16 @@ def test_another_thing_beside_what_the_finder_takes_for_a_single_digit_makes_it_
     ink = np.concatenate([inked(0.1, other=ANOTHER + 0.01, single=single) for single in (0.9, 0.4)])
     decisions = decide(logits_of({3: 1}, {3: 1}), ink, threshold=0.9, gate=0.8)
     assert decisions.status == [Status.REVIEW, Status.NOT_A_DIGIT]
-    assert decisions.detail == ["may be no digit", "there is more than one thing on it"]
+    assert decisions.detail == ["may be no digit", SEVERAL_DIGITS]  # what is no single digit is several there
     assert decisions.digit.tolist() == [3, NO_DIGIT]
+
+
+def test_a_refused_page_on_which_the_finder_sees_several_digits_says_so() -> None:
+    ink = np.concatenate([inked(0.1, 0, single=0.1), inked(0.1, single=0.1)])
+    ink[2, SEVERAL], ink[2, FOREIGN] = 0.4, 0.5
+    decisions = decide(with_others(0.05, 0.95, 0.0).repeat(3, 0), ink, threshold=0.9, gate=0.8)
+    assert decisions.status == [Status.NOT_A_DIGIT] * 3
+    assert decisions.detail == [SEVERAL_DIGITS, SEVERAL_DIGITS, REFUSED]
 
 
 def test_what_is_unsure_and_doubtful_says_both() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from batchdigits.inference import bundle
-from batchdigits.inference.decisions import decide
+from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import InkFinder, Predictor
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import Status
@@ -33,14 +33,8 @@ def read(network: InkFinder) -> Iterator[Read]:
 
         def statuses(pages: Sequence[Grey]) -> list[Status]:
             seen = normalise(pages, network, model.normalisation)
-            decided = decide(
-                predictor(seen.pixels),
-                seen.ink,
-                threshold=model.calibration.threshold(DEFAULTS),
-                temperature=model.calibration.temperature,
-                gate=model.calibration.gate,
-            )
-            return decided.status
+            threshold = model.calibration.threshold(DEFAULTS)
+            return decide_calibrated(predictor(seen.pixels), seen.ink, model.calibration, threshold=threshold).status
 
         yield statuses
 

@@ -18,7 +18,9 @@ from batchdigits.engine.run_context import Stop
 from batchdigits.errors import BundleError, NoImages, StorageError, Terminated, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.calibration import Domain
 from batchdigits.records import Batch, InkImages, Logits
+from batchdigits.reports import rows
 from batchdigits.storage import local
 from batchdigits.storage.local import file_sha256
 from tests.digits import one_of_each, write_png
@@ -81,7 +83,7 @@ def test_a_target_that_the_model_cannot_prove_ends_the_run_before_any_work(
     growing: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "discover", interrupted)
-    calibration = replace(model.calibration, risks=RISKS[:1])
+    calibration = replace(model.calibration, domains=(Domain("all", digits=6000, risks=RISKS[:1]),))
     monkeypatch.setattr(bundle, "load", lambda _: replace(model, calibration=calibration))
     with pytest.raises(UsageError, match=r"cannot prove the target error 0\.05%: .* it takes about 5,990"):
         run(model, growing, target_error=0.0005)
@@ -206,3 +208,16 @@ def test_a_signal_among_the_renames_lets_all_reports_be_of_one_run(
     assert [file_sha256(report) == before for report, before in zip(reports, old, strict=True)] == [False, False]
     assert run(model, growing, outputs=reports).pending == 0
     assert list(tmp_path.glob("*.edited-*")) == []
+
+
+def test_a_folder_of_pages_with_several_digits_is_told_what_this_program_reads(
+    growing: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    summary = run(model, growing, threshold=0.1)
+    assert "several digits" not in caplog.text
+    monkeypatch.setattr(rows, "SEVERAL_DIGITS", "")  # the detail of all that is ok
+    run(model, growing, threshold=0.1)
+    ok, pages = summary.rows["ok"], summary.rows.total()
+    assert ok > 2
+    sentence = f"{ok} of {pages} images seem to hold several digits; this program reads one digit an image."
+    assert sentence in caplog.text

@@ -23,7 +23,7 @@ from batchdigits.inference.decisions import decide, probabilities
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings, ReportSettings
 from tests.digits import digits, on_page, one_of_each, write_png, write_tiff
-from tests.fake_model import RISKS, logits_of
+from tests.fake_model import DOMAINS, logits_of
 from tests.pipeline.runs import FINDER, PAGES, by_page, predicted, reports_in, rows_of, run, shown_in_csv
 
 
@@ -228,7 +228,7 @@ def test_pixels_are_normalised_as_the_model_was_trained(tmp_path: Path, model: B
     page = on_page(one_of_each()[2])
     write_png(tmp_path / "in" / "a.png", page)
     directory = shutil.copytree(model.directory, tmp_path / "other")
-    calibration = Calibration(temperature=300.0, gate=1.0, risks=RISKS)
+    calibration = Calibration(temperature=300.0, gate=1.0, domains=DOMAINS)
     other = bundle.save(
         directory, normalisation=NormalisationSettings(digit_side=12), calibration=calibration, provenance={}
     )

@@ -1,5 +1,6 @@
 """Calibration: the temperature that makes labels likeliest, and the error of confidences."""
 
+import logging
 import math
 
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 from batchdigits.inference import bundle
 from batchdigits.inference import calibration as risk
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import probabilities
+from batchdigits.inference.decisions import EVIDENCE, probabilities
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import BLANK, NOT_A_DIGIT
 from batchdigits.training import calibration as module
-from batchdigits.training.calibration import calibrate, fit_temperature
+from batchdigits.training.calibration import FEWEST, KIN, OWN, calibrate, fit_slopes, fit_temperature
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.evaluation.metrics import bins_of, calibration_error, risk_coverage
@@ -73,10 +74,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     return bundle_in(tmp_path_factory.mktemp("model"))
 
 
-def labelled(count: int) -> Labelled:
+def labelled(count: int, name: str = "a.png") -> Labelled:
     pages = digits(count)
     seen = normalise(list(pages), no_network)
-    return Labelled([""] * count, seen.pixels, seen.ink, (np.arange(count) % 10).astype(np.int8), [], [""] * count)
+    return Labelled([name] * count, seen.pixels, seen.ink, (np.arange(count) % 10).astype(np.int8), [], [""] * count)
 
 
 def simulated(count: int) -> SimulatedInk:
@@ -84,26 +85,70 @@ def simulated(count: int) -> SimulatedInk:
     seen = normalise(list(digits(300)[-count:]), no_network)
     labels = np.arange(count, dtype=np.int8) % 10
     labels[::3], labels[::6] = NOT_A_DIGIT, BLANK
-    return SimulatedInk(*seen, labels, np.full(count, "a scene"))
+    return SimulatedInk(*seen, labels, np.full(count, "photo"))
 
 
 def test_a_calibration_counts_the_simulated_digits_too_and_none_that_served_the_temperature(made: Bundle) -> None:
     found = calibrate(made, labelled(100), simulated(90))
     assert found == calibrate(made, labelled(100), simulated(90))
     assert found.gate == made.calibration.gate
-    loosest = found.risks[-1]
-    assert loosest.threshold == risk.THRESHOLDS[-1]
-    assert loosest.passed == 160 * 4 // 5  # four in five of 100 digits and of those on 60 of the pages
+    (domain,) = found.domains  # so few digits are no domains of their own
+    assert (domain.name, domain.digits) == (f"{OWN}, photo", 160 * 4 // 5)  # of 100 digits and of those on 60 pages
+    loosest = domain.risks[-1]
+    assert (loosest.threshold, loosest.passed) == (risk.THRESHOLDS[-1], domain.digits)
     assert sum(found.reference) == loosest.passed
+    assert [counts.doubt for counts in domain.doubts] == list(risk.DOUBTS)
+    assert len(found.slopes) == len(EVIDENCE)
+
+
+def test_further_digits_by_writers_left_out_count_too(made: Bundle) -> None:
+    (domain,) = calibrate(made, labelled(100), None, labelled(50, "pendigits test 3")).domains
+    assert (domain.name, domain.digits) == (f"{OWN}, pendigits", 120)
+
+
+def test_a_domain_that_is_too_small_joins_the_smaller_of_its_neighbours_and_none_is_dropped() -> None:
+    sizes = {"mnist": FEWEST, "unipen": 900, "pendigits": 3000, "cutout": 5000, "old": 300, "photo": 9000}
+    domain = np.repeat(list(sizes), list(sizes.values()))
+    found = [(names, int(rows.sum())) for names, rows in module._merged(np.random.default_rng(2).permutation(domain))]
+    assert found == [
+        (["mnist"], FEWEST),
+        (["unipen", "pendigits"], 3900),
+        (["cutout", "old"], 5300),
+        (["photo"], 9000),
+    ]
+    assert module._merged(np.array(["tiny"] * 9))[0][0] == ["tiny"]
+    assert len(set(KIN)) == len(KIN)
+
+
+def test_what_the_evidence_tells_of_the_temperature_is_found() -> None:
+    """Of pages with one mark the logits are twice as sure as they should be."""
+    logits, labels = drawn(1.0)
+    marked = np.arange(len(labels)) % 2
+    weights = fit_slopes(logits * np.where(marked, 2.0, 1.0)[:, None], labels, (marked[:, None] - 0.5) / 0.5)
+    plain, sure = math.exp(weights[0] - weights[1]), math.exp(weights[0] + weights[1])
+    assert plain == pytest.approx(1, rel=0.05)
+    assert sure == pytest.approx(1 / 2, rel=0.05)
+
+
+def test_the_cost_of_a_threshold_for_each_kind_is_told(made: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    calibrate(made, labelled(100), simulated(90))
+    assert "cannot prove the target error 0.50%" in caplog.text  # with 128 digits
 
 
 def test_without_pages_the_digits_alone_calibrate(made: Bundle) -> None:
-    assert calibrate(made, labelled(100), None).risks[-1].passed == 80
+    assert calibrate(made, labelled(100), None).domains[0].risks[-1].passed == 80
     assert calibrate(made, labelled(100), None) == calibrate(
         made, labelled(100), simulated(90)._replace(labels=np.full(90, BLANK, np.int8))
     )
 
 
-def test_the_packaged_model_proves_the_default_target_and_a_stricter_one() -> None:
-    risks = bundle.load().calibration.risks
-    assert 0.5 < risk.loosest_threshold(0.005, risks) < risk.strictest_threshold(risks) < 1
+def test_the_packaged_model_proves_the_default_target_on_several_kinds_and_a_doubt_for_folders() -> None:
+    domains = bundle.load().calibration.domains
+    assert len(domains) >= 4
+    assert sorted(", ".join(domain.name for domain in domains).split(", ")) == sorted(set(KIN) - {OWN})
+    assert all(domain.digits >= FEWEST for domain in domains)
+    assert 0.5 < risk.loosest_threshold(0.005, domains) < 1
+    proof = risk.prove_doubt(0.005, domains)
+    assert proof is not None
+    assert 0 < proof.limit < 0.005

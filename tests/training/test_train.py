@@ -16,11 +16,13 @@ from batchdigits import __version__
 from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle, Network
+from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.runtimes import Predictor
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import BLANK, INK_MEASURES, NOT_A_DIGIT
 from batchdigits.settings import Arch, EvaluateSettings, Runtime, TrainSettings
-from batchdigits.training import train
+from batchdigits.training import calibration, train
+from batchdigits.training.datasets import labelled as datasets
 from batchdigits.training.datasets import shipped
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.simulated import SimulatedInk
@@ -237,16 +239,27 @@ def test_a_model_is_calibrated_on_other_pages_than_it_learnt_from(
         asked.append({"count": count, **options})
         return no_pages(count)
 
+    counted: list[Any] = []
+
+    def calibrate(*arguments: Any) -> Calibration:
+        counted.extend(arguments[1:])
+        return calibration.calibrate(*arguments)
+
+    monkeypatch.setattr(train, "calibrate", calibrate)
+    monkeypatch.setattr(datasets, "LEFT_OUT", ("uji",))
     monkeypatch.setattr(train, "read_simulated", note)
     monkeypatch.setattr(train, "_LEAST_IMAGES", 900)  # each digit is varied once
     settings = replace(SETTINGS, output=tmp_path / "out", arch=Arch.CNN, epochs=1, pages=30_000, batch_size=512)
     made = train.train(settings)
     learnt, tested = asked
     assert (learnt["part"], tested["part"]) == ("train", "test")
-    assert (learnt["count"], tested["count"]) == (30_000, 3000)
+    assert (learnt["count"], tested["count"]) == (30_000, 6000)
     assert learnt["seed"] != tested["seed"]
     assert not set(learnt["mnist_rows"]) & set(tested["mnist_rows"])
     assert made.calibration.gate < 1
+    validation, _, others = counted
+    assert not set(validation.names) & set(others.names)
+    assert {name.split(" ")[0] for name in others.names} == {"uji"}
     asked.clear()
     monkeypatch.setattr(train, "fit", lambda *_: load_model(made))
     monkeypatch.setattr(train, "calibrate", stop)

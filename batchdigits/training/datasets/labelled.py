@@ -107,6 +107,20 @@ def join(parts: Sequence[Labelled]) -> Labelled:
     )
 
 
+LEFT_OUT = ("cc0_scans", "uji", "unipen", "pendigits")
+"""The sets of the package whose test halves are by writers that no model of this program learns from."""
+
+
+def left_out(network: SharedFinder, normalisation: NormalisationSettings) -> Labelled:
+    """Read those digits of the package that are by writers left out of training, of whatever sets are there.
+
+    Raises:
+        StorageError: A file of the package is damaged.
+    """
+    parts = [_read_shipped(name, "test", network, normalisation) for name in LEFT_OUT if shipped.has(name)]
+    return join(parts)
+
+
 def inked(data: Labelled) -> Labelled:
     """Leave out what cannot teach: pages without ink, and what was not read."""
     return data.take(np.flatnonzero(data.ink[:, 0] > 0))

@@ -229,7 +229,9 @@ def trained(name: str, layers: Layers, data: Data, settings: TrainSettings) -> t
     made = bundle.save(
         settings.output,
         normalisation=NormalisationSettings(),
-        calibration=Calibration(1.0, train._GATE, bundle.load().calibration.risks),  # no digit depends on the threshold
+        calibration=Calibration(
+            1.0, train._GATE, domains=bundle.load().calibration.domains
+        ),  # no digit depends on the threshold
         provenance={"recipe": recipe(settings)},
     )
     print(f"{name}: trained in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
