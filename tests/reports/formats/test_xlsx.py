@@ -74,7 +74,7 @@ def test_a_row_reads_back_typed_and_empty_cells_are_empty() -> None:
         **{"runner_up": 1, "runner_up_confidence": 0.0269, "corrected": None, "final": None, "detail": None},
         **{"width": 28, "height": 30, "sha256": "ab" * 32, "model": "0123456789ab", "known": None},
     }
-    assert second[7:9] == ("0", 0)
+    assert (second[2], second[6]) == (0, "0")
     assert [name for name, cell in zip(header, fault, strict=True) if cell is not None] == ["path", "page", "status"]
 
 
@@ -88,9 +88,9 @@ def test_every_table_has_a_frozen_header_a_filter_and_a_title_on_each_printed_pa
 
 def test_one_rule_covers_a_column_however_many_rows_there_are() -> None:
     whole = book(sevens(["a"] * 500), *[doubtful()] * 3)
-    for title, answers, shares in (("Results", "H2:H504", "E2:E504"), ("Review", "I2:I4", "F2:F4")):
+    for title, answers, shares in (("Results", "G2:G504", "F2:F504"), ("Review", "I2:I4", "F2:F4")):
         [rule] = whole[title].data_validations.dataValidation
-        assert (str(rule.sqref), rule.type, rule.formula1) == (answers, "list", '"0,1,2,3,4,5,6,7,8,9,x"')
+        assert (str(rule.sqref), rule.type, rule.formula1) == (answers, "list", '"0,1,2,3,4,5,6,7,8,9,x,withdraw"')
         assert rule.showErrorMessage
         [colours] = whole[title].conditional_formatting
         assert (str(colours.sqref), [rule.type for rule in colours.rules]) == (shares, ["colorScale"])
@@ -99,12 +99,12 @@ def test_one_rule_covers_a_column_however_many_rows_there_are() -> None:
 
 def test_shares_are_shown_in_percent_and_names_and_answers_stay_text_when_edited() -> None:
     sheet = book(seven())["Results"]
-    assert [sheet[cell].number_format for cell in ("A2", "E2", "G2", "H2")] == ["@", "0.00%", "0.00%", "@"]
+    assert [sheet[cell].number_format for cell in ("A2", "F2", "J2", "G2")] == ["@", "0.00%", "0.00%", "@"]
 
 
 def test_final_follows_the_corrected_of_its_own_row_alone() -> None:
     whole = book(seven(), doubtful())
-    for title, cell, own in (("Results", "I3", "HCD"), ("Review", "J2", "IDE")):
+    for title, cell, own in (("Results", "C3", "GDE"), ("Review", "J2", "IDE")):
         formula = whole[title][cell].value
         assert set(re.findall(r"[A-Z]+\d+", formula)) == {f"{column}{cell[1:]}" for column in own}
         assert "!" not in formula
@@ -214,8 +214,8 @@ def test_what_a_sheet_cannot_hold_goes_on_in_the_next(monkeypatch: pytest.Monkey
         *("path", "g"),
     ]
     assert whole["Results 2"].auto_filter.ref == "A1:O4"
-    assert str(whole["Results 3"].data_validations.dataValidation[0].sqref) == "H2"
-    assert "H2" in whole["Results 3"]["I2"].value
+    assert str(whole["Results 3"].data_validations.dataValidation[0].sqref) == "G2"
+    assert "G2" in whole["Results 3"]["C2"].value
     (tmp_path / "r.xlsx").write_bytes(written(*chunks))
     read = [(sheet, row) for sheet, row, *_ in text_rows(tmp_path / "r.xlsx", ("path", "corrected"))]
     assert read == [
@@ -246,8 +246,8 @@ def test_what_a_sheet_cannot_hold_goes_on_in_the_next(monkeypatch: pytest.Monkey
 )
 def test_a_text_stays_the_text_that_it_is(text: str) -> None:
     sheet = book(seven(text, detail=[text], status=["unreadable"]))["Results"]
-    assert [sheet[cell].data_type for cell in ("A2", "J2")] == ["s", "s"]
-    assert [unescape(sheet[cell].value) for cell in ("A2", "J2")] == [text, text]
+    assert [sheet[cell].data_type for cell in ("A2", "H2")] == ["s", "s"]
+    assert [unescape(sheet[cell].value) for cell in ("A2", "H2")] == [text, text]
     assert sheet["A2"].hyperlink is None
 
 
@@ -262,7 +262,7 @@ def test_a_text_stays_the_text_that_it_is(text: str) -> None:
     ],
 )
 def test_a_text_that_no_cell_can_hold_is_cut_and_says_so(text: str, expected: str) -> None:
-    assert table("Results", seven(detail=[text]))[1][9] == expected
+    assert table("Results", seven(detail=[text]))[1][7] == expected
 
 
 def test_the_longest_path_that_linux_knows_is_written_whole() -> None:
@@ -418,7 +418,7 @@ def test_libreoffice_lets_final_follow_what_is_typed(office: Callable[[Path, str
     whole = book(*[doubtful()] * len(answers), *[seven(final=np.array([7], np.int8))] * len(answers))
     for row, answer in enumerate(answers, 2):
         whole["Review"][f"I{row}"].value = answer
-        whole["Results"][f"H{row + len(answers)}"].value = answer
+        whole["Results"][f"G{row + len(answers)}"].value = answer
     whole.save(tmp_path / "r.xlsx")
     saved = office(tmp_path / "r.xlsx", "xlsx")
     typed = [cell for sheet, _, [cell], _ in text_rows(saved, ["corrected"]) if sheet == "Review"]
@@ -426,7 +426,7 @@ def test_libreoffice_lets_final_follow_what_is_typed(office: Callable[[Path, str
     read = openpyxl.load_workbook(saved, data_only=True)
     found = [read["Review"][f"J{row}"].value for row in range(2, 10)]
     assert [cell or None if cell == "" else cell for cell in found] == [None, 3, 4, None, None, 5, 0, 0]
-    found = [read["Results"][f"I{row}"].value for row in range(10, 18)]
+    found = [read["Results"][f"C{row}"].value for row in range(10, 18)]
     assert [cell or None if cell == "" else cell for cell in found] == [7, 3, 4, None, None, 5, 0, 0]
 
 
