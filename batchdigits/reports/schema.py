@@ -43,21 +43,21 @@ class Column:
 COLUMNS = (
     Column("path", Kind.TEXT),
     Column("page", Kind.COUNT),
+    Column("final", Kind.DIGIT),
     Column("status", Kind.STATUS),
     Column("digit", Kind.DIGIT),
     Column("confidence", Kind.FRACTION),
+    Column("corrected", Kind.TEXT),
+    Column("detail", Kind.TEXT),
     Column("runner_up", Kind.DIGIT),
     Column("runner_up_confidence", Kind.FRACTION),
-    Column("corrected", Kind.TEXT),
-    Column("final", Kind.DIGIT),
-    Column("detail", Kind.TEXT),
     Column("width", Kind.COUNT),
     Column("height", Kind.COUNT),
     Column("sha256", Kind.TEXT),
     Column("model", Kind.TEXT),
     Column("probabilities", Kind.PROBABILITIES),
 )
-"""The columns in the order of the contract. CSV spells the last one as `p0` … `p9`."""
+"""The columns in the order of the contract: first what people read. CSV spells the last one as `p0` … `p9`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +68,22 @@ class Rows:
     """The page's file, as `errors.escape_name` writes it."""
     page: list[int]
     """From 1."""
+    final: NDArray[np.int8]
+    """int8[N], the digit that counts."""
     status: list[str]
     """A word of `decisions.Status`."""
     digit: NDArray[np.int8]
     """int8[N], the likeliest digit."""
     confidence: NDArray[np.float64]
     """float64[N], its probability."""
+    corrected: list[str]
+    """A person's answer: `0` to `9`, or `x`."""
+    detail: list[str]
+    """The fault, or the reason for review."""
     runner_up: NDArray[np.int8]
     """int8[N], the second likeliest digit."""
     runner_up_confidence: NDArray[np.float64]
     """float64[N], its probability."""
-    corrected: list[str]
-    """A person's answer: `0` to `9`, or `x`."""
-    final: NDArray[np.int8]
-    """int8[N], the digit that counts."""
-    detail: list[str]
-    """The fault, or the reason for review."""
     width: NDArray[np.int32]
     """int32[N], pixels of the page as stored, after EXIF rotation."""
     height: NDArray[np.int32]

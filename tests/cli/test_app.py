@@ -39,7 +39,7 @@ from tests.file_states import names
 DATA = Path(__file__).parents[1] / "data"
 COMMANDS = ["predict", "train", "evaluate", "explain", "schedule", "correct"]
 HEADER = (
-    "path,page,status,digit,confidence,runner_up,runner_up_confidence,corrected,final,detail,width,height,sha256,model"
+    "path,page,final,status,digit,confidence,corrected,detail,runner_up,runner_up_confidence,width,height,sha256,model"
 )
 
 MANY = 600

@@ -6,8 +6,8 @@ from tests.reports.report_rows import ABOUT, sevens
 
 def test_the_columns_stand_in_the_order_of_the_contract() -> None:
     assert [column.name for column in COLUMNS] == [
-        *("path", "page", "status", "digit", "confidence", "runner_up", "runner_up_confidence", "corrected", "final"),
-        *("detail", "width", "height", "sha256", "model", "probabilities"),
+        *("path", "page", "final", "status", "digit", "confidence", "corrected", "detail"),  # for people
+        *("runner_up", "runner_up_confidence", "width", "height", "sha256", "model", "probabilities"),
     ]
 
 

@@ -31,10 +31,10 @@ _A4 = 9
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
 
 _WIDTHS = {
-    **{PICTURE: 11, "path": 44, "page": 7, "status": 13, "digit": 7, "confidence": 12, "runner_up": 11},
-    **{"runner_up_confidence": 21, "corrected": 12, "final": 8, "detail": 90, "width": 8, "height": 8},
-    **{"sha256": 14, "model": 15, "known": 8},
-}  # characters
+    **{PICTURE: 12, "path": 44, "page": 9, "status": 15, "digit": 10, "confidence": 15, "runner_up": 14},
+    **{"runner_up_confidence": 25, "corrected": 14, "final": 10, "detail": 90, "width": 10, "height": 11},
+    **{"sha256": 14, "model": 15, "known": 10},
+}  # characters; of a header at least its name and the button of its filter
 _TALL_WIDTH = 48  # characters; of a column whose rows have several lines
 _TEXTS = {"path", "status", "detail", "sha256", "model", "known"}
 _UNPRINTED = {"width", "height", "sha256", "model", "known"}  # at the right end of their sheets
@@ -45,6 +45,10 @@ _ANSWER = {
     "error_title": "This is no answer",
     "error_message": "Expected a digit from 0 to 9, x for «not a digit», or withdraw to take an answer back.",
 }
+_HOW_TO_ANSWER = (
+    "Type the digit that you see, or x for «not a digit»; withdraw takes back an answer that the report knows. Then "
+    "save this workbook and run: batchdigits correct REPORT WORKBOOK"
+)
 _COLOURS = {
     "type": "3_color_scale",
     **{"min_type": "num", "mid_type": "num", "max_type": "num"},
@@ -92,6 +96,7 @@ class Table:
         self._places = {name: place for place, name in enumerate(columns)}
         self._parts = self._pictures = 0
         self._begin()
+        self._first = self._sheet
 
     def append(self, cells: Mapping[str, Any], picture: bytes = b"") -> None:
         """Append a row.
@@ -135,7 +140,7 @@ class Table:
     def _begin(self) -> None:
         self._parts += 1
         self._sheet = _sheet(self._book, self._title if self._parts == 1 else f"{self._title} {self._parts}")
-        self._sheet.freeze_panes(1, 1)
+        self._sheet.freeze_panes(1, self._places["corrected"] + 1 if PICTURE in self._places else 1)
         self._sheet.repeat_rows(0)
         is_tall = PICTURE in self._places
         if is_tall:
@@ -147,7 +152,14 @@ class Table:
             hidden = {"hidden": True} if name == "known" else {}
             self._sheet.set_column(place, place, min(_WIDTHS[name], _TALL_WIDTH if is_tall else 255), look, hidden)
             self._sheet.write_string(0, place, name, self._formats["head" if name in _TEXTS else "centred head"])
+        if "corrected" in self._places:
+            size = {"x_scale": 2.5, "y_scale": 1.2}
+            self._sheet.write_comment(0, self._places["corrected"], _HOW_TO_ANSWER, {"author": "batchdigits", **size})
         self._row = 0
+
+    def open_first(self) -> None:
+        """Let the workbook open on the table's first sheet."""
+        self._first.activate()
 
     def _colour(self, place: int, last: int) -> None:
         self._sheet.conditional_format(1, place, last, place, _COLOURS)

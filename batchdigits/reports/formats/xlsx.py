@@ -38,7 +38,7 @@ from batchdigits.storage.scratch import scratch_folder
 _CREATED = datetime(2000, 1, 1)
 _COLUMNS = tuple(column for column in COLUMNS if column.kind is not Kind.PROBABILITIES)
 _REVIEW = (
-    *(PICTURE, "path", "page", "status", "digit", "confidence", "runner_up", "detail", "corrected", "final"),
+    *(PICTURE, "corrected", "digit", "confidence", "runner_up", "path", "page", "status", "detail", "final"),
     "sha256",
 )
 _RESULTS, _TO_ANSWER = "Results", "Review"  # titles of the sheets that people answer on
@@ -46,18 +46,19 @@ _MOST_TITLES = 20  # rows in which the names of the columns are looked for
 _KNOWN = "known"  # what stood in `corrected` when the workbook was made
 _ERRORS = ("path", "page", "status", "detail")
 _TO_REVIEW = frozenset({Status.REVIEW, Status.NOT_A_DIGIT, Status.BLANK})
+_PARTS = (Status.REVIEW, Status.NOT_A_DIGIT, Status.BLANK, Status.OK)  # the last are those of the audit sample
 _FAULTS = frozenset({Status.UNREADABLE, Status.TOO_LARGE, Status.UNSUPPORTED})
 _MEANINGS = {
-    "schema_version": "Version of the columns",
-    "tool_version": "Version of batchdigits",
-    "model": "The model's id",
-    "temperature": "What the model's logits were divided by, for its calibration",
-    "gate": "Probability that a page shows no digit, above which it was said to have none",
-    "threshold": "Confidence below which a digit went to review",
-    "target_error": "Share of wrong digits among those that are ok, which the threshold is to keep",
-    "max_pixels": "Width times height, in pixels, above which a page was too large",
-    "max_bytes": "Bytes above which a file was too large",
-    "versions": "Versions of decoding, normalisation and the runtime",
+    "schema_version": "Version of the columns of this report",
+    "tool_version": "Version of batchdigits that made it",
+    "model": "The model that read the images",
+    "temperature": "How much the model's own confidence is toned down; 1 is not at all",
+    "gate": "From how sure on a page counts as one without a digit, 0 to 1",
+    "threshold": "From how sure on a digit is ok, and needs nobody to look at it, 0 to 1",
+    "target_error": "How many of the digits that are ok may be wrong, as a share",
+    "max_pixels": "The most pixels that a page may have to be read",
+    "max_bytes": "The most bytes that a file may have to be read",
+    "versions": "Versions of the parts that read the images",
 }
 
 
@@ -76,7 +77,7 @@ class XlsxReport:
         self._about = about
         self._counts = _Counts()
         self._scratch = ExitStack()
-        self._audit: list[tuple[dict[str, Any], bytes]] = []
+        self._to_answer: list[tuple[dict[str, Any], bytes]] = []
 
     def __enter__(self) -> Self:
         """Begin the sheets."""
@@ -95,6 +96,7 @@ class XlsxReport:
             looks = formats(self._book)
             self._results = Table(self._book, looks, _RESULTS, [*(column.name for column in _COLUMNS), _KNOWN])
             self._review = Table(self._book, looks, _TO_ANSWER, _REVIEW)
+            self._review.open_first()
             self._summary = Notes(self._book, looks, "Summary", widths=(58, 14, 14))
             self._errors = Table(self._book, looks, "Errors", _ERRORS)
             self._notes = Notes(self._book, looks, "About", widths=(74, 70))
@@ -111,10 +113,8 @@ class XlsxReport:
                 cells = dict(zip(names, values, strict=True))
                 self._counts.add(cells, verdict=verdict, audit=audit)
                 self._results.append({**cells, _KNOWN: cells["corrected"]})
-                if audit and not cells["corrected"]:
-                    self._audit.append((cells, thumbnail))
-                elif cells["status"] in _TO_REVIEW and not cells["corrected"]:
-                    self._review.append(cells, thumbnail)
+                if (audit or cells["status"] in _TO_REVIEW) and not cells["corrected"]:
+                    self._to_answer.append((cells, thumbnail))
                 elif cells["status"] in _FAULTS:
                     self._errors.append(cells)
 
@@ -141,12 +141,12 @@ class XlsxReport:
     def _finish(self) -> None:
         from xlsxwriter.exceptions import FileCreateError
 
-        for cells, thumbnail in self._audit:  # below what is doubtful
+        for cells, thumbnail in sorted(self._to_answer, key=_as_on_the_page):
             self._review.append(cells, thumbnail)
         for table in (self._results, self._review, self._errors):
             table.finish()
         _summarise(self._summary, self._counts, self._about)
-        self._notes.head("What this report was made by and under")
+        self._notes.head("How this report was made")
         for name, value in self._about.metadata().items():
             self._notes.line(_MEANINGS[name.removeprefix("batchdigits.")], "none given" if value == "None" else value)
         try:
@@ -174,6 +174,13 @@ class XlsxReport:
         except OSError as error:
             with storage_errors(f"The draft of {self._handle.name} in {tempfile.gettempdir()} (set by TMPDIR)"):
                 raise error from None
+
+
+def _as_on_the_page(row: tuple[dict[str, Any], bytes]) -> tuple[object, ...]:
+    """Tell the place of a row on Review: as the review page has it, equal digits together, the least sure first."""
+    cells, _ = row
+    digit = -1 if cells["digit"] is None else cells["digit"]
+    return _PARTS.index(cells["status"]), digit, cells["confidence"] or 0.0, cells["path"], cells["page"]
 
 
 class _Sink:
@@ -237,12 +244,12 @@ def _summarise(notes: Notes, counts: _Counts, about: About) -> None:
     notes.head("How to answer")
     notes.text(
         "Review shows what people should look at and have not answered yet; rows there that are ok, at its end, belong "
-        "to the sample. Type the digit, or x for «not a digit», into the column corrected."
+        "to the sample. Type the digit, or x for «not a digit», into the column corrected, beside the picture."
     )
     notes.text("Any other row is answered on Results, in the same column; answers that are known are changed there.")
     notes.text(
-        "Then save this workbook and run: batchdigits correct REPORT WORKBOOK. The next predict counts the answers in; "
-        "this sheet does not change before."
+        "Then save this workbook and run: batchdigits correct REPORT WORKBOOK. That makes all reports of the run anew, "
+        "with the answers in them; this sheet does not change before."
     )
 
 

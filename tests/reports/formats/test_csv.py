@@ -13,7 +13,7 @@ from batchdigits.settings import CsvDialect, ReportSettings
 from tests.reports.report_rows import ABOUT, hostile_names, hostile_texts, seven, unreadable
 
 HEADER = (
-    "path,page,status,digit,confidence,runner_up,runner_up_confidence,corrected,final,detail,width,height,sha256,model"
+    "path,page,final,status,digit,confidence,corrected,detail,runner_up,runner_up_confidence,width,height,sha256,model"
 )
 
 
@@ -33,14 +33,14 @@ def test_a_report_is_one_header_and_a_line_a_row_with_crlf() -> None:
     data = written(seven(), unreadable())
     assert data.decode() == (
         f"{HEADER}\r\n"
-        f"7.png,1,ok,7,0.9731,1,0.0269,,,,28,30,{'ab' * 32},0123456789ab\r\n"
-        "broken.png,1,unreadable,,,,,,,,,,,\r\n"
+        f"7.png,1,,ok,7,0.9731,,,1,0.0269,28,30,{'ab' * 32},0123456789ab\r\n"
+        "broken.png,1,,unreadable,,,,,,,,,,\r\n"
     )
 
 
 def test_confidences_have_exactly_four_decimals() -> None:
     rows = seven(confidence=np.array([1.0]), runner_up_confidence=np.array([0.0]))
-    assert b",7,1.0000,1,0.0000," in written(rows)
+    assert b",7,1.0000,,,1,0.0000," in written(rows)
 
 
 def test_probabilities_are_ten_columns_at_the_end_if_asked_for() -> None:
@@ -59,7 +59,7 @@ def test_the_dialect_excel_eu_has_the_mark_semicolons_and_decimal_commas() -> No
     data = written(seven("a;b,c.png"), settings=ReportSettings(csv_dialect=CsvDialect.EXCEL_EU, probabilities=True))
     assert data.startswith(b"\xef\xbb\xbfpath;page;")
     _, row = cells(data.removeprefix(b"\xef\xbb\xbf"), ";")
-    assert row[:7] == ["a;b,c.png", "1", "ok", "7", "0,9731", "1", "0,0269"]
+    assert row[:6] == ["a;b,c.png", "1", "", "ok", "7", "0,9731"]
     assert row[14:16] == ["0,0000", "0,0269"]
 
 

@@ -74,13 +74,13 @@ def test_a_row_reads_back_typed_and_empty_cells_are_empty() -> None:
         **{"runner_up": 1, "runner_up_confidence": 0.0269, "corrected": None, "final": None, "detail": None},
         **{"width": 28, "height": 30, "sha256": "ab" * 32, "model": "0123456789ab", "known": None},
     }
-    assert second[7:9] == ("0", 0)
+    assert (second[2], second[6]) == (0, "0")
     assert [name for name, cell in zip(header, fault, strict=True) if cell is not None] == ["path", "page", "status"]
 
 
 def test_every_table_has_a_frozen_header_a_filter_and_a_title_on_each_printed_page() -> None:
     whole = book(sevens(["a", "b"]), doubtful(), unreadable())
-    assert [whole[title].freeze_panes for title in TABLES] == ["B2"] * 3
+    assert [whole[title].freeze_panes for title in TABLES] == ["B2", "C2", "B2"]
     assert [whole[title].auto_filter.ref for title in TABLES] == ["A1:O5", "A1:K2", "A1:D2"]
     assert [whole[title].print_title_rows for title in TABLES] == ["$1:$1"] * 3
     assert {whole[title].page_setup.orientation for title in TABLES} == {"landscape"}
@@ -88,9 +88,9 @@ def test_every_table_has_a_frozen_header_a_filter_and_a_title_on_each_printed_pa
 
 def test_one_rule_covers_a_column_however_many_rows_there_are() -> None:
     whole = book(sevens(["a"] * 500), *[doubtful()] * 3)
-    for title, answers, shares in (("Results", "H2:H504", "E2:E504"), ("Review", "I2:I4", "F2:F4")):
+    for title, answers, shares in (("Results", "G2:G504", "F2:F504"), ("Review", "B2:B4", "D2:D4")):
         [rule] = whole[title].data_validations.dataValidation
-        assert (str(rule.sqref), rule.type, rule.formula1) == (answers, "list", '"0,1,2,3,4,5,6,7,8,9,x"')
+        assert (str(rule.sqref), rule.type, rule.formula1) == (answers, "list", '"0,1,2,3,4,5,6,7,8,9,x,withdraw"')
         assert rule.showErrorMessage
         [colours] = whole[title].conditional_formatting
         assert (str(colours.sqref), [rule.type for rule in colours.rules]) == (shares, ["colorScale"])
@@ -99,12 +99,12 @@ def test_one_rule_covers_a_column_however_many_rows_there_are() -> None:
 
 def test_shares_are_shown_in_percent_and_names_and_answers_stay_text_when_edited() -> None:
     sheet = book(seven())["Results"]
-    assert [sheet[cell].number_format for cell in ("A2", "E2", "G2", "H2")] == ["@", "0.00%", "0.00%", "@"]
+    assert [sheet[cell].number_format for cell in ("A2", "F2", "J2", "G2")] == ["@", "0.00%", "0.00%", "@"]
 
 
 def test_final_follows_the_corrected_of_its_own_row_alone() -> None:
     whole = book(seven(), doubtful())
-    for title, cell, own in (("Results", "I3", "HCD"), ("Review", "J2", "IDE")):
+    for title, cell, own in (("Results", "C3", "GDE"), ("Review", "J2", "BHC")):
         formula = whole[title][cell].value
         assert set(re.findall(r"[A-Z]+\d+", formula)) == {f"{column}{cell[1:]}" for column in own}
         assert "!" not in formula
@@ -120,18 +120,46 @@ def test_review_lists_with_its_picture_what_people_should_look_at_and_have_not_a
     ]
     header, *rows = table("Review", *chunks)
     assert header == (
-        *("picture", "path", "page", "status", "digit", "confidence", "runner_up", "detail", "corrected", "final"),
+        *("picture", "corrected", "digit", "confidence", "runner_up", "path", "page", "status", "detail", "final"),
         "sha256",
     )
-    listed = ["review.png", "blank.png", "not_a_digit.png", "without a picture.png", "audited.png"]
-    assert [row[1] for row in rows] == listed
-    assert {row[8] for row in rows} == {None}
+    listed = ["review.png", "without a picture.png", "not_a_digit.png", "blank.png", "audited.png"]
+    assert [row[5] for row in rows] == listed
+    assert {row[1] for row in rows} == {None}
     pictures = book(*chunks)["Review"]._images
     assert [(picture.anchor._from.col, picture.anchor._from.row) for picture in pictures] == [
-        (0, n) for n in (1, 2, 3, 5)
+        (0, n) for n in (1, 3, 4, 5)
     ]
     assert [picture._data() for picture in pictures] == [png(96, 48)] * 3 + [png(28, 28)]
     assert {picture.anchor.editAs for picture in pictures} == {None}  # twoCell: they go with their rows
+
+
+def test_the_workbook_opens_on_review_whose_rows_stand_as_on_the_page() -> None:
+    def unsure(path: str, digit: int, confidence: float) -> Rows:
+        return doubtful(path, digit=np.array([digit], np.int8), confidence=np.array([confidence]))
+
+    audited = seven("audited", audit=np.array([True]))
+    chunks = [audited, unsure("a", 7, 0.5), unsure("b", 3, 0.8), unsure("c", 7, 0.4), unsure("d", 3, 0.8)]
+    whole = book(*chunks)
+    assert whole.active is not None
+    assert whole.active.title == "Review"
+    _, *rows = whole["Review"].values
+    assert [row[5] for row in rows] == ["b", "d", "c", "a", "audited"]
+
+
+def test_how_to_answer_stands_in_a_note_at_the_head_of_the_answers() -> None:
+    whole = book(doubtful())
+    for title, cell in (("Results", "G1"), ("Review", "B1")):
+        assert whole[title][cell].value == "corrected"
+        assert "batchdigits correct" in whole[title][cell].comment.text
+
+
+def test_no_header_is_cut_by_the_button_of_its_filter() -> None:
+    whole = book(doubtful(), unreadable())
+    for title in TABLES:
+        for cell in whole[title][1]:
+            width = whole[title].column_dimensions[cell.column_letter].width
+            assert width >= len(cell.value) + 4, (title, cell.value)
 
 
 def test_a_picture_stays_in_its_cell() -> None:
@@ -197,7 +225,7 @@ def test_the_summary_tells_what_error_the_threshold_keeps_only_where_one_was_ask
 def test_about_says_what_the_report_was_made_by_and_under() -> None:
     pairs = dict(table("About")[1:])
     assert list(pairs.values()) == list(ABOUT.metadata().values())
-    assert pairs["Confidence below which a digit went to review"] == "0.9"
+    assert pairs["From how sure on a digit is ok, and needs nobody to look at it, 0 to 1"] == "0.9"
 
 
 # ---- more rows than a sheet holds ----------------------------------------------------------------------------------
@@ -214,8 +242,8 @@ def test_what_a_sheet_cannot_hold_goes_on_in_the_next(monkeypatch: pytest.Monkey
         *("path", "g"),
     ]
     assert whole["Results 2"].auto_filter.ref == "A1:O4"
-    assert str(whole["Results 3"].data_validations.dataValidation[0].sqref) == "H2"
-    assert "H2" in whole["Results 3"]["I2"].value
+    assert str(whole["Results 3"].data_validations.dataValidation[0].sqref) == "G2"
+    assert "G2" in whole["Results 3"]["C2"].value
     (tmp_path / "r.xlsx").write_bytes(written(*chunks))
     read = [(sheet, row) for sheet, row, *_ in text_rows(tmp_path / "r.xlsx", ("path", "corrected"))]
     assert read == [
@@ -246,8 +274,8 @@ def test_what_a_sheet_cannot_hold_goes_on_in_the_next(monkeypatch: pytest.Monkey
 )
 def test_a_text_stays_the_text_that_it_is(text: str) -> None:
     sheet = book(seven(text, detail=[text], status=["unreadable"]))["Results"]
-    assert [sheet[cell].data_type for cell in ("A2", "J2")] == ["s", "s"]
-    assert [unescape(sheet[cell].value) for cell in ("A2", "J2")] == [text, text]
+    assert [sheet[cell].data_type for cell in ("A2", "H2")] == ["s", "s"]
+    assert [unescape(sheet[cell].value) for cell in ("A2", "H2")] == [text, text]
     assert sheet["A2"].hyperlink is None
 
 
@@ -262,7 +290,7 @@ def test_a_text_stays_the_text_that_it_is(text: str) -> None:
     ],
 )
 def test_a_text_that_no_cell_can_hold_is_cut_and_says_so(text: str, expected: str) -> None:
-    assert table("Results", seven(detail=[text]))[1][9] == expected
+    assert table("Results", seven(detail=[text]))[1][7] == expected
 
 
 def test_the_longest_path_that_linux_knows_is_written_whole() -> None:
@@ -417,8 +445,8 @@ def test_libreoffice_lets_final_follow_what_is_typed(office: Callable[[Path, str
     answers = [None, "3", 4, "x", "X", " 5 ", "0", 0]
     whole = book(*[doubtful()] * len(answers), *[seven(final=np.array([7], np.int8))] * len(answers))
     for row, answer in enumerate(answers, 2):
-        whole["Review"][f"I{row}"].value = answer
-        whole["Results"][f"H{row + len(answers)}"].value = answer
+        whole["Review"][f"B{row}"].value = answer
+        whole["Results"][f"G{row + len(answers)}"].value = answer
     whole.save(tmp_path / "r.xlsx")
     saved = office(tmp_path / "r.xlsx", "xlsx")
     typed = [cell for sheet, _, [cell], _ in text_rows(saved, ["corrected"]) if sheet == "Review"]
@@ -426,7 +454,7 @@ def test_libreoffice_lets_final_follow_what_is_typed(office: Callable[[Path, str
     read = openpyxl.load_workbook(saved, data_only=True)
     found = [read["Review"][f"J{row}"].value for row in range(2, 10)]
     assert [cell or None if cell == "" else cell for cell in found] == [None, 3, 4, None, None, 5, 0, 0]
-    found = [read["Results"][f"I{row}"].value for row in range(10, 18)]
+    found = [read["Results"][f"C{row}"].value for row in range(10, 18)]
     assert [cell or None if cell == "" else cell for cell in found] == [7, 3, 4, None, None, 5, 0, 0]
 
 
