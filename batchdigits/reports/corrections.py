@@ -20,6 +20,7 @@ from batchdigits.reports.formats.csv import unguard
 from batchdigits.reports.formats.parquet import text_columns
 from batchdigits.reports.formats.xlsx import text_rows
 from batchdigits.storage.atomic import TargetFile
+from batchdigits.storage.guards import opened
 from batchdigits.storage.local import opened_text, storage_errors
 from batchdigits.storage.urls import refuse
 
@@ -106,6 +107,8 @@ def correct(report: TargetFile, corrections: Path, *, ledger: Path | None, time:
                 f"{escaped(str(report))}; make the report with predict first, or name its ledger with --ledger."
             )
             raise StorageError(message)
+    with storage_errors(corrections, verb="read"):
+        opened(corrections).close()  # a pipe would be waited for
     table = [line for line in lines(corrections) if isinstance(line, _Problem) or line.corrected.strip()]
     with held(place, wait_seconds=0), Database(place) as database:
         answers.check(database)

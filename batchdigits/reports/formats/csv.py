@@ -4,9 +4,8 @@ Numbers are spelled the same in every locale. Text that a spreadsheet would take
 """
 
 import codecs
-import csv
-import io
 import math
+import re
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -18,6 +17,9 @@ from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
 from batchdigits.settings import CsvDialect, ReportSettings
 
 _LINE_END = "\r\n"
+_FIRST = COLUMNS[0].name
+_FORMULA_WITHIN = re.compile(r"([,;\t])(?=[=+@-])")
+_BREAKS = re.compile(r'[",;\t\r\n]').search
 _FORMULA_STARTS = frozenset("=+-@'\t\r")
 
 
@@ -80,16 +82,15 @@ class CsvReport:
             rows: Any number of rows; a path or detail with a lone surrogate is a bug of the caller.
         """
         cells = [cells for column in self._columns for cells in self._cells(column, getattr(rows, column.name))]
-        text = io.StringIO()
-        writer = csv.writer(text, delimiter=self._spelling.separator, lineterminator=_LINE_END)
-        writer.writerows(zip(*cells, strict=True))
-        self._handle.write(text.getvalue().encode())
+        lines = [self._spelling.separator.join(row) + _LINE_END for row in zip(*cells, strict=True)]
+        self._handle.write("".join(lines).encode())
 
     def _cells(self, column: Column, values: Any) -> list[list[str]]:
         """Spell one column of `Rows` as the columns that CSV has for it."""
         match column.kind:
             case Kind.TEXT | Kind.STATUS:
-                return [[guard(text) for text in values]]
+                texts = values if column.name == _FIRST else map(tame, values)
+                return [[quoted(guard(text)) for text in texts]]
             case Kind.COUNT:
                 return [["" if count == 0 else str(count) for count in np.asarray(values).tolist()]]
             case Kind.DIGIT:
@@ -108,6 +109,20 @@ class CsvReport:
 def guard(text: str) -> str:
     """Put one `'` before a text that a spreadsheet would take for a formula, or that begins with `'` itself."""
     return f"'{text}" if text[:1] in _FORMULA_STARTS else text
+
+
+def tame(text: str) -> str:
+    """Put a `'` behind what may separate cells, in a text that nobody takes in again, where a formula would begin."""
+    return _FORMULA_WITHIN.sub(r"\1'", text)
+
+
+def quoted(cell: str) -> str:
+    """Put a cell in quotation marks where any program that reads CSV, whatever separates its cells, would break it.
+
+    What stands behind a separator that is not ours would be a cell of its own there, and may be a formula. The first
+    cell of a line is whole in its marks, whatever separates the others.
+    """
+    return '"' + cell.replace('"', '""') + '"' if _BREAKS(cell) else cell
 
 
 def unguard(cell: str) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 from xml.etree.ElementTree import ParseError
+from xml.parsers import expat
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from batchdigits.records import DIGITS, Status
 from batchdigits.reports.formats.worksheet import PICTURE, Notes, Table, formats
 from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
 from batchdigits.settings import ReportSettings
+from batchdigits.storage.guards import opened
 from batchdigits.storage.local import storage_errors
 from batchdigits.storage.scratch import scratch_folder
 
@@ -43,6 +45,9 @@ _REVIEW = (
 )
 _RESULTS, _TO_ANSWER = "Results", "Review"  # titles of the sheets that people answer on
 _MOST_TITLES = 20  # rows in which the names of the columns are looked for
+_MOST_ROWS = 1_048_576  # of a sheet, in any spreadsheet program
+_MOST_REASON = 200  # characters of what a library says
+_NO_WORKBOOK = (zipfile.BadZipFile, zlib.error, ParseError, EOFError, RuntimeError)  # the last where it is encrypted
 _KNOWN = "known"  # what stood in `corrected` when the workbook was made
 _ERRORS = ("path", "page", "status", "detail")
 _TO_REVIEW = frozenset({Status.REVIEW, Status.NOT_A_DIGIT, Status.BLANK})
@@ -285,12 +290,13 @@ def text_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, int, tupl
 
     found = False
     try:
-        with warnings.catch_warnings(), path.open("rb") as file:
+        with warnings.catch_warnings(), opened(path) as file:
+            _refuse_entities(file)
             warnings.simplefilter("ignore")  # about what openpyxl does not keep, and nobody here saves
             book = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
             for sheet in book.worksheets:
                 sheet.reset_dimensions()  # some tools write wrong ones
-                rows = enumerate(sheet.iter_rows(values_only=True), 1)
+                rows = zip(range(1, _MOST_ROWS + 2), sheet.iter_rows(values_only=True), strict=False)
                 first = list(islice(rows, _MOST_TITLES))
                 at = next((at for at, (_, row) in enumerate(first) if all(row.count(name) == 1 for name in names)), -1)
                 if at < 0 and _should_hold_answers(sheet.title, first):
@@ -305,17 +311,47 @@ def text_rows(path: Path, names: Sequence[str]) -> Iterator[tuple[str, int, tupl
                 header = first[at][1]
                 places = [header.index(name) for name in names]
                 for number, row in chain(first[at + 1 :], rows):
+                    if number > _MOST_ROWS:
+                        message = f"its sheet {escaped(sheet.title)} counts to more rows than a sheet has"
+                        raise ValueError(message)
                     cells = (*row, *[None] * (len(header) - len(row)))
                     known = _text(cells[header.index(_KNOWN)]) if _KNOWN in header else ""
                     yield sheet.title, number, tuple(_text(cells[place]) for place in places), known
-    except (OSError, zipfile.BadZipFile, zlib.error, ParseError, EOFError, LookupError, ValueError, TypeError) as error:
+    except (*_NO_WORKBOOK, OSError, LookupError, ValueError, TypeError) as error:
         if isinstance(error, OSError) and error.errno:  # without a number it is openpyxl's own
             raise
-        message = f"{escaped(str(path))} is no workbook that can be read ({error}); save it anew as .xlsx."
+        reason = escaped(str(error)[:_MOST_REASON])
+        message = f"{escaped(str(path))} is no workbook that can be read ({reason}); save it anew as .xlsx."
         raise UsageError(message) from error
     if not found:
         message = f"{escaped(str(path))} has no sheet with a row that names each of {', '.join(names)} once."
         raise UsageError(message)
+
+
+def _refuse_entities(file: BinaryIO) -> None:
+    """Refuse a workbook of which a part declares entities: a few lines of them expand to more than any memory holds.
+
+    Raises:
+        ValueError: One does.
+    """
+
+    def refuse(*_: object) -> None:
+        message = "it declares entities, as no spreadsheet does"
+        raise ValueError(message)
+
+    def begun(*_: object) -> None:
+        raise _BegunError
+
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            parser = expat.ParserCreate()
+            parser.StartDoctypeDeclHandler, parser.StartElementHandler = refuse, begun
+            with suppress(_BegunError, expat.ExpatError), archive.open(member) as part:  # pictures are none
+                parser.ParseFile(part)
+
+
+class _BegunError(Exception):
+    """The first element has begun, behind which nothing is declared any more."""
 
 
 def _should_hold_answers(title: str, rows: Sequence[tuple[int, tuple[object, ...]]]) -> bool:
