@@ -204,7 +204,7 @@ def _avif(data: bytes, settings: DecodingSettings) -> Page:
 def _heic(data: bytes, settings: DecodingSettings) -> Page:
     """Decode the first image of a telephone's photo, which libheif turns upright."""
     try:
-        from pillow_heif import HeifImageFile
+        from pi_heif import HeifImageFile
     except ImportError as error:
         raise PageError(Fault(FaultKind.UNSUPPORTED, _HEIC_NEEDS)) from error
     _check_end("HEIC", data)
