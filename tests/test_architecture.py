@@ -64,7 +64,7 @@ ONLY_IN = {
     **dict.fromkeys(("aiobotocore", "aiohttp", "asyncssh", "boto3", "botocore", "moto"), set()),
     "sqlite3": {"ledger"},
     "PIL": {"decoding", "training"},
-    **dict.fromkeys(("imagecodecs", "simplejpeg", "tifffile", "pillow_heif", "pypdfium2"), {"decoding"}),
+    **dict.fromkeys(("imagecodecs", "simplejpeg", "tifffile", "pi_heif", "pypdfium2"), {"decoding"}),
     "pyarrow": {"reports", "engine"},
     "xlsxwriter": {"reports"},
     "openpyxl": {"reports"},
@@ -75,7 +75,7 @@ ONLY_IN = {
 NEVER_AT_THE_TOP = {
     *("tensorflow", "keras", "ai_edge_litert", "pandas", "pyarrow", "seaborn", "matplotlib", "prometheus_client"),
     *("xlsxwriter", "openpyxl", "ray", "fsspec", "s3fs", "sshfs", "tenacity", "asyncio"),
-    *("tifffile", "pillow_heif", "pypdfium2"),
+    *("tifffile", "pi_heif", "pypdfium2"),
 }
 MOST_LINES = 350  # of code: docstrings, comments and blank lines are free
 MOST_FILES = 8  # a folder, beside __init__.py

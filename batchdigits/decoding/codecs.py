@@ -1,7 +1,7 @@
 """Decode the bytes of a file to its grey pages, or to a `Fault` for each page that cannot be read.
 
-What a file is, its content says and never its ending. PNG goes through libspng and JPEG through TurboJPEG, which
-refuse half a picture instead of handing it out, and write nothing to standard error; TIFF and PDF have modules of
+What a file is, its content says and never its ending. PNG goes through libspng or libpng and JPEG through TurboJPEG,
+which refuse half a picture instead of handing it out, and write nothing to standard error; TIFF and PDF have modules of
 their own, and all others go through the plug-ins of Pillow: those by their class, for `Image.open` would try formats
 that are none of ours. Safe to call from several threads.
 """
@@ -24,11 +24,10 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from batchdigits.decoding import bitmaps, headers, pdf
-from batchdigits.decoding.grayscale import by_colour, grey_of, grey_of_pillow, in_bytes, is_flat
+from batchdigits.decoding.grayscale import by_colour, grey_of_channels, grey_of_pillow, in_bytes, is_flat
 from batchdigits.decoding.pages import (
     FIRST_SIDEWAYS,
     MAX_SIDE,
@@ -51,8 +50,7 @@ HALVED_FROM: Final = 600
 """Pixels of the longer side from which a JPEG that is not reduced otherwise is decoded at half its size, for the first
 look at it: a half has still more than a cut."""
 
-_PNG_GREY_OR_RGB = (0, 2)  # colour types without palette and alpha
-_PNG_COLOUR, _PNG_ALPHA = 2, 4  # bits of colour types
+_PNG_USUAL_COLOURS = (0, 2, 6)  # grey, RGB, RGBA, which libspng decodes a little faster than libpng
 _PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _EMPTY = Fault(FaultKind.UNREADABLE, "the file is empty; copy it again")
 _ODD_HEADER = re.compile(r"unknown JFIF revision|Unknown Adobe color transform|Invalid SOS parameters")
@@ -60,7 +58,7 @@ _JPEG_2000_END = b"\xff\xd9"
 _FILLING = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9", re.ASCII)
 _HEIC_NEEDS = "HEIC files need an extra: pip install batchdigits[formats]; or convert it: heif-convert IN.heic OUT.png"
 
-for _library in ("PIL", "tifffile"):  # what they log of a bad file is a Fault here
+for _library in ("PIL", "tifffile", "imagecodecs"):  # what they log of a bad file is a Fault here
     logging.getLogger(_library).setLevel(logging.CRITICAL + 1)
 
 
@@ -91,24 +89,12 @@ def decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Pa
 def _png(data: bytes, settings: DecodingSettings) -> Page:
     check_size(*headers.png_size(data), settings)
     png = headers.png(data)
-    if png.depth == 8 and png.colour in _PNG_GREY_OR_RGB and not png.is_transparent:
-        grey = grey_of(imagecodecs.spng_decode(png.bare))
-    elif (surplus := headers.png_surplus(png)) < 0:
-        raise PageError(damaged("PNG", "it has fewer rows than its header says"))
-    elif png.depth == 16 and not png.is_transparent and surplus == 0:  # of which libpng has nothing to write
-        grey = _deep_png(png)
-    else:
-        grey = grey_of_pillow(_loaded(PngImageFile, png.bare, settings))
-    return page_of(grey, png.width, png.height, png.orientation)
-
-
-def _deep_png(png: headers.Png) -> GreyImage:
-    """Decode 16 bits a sample, which Pillow keeps of grey alone."""
-    pixels = in_bytes(imagecodecs.png_decode(png.bare))  # [H, W] or [H, W, C]
-    if not png.colour & _PNG_ALPHA:
-        return grey_of(pixels)
-    colour = pixels[..., :-1] if png.colour & _PNG_COLOUR else pixels[..., 0]
-    return grey_of(np.ascontiguousarray(colour), pixels[..., -1])
+    is_usual = png.depth == 8 and png.colour in _PNG_USUAL_COLOURS and not png.is_transparent
+    try:
+        pixels = imagecodecs.spng_decode(png.bare) if is_usual else in_bytes(imagecodecs.png_decode(png.bare))
+    except (imagecodecs.SpngError, imagecodecs.PngError, UnicodeDecodeError) as error:  # their words may be gone by now
+        raise PageError(damaged("PNG", "its pixels are damaged, or fewer than its header says")) from error
+    return page_of(grey_of_channels(pixels), png.width, png.height, png.orientation)
 
 
 def _jpeg(data: bytes, settings: DecodingSettings) -> Page:
@@ -147,17 +133,16 @@ def _turbo(data: bytes, header: headers.JpegHeader, colours: str, factor: int = 
     Raises:
         PageError: it is not whole. Odd headers are no damage, nor what only fills up to the end.
     """
-    least = -(-header.height // factor), -(-header.width // factor)
-    read = partial(simplejpeg.decode_jpeg, data, colours, min_height=least[0], min_width=least[1], min_factor=factor)
+    rows, columns = -(-header.height // factor), -(-header.width // factor)
     try:
-        return np.asarray(read(), np.uint8)
+        pixels = simplejpeg.decode_jpeg(data, colours, min_height=rows, min_width=columns, min_factor=factor)
     except ValueError as error:
         if not _is_harmless(str(error), data):
             raise PageError(damaged("JPEG", str(error))) from error
         _silence_pillow()
         image = JpegImageFile(io.BytesIO(data)).convert("L" if colours == "GRAY" else colours)
-        pixels = cv2.resize(np.asarray(image), least[::-1], interpolation=cv2.INTER_AREA)
-        return np.asarray(pixels, np.uint8).reshape(*least, -1)
+        pixels = cv2.resize(np.asarray(image), (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(pixels, np.uint8).reshape(rows, columns, -1)
 
 
 def _is_harmless(warning: str, data: bytes) -> bool:
@@ -219,7 +204,7 @@ def _avif(data: bytes, settings: DecodingSettings) -> Page:
 def _heic(data: bytes, settings: DecodingSettings) -> Page:
     """Decode the first image of a telephone's photo, which libheif turns upright."""
     try:
-        from pillow_heif import HeifImageFile
+        from pi_heif import HeifImageFile
     except ImportError as error:
         raise PageError(Fault(FaultKind.UNSUPPORTED, _HEIC_NEEDS)) from error
     _check_end("HEIC", data)

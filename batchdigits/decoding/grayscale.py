@@ -4,8 +4,11 @@ Grey is what eyes call light and dark. Where it would show nothing, what was dra
 colours of the same lightness.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,10 +38,19 @@ def grey_of_pillow(image: Image.Image) -> GreyImage:
         grey = in_bytes(samples)
         grey[samples == image.info.get("transparency", -1)] = 255
         return grey
-    if not image.has_transparency_data:
-        return grey_of(np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB")))
-    pixels = np.asarray(image.convert("RGBA"))
-    return grey_of(pixels[..., :3], pixels[..., 3])
+    if image.has_transparency_data:
+        return grey_of_channels(np.asarray(image.convert("RGBA")))
+    mode = "L" if image.mode in ("1", "L") else "RGB"
+    return grey_of(np.asarray(image if image.mode == mode else image.convert(mode)))
+
+
+def grey_of_channels(pixels: GreyImage) -> GreyImage:
+    """Turn uint8[H, W] or uint8[H, W, C] into grey [H, W]; of two or four channels the last is alpha."""
+    channels = pixels.shape[-1]
+    if pixels.ndim == 2 or channels == 3:
+        return grey_of(pixels)
+    colour = cv2.extractChannel(pixels, 0) if channels == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)
+    return grey_of(np.asarray(colour, np.uint8), np.asarray(cv2.extractChannel(pixels, channels - 1), np.uint8))
 
 
 def grey_of(colour: GreyImage, alpha: GreyImage | None = None) -> GreyImage:
@@ -51,10 +63,14 @@ def grey_of(colour: GreyImage, alpha: GreyImage | None = None) -> GreyImage:
     Returns:
         uint8[H, W]. Over white; reduced to `pages.MAX_SIDE` where only colours tell ink from paper.
     """
-    if alpha is not None and alpha.max() > 0 and alpha.min() < 255:  # transparency that hides everything is none
-        if alpha.min() < alpha.max() and _is_of_one_colour(colour, alpha):
-            return 255 - alpha
-        colour = _over_white(colour, alpha)
+    if alpha is not None:
+        alpha = np.ascontiguousarray(alpha)
+        lowest, highest = cv2.minMaxLoc(alpha)[:2]
+        if highest > 0 and lowest < 255:  # transparency that hides everything is none
+            planes = [colour] if colour.ndim == 2 else cv2.split(colour)
+            if lowest < highest and _is_of_one_colour(planes, alpha, highest):
+                return 255 - alpha
+            colour = _over_white(planes, alpha)
     if colour.ndim == 2:
         return np.ascontiguousarray(colour)
     grey = np.asarray(cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY), np.uint8)
@@ -112,6 +128,10 @@ def in_bytes(samples: Samples, bits: int | None = None) -> GreyImage:
         top = 2 ** min(bits or 8, 8) - 1
         pixels = samples.view(np.uint8)
         return pixels if top == 255 else np.asarray(np.rint(np.arange(top + 1) * (255 / top)), np.uint8)[pixels & top]
+    if samples.dtype == np.uint16:
+        top = next(top for top in _INTEGER_TOPS if samples.max(initial=0) <= top)
+        flat = np.ascontiguousarray(samples, np.uint16).reshape(len(samples), -1)
+        return np.asarray(cv2.convertScaleAbs(flat, alpha=255 / top), np.uint8).reshape(samples.shape)
     rows = max(1, _BLOCK_BYTES // max(1, samples[0].nbytes))
     blocks = [slice(top, top + rows) for top in range(0, len(samples), rows)]
     ends = [(part.min(initial=0), part.max(initial=0)) for part in (_finite(samples[block]) for block in blocks)]
@@ -131,15 +151,13 @@ def _finite(samples: Samples) -> NDArray[np.float64]:
     return numbers
 
 
-def _is_of_one_colour(colour: GreyImage, alpha: GreyImage) -> bool:
+def _is_of_one_colour(planes: Sequence[MatLike], alpha: GreyImage, highest: float) -> bool:
     """Tell whether all that can be seen has the same colour, so that only the transparency shows what was drawn."""
-    seen = np.asarray(alpha >= alpha.max() // 2, np.uint8)  # what is nearly transparent has hardly a colour
-    ends = (cv2.minMaxLoc(plane, seen)[:2] for plane in ([colour] if colour.ndim == 2 else cv2.split(colour)))
+    seen = np.asarray(alpha >= highest // 2, np.uint8)  # what is nearly transparent has hardly a colour
+    ends = (cv2.minMaxLoc(plane, seen)[:2] for plane in planes)
     return all(highest - lowest <= _SAME_COLOUR for lowest, highest in ends)
 
 
-def _over_white(colour: GreyImage, alpha: GreyImage) -> GreyImage:
-    planes = [colour] if colour.ndim == 2 else cv2.split(colour)
-    alpha = np.ascontiguousarray(alpha)
+def _over_white(planes: Sequence[MatLike], alpha: GreyImage) -> GreyImage:
     over = [255 - np.asarray(cv2.multiply(255 - plane, alpha, scale=1 / 255), np.uint8) for plane in planes]
-    return over[0] if colour.ndim == 2 else np.asarray(cv2.merge(over), np.uint8)
+    return over[0] if len(over) == 1 else np.asarray(cv2.merge(over), np.uint8)
