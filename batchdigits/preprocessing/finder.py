@@ -1,6 +1,6 @@
 """Find the ink of a digit on its page by a learned network, whatever the paper, the light and what is printed there.
 
-The network looks at a whole page, then at the part where it found ink, until the digit is large in what it sees.
+The network looks at a whole page and, where the digit is small in that, closer at the part where it found ink.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ _PART_MASS = 0.05  # of the digit's main part, that another part has at least
 _PART_DISTANCE = 0.5  # of its longer side, at most
 _MARGIN = 0.3  # of the digit's longer side, around it in a closer look
 _SURELY_NOTHING = np.array([9, 0, 0, 0], np.float32)  # logits of the kinds
-_LONG_ENOUGH = (38, 26, 0)  # cells: of a digit that is as long in the first, second, third look, no closer one is taken
+_LONG_ENOUGH = 38  # cells: of a digit that is as long in the first look, no closer one is taken
 
 
 class _Closest(NamedTuple):
@@ -55,29 +55,21 @@ def find_ink(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[Fu
         network: The ink finder.
         finer: What gives each page with more pixels, for where its digit turns out small; None where nothing does.
     """
-    rows = list(range(len(pages)))
-    better = list(finer)
     asked = [(page, whole(page)) for page in pages]
     closest = [_Closest(page, square, look(page, square)) for page, square in asked]
     maps, kinds = network(np.stack([one.look.cells for one in closest]))
     even = np.array([one.look.gain == 0 for one in closest])  # nothing is there, whatever the network sees
     maps, kinds = np.where(even[:, None, None], np.uint8(0), maps), np.where(even[:, None], _SURELY_NOTHING, kinds)
     strip, boxes, other = _digits(maps)
-    for long_enough in _LONG_ENOUGH[:-1]:
-        longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-        rows = [row for row in rows if 0 < longer[row] < long_enough]
-        nearer = [_come_closer(closest[row], boxes[row], better[row]) for row in rows]
-        if not rows:
-            break
+    longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    rows = np.flatnonzero((longer > 0) & (longer < _LONG_ENOUGH))
+    if len(rows):
+        nearer = [_come_closer(closest[row], boxes[row], finer[row]) for row in rows.tolist()]
         maps, _ = network(np.stack([one.look.cells for one in nearer]))
         new_strip, new_boxes, _ = _digits(maps)
-        seen = np.flatnonzero(new_boxes[:, 2] > 0)  # what looked like ink from afar may be none from near
-        rows, nearer = [rows[at] for at in seen], [nearer[at] for at in seen]
-        strip[:, rows], boxes[rows] = new_strip[:, seen], new_boxes[seen]
-        for row, one in zip(rows, nearer, strict=True):
-            if one.page is not closest[row].page:
-                better[row] = None  # it is at hand
-            closest[row] = one
+        for at in np.flatnonzero(new_boxes[:, 2] > 0).tolist():  # what looked like ink from afar may be none from near
+            row = rows[at]
+            strip[:, row], boxes[row], closest[row] = new_strip[:, at], new_boxes[at], nearer[at]
     return FoundInk(strip, boxes, _measures(strip, boxes, other, kinds, closest))
 
 
