@@ -84,7 +84,7 @@ class DecodingSettings:
 class NormalisationSettings:
     """The numbers of the normalisation; they travel in the bundle, since the model was trained behind them."""
 
-    VERSION: ClassVar[int] = 6
+    VERSION: ClassVar[int] = 7
     """Rises when `normalisation` does something else to pixels under the same numbers, or measures something else."""
 
     digit_side: int = 20
@@ -93,16 +93,8 @@ class NormalisationSettings:
     """Grey levels: border pixels this near to the border's median count as the same paper."""
     flat_share: float = 0.6
     """Share of border pixels of the same paper from which the paper is taken as even."""
-    least_contrast: float = 0.06
-    """Ink fainter than this, 0 to 1 of the paper's brightness, is no ink."""
-    noise_factor: float = 3.0
-    """Ink fainter than this many times the paper's own noise is no ink."""
     ink_level: float = 0.25
     """Share of the darkest ink from which a pixel belongs to a stroke."""
-    line_thickness: float = 0.12
-    """A component that crosses the page and is thinner than this share of it is a printed line."""
-    edge_weight: float = 0.5
-    """What the mass of a component at the page's edge counts when the main one is chosen: it may be a neighbour's."""
     part_mass: float = 0.06
     """Share of the main component's mass that another needs to be a part of the digit."""
     part_distance: float = 0.25

@@ -8,7 +8,7 @@ import numpy as np
 from batchdigits.preprocessing.strips import Rows, Strip, repeat_edges
 from batchdigits.records import GreyImage
 
-CANVAS_SIDES = (16, 28, 32, 40)
+CANVAS_SIDES = (16, 28)
 """Pixels: a small page is placed on the smallest canvas that holds it; a larger one is none of theirs."""
 
 

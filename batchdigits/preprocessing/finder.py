@@ -1,6 +1,7 @@
 """Find the ink of a digit on its page by a learned network, whatever the paper, the light and what is printed there.
 
-The network looks at a whole page, then at the part where it found ink, until the digit is large in what it sees.
+The network looks at a whole page and, where the digit is small in that, closer at the part where it found ink. Where it
+is sure of nothing on a large page, it looks at parts of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,8 +36,14 @@ _LEAST_LEVEL, _LEVEL = 36, 0.3  # from which a cell is ink: of 255, and of the p
 _PART_MASS = 0.05  # of the digit's main part, that another part has at least
 _PART_DISTANCE = 0.5  # of its longer side, at most
 _MARGIN = 0.3  # of the digit's longer side, around it in a closer look
+_ONE_DIGIT = 1  # its column among the kinds
 _SURELY_NOTHING = np.array([9, 0, 0, 0], np.float32)  # logits of the kinds
-_LONG_ENOUGH = (38, 26, 0)  # cells: of a digit that is as long in the first, second, third look, no closer one is taken
+_LARGE = 600  # pixels of a page's longer side, from which a digit may be too small to be seen on the whole of it
+_SURE_PEAK = 200  # of 255: from which the ink that is seen on the whole of a large page is believed
+_SURE_PART = 180  # of 255: from which a part is taken for the place of the digit
+_PART = 4  # parts of a large page, across and down, and as many again between them
+_FEATURE = 0.2  # of the largest difference within a cell of the page: a part without such a cell is empty
+_LONG_ENOUGH = 38  # cells: of a digit that is as long in the first look, no closer one is taken
 
 
 class _Closest(NamedTuple):
@@ -55,30 +62,54 @@ def find_ink(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[Fu
         network: The ink finder.
         finer: What gives each page with more pixels, for where its digit turns out small; None where nothing does.
     """
-    rows = list(range(len(pages)))
-    better = list(finer)
     asked = [(page, whole(page)) for page in pages]
     closest = [_Closest(page, square, look(page, square)) for page, square in asked]
     maps, kinds = network(np.stack([one.look.cells for one in closest]))
     even = np.array([one.look.gain == 0 for one in closest])  # nothing is there, whatever the network sees
     maps, kinds = np.where(even[:, None, None], np.uint8(0), maps), np.where(even[:, None], _SURELY_NOTHING, kinds)
     strip, boxes, other = _digits(maps)
-    for long_enough in _LONG_ENOUGH[:-1]:
-        longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-        rows = [row for row in rows if 0 < longer[row] < long_enough]
-        nearer = [_come_closer(closest[row], boxes[row], better[row]) for row in rows]
-        if not rows:
-            break
+    for row in np.flatnonzero(_may_be_missed(closest, maps, kinds)).tolist():
+        squares = _parts(closest[row])
+        nearer = [_Closest(pages[row], square, look(pages[row], square)) for square in squares]
+        new_maps, new_kinds = network(np.stack([one.look.cells for one in nearer]))
+        sureness = new_maps.max((1, 2)) * _shares(new_kinds)[:, _ONE_DIGIT]
+        best = int(sureness.argmax())
+        if sureness[best] >= _SURE_PART:
+            new_strip, new_boxes, new_other = _digits(new_maps[best : best + 1])
+            strip[:, row], boxes[row], other[row] = new_strip[:, 0], new_boxes[0], new_other[0]
+            closest[row], kinds[row] = nearer[best], new_kinds[best]
+    longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    rows = np.flatnonzero((longer > 0) & (longer < _LONG_ENOUGH))
+    if len(rows):
+        nearer = [_come_closer(closest[row], boxes[row], finer[row]) for row in rows.tolist()]
         maps, _ = network(np.stack([one.look.cells for one in nearer]))
         new_strip, new_boxes, _ = _digits(maps)
-        seen = np.flatnonzero(new_boxes[:, 2] > 0)  # what looked like ink from afar may be none from near
-        rows, nearer = [rows[at] for at in seen], [nearer[at] for at in seen]
-        strip[:, rows], boxes[rows] = new_strip[:, seen], new_boxes[seen]
-        for row, one in zip(rows, nearer, strict=True):
-            if one.page is not closest[row].page:
-                better[row] = None  # it is at hand
-            closest[row] = one
+        for at in np.flatnonzero(new_boxes[:, 2] > 0).tolist():  # what looked like ink from afar may be none from near
+            row = rows[at]
+            strip[:, row], boxes[row], closest[row] = new_strip[:, at], new_boxes[at], nearer[at]
     return FoundInk(strip, boxes, _measures(strip, boxes, other, kinds, closest))
+
+
+def _may_be_missed(seen: Sequence[_Closest], maps: InkMaps, kinds: Kinds) -> NDArray[np.bool_]:
+    """Tell on which large pages there may be one digit that is too small to be seen on the whole of them: bool[N]."""
+    large = np.array([max(one.page.shape) >= _LARGE and one.look.gain > 0 for one in seen])
+    one_thing_at_most = np.logaddexp(kinds[:, 0], kinds[:, 1]) > np.logaddexp(kinds[:, 2], kinds[:, 3])
+    return np.asarray(large & one_thing_at_most & (maps.max((1, 2)) < _SURE_PEAK), np.bool_)
+
+
+def _parts(seen: _Closest) -> list[Square]:
+    """Give the squares that show a part of a page each, overlapping by half, and are not empty."""
+    _, darkest, lightest = np.moveaxis(seen.look.cells.astype(np.int16), 2, 0)
+    feature = lightest - darkest
+    feature = feature >= _FEATURE * max(int(feature.max()), 1)
+    cells, step = LOOK_CELLS // _PART, LOOK_CELLS // (2 * _PART)
+    cell = seen.square.side / LOOK_CELLS
+    return [
+        Square(seen.square.left + round(x * cell), seen.square.top + round(y * cell), round(cells * cell))
+        for y in range(0, LOOK_CELLS - cells + 1, step)
+        for x in range(0, LOOK_CELLS - cells + 1, step)
+        if feature[y : y + cells, x : x + cells].any()
+    ]
 
 
 def _come_closer(seen: _Closest, box: NDArray[np.float32], finer: FullResolution | None) -> _Closest:
@@ -154,6 +185,11 @@ def _measures(
     extent = np.array([one.page.shape[::-1] for one in closest])
     slack = 0.6 * cell[:, None]
     measures[:, EDGE] = has_ink & ((low <= slack) | (high >= extent - slack)).any(1)
-    powers = np.exp(kinds - kinds.max(1, keepdims=True))
-    measures[:, -len(KINDS) :] = powers / powers.sum(1, keepdims=True)
+    measures[:, -len(KINDS) :] = _shares(kinds)
     return measures
+
+
+def _shares(kinds: Kinds) -> Kinds:
+    """Compute probabilities from logits: float32[N, 4]."""
+    powers = np.exp(kinds - kinds.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)

@@ -4,9 +4,9 @@ A cell is the mean, the darkest and the lightest pixel of its part of the page, 
 still seen. Beyond the page the darkest is white and the lightest black, which no part of a page is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ Cells = NDArray[np.uint8]  # [64, 64, 3]
 _LEAST_SPREAD = 3.0  # grey levels: standard deviation of a page on which nothing is to be seen, about
 _GRAIN = 0.25  # of the span of grey levels within a cell: a standard deviation, about
 _CONTRAST = 48.0  # levels of a look that one standard deviation of the page becomes
+_SMOOTH = 3  # pixels across a cell up to which pages are stretched smoothly; beyond, a repeated pixel is not seen
 _BEYOND = (128, 255, 0)
 _LEVELS = np.arange(256, dtype=np.float32)
 
@@ -64,10 +65,7 @@ def look(page: GreyImage, square: Square) -> Look:
         mean, darkest, lightest = part, part, part
     else:
         mean = np.asarray(cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
-        stripes = part.reshape(rows, fine, columns * fine)
-        darkest, lightest = stripes.min(1), stripes.max(1)
-        darkest = reduce(np.minimum, [darkest[:, at::fine] for at in range(fine)])
-        lightest = reduce(np.maximum, [lightest[:, at::fine] for at in range(fine)])
+        darkest, lightest = _reduced(part, fine, cv2.min), _reduced(part, fine, cv2.max)
     level, spread = cv2.meanStdDev(mean)
     within = cv2.mean(lightest)[0] - cv2.mean(darkest)[0]  # cells that are all grain would else be all black and white
     deviation = max(float(spread[0, 0]), _GRAIN * within)
@@ -75,6 +73,12 @@ def look(page: GreyImage, square: Square) -> Look:
     table = np.clip(128.5 + gain * (_LEVELS - np.float32(level[0, 0])), 0, 255).astype(np.uint8)
     seen[y : y + rows, x : x + columns] = cv2.LUT(cv2.merge([mean, darkest, lightest]), table)
     return Look(seen, gain)
+
+
+def _reduced(part: GreyImage, fine: int, choose: Callable[[Any, Any], Any]) -> GreyImage:
+    """Choose one of the pixels of each cell, of `fine` × `fine`, by pairs."""
+    stripes = reduce(choose, [part[at::fine] for at in range(fine)])
+    return np.asarray(reduce(choose, [np.ascontiguousarray(stripes[:, at::fine]) for at in range(fine)]), np.uint8)
 
 
 def cover(ink: GreyImage, square: Square) -> NDArray[np.uint8]:
@@ -108,5 +112,6 @@ def _fitted(page: GreyImage, square: Square) -> tuple[GreyImage, int, int, int]:
     part = page[top:bottom, left:right]
     size = (columns * fine, rows * fine)
     if part.shape[::-1] != size:
-        part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+        how = cv2.INTER_NEAREST if fine > _SMOOTH else cv2.INTER_LINEAR
+        part = np.asarray(cv2.resize(part, size, interpolation=how), np.uint8)
     return part, x, y, fine

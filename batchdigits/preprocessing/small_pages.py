@@ -102,11 +102,7 @@ def _choose(ink: Strip, extents: Rows, settings: NormalisationSettings) -> Found
     """Keep the components that make the digit, with their soft edges."""
     side, count, _ = ink.shape
     peak = most(ink).astype(np.float32)
-    faint = np.minimum(ink, spread((settings.ink_level * peak).astype(np.uint8), side))
-    noise = settings.noise_factor * total(faint) / extents.prod(1)
-    level = np.maximum(settings.ink_level * peak, np.minimum(noise, 0.5 * peak))
-    level = np.where(peak >= 255 * settings.least_contrast, np.maximum(level, 1), 255)
-
+    level = np.maximum(settings.ink_level * peak, 1)
     inked = ink >= spread(level.astype(np.uint8), side)
     found = components(inked)
     part, other, edge = _is_part(found, extents, settings)
@@ -139,18 +135,12 @@ def _is_part(
         bool[C] three times; the first two are False for component 0.
     """
     left, top, right, bottom = found.box.T
-    height, width = extents[found.owner].T
     edge = found.at_edge(extents)
-    across = (right - left >= width) & (bottom - top <= settings.line_thickness * height)
-    down = (bottom - top >= height) & (right - left <= settings.line_thickness * width)
-    # A line is only a line where there is a digit beside it: a 1 that fills its frame is alone.
-    mass = np.where(across | down, 1e-3, 1.0) * found.area
-    rank = mass * np.where(edge, settings.edge_weight, 1.0)
-    rank[0] = 0
-
-    order = np.lexsort((rank[1:], found.owner[1:])) + 1
+    mass = found.area.copy()
+    mass[0] = 0
+    order = np.lexsort((mass[1:], found.owner[1:])) + 1
     main = np.zeros(len(extents), np.intp)  # component 0, of no mass, where a canvas has no component
-    main[found.owner[order]] = order  # the last assignment wins: the highest rank
+    main[found.owner[order]] = order  # the last assignment wins: the largest
     mine = main[found.owner]
 
     gap_x = np.maximum(left - right[mine], left[mine] - right)
@@ -159,6 +149,6 @@ def _is_part(
     part = (np.maximum(gap_x, gap_y) <= settings.part_distance * longer) & (mass >= settings.part_mass * mass[mine])
     part[main] = True
     part[0] = False
-    other = ~(part | edge | across | down)
+    other = ~(part | edge)
     other[0] = False
     return np.asarray(part, np.bool_), np.asarray(other, np.bool_), edge

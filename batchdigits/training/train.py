@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _FEWEST_PAGES = 2000  # that a model is calibrated on, by writers who are left out of training
 _VALIDATED = 5  # pages that are trained on for each of them
+_TIMES = 3  # that each digit is seen in an epoch, varied anew
 _LEAST_IMAGES = 3000  # of each set of the package; a smaller one is repeated, so that its handwriting has weight
 _COLUMNS = 12  # of the picture of simulated scans
 _GATE = 0.9  # of the development sets, one digit in 595 is refused there, and at 0.8 four are
@@ -91,7 +92,8 @@ def train(settings: TrainSettings) -> Bundle:
 
     learns = epochs_of(settings) > 0 and settings.pages > 0 and settings.arch is not Arch.DENSE
     pages = _pages(settings, training, "train") if learns else None
-    model = fit(_repeated(training), pages, validation, settings)
+    seen = training if settings.arch is Arch.DENSE else _repeated(training)
+    model = fit(seen, pages, validation, settings)
     kept = finetuning.blend(model, load_model(base), validation) if base else 1.0
     export.export(model, output, Network.READER)
     if settings.teacher:
@@ -213,10 +215,10 @@ def _pages(settings: TrainSettings, digits: Labelled, part: str) -> SimulatedInk
 
 
 def _repeated(training: Labelled) -> Labelled:
-    """Repeat the images of the package's small sets."""
+    """Repeat all images, and more often those of the package's small sets."""
     sets = [name.split()[0] for name in training.names]
     times = {name: math.ceil(_LEAST_IMAGES / sets.count(name)) for name in set(sets) & set(shipped.NAMES)}
-    return training.take(np.repeat(np.arange(len(training)), [times.get(name, 1) for name in sets]))
+    return training.take(np.repeat(np.arange(len(training)), [max(_TIMES, times.get(name, 1)) for name in sets]))
 
 
 def _with_ink(data: Labelled) -> Labelled:

@@ -21,7 +21,7 @@ from batchdigits.inference.decisions import softmax
 from batchdigits.inference.runtimes import InkFinder, Predictor, quickest, start_tensorflow
 from batchdigits.preprocessing.finder import InkNetwork
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import INK, SIDE, InkImages, Labels
+from batchdigits.records import DIGITS, INK, SIDE, InkImages, Labels
 from batchdigits.settings import (
     Arch,
     NormalisationSettings,
@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 _THREADS = 2  # on every machine: the order of sums, and so the last bit, may depend on it
 _MADE_TOGETHER = 512  # images
+_LEAST_LIKENESS = 0.6  # of what was found to the digit that was written; where the finder lost it, nobody could read it
 
 
 def fit(training: Labelled, pages: SimulatedInk | None, validation: Labelled, settings: TrainSettings) -> "keras.Model":
@@ -69,8 +70,10 @@ def fit(training: Labelled, pages: SimulatedInk | None, validation: Labelled, se
     pixels, labels = training.pixels, training.labels
     varied = 0 if settings.arch is Arch.DENSE else len(labels)  # the tutorial's network sees images as they are
     if pages:
-        inked = pages.ink[:, INK] > 0  # what shows no ink is blank without any network
-        pixels, labels = np.concatenate([pixels, pages.pixels[inked]]), np.concatenate([labels, pages.labels[inked]])
+        teaches = pages.ink[:, INK] > 0  # what shows no ink is blank without any network
+        teaches &= (pages.labels >= DIGITS) | (pages.likeness >= _LEAST_LIKENESS)
+        pixels = np.concatenate([pixels, pages.pixels[teaches]])
+        labels = np.concatenate([labels, pages.labels[teaches]])
     with (
         InkFinder(settings.output, runtime=quickest(settings.output)) as network,
         _targets(settings) as targets,  # a teacher is refused before anything is lost

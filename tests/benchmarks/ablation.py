@@ -185,25 +185,18 @@ def box_centred(strip: Strip, boxes: Boxes, digit_side: int) -> InkImages:
 
 
 STEPS = {
-    "finder: one look": Off(names={(finder, "_LONG_ENOUGH"): (0,)}),
-    "finder: two looks at most": Off(names={(finder, "_LONG_ENOUGH"): (38, 0)}),
+    "finder: one look": Off(names={(finder, "_LONG_ENOUGH"): 0}),
     "finder: mean of each cell alone": Off(names={(finder, "look"): mean_alone}),
     "finder: never finer pixels": Off(names={(normalisation, "find_ink"): no_finer}),
     "finder: the main part alone": Off(names={(finder, "_PART_MASS"): 1.0}),
     "finder: parts however far": Off(names={(finder, "_PART_DISTANCE"): np.inf}),
-    "rules up to 32 px": Off(names={(normalisation, "CANVAS_SIDES"): (16, 28, 32)}),
-    "rules up to 28 px": Off(names={(normalisation, "CANVAS_SIDES"): (16, 28)}),
     "rules up to 16 px": Off(names={(normalisation, "CANVAS_SIDES"): (16,)}),
     "no rules": Off(names={(normalisation, "CANVAS_SIDES"): (0,)}),
     "polarity: no turning at all": Off(names={(small_pages, "_is_dark"): always_dark}),
     "paper: always even": Off(settings={"flat_share": -1}),
     "pages of one bit": Off(names={(small_pages, "_has_two_levels"): more_levels}),
-    "faintest ink": Off(settings={"least_contrast": 0}),
-    "noise level": Off(settings={"noise_factor": 0}),
     "parts: the main one alone": Off(settings={"part_mass": np.inf}),
     "edge rules: none": Off(names={(small_pages, "_is_part"): no_edge_rules}),
-    "  lines": Off(settings={"line_thickness": 0}),
-    "  weight": Off(settings={"edge_weight": 1}),
     "soft edges": Off(names={(small_pages, "morph"): hard_edges}),
     "centre of mass: box centred": Off(names={(normalisation, "frame"): box_centred}),
 }

@@ -73,7 +73,7 @@ json_values = st.recursive(
     max_leaves=12,
 )
 normalisations = st.builds(
-    NormalisationSettings, digit_side=st.integers(1, 28), ink_level=st.floats(0, 1), noise_factor=st.floats(0, 99)
+    NormalisationSettings, digit_side=st.integers(1, 28), ink_level=st.floats(0, 1), part_mass=st.floats(0, 99)
 )
 
 counts = st.integers(0, 10**9)

@@ -93,10 +93,10 @@ class Speck:
         return maps, np.zeros((len(looks), 4), np.float32)
 
 
-def test_what_stays_small_is_looked_at_three_times_at_most() -> None:
+def test_what_stays_small_is_looked_at_twice_at_most() -> None:
     speck = Speck()
     find_ink([page(900, 900, (0, 0, 900, 450))], speck, [None])
-    assert speck.calls == 3
+    assert speck.calls == 2
 
 
 def test_only_those_pages_are_looked_at_again_whose_digit_is_small() -> None:
@@ -104,6 +104,44 @@ def test_only_those_pages_are_looked_at_again_whose_digit_is_small() -> None:
     large, small = page(300, 300, (100, 20, 200, 280)), page(300, 300, (150, 150, 160, 210))
     find_ink([large, small, page(300, 300), small, large], rule, [None] * 5)
     assert rule.asked == [5, 2]
+
+
+class FarSighted:
+    """A network that is sure of a digit of 6 cells or more, and sees nothing of a smaller one."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def __call__(self, looks: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        self.calls.append(len(looks))
+        ink = looks[..., 1] < 70
+        ink &= looks[..., 1] <= looks[..., 2]
+        large = ink.any(2).sum(1) >= 6
+        kinds = np.where(large[:, None], np.array([0, 6, 0, 0]), np.array([1, 0, 0, 0])).astype(np.float32)
+        return np.where(ink & large[:, None, None], np.uint8(255), np.uint8(0)), kinds
+
+
+def test_a_digit_that_is_not_seen_on_the_whole_of_a_large_page_is_sought_in_its_parts() -> None:
+    network, small = FarSighted(), (2100, 800, 2140, 900)
+    found = find_ink([page(3000, 2400, small)], network, [None])
+    assert network.calls[0] == 1
+    assert 1 <= network.calls[1] <= 9  # only the parts that are not empty
+    assert found.boxes[0, 3] - found.boxes[0, 1] > 30
+    assert found.measures[0, SINGLE] > 0.9
+    alone, beside = FarSighted(), page(3000, 2400, small, (200, 800, 240, 900))
+    assert (find_ink([beside], alone, [None]).strip > 0).any()
+    assert alone.calls[1] > network.calls[1]
+
+
+def test_no_parts_are_looked_at_of_a_small_page_an_even_one_and_one_of_several_things() -> None:
+    small, even = page(500, 400, (200, 200, 204, 210)), page(3000, 2400)
+    for one in (small, even):
+        network = FarSighted()
+        assert not find_ink([one], network, [None]).strip.any()
+        assert network.calls == [1]
+    several = Rule(sure=100, kinds=(0, 0, 3, 3))
+    find_ink([page(3000, 2400, (100, 100, 2300, 2900))], several, [None])
+    assert several.asked == [1]
 
 
 def test_where_the_closer_look_shows_no_ink_the_first_one_counts() -> None:

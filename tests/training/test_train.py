@@ -198,7 +198,9 @@ def no_pages(count: int, **options: Any) -> SimulatedInk:
     """What stands in the place of `read_simulated`: a few pages, and none with a digit."""
     labels = np.resize(np.array([NOT_A_DIGIT, BLANK], np.int8), 20)
     pixels = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
-    return SimulatedInk(pixels, np.ones((20, len(INK_MEASURES)), np.float32), labels, np.full(20, "a scene"))
+    return SimulatedInk(
+        pixels, np.ones((20, len(INK_MEASURES)), np.float32), labels, np.full(20, "a scene"), np.ones(20, np.float32)
+    )
 
 
 def test_small_sets_are_repeated_and_pages_show_no_digit_of_the_validation_part(

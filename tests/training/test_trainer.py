@@ -15,7 +15,7 @@ from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.calibration import Calibration
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import BLANK, INK_MEASURES, NOT_A_DIGIT
+from batchdigits.records import BLANK, DIGITS, INK, INK_MEASURES, NOT_A_DIGIT
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
 from batchdigits.training import trainer
 from batchdigits.training.datasets.labelled import Labelled
@@ -51,7 +51,7 @@ def some_pages(count: int) -> SimulatedInk:
     ink = np.full((count, len(INK_MEASURES)), 0.1, np.float32)
     labels = (np.arange(count) % 10).astype(np.int8)
     pixels[::4], ink[::4, 0], labels[::4], labels[1::4] = 0, 0, BLANK, NOT_A_DIGIT
-    return SimulatedInk(pixels, ink, labels, np.full(count, "a scene"))
+    return SimulatedInk(pixels, ink, labels, np.full(count, "a scene"), np.ones(count, np.float32))
 
 
 def fit_some(count: int, settings: TrainSettings, pages: SimulatedInk | None = None) -> Any:  # noqa: ANN401
@@ -358,6 +358,19 @@ def test_simulated_pages_are_seen_as_they_are_and_digits_are_varied_anew_in_each
     assert len(varied[0] & digits) < 20
     assert len(varied[0] & varied[1]) < 20
     assert varied[0] == varied[2]  # the same epoch is the same whenever it is asked for
+
+
+def test_pages_whose_digit_was_not_found_teach_nothing_and_what_is_no_digit_need_not_be_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = some_pages(120)
+    lost = np.arange(120) % 2 == 1  # half of those are no digit
+    found = taught(replace(CNN, output=tmp_path), pages._replace(likeness=1 - 0.9 * lost), (1,), monkeypatch)
+    seen = {one.tobytes() for pixels, _ in found.epochs[0] for one in pixels}
+    taught_by = np.array([one.tobytes() in seen for one in pages.pixels])
+    assert not taught_by[lost & (pages.labels < DIGITS)].any()
+    assert taught_by[lost & (pages.labels == NOT_A_DIGIT)].all()
+    assert taught_by[~lost & (pages.ink[:, INK] > 0)].all()
 
 
 def test_the_tutorials_network_sees_digits_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

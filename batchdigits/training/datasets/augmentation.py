@@ -24,7 +24,7 @@ _MOST_STRETCHED = 3.0  # times as wide as it was: more, and a 1 is a block
 _CLEAN_SIDE = 28  # pixels of a clean page: the digit's 20 px box may grow and turn
 
 
-def vary(digits: InkImages, rng: np.random.Generator, *, clean_share: float = 0.6) -> list[GreyImage]:
+def vary(digits: InkImages, rng: np.random.Generator, *, clean_share: float = 0.75) -> list[GreyImage]:
     """Write each digit anew on a page of its own.
 
     Args:
@@ -80,7 +80,7 @@ def _write(digits: InkImages, side: int, scale: Floats, at: Floats, rng: np.rand
         float32[N, side, side], 0 to 1.
     """
     count = len(digits)
-    turn = np.deg2rad(rng.normal(0, 6, count))
+    turn = np.deg2rad(np.where(rng.random(count) < 0.12, rng.uniform(-28, 28, count), rng.normal(0, 6, count)))
     shear = rng.normal(0, 0.13, count)
     cos, sin = np.cos(turn), np.sin(turn)
     rows = [[cos, shear * cos - sin], [sin, shear * sin + cos]]
@@ -130,7 +130,7 @@ def _spoil(ink: Inks, rng: np.random.Generator) -> None:
     written = ink.any((1, 2))
     chance = rng.random(len(ink))
     low = 0.0
-    for share, spoil in ((0.05, _outline), (0.05, _strike), (0.03, _spatter), (0.03, _skip)):
+    for share, spoil in _SPOILT:
         for row in np.flatnonzero(written & (low <= chance) & (chance < low + share)):
             ink[row] = spoil(ink[row], rng)
         low += share
@@ -148,7 +148,7 @@ def _strike(ink: Floats, rng: np.random.Generator) -> Floats:
     side = len(ink)
     unit = side / SIDE
     x = np.arange(rng.uniform(0, 0.3) * side, rng.uniform(0.7, 1) * side, rng.uniform(2, 5) * unit)
-    swing = np.resize([-1.0, 1.0], len(x)) * rng.choice([0.0, rng.uniform(0.5, 3)]) * unit
+    swing = np.resize([-1.0, 1.0], len(x)) * rng.choice([0.0, rng.uniform(0.5, 3)], p=[0.3, 0.7]) * unit
     climb = np.linspace(-0.5, 0.5, len(x)) * rng.uniform(-1, 1) * side * rng.choice([0.25, 0.8])
     y = rng.uniform(0.1, 0.9) * side + climb + swing
     drawn = np.zeros((side, side), np.uint8)
@@ -170,6 +170,34 @@ def _skip(ink: Floats, rng: np.random.Generator) -> Floats:
     """Let the pen, or a sensor that counts few photons, leave gaps and stains in the strokes."""
     photons = rng.uniform(2, 10)
     return np.minimum(rng.poisson(ink * photons) / photons, 1).astype(np.float32)
+
+
+def _unfocus(ink: Floats, rng: np.random.Generator) -> Floats:
+    """Blur evenly, or along a way as a moved camera does."""
+    unit = len(ink) / SIDE
+    if rng.random() < 0.6:
+        return np.asarray(cv2.GaussianBlur(ink, (0, 0), rng.uniform(0.6, 1.7) * unit), np.float32)
+    size = int(rng.integers(3, 10))
+    kernel = np.zeros((size, size), np.float32)
+    cv2.line(kernel, (0, int(rng.integers(size))), (size - 1, int(rng.integers(size))), 1.0)
+    moved = np.asarray(cv2.filter2D(ink, -1, kernel / kernel.sum()), np.float32)
+    return moved / np.float32(max(float(moved.max()), 0.2))
+
+
+def _invert_bars(ink: Floats, rng: np.random.Generator) -> Floats:
+    """Turn ink and paper at one or two sides, as where half a cell is printed dark."""
+    side = len(ink)
+    turned = ink if rng.random() < 0.6 else ink.T
+    low, high = (rng.uniform(0.1, 0.32, 2) * side).astype(int).tolist()
+    if rng.random() < 0.7:
+        turned[:, :low] = 1 - turned[:, :low]
+    if rng.random() < 0.7:
+        turned[:, side - high :] = 1 - turned[:, side - high :]
+    return ink
+
+
+_SPOILT = ((0.05, _outline), (0.09, _strike), (0.03, _spatter), (0.04, _skip), (0.05, _unfocus), (0.03, _invert_bars))
+"""Share of the clean digits that are spoilt, and how."""
 
 
 def _add_impulses(pages: NDArray[np.uint8], rng: np.random.Generator) -> None:

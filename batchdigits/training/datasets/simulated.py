@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -19,8 +20,10 @@ from batchdigits.engine.children import one_for_each_core
 from batchdigits.engine.worker import prepare_process
 from batchdigits.inference.bundle import Network
 from batchdigits.inference.runtimes import InkFinder, quickest
+from batchdigits.preprocessing.framing import frame
+from batchdigits.preprocessing.looks import around, cover
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import BLANK, NOT_A_DIGIT, InkImages, InkMeasures, Labels
+from batchdigits.records import BLANK, LOOK_CELLS, NOT_A_DIGIT, GreyImage, InkImages, InkMeasures, Labels
 from batchdigits.settings import NormalisationSettings, Runtime
 from batchdigits.storage.atomic import atomic_write
 from batchdigits.storage.local import file_sha256
@@ -30,6 +33,9 @@ from batchdigits.training.datasets.simulator.pages import Kind, simulate
 log = logging.getLogger(__name__)
 
 _CHUNK = 250  # pages that are made together
+_INKED = 80  # of 255: from which a pixel counts for the box of the ink that was written
+_MARGIN = 0.3  # of the digit's longer side, around it
+_SOFT = 1.0  # pixels: σ of the blur behind which two pictures of ink are compared, so that a pen's width counts little
 _LABELS = {Kind.BLANK: BLANK, Kind.SEVERAL: NOT_A_DIGIT, Kind.OTHER: NOT_A_DIGIT}
 
 
@@ -44,6 +50,8 @@ class SimulatedInk(NamedTuple):
     """int8[N]: the digit, or `NOT_A_DIGIT`, or `BLANK`."""
     scenes: NDArray[np.str_]
     """str[N], the kind of page."""
+    likeness: NDArray[np.float32]
+    """float32[N]: how much what was found looks like what was written, 0 to 1."""
 
 
 class _Job(NamedTuple):
@@ -137,4 +145,36 @@ def _make(seed: tuple[int, int]) -> SimulatedInk:
     pages = [simulate(maker.sources, rng) for _ in range(_CHUNK)]
     found = normalise([page.grey for page in pages], maker.find, maker.job.normalisation)
     labels = [_LABELS.get(page.kind, page.label) for page in pages]
-    return SimulatedInk(*found, np.array(labels, np.int8), np.array([page.scene for page in pages]))
+    likeness = _likeness(found.pixels, _written([page.ink for page in pages], maker.job.normalisation))
+    return SimulatedInk(*found, np.array(labels, np.int8), np.array([page.scene for page in pages]), likeness)
+
+
+def _written(inks: Sequence[GreyImage], settings: NormalisationSettings) -> InkImages:
+    """Frame what was written, uint8[h, w] each, as `normalise` frames what it finds: uint8[N, 28, 28]."""
+    strip = np.zeros((LOOK_CELLS, len(inks), LOOK_CELLS), np.uint8)
+    boxes = np.zeros((len(inks), 4), np.float32)
+    for row, ink in enumerate(inks):
+        box = _box(ink)
+        if box is not None:
+            strip[:, row] = cover(ink, around(box, _MARGIN))
+            seen = _box(strip[:, row])
+            boxes[row] = boxes[row] if seen is None else seen
+    return frame(strip, boxes, settings.digit_side)
+
+
+def _box(ink: GreyImage) -> list[int] | None:
+    """Give the box of ink: left, top, right, bottom; None without any."""
+    rows, columns = np.flatnonzero(ink.max(1) > _INKED), np.flatnonzero(ink.max(0) > _INKED)
+    if not len(rows) or not len(columns):
+        return None
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+
+
+def _likeness(found: InkImages, written: InkImages) -> NDArray[np.float32]:
+    """Compare ink to ink by the cosine of what both look like out of focus: float32[N], 0 to 1."""
+    soft = [
+        np.stack([cv2.GaussianBlur(image, (0, 0), _SOFT) for image in images.astype(np.float32)])
+        for images in (found, written)
+    ]
+    product, own = (soft[0] * soft[1]).sum((1, 2)), [np.linalg.norm(image, axis=(1, 2)) for image in soft]
+    return np.asarray(product / np.maximum(own[0] * own[1], 1e-6), np.float32)

@@ -92,12 +92,10 @@ def test_spoiling_changes_some_clean_digits_and_only_these() -> None:
 
     some = [inked(np.stack(vary(digits(), generator(seed), clean_share=1.0))) for seed in range(3)]
     none = [inked(clean(digits(), seed)) for seed in range(3)]
-    assert 0.1 < (np.concatenate(some) != np.concatenate(none)).mean() < 0.3
+    assert 0.1 < (np.concatenate(some) != np.concatenate(none)).mean() < 0.4
 
 
-@pytest.mark.parametrize(
-    "spoil", [augmentation._outline, augmentation._strike, augmentation._spatter, augmentation._skip]
-)
+@pytest.mark.parametrize("spoil", [spoil for _, spoil in augmentation._SPOILT])
 def test_spoilt_ink_is_ink_and_is_another(spoil: Callable[..., NDArray[np.float32]]) -> None:
     for digit in digits()[:50] / np.float32(255):
         spoilt = spoil(digit.copy(), generator())

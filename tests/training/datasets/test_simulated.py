@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -43,6 +44,22 @@ def test_pages_are_what_was_read_of_them_and_what_was_written_there(made: Simula
     assert (made.ink[made.labels == BLANK, INK] > 0).mean() < 0.5
     assert not made.pixels[made.ink[:, INK] == 0].any()
     assert len(set(made.scenes.tolist())) > 5
+    assert (made.likeness.shape, made.likeness.dtype) == ((COUNT,), np.float32)
+    assert (made.likeness[digits] > 0.6).mean() > 0.85  # most digits are found
+    assert made.likeness[made.ink[:, INK] == 0].max() == 0
+
+
+def test_what_was_found_is_like_what_was_written_where_it_is_the_same_ink_of_any_breadth() -> None:
+    written = np.zeros((3, 200, 150), np.uint8)
+    written[:, 40:160, 60:70] = written[:, 150:160, 60:110] = 255
+    framed = simulated._written([*written, np.zeros((30, 20), np.uint8)], NormalisationSettings())
+    assert framed.any((1, 2)).tolist() == [True, True, True, False]
+    broad = np.stack([cv2.dilate(image, np.ones((2, 2), np.uint8)) for image in framed])
+    likeness = simulated._likeness(np.stack([framed[0], broad[1], framed[2, ::-1], framed[0]]), framed)
+    assert likeness[0] == pytest.approx(1, abs=1e-5)
+    assert likeness[1] > 0.85
+    assert likeness[2] < 0.75
+    assert likeness[3] == 0
 
 
 def test_pages_that_were_kept_are_not_made_again(

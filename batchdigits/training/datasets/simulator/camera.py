@@ -10,6 +10,8 @@ from batchdigits.training.datasets.simulator.strokes import Ink
 
 Light = NDArray[np.float32]  # [h, w], 0 dark to 1 white
 
+_DROWNING = 0.16  # standard deviation of the noise, as a share of the ink's depth, above which few could read it
+
 
 def illuminate(shape: tuple[int, int], rng: np.random.Generator) -> Light:
     """Make the light on a page: a slope, a vignette, a lamp, shadows: float32[h, w], about 0.2 to 1.1."""
@@ -75,7 +77,7 @@ def lay_on_desk(page: Light, ink: Ink, rng: np.random.Generator) -> tuple[Light,
     return np.asarray(moved * cover + desk * (1 - cover), np.float32), inked
 
 
-def take(light: Light, rng: np.random.Generator, *, careful: bool, one_bit: bool) -> GreyImage:
+def take(light: Light, rng: np.random.Generator, *, careful: bool, one_bit: bool, strength: float = 1.0) -> GreyImage:
     """Photograph or scan a lit page: blur, noise, tone, compression.
 
     Args:
@@ -83,6 +85,7 @@ def take(light: Light, rng: np.random.Generator, *, careful: bool, one_bit: bool
         rng: Randomness.
         careful: With weak disturbances alone: what is on it would else be lost.
         one_bit: As a fax or a scan of black and white gives it.
+        strength: How much darker ink is than its paper, 0 to 1; noise drowns none of it.
 
     Returns:
         uint8[h, w].
@@ -99,6 +102,7 @@ def take(light: Light, rng: np.random.Generator, *, careful: bool, one_bit: bool
         light = np.asarray(cv2.filter2D(light, -1, kernel / kernel.sum()))
     if chance[2] < 0.6:
         deep = rng.uniform(0.002, 0.012 if careful else 0.05) * (2 if chance[2] < 0.04 else 1)
+        deep = min(deep, max(0.012, _DROWNING * strength))
         light = light + deep * noise(light.shape, rng, float(rng.choice([1, 1, 1.5, 2.5])))
     if chance[3] < 0.25:  # sharpened by the phone
         soft = np.asarray(cv2.GaussianBlur(light, (0, 0), rng.uniform(0.7, 1.5 + longer / 400)))
@@ -113,8 +117,10 @@ def take(light: Light, rng: np.random.Generator, *, careful: bool, one_bit: bool
         light = np.asarray(light / np.maximum(around, 0.05) * np.float32(0.9), np.float32)
     if one_bit:
         around = np.asarray(cv2.blur(light, (max(3, longer // 4),) * 2)) if chance[6] < 0.6 else light.mean()
-        spread = float(light.std())
-        light = (light > around - np.float32(rng.uniform(0.3, 0.9) * spread)).astype(np.float32)
+        depth = rng.uniform(0.3, 0.9) * light.std()
+        if chance[8] < 0.7:  # by who has seen how dark the ink is
+            depth = rng.uniform(0.2, 0.6) * strength * light.mean()
+        light = (light > around - np.float32(depth)).astype(np.float32)
     page = np.asarray(np.clip(255 * light, 0, 255), np.uint8)
     if chance[7] < 0.35:
         quality = int(rng.integers(45 if careful else 8, 96))

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from batchdigits.records import GreyImage, Labels
 from batchdigits.training.datasets import shipped
-from batchdigits.training.datasets.simulator.paper import put
+from batchdigits.training.datasets.simulator.paper import line, put
 from batchdigits.training.datasets.simulator.strokes import Ink, Movements, Pen, Stroke, bend, draw, roughen
 
 _SHARES = {"pendigits": 0.24, shipped.UNIPEN: 0.38, "uji": 0.03}  # of digits drawn by pens; the rest are pictures
-_RASTER_SHARES = {shipped.MNIST: 0.66, "optdigits": 0.10, "hwd1000": 0.08, shipped.CC0_SCANS: 0.16}
+_RASTER_SHARES = {shipped.MNIST: 0.50, "optdigits": 0.12, "hwd1000": 0.12, shipped.CC0_SCANS: 0.26}
 _DARK_ON_WHITE = ("hwd1000", shipped.CC0_SCANS)
 _GRAIN = 16  # grey levels that are paper and no ink, where pictures are scans
 _LEAST_INK = 40  # of 255: fainter pixels do not count where a digit is cut out of its picture
@@ -154,6 +154,18 @@ class Hand(NamedTuple):
             foreign = self.sources.foreign[int(rng.integers(len(self.sources.foreign)))]
             return _grown(foreign, size, self.pen, rng)
         return self.write(_mark(rng), size, 0.6)
+
+    def struck_out(self, size: float) -> Ink:
+        """Write a digit and strike it out, so that nobody reads it."""
+        tile, _ = self.digit(size)
+        room = np.pad(tile, max(2, int(0.1 * size)))
+        height, width = room.shape
+        for _ in range(int(self.rng.integers(2, 8))):
+            ends = (self.rng.uniform(0, 1, 2) * height).tolist()
+            inset = (self.rng.uniform(0, 0.2, 2) * width).tolist()
+            thick = max(0.8, self.pen_share * size)
+            line(room, (inset[0], ends[0]), (width - inset[1], ends[1]), thick, 1.0)
+        return room
 
     def number(self, size: float, count: int) -> Ink:
         """Write `count` digits, each about `size` pixels high, one beside another."""

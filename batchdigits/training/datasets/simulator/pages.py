@@ -288,8 +288,11 @@ class _Page:
     def _write_other(self) -> None:
         rng = self.rng
         kind = rng.random()
-        if kind < 0.62:
+        if kind < 0.56:
             tile = self._fit(self.hand.other(self._size()))
+            paper.put(self.ink, tile, *self._place(tile))
+        elif kind < 0.64:
+            tile = self._fit(self.hand.struck_out(self._size()))
             paper.put(self.ink, tile, *self._place(tile))
         elif kind < 0.72:  # a word
             size = max(8.0, 0.5 * self._size())
@@ -359,7 +362,7 @@ class _Page:
         if rng.random() < _LIGHT_ON_DARK.get(scene, 0.08):
             brightest = 1.0 if rng.random() < 0.6 else rng.uniform(0.5, 1)
             light = np.clip(brightest - light * np.float32(rng.uniform(0.6, 1)), 0, 1)
-        grey = camera.take(light, rng, careful=careful, one_bit=self.one_bit)
+        grey = camera.take(light, rng, careful=careful, one_bit=self.one_bit, strength=self.strength)
         grey, target = camera.lose_pixels(grey, target, self._extent(), rng)
         if rng.random() < 0.03:  # inverted by a program, or without pure white
             grey = 255 - grey if rng.random() < 0.5 else np.minimum(grey, 252)

@@ -67,6 +67,24 @@ def test_a_careful_picture_keeps_a_faint_line_that_others_lose_more_of() -> None
     assert contrast(careful=True) > 1.3 * contrast(careful=False)
 
 
+def test_noise_never_drowns_faint_ink_and_one_bit_keeps_it() -> None:
+    page = np.full((200, 160), 0.9, np.float32)
+    page[40:160, 70:90] -= 0.09
+
+    def worst(strength: float) -> float:
+        greys = [
+            camera.take(page, np.random.default_rng(seed), careful=False, one_bit=False, strength=strength)
+            for seed in range(200)
+        ]
+        return float(np.max([grey[50:150, :60].std() / max(np.ptp(np.median(grey, axis=0)), 1) for grey in greys]))
+
+    assert worst(0.1) < 0.7 * worst(1.0)
+    bits = [
+        camera.take(page, np.random.default_rng(seed), careful=False, one_bit=True, strength=0.1) for seed in range(80)
+    ]
+    assert np.mean([grey[50:150, 75:85].mean() < 90 < 200 < grey[50:150, :60].mean() for grey in bits]) > 0.6
+
+
 def test_a_sheet_on_a_desk_takes_its_ink_with_it() -> None:
     page, ink = marked()
     moved = 0

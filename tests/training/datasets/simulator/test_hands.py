@@ -158,6 +158,7 @@ def test_a_thin_pen_on_a_large_page_writes_thin_lines() -> None:
 SIGNS: dict[str, Callable[[Hand], np.ndarray]] = {
     "a letter or mark": lambda one: one.other(60),
     "a number": lambda one: one.number(60, 3),
+    "a digit struck out": lambda one: one.struck_out(60),
     "a ring": lambda one: one.write([ring(one.rng)], 60, 0.4),
 }
 
