@@ -244,6 +244,8 @@ class EvaluateSettings:
     """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep."""
     threshold: float | None = None
     """Confidence, 0 to 1, below which a digit goes to review; None takes the one that keeps the target."""
+    progress: bool = False
+    """Show on standard error what it is at."""
 
 
 @dataclass(frozen=True, slots=True)

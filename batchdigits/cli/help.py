@@ -35,7 +35,7 @@ _EXAMPLES = {
         "predict scans/ -o report.csv -o report.html",
         "predict 'scans/*.png' -o report.xlsx --target-error 1%",
     ),
-    "train": ("train --from batchdigits/model --data report.csv -o runs/tuned", "train -o runs/cnn --resume"),
+    "train": ("train --from packaged --data report.csv -o runs/tuned", "train -o runs/cnn --resume"),
     "evaluate": ("evaluate labelled/ -o evaluation", "evaluate mnist --model runs/tuned"),
     "explain": ("explain scan.png", "explain scan.png --save-input seen.png"),
     "schedule": ("schedule --nightly scans/ -o report.csv", "schedule --systemd --every 2h scans/ -o report.csv"),

@@ -1,5 +1,6 @@
 """Run the commands train and evaluate: turn their options into settings, and call the job."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,11 +19,12 @@ from batchdigits.cli.options import (
     given_threshold,
     runtime_for,
 )
-from batchdigits.cli.process import exits
+from batchdigits.cli.process import LOG, exits
 from batchdigits.engine.run_context import resumable
-from batchdigits.errors import ExitCode
+from batchdigits.errors import ExitCode, escaped
 from batchdigits.settings import Arch, EvaluateSettings, RuntimeChoice, TrainSettings
 
+_PACKAGED = Path("packaged")  # the word for the model in the package, wherever that was installed
 _DEFAULTS = TrainSettings(output=Path("runs/cnn"))
 _EVALUATE = EvaluateSettings(source="")
 
@@ -39,7 +41,11 @@ def train(
     ] = list(_DEFAULTS.data),  # noqa: B006  Typer copies it
     base: Annotated[
         Path | None,
-        typer.Option("--from", help="Model bundle that goes on learning: from --data, and what it was trained on."),
+        typer.Option(
+            "--from",
+            help="Model bundle that goes on learning: from --data, and what it was trained on. packaged is the one in "
+            "the package.",
+        ),
     ] = _DEFAULTS.base,
     arch: Annotated[Arch, typer.Option(help="The network.")] = _DEFAULTS.arch,
     teacher: Annotated[
@@ -75,13 +81,14 @@ def train(
     verbose: Verbose = False,
 ) -> ExitCode:
     """Train a model and write its bundle, with metrics and pictures beside it."""
+    from batchdigits.inference.bundle import PACKAGED
     from batchdigits.training.train import train as train_model
     from batchdigits.training.train import train_finder
 
     settings = TrainSettings(
         output=output,
         data=tuple(data),
-        base=base,
+        base=PACKAGED if base == _PACKAGED else base,
         arch=arch,
         teacher=teacher,
         finder=finder,
@@ -97,6 +104,12 @@ def train(
     )
     with resumable(sys.argv[1:]):
         (train_finder if arch is Arch.FINDER else train_model)(settings)
+    name = shlex.quote(escaped(str(output)))
+    if arch is Arch.FINDER:
+        LOG.info("The ink finder stands in %s; read behind it with: batchdigits train --finder %s", name, name)
+    else:
+        LOG.info("The model stands in %s, with its metrics and pictures.", name)
+        LOG.info("Next: batchdigits predict scans/ -o report.csv -o report.html --model %s", name)
     return ExitCode.OK
 
 
@@ -120,7 +133,14 @@ def evaluate(
     from batchdigits.training.evaluation.metrics import as_text
 
     settings = EvaluateSettings(
-        source, output, model, runtime_for(runtime, model), target_error, given_threshold(context)
+        source,
+        output,
+        model,
+        runtime_for(runtime, model),
+        target_error,
+        given_threshold(context),
+        progress=sys.stderr.isatty(),
     )
     typer.echo(as_text(evaluate_model(settings)))
+    LOG.info("Wrote metrics and pictures into %s", escaped(str(output)))
     return ExitCode.OK

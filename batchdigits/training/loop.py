@@ -54,6 +54,20 @@ class EpochRecord:
     seconds: float
     """Wall-clock time of the epoch."""
 
+    def line(self, epochs: int) -> str:
+        """Say how the epoch went, and how long the rest of so many will take."""
+        right = f"{self.val_accuracy:.2%} of the validation part right, loss {self.val_loss:.4f}"
+        left = _spelled(self.seconds * (epochs - self.epoch))
+        rest = f", {left} left" if self.epoch < epochs else ""
+        return f"epoch {self.epoch} of {epochs}: {right}; {_spelled(self.seconds)}{rest}"
+
+
+def _spelled(seconds: float) -> str:
+    """Spell a time for people: 42 s, 12 min, 3.5 h."""
+    if seconds < 100:  # noqa: PLR2004  a minute and a half is better known as seconds
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
@@ -122,7 +136,7 @@ def learn(begin: "Callable[[], keras.Model]", lesson: Lesson, settings: TrainSet
         numbers = (round(float(number), 5) for number in (*sums / count, *validation, seconds))
         record = EpochRecord(epoch, *numbers)
         checkpoints.keep(model, average, record)
-        log.info("epoch %d of %d: %s", epoch, epochs, record)
+        log.info(record.line(epochs))
     model.set_weights(average.weights)
     return model
 

@@ -623,6 +623,23 @@ def test_a_training_that_is_interrupted_says_which_command_goes_on_and_is_not_lo
     assert (output / "history.jsonl").read_bytes() == kept
 
 
+def test_a_training_ends_with_where_the_model_is_and_evaluate_with_where_it_wrote(tmp_path: Path) -> None:
+    for number in range(100):
+        write_png(tmp_path / "data" / str(number % 10) / f"{number}.png", one_of_each()[number % 10])
+    done = batchdigits("train", "--arch", "dense", "--data", "data", "--epochs", "1", "-o", "a model", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert re.search(
+        r"^epoch 1 of 1: [\d.]+% of the validation part right, loss [\d.]+; \d+ s$", done.stderr, re.MULTILINE
+    )
+    assert done.stderr.splitlines()[-2:] == [
+        "The model stands in 'a model', with its metrics and pictures.",
+        "Next: batchdigits predict scans/ -o report.csv -o report.html --model 'a model'",
+    ]
+    measured = batchdigits("evaluate", "data", "--model", "a model", "-o", "out", cwd=tmp_path)
+    assert measured.code == 0, measured.stderr
+    assert measured.stderr.splitlines()[-1] == "Wrote metrics and pictures into out"
+
+
 @pytest.mark.parametrize("arguments", [["train", "-o", "train"], ["-o", "train", "--overwrite", "--resume"]])
 def test_the_command_that_goes_on_is_spelled_for_the_program_and_for_its_job(arguments: list[str]) -> None:
     with pytest.raises(Interrupted, match=r"go on with: batchdigits train -o train --resume$"), resumable(arguments):

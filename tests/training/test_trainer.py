@@ -21,7 +21,7 @@ from batchdigits.training import trainer
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.shipped import mnist
 from batchdigits.training.datasets.simulated import SimulatedInk
-from batchdigits.training.loop import Lesson
+from batchdigits.training.loop import EpochRecord, Lesson
 from batchdigits.training.trainer import fit
 from tests.commands import CHECKOUT, run
 from tests.fake_model import no_network
@@ -378,3 +378,9 @@ def test_the_tutorials_network_sees_digits_as_they_are(tmp_path: Path, monkeypat
     seen = np.concatenate([pixels for pixels, _ in found.epochs[0]])
     assert {one.tobytes() for one in seen} == {one.tobytes() for one in some(250)[0].pixels}
     assert len(found.lesson.validation[0]) == 50
+
+
+def test_an_epoch_is_told_in_words_with_the_time_that_is_left() -> None:
+    record = EpochRecord(3, 0.2, 0.95, 0.06123, 0.98123, 41.2)
+    assert record.line(60) == "epoch 3 of 60: 98.12% of the validation part right, loss 0.0612; 41 s, 39 min left"
+    assert EpochRecord(60, 0.2, 0.95, 0.06, 0.98, 7200).line(60).endswith("loss 0.0600; 2.0 h")

@@ -14,6 +14,7 @@ from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import Predictor
+from batchdigits.progress import Progress
 from batchdigits.records import NO_DIGIT
 from batchdigits.settings import EvaluateSettings, Runtime
 from batchdigits.storage.atomic import atomic_write
@@ -41,9 +42,12 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     """
     output = made_folder(settings.output)
     model = bundle.load(settings.model)
-    with SharedFinder(model.directory, settings.runtime) as network:
-        data = labelled.read(settings.source, network, model.normalisation, part="test")
-    found = score(data, model, provable_threshold(model, settings), settings.runtime)
+    with Progress(is_shown=settings.progress) as progress:
+        progress.say("Reading the labelled images")
+        with SharedFinder(model.directory, settings.runtime) as network:
+            data = labelled.read(settings.source, network, model.normalisation, part="test")
+        progress.say(f"Predicting {len(data):,} images")
+        found = score(data, model, provable_threshold(model, settings), settings.runtime)
     result, said = found.result, found.said
     write_text(output / "metrics.json", json.dumps(as_json(result), indent=2) + "\n")
     draw(output, found)
