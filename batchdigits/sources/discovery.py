@@ -170,6 +170,8 @@ def _status_of_source(source: str, selection: Selection) -> os.stat_result | Non
 def _listing(folder: str, top: _Top | None = None) -> Iterator[os.DirEntry[str]]:
     """Stream the entries of a folder; trouble with it ends the run, for a report must not lose rows silently.
 
+    A sub-folder that was removed since it was found holds nothing any more.
+
     Args:
         folder: Its path.
         top: What the pattern that leaves it out is relative to; None for the source itself.
@@ -178,6 +180,8 @@ def _listing(folder: str, top: _Top | None = None) -> Iterator[os.DirEntry[str]]
         with os.scandir(folder or ".") as entries:
             yield from entries
     except OSError as error:
+        if top and isinstance(error, FileNotFoundError | NotADirectoryError):
+            return
         excluding = f", or leave it out with {_excluding(folder, top)}" if top else ""
         message = (
             f"The folder {escaped(folder)} cannot be listed: {error.strerror}. Check its permissions and its "
