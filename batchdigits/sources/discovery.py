@@ -36,6 +36,7 @@ from batchdigits.sources.rules import (
 )
 from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.backends.base import Entry
+from batchdigits.storage.guards import opened
 from batchdigits.storage.remote import listed
 from batchdigits.storage.urls import Location, parts
 
@@ -340,7 +341,7 @@ def signed_64_bits(number: int) -> int:
 def _holds_image(path: str) -> bool:
     """Look at the first bytes of a regular file; one that cannot be read counts as an image, to be safe."""
     try:
-        with Path(path).open("rb") as file:
+        with opened(Path(path)) as file:
             return SIGNATURE.match(file.read(16)) is not None
     except OSError:
         return True
@@ -349,7 +350,7 @@ def _holds_image(path: str) -> bool:
 def _begins_as_image(path: str) -> bool:
     """Look at the first bytes of a regular file; one that cannot be read is no image, for nothing says that it is."""
     try:
-        with Path(path).open("rb", buffering=0) as file:
+        with opened(Path(path)) as file:
             return is_image(file.read(FIRST_BYTES))
     except OSError:
         return False
