@@ -58,7 +58,8 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-_TEXTS = frozenset({"text", "path", "choice"})  # types of options, as Typer calls them
+_TEXTS = frozenset({"str", "text", "path", "choice"})  # types of options, as versions of Typer call them
+_WHOLE = frozenset({"int", "int range", "integer", "integer range"})
 
 
 def _expected_instead(value: object, parameter: Any) -> str:  # noqa: ANN401  Typer does not export the type
@@ -73,9 +74,10 @@ def _expected_instead(value: object, parameter: Any) -> str:  # noqa: ANN401  Ty
         return "" if isinstance(value, bool) else "true or false"
     if kind in _TEXTS:
         return 'a text: "…"'
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if kind.startswith("integer"):
-        return "" if is_number and value == int(value) else "a whole number"  # type: ignore[call-overload]
+    is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    is_number = is_whole or (isinstance(value, float) and math.isfinite(value))
+    if kind in _WHOLE:
+        return "" if is_whole else "a whole number"
     return "" if is_number else "a number"
 
 

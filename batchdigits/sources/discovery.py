@@ -36,6 +36,7 @@ from batchdigits.sources.rules import (
 )
 from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.backends.base import Entry
+from batchdigits.storage.guards import opened
 from batchdigits.storage.remote import listed
 from batchdigits.storage.urls import Location, parts
 
@@ -170,6 +171,8 @@ def _status_of_source(source: str, selection: Selection) -> os.stat_result | Non
 def _listing(folder: str, top: _Top | None = None) -> Iterator[os.DirEntry[str]]:
     """Stream the entries of a folder; trouble with it ends the run, for a report must not lose rows silently.
 
+    A sub-folder that was removed since it was found holds nothing any more.
+
     Args:
         folder: Its path.
         top: What the pattern that leaves it out is relative to; None for the source itself.
@@ -178,6 +181,8 @@ def _listing(folder: str, top: _Top | None = None) -> Iterator[os.DirEntry[str]]
         with os.scandir(folder or ".") as entries:
             yield from entries
     except OSError as error:
+        if top and isinstance(error, FileNotFoundError | NotADirectoryError):
+            return
         excluding = f", or leave it out with {_excluding(folder, top)}" if top else ""
         message = (
             f"The folder {escaped(folder)} cannot be listed: {error.strerror}. Check its permissions and its "
@@ -336,7 +341,7 @@ def signed_64_bits(number: int) -> int:
 def _holds_image(path: str) -> bool:
     """Look at the first bytes of a regular file; one that cannot be read counts as an image, to be safe."""
     try:
-        with Path(path).open("rb") as file:
+        with opened(Path(path)) as file:
             return SIGNATURE.match(file.read(16)) is not None
     except OSError:
         return True
@@ -345,7 +350,7 @@ def _holds_image(path: str) -> bool:
 def _begins_as_image(path: str) -> bool:
     """Look at the first bytes of a regular file; one that cannot be read is no image, for nothing says that it is."""
     try:
-        with Path(path).open("rb", buffering=0) as file:
+        with opened(Path(path)) as file:
             return is_image(file.read(FIRST_BYTES))
     except OSError:
         return False

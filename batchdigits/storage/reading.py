@@ -14,30 +14,36 @@ from batchdigits.storage.backends.s3 import AT_A_TIME
 from batchdigits.storage.remote import archives
 from batchdigits.storage.urls import ZIP, Parts, is_remote, parts
 
+Found = tuple[str, int] | tuple[str, int, int]
+"""The absolute path or normalised URL of a file, its size when it was found, and its inode then, where that counts."""
 
-def read_all(files: Sequence[tuple[str, int]], most_bytes: int) -> Iterator[bytes | Fault]:
+
+def read_all(files: Sequence[Found], most_bytes: int) -> Iterator[bytes | Fault]:
     """Read whole files one after the other; those behind URLs all at once, before the first.
 
     Args:
-        files: The absolute path or normalised URL of each, and its size when it was found.
+        files: What is known of each.
         most_bytes: A larger one is a fault, and is not read.
 
     Raises:
         StorageError: What a URL names cannot be reached any more.
     """
-    remote = [(path, size_bytes) for path, size_bytes in files if is_remote(path)]
+    remote = [(path, size_bytes) for path, size_bytes, *_ in files if is_remote(path)]
     found = read_remote(remote, most_bytes) if remote else {}
-    for path, size_bytes in files:
-        yield found[path] if path in found else read_local(path, size_bytes, most_bytes)
+    for path, size_bytes, *inode in files:
+        yield found[path] if path in found else read_local(path, size_bytes, most_bytes, *inode)
 
 
-def read_local(path: str, size_bytes: int, most_bytes: int) -> bytes | Fault:
+def read_local(path: str, size_bytes: int, most_bytes: int, inode: int = 0) -> bytes | Fault:
     """Read a whole file; it never blocks, whatever took the file's place since it was found.
+
+    A link, or another file, may have taken it: what lies outside of the source is not read by that.
 
     Args:
         path: Absolute path, as `os.fsdecode` gives it.
         size_bytes: Size of the file when it was found.
         most_bytes: A larger one is a fault, and is not read.
+        inode: Of the file when it was found, as a ledger has it; 0 takes whatever stands there.
 
     Returns:
         The bytes; or a fault: too large, or why it cannot be read.
@@ -52,6 +58,9 @@ def read_local(path: str, size_bytes: int, most_bytes: int) -> bytes | Fault:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return Fault(FaultKind.UNREADABLE, "cannot be read: it is no longer a regular file")
+        if inode and (status.st_ino - inode) % 2**64:  # a ledger folds it into 64 bits with a sign
+            detail = "cannot be read: another file took its place after it was found; the next run reads that"
+            return Fault(FaultKind.UNREADABLE, detail)
         data = os.read(descriptor, min(status.st_size, most_bytes) + 1)
         while len(data) != status.st_size:  # it grew or shrank, or its file system hands it out in parts
             more = os.read(descriptor, 2**20)

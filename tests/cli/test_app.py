@@ -474,6 +474,8 @@ def test_a_command_that_is_incomplete_or_unknown_is_a_usage_error(arguments: lis
         ("predict", "workers = true", "workers as another type; expected a whole number"),
         ("predict", "threshold = nan", "threshold as another type; expected a number"),
         ("predict", "target-error = [0.5]", "target-error as another type; expected a number"),
+        ("predict", "ray-address = 5", 'ray-address as another type; expected a text: "…"'),
+        ("predict", "settle = " + 400 * "9", "settle as another type; expected a number"),
         ("predict", "model = 5", 'model as another type; expected a text: "…"'),
         ("predict", "force = 1979-05-27", "force as another type; expected true or false"),
         ("predict", "a = " + 5000 * "[", "is not TOML"),

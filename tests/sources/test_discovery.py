@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -360,6 +361,25 @@ def test_the_option_that_is_named_for_a_folder_that_cannot_be_listed_lets_the_re
     assert option == "--exclude"
     records = discover([locate(source)], outputs=[], selection=Selection(exclude=[pattern]))
     assert [record.name.rpartition("/")[2] for record in records if isinstance(record, ImageFile)] == ["a.png"]
+
+
+@pytest.mark.parametrize("source", ["in", "in/*", "in/**/*.png"])
+def test_a_sub_folder_that_goes_while_it_is_listed_costs_its_own_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    touch(tmp_path / "in" / "a.png")
+    touch(tmp_path / "in" / "goes" / "b.png")
+    touch(tmp_path / "in" / "stays" / "c.png")
+    scandir = os.scandir
+
+    def going(path: str | int) -> object:
+        if isinstance(path, str) and path.rstrip("/").endswith("goes"):
+            shutil.rmtree(path)
+        return scandir(path)
+
+    monkeypatch.setattr(discovery.os, "scandir", going)
+    monkeypatch.chdir(tmp_path)
+    assert sorted(image.name.rpartition("/")[2] for image in found(source)) == ["a.png", "c.png"]
 
 
 def test_a_file_whose_status_cannot_be_read_gets_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.storage import reading
-from batchdigits.storage.reading import read_local
+from batchdigits.storage.reading import read_all, read_local
 
 LIMIT = 2**20
 
@@ -51,3 +51,19 @@ def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(reading.os, "open", refuse)
     assert read_local("x", 0, LIMIT) == Fault(FaultKind.UNREADABLE, "cannot be opened: permission denied")
+
+
+@pytest.mark.parametrize("folded", [0, -(2**64)])
+def test_a_file_is_read_as_what_it_was_when_it_was_found(tmp_path: Path, folded: int) -> None:
+    (tmp_path / "a.png").write_bytes(b"found")
+    (tmp_path / "secret").write_bytes(b"outside")
+    (tmp_path / "link.png").symlink_to("a.png")
+    inode = (tmp_path / "a.png").stat().st_ino + folded
+    names = [str(tmp_path / "a.png"), str(tmp_path / "link.png")]
+    assert list(read_all([(name, 5, inode) for name in names], 100)) == [b"found", b"found"]
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "a.png").symlink_to("secret")
+    for data in read_all([(name, 5, inode) for name in names], 100):
+        assert isinstance(data, Fault)
+        assert "another file took its place" in data.detail
+    assert list(read_all([(names[0], 5)], 100)) == [b"outside"]
