@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "pipeline": {"records", "storage", "sources", "inference", "ledger", "engine", "reports", "monitoring", "progress"},
     "cli": {"pipeline", "explain", "training", "reports", "monitoring", "inference", "engine", "ledger", "storage"},
+    "api": {"pipeline", "records", "storage", "decoding", "preprocessing", "inference"},
     "__main__": {"cli"},
 }
 EXCEPTIONS = {
@@ -300,6 +301,7 @@ HEAVY = [
     ("module", "absent"),
     [
         ("batchdigits", HEAVY),
+        ("batchdigits.api", ["tensorflow", "keras", "typer", "pandas", "pyarrow", "matplotlib", "xlsxwriter"]),
         ("batchdigits.cli.app", [library for library in HEAVY if library != "typer"]),
         ("batchdigits.pipeline", ["tensorflow", "keras", "typer", "pandas", "pyarrow", "matplotlib", "xlsxwriter"]),
         ("batchdigits.training.train", ["tensorflow", "keras", "typer", "pandas", "pyarrow", "matplotlib", "openpyxl"]),
