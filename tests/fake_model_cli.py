@@ -14,7 +14,8 @@ from pathlib import Path
 
 from batchdigits import pipeline
 from batchdigits.cli import app
-from batchdigits.decoding.codecs import Page, decode
+from batchdigits.decoding.codecs import decode
+from batchdigits.decoding.pages import Page
 from batchdigits.engine import ink, worker
 from batchdigits.errors import Fault
 from batchdigits.settings import DecodingSettings

@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from batchdigits.decoding.codecs import HALVED_FROM, MAX_SIDE, Page, decode
+from batchdigits.decoding.codecs import decode
+from batchdigits.decoding.jpeg import HALVED_FROM
+from batchdigits.decoding.pages import MAX_SIDE, Page
 from batchdigits.errors import Fault
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import INK_MEASURES, SIDE, SIGNATURE, GreyImage

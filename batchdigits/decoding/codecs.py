@@ -8,54 +8,35 @@ that are none of ours. Safe to call from several threads.
 
 import io
 import logging
-import re
-import warnings
 from collections.abc import Callable
-from functools import partial
-from typing import Final
 
-import cv2
 import imagecodecs
-import numpy as np
-import simplejpeg
 from PIL import ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from batchdigits.decoding import bitmaps, headers, pdf
-from batchdigits.decoding.grayscale import by_colour, grey_of_channels, grey_of_pillow, in_bytes, is_flat
+from batchdigits.decoding.grayscale import grey_of_channels, grey_of_pillow, in_bytes
+from batchdigits.decoding.jpeg import jpeg_page
 from batchdigits.decoding.pages import (
-    FIRST_SIDEWAYS,
-    MAX_SIDE,
     Page,
     PageError,
     check_size,
     damaged,
     guarded,
     page_of,
-    unsupported,
+    pillow_image,
 )
 from batchdigits.decoding.tiff import tiff_pages
 from batchdigits.errors import Fault, FaultKind
-from batchdigits.records import SIGNATURE, GreyImage
+from batchdigits.records import SIGNATURE
 from batchdigits.settings import DecodingSettings
 
-REDUCED_SIDE: Final = 1000
-"""Pixels that the longer side keeps, at least, where a JPEG is decoded at 1/2, 1/4 or 1/8 of its size."""
-HALVED_FROM: Final = 600
-"""Pixels of the longer side from which a JPEG that is not reduced otherwise is decoded at half its size, for the first
-look at it: a half has still more than a cut."""
-
 _PNG_USUAL_COLOURS = (0, 2, 6)  # grey, RGB, RGBA, which libspng decodes a little faster than libpng
-_PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _EMPTY = Fault(FaultKind.UNREADABLE, "the file is empty; copy it again")
-_ODD_HEADER = re.compile(r"unknown JFIF revision|Unknown Adobe color transform|Invalid SOS parameters")
-_JPEG_2000_END = b"\xff\xd9"
-_FILLING = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9", re.ASCII)
 _HEIC_NEEDS = "HEIC files need an extra: pip install batchdigits[formats]; or convert it: heif-convert IN.heic OUT.png"
 
 for _library in ("PIL", "tifffile", "imagecodecs"):  # what they log of a bad file is a Fault here
@@ -97,76 +78,8 @@ def _png(data: bytes, settings: DecodingSettings) -> Page:
     return page_of(grey_of_channels(pixels), png.width, png.height, png.orientation)
 
 
-def _jpeg(data: bytes, settings: DecodingSettings) -> Page:
-    header = headers.jpeg_header(data)
-    turned = header.orientation >= FIRST_SIDEWAYS
-    check_size(*((header.height, header.width) if turned else (header.width, header.height)), settings)
-    if not header.is_usual or header.depth != 8:
-        raise PageError(unsupported("JPEG", f"{header.depth} bits a sample, lossless, or in layers"))
-    if header.channels not in (1, 3):
-        _turbo(data, header, "CMYK")
-        image = _loaded(JpegImageFile, data, settings)
-        return page_of(grey_of_pillow(image), header.width, header.height, header.orientation)
-    longer = max(header.width, header.height)
-    halve = HALVED_FROM <= longer <= MAX_SIDE
-    factor = 2 if halve else next((factor for factor in (8, 4, 2) if longer >= factor * REDUCED_SIDE), 1)
-    page = _usual_jpeg(data, header, factor)
-    return page._replace(finer=partial(_finer_jpeg, data, header)) if halve else page
-
-
-def _finer_jpeg(data: bytes, header: headers.JpegHeader) -> GreyImage:
-    """Decode a halved page again, at its full size."""
-    return _usual_jpeg(data, header, 1).grey
-
-
-def _usual_jpeg(data: bytes, header: headers.JpegHeader, factor: int) -> Page:
-    """Decode grey or colour of 8 bits, at a part of its size."""
-    grey = _turbo(data, header, "GRAY", factor)[..., 0]
-    if header.channels == 3 and is_flat(grey):
-        grey = by_colour(_turbo(data, header, "RGB", factor), grey)
-    return page_of(grey, header.width, header.height, header.orientation)
-
-
-def _turbo(data: bytes, header: headers.JpegHeader, colours: str, factor: int = 1) -> GreyImage:
-    """Decode a JPEG as stored, at a part of its size: uint8[H, W, C].
-
-    Raises:
-        PageError: it is not whole. Odd headers are no damage, nor what only fills up to the end.
-    """
-    rows, columns = -(-header.height // factor), -(-header.width // factor)
-    try:
-        pixels = simplejpeg.decode_jpeg(data, colours, min_height=rows, min_width=columns, min_factor=factor)
-    except ValueError as error:
-        if not _is_harmless(str(error), data):
-            raise PageError(damaged("JPEG", str(error))) from error
-        _silence_pillow()
-        image = JpegImageFile(io.BytesIO(data)).convert("L" if colours == "GRAY" else colours)
-        pixels = cv2.resize(np.asarray(image), (columns, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(pixels, np.uint8).reshape(rows, columns, -1)
-
-
-def _is_harmless(warning: str, data: bytes) -> bool:
-    """Tell whether what libjpeg warns of leaves all pixels of a JPEG as they were."""
-    if _ODD_HEADER.search(warning):
-        return True
-    filling = _FILLING.fullmatch(warning)
-    end = data.rfind(b"\xff\xd9")
-    return filling is not None and len(set(data[max(0, end - int(filling[1])) : end])) <= 1
-
-
-def _loaded(
-    plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, settings: DecodingSettings
-) -> ImageFile.ImageFile:
-    """Load the first frame of an image with Pillow."""
-    _silence_pillow()
-    image = plugin(io.BytesIO(data))
-    check_size(*image.size, settings)
-    image.load()
-    return image
-
-
 def _with_pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, settings: DecodingSettings) -> Page:
-    image = _loaded(plugin, data, settings)
+    image = pillow_image(plugin, data, settings)
     exif, xmp = image.info.get("exif", b""), image.info.get("xmp", b"")
     turn = headers.orientation(exif)
     return page_of(grey_of_pillow(image), *image.size, turn if turn > 1 else headers.orientation(xmp))
@@ -191,7 +104,7 @@ def _webp(data: bytes, settings: DecodingSettings) -> Page:
 
 
 def _jpeg_2000(data: bytes, settings: DecodingSettings) -> Page:
-    if _JPEG_2000_END not in data:
+    if headers.JPEG_2000_END not in data:
         raise PageError(damaged("JPEG 2000", "it is cut short"))
     return _with_pillow(Jpeg2KImageFile, data, settings)
 
@@ -208,7 +121,7 @@ def _heic(data: bytes, settings: DecodingSettings) -> Page:
     except ImportError as error:
         raise PageError(Fault(FaultKind.UNSUPPORTED, _HEIC_NEEDS)) from error
     _check_end("HEIC", data)
-    image = _loaded(HeifImageFile, data, settings)
+    image = pillow_image(HeifImageFile, data, settings)
     return page_of(grey_of_pillow(image), *image.size)
 
 
@@ -222,18 +135,9 @@ def _check_end(kind: str, packed: bytes) -> None:
         raise PageError(damaged(kind, "its end was never written"))
 
 
-def _silence_pillow() -> None:
-    """Ignore Pillow's warnings of odd metadata: put the filter first, unless it stands there already.
-
-    Not `warnings.catch_warnings`, which is not safe in threads.
-    """
-    if not warnings.filters or warnings.filters[0] != _PILLOW_FILTER:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
 _PAGE_READERS: dict[str, Callable[[bytes, DecodingSettings], Page]] = {
     "PNG": _png,
-    "JPEG": _jpeg,
+    "JPEG": jpeg_page,
     "GIF": _gif,
     "WebP": _webp,
     "BMP": _bmp,

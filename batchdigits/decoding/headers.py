@@ -34,6 +34,8 @@ _XMP_ORIENTATION = re.compile(rb"""tiff:Orientation(?:>|=["'])\s*([1-8])\s*["'<]
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MOST_METADATA = 2**20  # bytes of a text chunk, unpacked
+JPEG_2000_END = b"\xff\xd9"
+"""What the codestream of a JPEG 2000 ends with."""
 _COPIES = 1 | 4  # bits of NewSubfileType: a reduced copy of another page, a mask of its transparency
 _OLD_REDUCED = 2  # of SubfileType, which it took the place of
 _SVG = re.compile(rb"\s*<[?!\w].{0,4000}<svg|\s*<svg", re.DOTALL)

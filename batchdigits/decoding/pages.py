@@ -3,14 +3,16 @@
 What all formats share stands here; what each is decoded by stands in the modules beside it.
 """
 
+import io
 import re
 import struct
+import warnings
 from collections.abc import Callable
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from batchdigits.errors import MOST_SIDE, Fault, FaultKind, escape_name
 from batchdigits.records import GreyImage
@@ -27,6 +29,7 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 _MOST_REASON = 120  # characters of a codec's words in a row
+_PILLOW_FILTER = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _IS_SENTENCE = re.compile(
     r"(?!.*\w_\w).*[a-z]{2,} .*[a-z]{2,}", re.IGNORECASE | re.DOTALL
 )  # no number, no name of code
@@ -143,3 +146,23 @@ def reduced(pixels: GreyImage) -> GreyImage:
         return pixels
     size = max(1, round(width * MAX_SIDE / longer)), max(1, round(height * MAX_SIDE / longer))
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def pillow_image(
+    plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, settings: DecodingSettings
+) -> ImageFile.ImageFile:
+    """Load the first frame of an image with Pillow."""
+    silence_pillow()
+    image = plugin(io.BytesIO(data))
+    check_size(*image.size, settings)
+    image.load()
+    return image
+
+
+def silence_pillow() -> None:
+    """Ignore Pillow's warnings of odd metadata: put the filter first, unless it stands there already.
+
+    Not `warnings.catch_warnings`, which is not safe in threads.
+    """
+    if not warnings.filters or warnings.filters[0] != _PILLOW_FILTER:
+        warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -4,10 +4,14 @@ By PDFium, of the extra `formats`. It is not safe in threads, so that one page i
 """
 
 import threading
+import zlib
 from typing import TYPE_CHECKING, Final
 
+from batchdigits.decoding import headers
+from batchdigits.decoding.bitmaps import packed_ends_in_nothing
 from batchdigits.decoding.grayscale import grey_of
-from batchdigits.decoding.pages import MOST_PAGE_BYTES, Page, check_size, damaged, guarded, page_of
+from batchdigits.decoding.jpeg import check_whole
+from batchdigits.decoding.pages import MOST_PAGE_BYTES, Page, PageError, check_size, damaged, guarded, page_of
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
 
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 DOTS_PER_INCH: Final = 300
 
 _POINTS_PER_INCH = 72
+_FOR_BILEVEL = ("CCITTFaxDecode", "JBIG2Decode")
+_STORED_BITS = [samples * depth for samples in (1, 3, 4) for depth in (1, 2, 4, 8, 16)]  # of a pixel
+_MOST_FILLING = 64  # bytes after the last sample of an image
 _NO_MORE = 1 - 1e-6  # PDFium rounds sides up
 _MOST_PAGES = 1000  # of a file: drawing takes a tenth of a second a page
 _NEEDS = "PDF files need an extra: pip install batchdigits[formats]; or convert it: pdftoppm -r 300 -png IN.pdf OUT"
@@ -74,7 +81,7 @@ def _page(document: "PdfDocument", number: int, settings: DecodingSettings) -> P
     """Draw a page, by its number from 0.
 
     Raises:
-        PageError: it has more pixels than the limit.
+        PageError: it has more pixels than the limit, or an image in it is not whole.
         pypdfium2.PdfiumError: it is damaged.
     """
     page = document[number]
@@ -82,6 +89,7 @@ def _page(document: "PdfDocument", number: int, settings: DecodingSettings) -> P
         scale = _image_scale(page, settings) or DOTS_PER_INCH / _POINTS_PER_INCH
         width, height = (round(side * scale) for side in page.get_size())
         check_size(width, height, settings)
+        _check_images(page, settings)
         bitmap = page.render(scale=scale * _NO_MORE, rev_byteorder=True)
         grey = grey_of(bitmap.to_numpy()[..., :3].copy())
         width, height = bitmap.width, bitmap.height
@@ -89,6 +97,55 @@ def _page(document: "PdfDocument", number: int, settings: DecodingSettings) -> P
         return page_of(grey, width, height)
     finally:
         page.close()
+
+
+def _check_images(page: "PdfPage", settings: DecodingSettings) -> None:
+    """Refuse a page of whose images one is not whole: PDFium draws the half that there is.
+
+    What is packed by fax codes or JBIG2 is only known to be cut where it ends in zeros: how it has to be read, PDFium
+    does not tell.
+
+    Raises:
+        PageError: it is such a page.
+        ValueError: an image that should be a JPEG is none.
+    """
+    from pypdfium2 import raw
+
+    for image in page.get_objects(filter=(raw.FPDF_PAGEOBJ_IMAGE,)):
+        about = image.get_metadata()
+        if about.width * about.height > settings.max_pixels:  # it is drawn at fewer
+            continue
+        packings, data = image.get_filters(), bytes(image.get_data(decode_simple=True))
+        packed_as = packings[-1] if packings else ""
+        if packed_as == "DCTDecode" and data:
+            check_whole(data, settings)
+            continue
+        if packed_as == "JPXDecode":
+            is_whole = headers.JPEG_2000_END in data
+        elif packed_as in _FOR_BILEVEL:
+            is_whole = not packed_ends_in_nothing(data)
+        else:
+            bits = 32 if about.colorspace == raw.FPDF_COLORSPACE_DEVICECMYK else about.bits_per_pixel
+            is_whole = _has_all_samples(len(data), about.width, about.height, bits)
+        if packings == ["FlateDecode"]:
+            zlib.decompressobj().decompress(bytes(image.get_data()), len(data) + about.height + 1)
+        if not is_whole or about.bits_per_pixel == 0:  # then PDFium made nothing of it
+            raise PageError(damaged("PDF", "an image in it is not whole"))
+
+
+def _has_all_samples(size_bytes: int, width: int, height: int, bits: int) -> bool:
+    """Tell whether there are as many bytes as an image has pixels.
+
+    Args:
+        size_bytes: How many there are.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+        bits: Of a pixel as PDFium holds it, which may be more than are stored: then any usual number of bits does.
+    """
+    sizes = (height * -(-width * stored // 8) for stored in _STORED_BITS)
+    return size_bytes >= height * -(-width * bits // 8) or any(
+        0 <= size_bytes - size <= _MOST_FILLING for size in sizes
+    )
 
 
 def _image_scale(page: "PdfPage", settings: DecodingSettings) -> float | None:

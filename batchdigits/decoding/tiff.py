@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import imagecodecs
 import numpy as np
-import simplejpeg
 
 from batchdigits.decoding import headers
 from batchdigits.decoding.bitmaps import ends_in_nothing, packed_ends_in_nothing
 from batchdigits.decoding.grayscale import grey_of, in_bytes
+from batchdigits.decoding.jpeg import check_whole
 from batchdigits.decoding.pages import (
     FIRST_SIDEWAYS,
     MOST_PAGE_BYTES,
@@ -151,10 +151,7 @@ def _check_end(page: "TiffPage", pixels: bytes) -> None:
 def _check_jpeg(page: "TiffPage", strip: bytes, settings: DecodingSettings) -> None:
     """Refuse a JPEG that is not whole: the codec that tifffile asks makes half a picture of it."""
     whole = (page.jpegtables or b"\xff\xd8")[:2] + (page.jpegtables or b"")[2:-2] + strip[2:]
-    header = headers.jpeg_header(whole)
-    check_size(header.width, header.height, settings)
-    if header.depth == 8 and header.is_usual:
-        simplejpeg.decode_jpeg(whole, "CMYK" if header.channels == 4 else "GRAY")
+    check_whole(whole, settings)
 
 
 def _samples(page: "TiffPage", file: io.BytesIO) -> np.ndarray[Any, Any]:

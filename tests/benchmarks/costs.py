@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from batchdigits.decoding.codecs import Page, decode
+from batchdigits.decoding.codecs import decode
+from batchdigits.decoding.pages import Page
 from batchdigits.inference import bundle
 from batchdigits.inference.runtimes import InkFinder, quickest
 from batchdigits.preprocessing.normalisation import normalise

@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # for `tests`, whose modules
 
 from batchdigits.decoding import codecs as decoding
 from batchdigits.decoding import headers
-from batchdigits.decoding.codecs import Page
+from batchdigits.decoding.pages import Page
 from batchdigits.errors import FaultKind
 from tests import mutations
 from tests.benchmarks.twice import STANDIN, Found, run_twice

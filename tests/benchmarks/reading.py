@@ -13,7 +13,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.decoding.codecs import Page, decode
+from batchdigits.decoding.codecs import decode
+from batchdigits.decoding.pages import Page
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import InkFinder, Predictor, quickest

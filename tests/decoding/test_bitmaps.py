@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchdigits.decoding.codecs import Page, decode
+from batchdigits.decoding.codecs import decode
+from batchdigits.decoding.pages import Page
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
 

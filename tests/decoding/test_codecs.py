@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from batchdigits.decoding import tiff
-from batchdigits.decoding.codecs import MAX_SIDE, Page, decode
+from batchdigits.decoding.codecs import decode
+from batchdigits.decoding.pages import MAX_SIDE, Page
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
 from tests.digits import Grey

@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from PIL import Image
 
 from batchdigits.decoding import pdf
-from batchdigits.decoding.codecs import MAX_SIDE, Page, decode
+from batchdigits.decoding.codecs import decode
+from batchdigits.decoding.pages import MAX_SIDE, Page
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
 
@@ -19,6 +21,7 @@ LIMITS = DecodingSettings()
 GREY = np.full((120, 90), 235, np.uint8)
 GREY[20:100, 40:52] = 15
 GREY[20:32, 20:52] = 15
+NOISY = np.random.default_rng(7).integers(0, 256, (*GREY.shape, 4)).astype(np.uint8)  # which packs to no less
 
 
 def pdf_of(*images: Image.Image, dots: float = 72.0) -> bytes:
@@ -27,19 +30,43 @@ def pdf_of(*images: Image.Image, dots: float = 72.0) -> bytes:
     return file.getvalue()
 
 
-def drawn(media_box: str) -> bytes:
-    """Write a PDF of one page with a black bar, as a program draws it."""
-    content = b"0 0 0 rg 20 10 15 80 re f"
+def drawn(media_box: str, content: bytes = b"0 0 0 rg 20 10 15 80 re f", *more: bytes, resources: str = "") -> bytes:
+    """Write a PDF of one page with a black bar, as a program draws it, or with other content."""
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
         b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
-        f"<</Type/Page/Parent 2 0 R/MediaBox[{media_box}]/Contents 4 0 R/Resources<<>>>>".encode(),
+        f"<</Type/Page/Parent 2 0 R/MediaBox[{media_box}]/Contents 4 0 R/Resources<<{resources}>>>>".encode(),
         b"<</Length %d>>stream\n%s\nendstream" % (len(content), content),
+        *more,
     ]
     data = b"%PDF-1.4\n"
     for number, text in enumerate(objects, 1):
         data += b"%d 0 obj%s endobj\n" % (number, text)
-    return data + b"trailer<</Root 1 0 R/Size 5>>\n%%EOF"
+    return data + b"trailer<</Root 1 0 R/Size %d>>\n%%%%EOF" % (len(objects) + 1)
+
+
+def holding(packing: str, colours: str, data: bytes) -> bytes:
+    """Write a PDF whose one page is an image of the size of `GREY`, so packed."""
+    about = f"/Type/XObject/Subtype/Image/Width 90/Height 120/ColorSpace{colours}{packing}/Length {len(data)}"
+    image = b"<<%s>>stream\n%s\nendstream" % (about.encode(), data)
+    return drawn("0 0 90 120", b"90 0 0 120 0 0 cm /I Do", image, resources="/XObject<</I 5 0 R>>")
+
+
+def packed(kind: str) -> tuple[str, str, bytes]:
+    """Pack `NOISY`, and say how."""
+    file, image = io.BytesIO(), Image.fromarray(NOISY[..., 0])
+    if kind in ("JPEG", "JPEG2000"):
+        image.save(file, kind)
+        packing = {"JPEG": "/Filter/DCTDecode", "JPEG2000": "/Filter/JPXDecode"}[kind]
+        return packing, "/DeviceGray/BitsPerComponent 8", file.getvalue()
+    colours, depth = kind.split()
+    samples = NOISY[..., : {"Gray": 1, "RGB": 3, "CMYK": 4}[colours]]
+    bits = np.unpackbits(samples.reshape(120, -1, 1), axis=-1)[..., : int(depth)]  # the first of each sample
+    rows = np.packbits(bits.reshape(120, -1), axis=1)
+    return "/Filter/FlateDecode", f"/Device{colours}/BitsPerComponent {depth}", zlib.compress(rows.tobytes())
+
+
+PACKED = ["JPEG", "JPEG2000", *(f"{name} {bits}" for name in ("Gray", "RGB", "CMYK") for bits in (1, 2, 4, 8))]
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +139,28 @@ def test_a_damaged_pdf_is_unreadable_and_a_locked_one_is_not_to_be_copied_again(
     assert isinstance(fault, Fault)
     assert fault.kind == FaultKind.UNSUPPORTED
     assert "password" in fault.detail
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_of_an_image_in_a_page_half_is_no_digit(kind: str) -> None:
+    packing, colours, data = packed(kind)
+    (page,) = decode(holding(packing, colours, data), LIMITS)
+    assert isinstance(page, Page)
+    cuts = [data[: len(data) * share // 100] for share in (0, 30, 55, 90)]
+    for cut in (*cuts, cuts[2] + bytes(len(data) - len(cuts[2]))):
+        (fault,) = decode(holding(packing, colours, cut), LIMITS)
+        assert isinstance(fault, Fault)
+        assert fault.kind == FaultKind.UNREADABLE
+        assert "damaged or half copied" in fault.detail
+
+
+def test_an_image_whose_pixels_are_wrong_is_unreadable() -> None:
+    packing, colours, data = packed("Gray 8")
+    wrong = bytearray(zlib.decompress(data))
+    wrong[5000] ^= 255
+    broken = zlib.compress(bytes(wrong))[:-4] + data[-4:]
+    (fault,) = decode(holding(packing, colours, broken), LIMITS)
+    assert isinstance(fault, Fault)
 
 
 @pytest.mark.parametrize(("name", "size"), [("upright.heic", (90, 120)), ("turned.heic", (120, 90))])

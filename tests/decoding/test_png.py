@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchdigits.decoding.codecs import Page, decode
+from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.grayscale import in_bytes
+from batchdigits.decoding.pages import Page
 from batchdigits.errors import Fault
 from batchdigits.settings import DecodingSettings
 from tests.digits import Grey

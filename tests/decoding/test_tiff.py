@@ -11,7 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from batchdigits.decoding.codecs import Page, decode
+from batchdigits.decoding.codecs import decode
+from batchdigits.decoding.pages import Page
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
 from tests.digits import Grey

@@ -22,7 +22,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchdigits.decoding.codecs import Page, decode
+from batchdigits.decoding.codecs import decode
+from batchdigits.decoding.pages import Page
 from batchdigits.engine import children, worker
 from batchdigits.engine import pool as module
 from batchdigits.engine.ink import SharedFinder
