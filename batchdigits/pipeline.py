@@ -23,6 +23,7 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import strictest_threshold
 from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import Predictor, version
+from batchdigits.inference.trust import judge
 from batchdigits.ledger.ledger import CacheKey, Ledger
 from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Plan
@@ -32,6 +33,7 @@ from batchdigits.records import Logits
 from batchdigits.reports import backup, dry_run, publish
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
+from batchdigits.reports.survey import survey
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
 from batchdigits.sources.discovery import discover, source_identities
 from batchdigits.sources.rules import IMAGE_ENDINGS, NAMED, Selection
@@ -50,8 +52,8 @@ _MOST_NAMED = 3  # files of a kind
 _LEAST_SEVERAL, _SEVERAL_SHARE = 3, 0.2  # rows with several digits, and their share, from which a sentence says so
 _SEVERAL = "%d of %d images seem to hold several digits; this program reads one digit an image."
 _DRIFTED = (
-    "The confidences of the new images are distributed otherwise than those of the model's validation data (population "
-    "stability index %.2f, from %.2f on that is much): the target error may not hold for them. Review the audit sample."
+    "These scans differ from what the model was tested on. Expect more mistakes than {:.1%}: answer the {:,} pictures "
+    "of the audit sample in the review page (-o report.html), and the next run will know."
 )
 
 
@@ -77,7 +79,7 @@ def run(
     """
     names = _Names.of(settings)
     model = bundle.load(settings.model)
-    threshold = model.calibration.threshold(settings)
+    model.calibration.threshold(settings)  # before any work: some targets cannot be proven
     tally = Tally()
     timer = StageTimer()
     place = names.ledger(settings)
@@ -103,13 +105,8 @@ def run(
             plan.pending and not remote_sources_exist(source.path for source in names.sources if source.is_remote)
         ):
             raise StorageError(_vanished(settings.sources))
-        terms = DecisionSettings(
-            model,
-            threshold,
-            settings.target_error if settings.threshold is None else None,
-            audit_share(model, settings.target_error, plan.files),
-        )
         with timer.stage("report"):
+            terms = _terms(ledger, model, settings, plan)
             publish.publish(
                 render(ledger.observations(thumbnails=names.outputs.show_pictures), terms, tally),
                 names.outputs,
@@ -123,8 +120,8 @@ def run(
             log.warning(_SEVERAL, tally.several, tally.rows.total())
         faulty = ledger.mark_faults_reported() + tally.unforeseen
         drifted = drift.index(confidences, model.calibration.reference)
-        if drifted is not None and drifted >= drift.DRIFTED:
-            log.warning(_DRIFTED, drifted, drift.DRIFTED)
+        if drift.is_worse(confidences, model.calibration.reference):
+            log.warning(_DRIFTED.format(settings.target_error, tally.audit.sample))
         return Summary(
             files=plan.files,
             pending=plan.pending.total(),
@@ -137,10 +134,24 @@ def run(
             model=model.id,
             threshold=terms.threshold,
             target_error=terms.target_error,
+            trust=terms.trust,
             drift=drifted,
             seconds=timer.seconds,
             elapsed=timer.elapsed,
         )
+
+
+def _terms(ledger: Ledger, model: Bundle, settings: PredictSettings, plan: Plan) -> DecisionSettings:
+    """Say by what the rows of this run are decided on: it follows from the settings and from what the ledger holds."""
+    audit = audit_share(model, settings.target_error, plan.files)
+    trust = judge(
+        survey(ledger.observations(), model.calibration, audit),
+        model.calibration,
+        settings.target_error,
+        given=settings.threshold,
+        adapt=not settings.no_adapt,
+    )
+    return DecisionSettings(model, trust.threshold, trust.promised, audit, trust)
 
 
 def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:

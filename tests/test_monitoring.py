@@ -18,6 +18,7 @@ from batchdigits import monitoring
 from batchdigits.engine.run_context import StageTimer
 from batchdigits.errors import ExitCode, StorageError, UsageError
 from batchdigits.inference.audit import Audit
+from batchdigits.inference.trust import Basis, Trust
 from batchdigits.monitoring import Ending, Summary
 from batchdigits.records import Status
 from batchdigits.reports.rows import Tally
@@ -117,6 +118,28 @@ def test_the_line_says_what_was_found_how_it_was_read_and_how_long_it_took() -> 
 
 def test_the_line_says_the_threshold_where_it_was_given_itself() -> None:
     assert "; ok from a confidence of 0.86; " in summary(target_error=None).line()
+
+
+TRUST = Trust(0.94, Basis.FOLDER, 0.005, "photo", 0.0021, 0.0034, answers=40, wrong=1, passed=38, missing=(1, 2, 3))
+
+
+def test_the_line_and_the_document_say_how_far_the_folder_can_be_trusted() -> None:
+    line = summary(trust=TRUST).line()
+    assert f"; {TRUST.words()}; " in line
+    assert "ok from a confidence of 0.94 here), about 0.2% of the ok are probably wrong" in line
+    started = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    ending = Ending(started, started, ExitCode.OK, None, summary(trust=TRUST), 1)
+    assert monitoring.document(ending, PredictSettings(sources=()))["trust"] == {
+        "basis": "folder",
+        "decided_by": "photo",
+        "expected_error": 0.0021,
+        "expected_error_at_most": 0.0034,
+        "answers": 40,
+        "answers_wrong": 1,
+    }
+    assert b'batchdigits_expected_error_ratio{task="t"} 0.0021' in monitoring.metrics(ending, task="t")
+    without = Ending(started, started, ExitCode.OK, None, summary(), 1)
+    assert monitoring.document(without, PredictSettings(sources=()))["trust"] is None
 
 
 def test_the_line_says_what_people_found_in_the_audit_sample() -> None:

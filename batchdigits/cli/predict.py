@@ -88,6 +88,9 @@ def predict(
     ] = False,
     target_error: TargetError = _DEFAULTS.target_error,
     threshold: Threshold = _DEFAULTS.threshold,
+    no_adapt: Annotated[
+        bool, typer.Option("--no-adapt", help="Let the threshold follow neither the folder nor people's answers.")
+    ] = False,
     runtime: Runtime = _DEFAULTS.runtime,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images that are predicted and recorded together.")
@@ -161,6 +164,7 @@ def predict(
         overwrite=overwrite,
         target_error=target_error,
         threshold=given_threshold(context),
+        no_adapt=no_adapt,
         runtime=runtime,
         batch_size=batch_size,
         threads=threads,

@@ -54,6 +54,9 @@ _MEANINGS = {
     "gate": "Probability that a page shows no digit, above which it was said to have none",
     "threshold": "Confidence below which a digit went to review",
     "target_error": "Share of wrong digits among those that are ok, which the threshold is to keep",
+    "expected_error": "Share of wrong digits among those that are ok, as it is estimated",
+    "basis": "Why the threshold is what it is",
+    "answers_missing": "Answers to the sample that a proof of 1%, 0.5% and 0.1% took more, about",
     "max_pixels": "Width times height, in pixels, above which a page was too large",
     "max_bytes": "Bytes above which a file was too large",
     "versions": "Versions of decoding, normalisation and the runtime",
@@ -220,6 +223,8 @@ def _summarise(notes: Notes, counts: _Counts, about: About) -> None:
     if about.target_error is not None:
         expected += f" On scans like the validation data, that keeps those that are wrong to {about.target_error:.2%}."
     notes.text(expected)
+    if about.expected_error is not None:
+        notes.text(f"About {about.expected_error:.2%} of those that are ok are probably wrong, as far as can be told.")
 
     notes.head("The sample of ok rows that people should check", "rows", "share")
     audit = counts.audit
