@@ -23,6 +23,7 @@ from batchdigits.storage.urls import refuse
 
 if TYPE_CHECKING:
     from batchdigits.inference.audit import Audit
+    from batchdigits.inference.trust import Trust
 
 SCHEMA_VERSION = 2
 """Rises when a key of the JSON document goes or changes its meaning; a new key does not raise it."""
@@ -78,6 +79,8 @@ class Summary:
     """For how long each stage was at work; several are at the same time."""
     elapsed: float
     """Wall-clock seconds of the run."""
+    trust: "Trust | None" = None
+    """How far the rows that are `ok` can be trusted; None where nothing judged that."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -204,6 +207,7 @@ def _numbers(summary: Summary) -> dict[str, Any]:
         "pages": _pages(summary),
         "threshold": summary.threshold,
         "target_error": summary.target_error,
+        "trust": _trust(summary),
         "audit": _audit(summary),
         "drift": summary.drift,
         "new_faults": summary.faulty,
@@ -257,6 +261,9 @@ def metrics(ending: Ending, *, task: str) -> bytes:
             single("review_ratio", "Share of the pages with a digit that is to be reviewed.", summary.review_share)
         if summary.drift is not None:
             single("drift_index", "Population stability index of the new confidences.", summary.drift)
+        if summary.trust and summary.trust.expected is not None:
+            meaning = "Share of wrong digits among those that are ok, as it is estimated."
+            single("expected_error_ratio", meaning, summary.trust.expected)
         audit = _audit(summary)
         gauge(
             "audit", "Pages of the audit sample, those that people answered, and those that were wrong.", audit, "state"
@@ -297,6 +304,21 @@ def _version(library: str) -> str | None:
 def _audit(summary: Summary) -> dict[str, int]:
     audit = summary.audit
     return {"sample": audit.sample, "answered": audit.answered, "wrong": audit.wrong}
+
+
+def _trust(summary: Summary) -> dict[str, Any] | None:
+    """Say why the threshold is what it is, and how many of the rows that are `ok` are probably wrong."""
+    trust = summary.trust
+    if trust is None:
+        return None
+    return {
+        "basis": trust.basis,
+        "decided_by": trust.domain,
+        "expected_error": trust.expected,
+        "expected_error_at_most": trust.at_most,
+        "answers": trust.answers,
+        "answers_wrong": trust.wrong,
+    }
 
 
 def _rate(count: int, seconds: float) -> float | None:

@@ -25,6 +25,7 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import strictest_threshold
 from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import Predictor, check_threads, version
+from batchdigits.inference.trust import judge
 from batchdigits.ledger import last_run, vanished
 from batchdigits.ledger.ledger import CacheKey, Ledger
 from batchdigits.ledger.location import copied, held, ledger_path
@@ -36,6 +37,7 @@ from batchdigits.records import Logits
 from batchdigits.reports import backup, dry_run, publish
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
+from batchdigits.reports.survey import survey
 from batchdigits.settings import (
     CsvDialect,
     DecodingSettings,
@@ -63,8 +65,8 @@ _MOST_NAMED = 3  # files of a kind
 _LEAST_SEVERAL, _SEVERAL_SHARE = 3, 0.2  # rows with several digits, and their share, from which a sentence says so
 _SEVERAL = "%d of %d images seem to hold several digits; this program reads one digit an image."
 _DRIFTED = (
-    "The confidences of the new images are distributed otherwise than those of the model's validation data (population "
-    "stability index %.2f, from %.2f on that is much): the target error may not hold for them. Review the audit sample."
+    "These scans differ from what the model was tested on. Expect more mistakes than {:.1%}: answer the {:,} pictures "
+    "of the audit sample in the review page (-o report.html), and the next run will know."
 )
 
 
@@ -91,7 +93,7 @@ def run(
     names = _Names.of(settings)
     check_threads(settings.threads)
     model = bundle.load(settings.model)
-    model.calibration.threshold(settings)  # before any work
+    model.calibration.threshold(settings)  # before any work: some targets cannot be proven
     tally = Tally()
     timer = StageTimer()
     tidy_up()
@@ -122,9 +124,9 @@ def run(
             plan.pending and not remote_sources_exist(source.path for source in names.sources if source.is_remote)
         ):
             raise StorageError(_vanished(settings.sources))
-        terms = _terms(model, settings, plan)
         progress.say(f"Writing {', '.join(map(escaped, settings.outputs))}")
         with timer.stage("report"):
+            terms = _terms(ledger, model, settings, plan)
             publish.publish(
                 render(ledger.observations(thumbnails=names.outputs.show_pictures), terms, tally),
                 names.outputs,
@@ -141,19 +143,9 @@ def run(
             log.warning(_SEVERAL, tally.several, tally.rows.total())
         faulty = ledger.mark_faults_reported() + tally.unforeseen
         drifted = drift.index(confidences, model.calibration.reference)
-        if drifted is not None and drifted >= drift.DRIFTED:
-            log.warning(_DRIFTED, drifted, drift.DRIFTED)
+        if drift.is_worse(confidences, model.calibration.reference):
+            log.warning(_DRIFTED.format(settings.target_error, tally.audit.sample))
         return _summary(plan, tally, terms, timer, faulty=faulty, drifted=drifted)
-
-
-def _terms(model: Bundle, settings: PredictSettings, plan: Plan) -> DecisionSettings:
-    """Say by what the rows of this run are decided on."""
-    return DecisionSettings(
-        model,
-        model.calibration.threshold(settings),
-        settings.target_error if settings.threshold is None else None,
-        audit_share(model, settings.target_error, plan.files),
-    )
 
 
 def _summary(
@@ -174,6 +166,7 @@ def _summary(
         model=terms.model.id,
         threshold=terms.threshold,
         target_error=terms.target_error,
+        trust=terms.trust,
         drift=drifted,
         seconds=timer.seconds,
         elapsed=timer.elapsed,
@@ -208,7 +201,7 @@ def renew(ledger: Path) -> tuple[Summary, tuple[str, ...]]:
         plan, _ = _plan(known, Settling(0), ledger, names, settings)
         for phase in Phase:
             plan.defer(plan.in_phase(phase, in_progress=False))
-        terms = _terms(model, settings, plan)
+        terms = _terms(known, model, settings, plan)
         publish.publish(
             render(known.observations(thumbnails=names.outputs.show_pictures), terms, tally),
             names.outputs,
@@ -226,7 +219,10 @@ def remembered(ledger: Path) -> Path | None:
     return Path(json.loads(text)["folder"]) if text else None
 
 
-_KEPT = ("sources", "outputs", "include", "exclude", "target_error", "threshold", "threads", "allow_empty")
+_KEPT = (
+    *("sources", "outputs", "include", "exclude", "allow_empty", "allow_vanished"),
+    *("target_error", "threshold", "no_adapt", "threads"),
+)
 
 
 def _as_json(settings: PredictSettings, model: Bundle) -> str:
@@ -254,6 +250,19 @@ def _from_json(text: str) -> tuple[PredictSettings, str]:
         report=ReportSettings(kept["probabilities"], CsvDialect(kept["csv_dialect"])),
     )
     return settings, kept["model_id"]
+
+
+def _terms(ledger: Ledger, model: Bundle, settings: PredictSettings, plan: Plan) -> DecisionSettings:
+    """Say by what the rows of this run are decided on: it follows from the settings and from what the ledger holds."""
+    audit = audit_share(model, settings.target_error, plan.files)
+    trust = judge(
+        survey(ledger.observations(), model.calibration, audit),
+        model.calibration,
+        settings.target_error,
+        given=settings.threshold,
+        adapt=not settings.no_adapt,
+    )
+    return DecisionSettings(model, trust.threshold, trust.promised, audit, trust)
 
 
 def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:

@@ -153,6 +153,8 @@ class PredictSettings:
     """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep."""
     threshold: float | None = None
     """Confidence, 0 to 1, below which a digit goes to review; None takes the one that keeps the target."""
+    no_adapt: bool = False
+    """Take the threshold that keeps the target on the validation data, whatever is known of the folder."""
     runtime: Runtime = Runtime.KERAS
     """What carries the model out."""
     batch_size: int = 1024

@@ -18,6 +18,7 @@ from batchdigits import monitoring
 from batchdigits.engine.run_context import StageTimer
 from batchdigits.errors import ExitCode, StorageError, UsageError
 from batchdigits.inference.audit import Audit
+from batchdigits.inference.trust import Basis, Trust
 from batchdigits.monitoring import Ending, Summary
 from batchdigits.records import Status
 from batchdigits.reports.rows import Tally
@@ -108,6 +109,25 @@ def test_two_watches_do_not_share_their_seconds() -> None:
     with first.stage("decode"):
         pass
     assert second.seconds == {}
+
+
+TRUST = Trust(0.94, Basis.FOLDER, 0.005, "photo", 0.0021, 0.0034, answers=40, wrong=1, passed=38, missing=(1, 2, 3))
+
+
+def test_the_document_says_how_far_the_folder_can_be_trusted() -> None:
+    started = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    ending = Ending(started, started, ExitCode.OK, None, summary(trust=TRUST), 1)
+    assert monitoring.document(ending, PredictSettings(sources=()))["trust"] == {
+        "basis": "folder",
+        "decided_by": "photo",
+        "expected_error": 0.0021,
+        "expected_error_at_most": 0.0034,
+        "answers": 40,
+        "answers_wrong": 1,
+    }
+    assert b'batchdigits_expected_error_ratio{task="t"} 0.0021' in monitoring.metrics(ending, task="t")
+    without = Ending(started, started, ExitCode.OK, None, summary(), 1)
+    assert monitoring.document(without, PredictSettings(sources=()))["trust"] is None
 
 
 def test_the_audit_counts_answers_to_its_rows_alone() -> None:

@@ -28,7 +28,7 @@ def closing(summary: Summary, outputs: Sequence[str], *, verbose: bool = False) 
     """
     files = [output for output in outputs if output != "-"]
     lines = [_counts(summary), *_asides(summary)]
-    if summary.audit.answered or verbose:
+    if summary.audit.answered or verbose or (summary.trust and summary.trust.expected is not None):
         lines.append(_trust(summary))
     if files:
         lines.append(f"Wrote {', '.join(map(escaped, files))}")
@@ -86,7 +86,9 @@ def _asides(summary: Summary) -> Iterator[str]:
 
 def _trust(summary: Summary) -> str:
     """Say what the rows that are `ok` are worth."""
-    if summary.target_error is None:
+    if summary.trust:
+        told = f"Trust: {summary.trust.words()}"
+    elif summary.target_error is None:
         told = f"Trust: ok from a confidence of {summary.threshold}"
     else:
         told = f"Trust: target error {summary.target_error:.2%} (proven for scans like the validation data)"

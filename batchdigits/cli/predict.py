@@ -96,6 +96,9 @@ def predict(
     ] = False,
     target_error: TargetError = _DEFAULTS.target_error,
     threshold: Threshold = _DEFAULTS.threshold,
+    no_adapt: Annotated[
+        bool, typer.Option("--no-adapt", help="Let the threshold follow neither the folder nor people's answers.")
+    ] = False,
     runtime: Runtime = RuntimeChoice.AUTO,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images that are predicted and recorded together.")
@@ -177,6 +180,7 @@ def predict(
         overwrite=overwrite,
         target_error=target_error,
         threshold=given_threshold(context),
+        no_adapt=no_adapt,
         runtime=runtime_for(runtime, model),
         batch_size=batch_size,
         threads=threads,

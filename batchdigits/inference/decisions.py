@@ -68,6 +68,8 @@ class Decisions:
     """float64[N], its probability, four decimals; NaN where there is none."""
     detail: list[str]
     """The reason where the status is not `ok`; else empty."""
+    may_be_ok: NDArray[np.bool_]
+    """bool[N], whether a digit is `ok` at some threshold: nobody doubts that there is one."""
     probabilities: NDArray[np.float32]
     """float32[N, 10], four decimals each, so that a row sums to one within 0.0005; NaN where there is no digit."""
 
@@ -154,6 +156,7 @@ def decide(
         runner_up=runner_up,
         runner_up_confidence=shares[page, second],
         detail=detail.tolist(),
+        may_be_ok=read & ~doubted,
         probabilities=shares.astype(np.float32),
     )
 

@@ -14,6 +14,7 @@ EDGES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 """Confidences that part the ten bins."""
 LEAST_ROWS = 500
 """New rows from which drift is told; fewer differ by chance."""
+_UNSURE = 0.9  # the confidence below which digits are counted to tell whether a drift is to the worse
 DRIFTED = 0.25
 """The index from which a run is called different."""
 
@@ -34,6 +35,20 @@ def index(counts: NDArray[np.int64], reference: Sequence[int]) -> float | None:
     if counts.sum() < LEAST_ROWS or not reference:
         return None
     return round(stability_index(counts.tolist(), reference), 4)
+
+
+def is_worse(counts: NDArray[np.int64], reference: Sequence[int]) -> bool:
+    """Tell whether rows have drifted to lower confidences; false of too few, or without a reference.
+
+    Args:
+        counts: Of the rows, by `histogram`.
+        reference: Of the validation data.
+    """
+    drifted = index(counts, reference)
+    if drifted is None or drifted < DRIFTED:
+        return False
+    unsure = EDGES.index(_UNSURE)
+    return float(counts[: unsure + 1].sum() / counts.sum()) > sum(reference[: unsure + 1]) / sum(reference)
 
 
 def stability_index(counts: Sequence[int], reference: Sequence[int]) -> float:

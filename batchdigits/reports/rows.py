@@ -14,6 +14,7 @@ from batchdigits.errors import MOST_SIDE, OF_THE_MACHINE, FaultKind, escaped, un
 from batchdigits.inference.audit import Audit, in_sample
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import SEVERAL_DIGITS, decide_calibrated
+from batchdigits.inference.trust import Trust
 from batchdigits.ledger.reader import Observations
 from batchdigits.records import NO_DIGIT, Status
 from batchdigits.reports.schema import About, Rows
@@ -38,9 +39,11 @@ class DecisionSettings:
     threshold: float
     """Confidence, 0 to 1, below which a digit goes to review."""
     target_error: float | None
-    """What the threshold is proven to keep; None where it was given itself."""
+    """What the threshold is to keep; None where it was given itself."""
     audit: float
     """Share of files, 0 to 1, that people should check though they are `ok`."""
+    trust: Trust
+    """Why the threshold is that, and what it is worth."""
 
 
 @dataclass(slots=True)
@@ -176,6 +179,9 @@ def about_report(terms: DecisionSettings, settings: PredictSettings, *, versions
         gate=terms.model.calibration.gate,
         threshold=terms.threshold,
         target_error=terms.target_error,
+        expected_error=terms.trust.expected,
+        basis=terms.trust.basis.value,
+        answers_missing=terms.trust.missing,
         max_pixels=settings.decoding.max_pixels,
         max_bytes=settings.decoding.max_bytes,
         versions=versions,

@@ -123,6 +123,12 @@ class About:
     target_error: float | None
     """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold keeps on scans like the validation
     data; None where the threshold was given itself."""
+    expected_error: float | None
+    """Share of wrong digits among those that are `ok`, 0 to 1, as it is estimated; None of too few digits."""
+    basis: str
+    """Why the threshold is what it is: a word of `trust.Basis`."""
+    answers_missing: tuple[int | None, ...]
+    """How many answers to the audit sample more would prove each of `trust.TARGETS`, about; None: however many."""
     max_pixels: int
     """Width × height above which a page was too large."""
     max_bytes: int

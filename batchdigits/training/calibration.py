@@ -20,7 +20,7 @@ from batchdigits.inference.calibration import Calibration, Domain, Slope, prove,
 from batchdigits.inference.decisions import MOST_STEPS, decide, evidence, probabilities, temperatures
 from batchdigits.inference.folders import doubt_table
 from batchdigits.inference.runtimes import Predictor
-from batchdigits.records import DIGITS, NO_DIGIT, Fractions, InkImages, InkMeasures, Labels, Logits, Status
+from batchdigits.records import DIGITS, NO_DIGIT, Fractions, InkImages, InkMeasures, Labels, Logits
 from batchdigits.settings import PredictSettings
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.simulated import SimulatedInk
@@ -78,8 +78,7 @@ def calibrate(
     tested = digits.take(~served)
     divided_by = temperatures(evidence(tested.logits, tested.ink), plain)
     decided = decide(tested.logits, tested.ink, threshold=0.0, temperature=divided_by, gate=gate)
-    passes = np.array([status == Status.OK for status in decided.status], np.bool_)
-    confidence = np.where(passes, decided.confidence, np.nan)
+    confidence = np.where(decided.may_be_ok, decided.confidence, np.nan)
     right = decided.digit == tested.labels
     domains = tuple(_counted(", ".join(names), confidence[rows], right[rows]) for names, rows in _merged(tested.domain))
     reference = tuple(drift.histogram(decided.confidence).tolist())

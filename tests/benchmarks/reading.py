@@ -19,7 +19,7 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import InkFinder, Predictor, quickest
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import DIGITS, OTHER, Digits, Fractions, FullResolution, GreyImage, InkImages, Labels, Status
+from batchdigits.records import DIGITS, OTHER, Digits, Fractions, FullResolution, GreyImage, InkImages, Labels
 from batchdigits.settings import DecodingSettings, PredictSettings, Runtime
 
 SEED = 1998
@@ -63,7 +63,7 @@ class Answers:
     confidence: Fractions
     """float64[N], of the digit in the report; NaN where there is none."""
     may_be_ok: NDArray[np.bool_]
-    """bool[N], whether a lower threshold would make it `ok`."""
+    """bool[N], whether its digit is `ok` at some threshold."""
     other: NDArray[np.float32]
     """float32[N], the largest thing that was left out, as a share of the digit."""
 
@@ -101,10 +101,8 @@ class Reader:
         logits = self.predict(pixels)
         said = decide_calibrated(logits, ink, self.model.calibration, threshold=self._threshold)
         likeliest = logits[:, :DIGITS].argmax(1).astype(np.int8)
-        loosest = decide_calibrated(logits, ink, self.model.calibration, threshold=0.0)
-        may_be_ok = np.array([status == Status.OK for status in loosest.status], np.bool_)
         status = np.array(said.status, np.str_)
-        return Answers(pixels, status, said.digit, likeliest, said.confidence, may_be_ok, ink[:, OTHER])
+        return Answers(pixels, status, said.digit, likeliest, said.confidence, said.may_be_ok, ink[:, OTHER])
 
 
 def decoded(data: bytes, name: str) -> Page:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchdigits.inference import drift
 from batchdigits.inference.drift import DRIFTED, EDGES, LEAST_ROWS, histogram, index, stability_index
 
 counts = st.lists(st.integers(0, 10_000), min_size=10, max_size=10).filter(any)
@@ -41,3 +42,14 @@ def test_few_rows_or_no_reference_tell_nothing() -> None:
     assert index(np.array([LEAST_ROWS - 1] + [0] * 9), [10] * 10) is None
     assert index(np.array([LEAST_ROWS] + [0] * 9), [10] * 10) is not None
     assert index(np.array([LEAST_ROWS] + [0] * 9), ()) is None
+
+
+def test_rows_are_worse_where_they_drifted_to_low_confidences() -> None:
+    reference = [10, 10, 20, 60, 100, 100, 100, 100, 100, 400]
+    lower, higher = np.array(reference[::-1]), np.array([0] * 9 + [1000])
+    assert drift.is_worse(lower, reference)
+    assert not drift.is_worse(higher, reference)
+    assert drift.index(higher, reference) > drift.DRIFTED
+    assert not drift.is_worse(np.array(reference), reference)
+    assert not drift.is_worse(lower // 100, reference)  # too few
+    assert not drift.is_worse(lower, [])

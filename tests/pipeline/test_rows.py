@@ -16,10 +16,11 @@ from batchdigits import pipeline, progress
 from batchdigits.engine import local, pool
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import FaultKind
-from batchdigits.inference import bundle, drift
+from batchdigits.inference import bundle, drift, trust
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.calibration import Calibration
+from batchdigits.inference.calibration import Calibration, DoubtCounts
 from batchdigits.inference.decisions import decide, probabilities
+from batchdigits.inference.trust import Basis
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings, ReportSettings
 from tests.digits import digits, on_page, one_of_each, write_png, write_tiff
@@ -283,12 +284,37 @@ def test_a_run_whose_confidences_have_drifted_says_so(
 ) -> None:
     write_png(tmp_path / "in" / "a.png", on_page(one_of_each()[2]))
     monkeypatch.setattr(drift, "LEAST_ROWS", 1)
-    for reference, told in (((1,) * 10, True), ((), False)):
+    sure, unsure = (0,) * 9 + (9,), (9,) + (0,) * 9
+    for reference, is_told, is_known in ((sure, True, True), (unsure, False, True), ((), False, False)):
         calibration = replace(model.calibration, reference=reference)
         monkeypatch.setattr(bundle, "load", lambda _, made=calibration: replace(model, calibration=made))
         caplog.clear()
         found = run(model, tmp_path / "in").drift
-        assert (found is not None, any("distributed otherwise" in said for said in caplog.messages)) == (told, told)
+        assert (found is not None) == is_known
+        sentence = "These scans differ from what the model was tested on. Expect more mistakes than 0.5%: answer the "
+        assert any(sentence in said for said in caplog.messages) == is_told
+
+
+def test_a_report_says_from_its_ledger_alone_how_many_are_probably_wrong_and_its_threshold_follows(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubts = (DoubtCounts(0.1, 4000, 8), DoubtCounts(0.2, 5000, 20), DoubtCounts(0.6, 6000, 600))
+    domains = (replace(DOMAINS[0], doubts=doubts),)
+    calibration = replace(model.calibration, domains=domains)
+    monkeypatch.setattr(bundle, "load", lambda _: replace(model, calibration=calibration))
+    monkeypatch.setattr(trust, "LEAST_DIGITS", 10)
+    report = tmp_path / "report.csv"
+    first = run(model, growing, outputs=(report,))
+    written = report.read_bytes()
+    assert first.trust
+    assert (first.trust.basis, first.trust.domain) in ((Basis.FOLDER, "all"), (Basis.DOUBTFUL, "all"))
+    assert first.threshold == first.trust.threshold != 0.9
+    assert first.trust.words() in first.line()
+    again = run(model, growing, outputs=(report,))
+    assert (again.pending, again.trust) == (0, first.trust)
+    assert report.read_bytes() == written
+    assert run(model, growing, outputs=(report,), no_adapt=True).threshold == 0.9
+    assert run(model, growing, outputs=(report,), threshold=0.7).threshold == 0.7
 
 
 def test_what_may_be_missed_in_the_report_is_named_once_for_all_of_a_kind(

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
+from batchdigits.inference.trust import TARGETS
 from batchdigits.records import Status
 from batchdigits.reports.schema import About, Rows
 from batchdigits.settings import ReportSettings
@@ -188,12 +189,25 @@ def _report(items: Sequence[_Item], about: About, statuses: Counter[str]) -> dic
         "statuses": {status.value: statuses[status.value] for status in Status},
         "threshold": about.threshold,
         "target_error": about.target_error,
+        "trust": _trust(about),
         "model": about.model[:12],
         "tool_version": about.tool_version,
         "block": _BLOCK,
         "groups": groups,
         "items": [item.shown for item in items],
     }
+
+
+def _trust(about: About) -> str:
+    """Say how many are probably wrong, and how many answers more a proof takes."""
+    sentences = []
+    if about.expected_error is not None:
+        sentences.append(f"About {about.expected_error:.2%} of those that are ok are probably wrong.")
+    missing = [(target, count) for target, count in zip(TARGETS, about.answers_missing, strict=True) if count]
+    if missing:
+        parts = ", ".join(f"{count:,} for {target:.1%}" for target, count in missing)
+        sentences.append(f"To prove an error on these scans takes about so many answers to the audit sample: {parts}.")
+    return " ".join(sentences)
 
 
 def _data(name: str, value: object) -> str:

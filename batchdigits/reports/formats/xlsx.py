@@ -61,6 +61,9 @@ _MEANINGS = {
     "gate": "From how sure on a page counts as one without a digit, 0 to 1",
     "threshold": "From how sure on a digit is ok, and needs nobody to look at it, 0 to 1",
     "target_error": "How many of the digits that are ok may be wrong, as a share",
+    "expected_error": "How many of the digits that are ok are probably wrong here, as a share",
+    "basis": "Why the threshold is what it is",
+    "answers_missing": "About how many more answers to the sample would prove 1%, 0.5% and 0.1%",
     "max_pixels": "The most pixels that a page may have to be read",
     "max_bytes": "The most bytes that a file may have to be read",
     "versions": "Versions of the parts that read the images",
@@ -236,6 +239,8 @@ def _summarise(notes: Notes, counts: _Counts, about: About) -> None:
     if about.target_error is not None:
         expected += f" On scans like the validation data, that keeps those that are wrong to {about.target_error:.2%}."
     notes.text(expected)
+    if about.expected_error is not None:
+        notes.text(f"About {about.expected_error:.2%} of those that are ok are probably wrong, as far as can be told.")
 
     notes.head("The sample of ok rows that people should check", "rows", "share")
     audit = counts.audit

@@ -220,6 +220,8 @@ def test_the_summary_tells_what_error_the_threshold_keeps_only_where_one_was_ask
     alone = summary(about=replace(ABOUT, target_error=None))
     assert not any("wrong to" in note for note in alone)
     assert any("from a confidence of 90.00% on" in note for note in alone)
+    assert any("About 0.20% of those that are ok are probably wrong" in note for note in alone)
+    assert not any("probably wrong" in note for note in summary(about=replace(ABOUT, expected_error=None)))
 
 
 def test_about_says_what_the_report_was_made_by_and_under() -> None:

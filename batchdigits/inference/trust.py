@@ -1,0 +1,233 @@
+"""Judge how far the `ok` of a folder can be trusted, and find the threshold that follows from it.
+
+All comes of what a ledger holds, so that the same ledger gives the same report: the confidences of the folder's digits,
+and the answers that people gave to a random sample of its pages. Without answers nobody knows a folder's true error; it
+is estimated by what the validation data had at the same mean doubt.
+
+Source: that the mean of a network's confidences foretells its accuracy elsewhere, as a baseline: Garg, Balakrishnan,
+Lipton, Neyshabur, Sedghi, «Leveraging Unlabeled Data to Predict Out-of-Distribution Performance», ICLR 2022.
+`tests/benchmarks/estimates.py` measures it against others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import takewhile
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchdigits.inference import drift
+from batchdigits.inference.calibration import (
+    OWN_THRESHOLDS,
+    Calibration,
+    Domain,
+    answers_for,
+    prove,
+    prove_answers,
+    prove_doubt,
+    threshold_table,
+)
+from batchdigits.inference.decisions import Decisions
+from batchdigits.inference.folders import confidence_counts, mean_doubt, own_threshold
+from batchdigits.records import Fractions
+
+LEAST_DIGITS = 200
+"""Digits of a folder from which its error is estimated, and its threshold follows it."""
+TARGETS = (0.01, 0.005, 0.001)
+"""Target errors of which a report tells how many answers are missing to prove them."""
+
+
+class Basis(StrEnum):
+    """Why the threshold of a report is what it is."""
+
+    GIVEN = "given"
+    """Somebody named it."""
+    VALIDATION = "validation"
+    """It keeps the target on each kind of validation data."""
+    FOLDER = "folder"
+    """It gives the folder's digits a mean doubt at which the target was kept on each kind of validation data."""
+    DOUBTFUL = "doubtful"
+    """The same, and yet the folder is worse than the validation data, so that nothing is proven for it."""
+    ANSWERS = "answers"
+    """It is proven on people's answers to a sample of this folder."""
+
+
+class Checked(NamedTuple):
+    """A page of the sample, whose digit is `ok` at some threshold."""
+
+    digit: int
+    """What it was read as."""
+    confidence: float
+    """0 to 1."""
+    answer: str
+    """A person's; empty where nobody has answered."""
+
+
+@dataclass(slots=True)
+class Folder:
+    """What a ledger tells of a folder, whatever the threshold is."""
+
+    counted: NDArray[np.int64] = field(default_factory=lambda: confidence_counts(np.zeros(0)))
+    """int64[10,001], the confidences of digits that are `ok` at some threshold, as `confidence_counts` has them."""
+    said: NDArray[np.int64] = field(default_factory=lambda: drift.histogram(np.zeros(0)))
+    """int64[10], the confidences of all digits, as `drift.histogram` has them."""
+    sample: dict[tuple[str, int], Checked] = field(default_factory=dict)
+    """By the sha256 of the file's bytes and the page, so that copies of an image count once."""
+
+    def add(self, decided: Decisions) -> None:
+        """Count pages."""
+        self.counted += confidence_counts(decided.confidence[decided.may_be_ok])
+        self.said += drift.histogram(decided.confidence)
+
+    def answered(self) -> list[Checked]:
+        """Give the sample's pages up to the first that nobody has answered, in the order of their sums.
+
+        That order is as good as by lot; of answers beyond it, somebody chose which to give.
+        """
+        return list(takewhile(lambda page: page.answer, (self.sample[key] for key in sorted(self.sample))))
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How far the `ok` of a report can be trusted."""
+
+    threshold: float
+    """Confidence, 0 to 1, below which a digit goes to review."""
+    basis: Basis
+    """Why it is that."""
+    target_error: float
+    """Share of wrong digits among those that are `ok`, 0 to 1, that was asked for."""
+    domain: str
+    """The kind of validation data that decides; empty where the basis is none of these."""
+    expected: float | None
+    """The share of wrong digits among those that are `ok`, 0 to 1, as it is estimated; None of too few digits."""
+    at_most: float | None
+    """What it would be if the folder were like the hardest kind of validation data."""
+    answers: int
+    """Answers that count as a sample."""
+    wrong: int
+    """How many of these are to digits that are `ok` and wrong."""
+    passed: int
+    """How many are to digits that are `ok`."""
+    missing: tuple[int | None, ...]
+    """How many answers more would prove each of `TARGETS`, if those to come are like those that are
+    there; None: however many."""
+
+    @property
+    def promised(self) -> float | None:
+        """The target error that was asked for; None where the threshold was given itself."""
+        return None if self.basis is Basis.GIVEN else self.target_error
+
+    def words(self) -> str:
+        """Say it in a clause."""
+        expected = ""
+        if self.expected is not None:
+            expected = f", about {self.expected:.1%} of the ok are probably wrong"
+        if self.answers and self.passed:
+            expected += f", {self.wrong} of {self.passed} sampled and answered are"
+        match self.basis:
+            case Basis.GIVEN:
+                return f"ok from a confidence of {self.threshold}{expected}"
+            case Basis.VALIDATION:
+                scans = f"scans like the validation data, of which «{self.domain}» decides"
+                return f"target error {self.target_error:.2%} (proven for {scans}){expected}"
+            case Basis.FOLDER:
+                scans = f"folders like the validation data, of which «{self.domain}» decides"
+                own = f"ok from a confidence of {self.threshold} here"
+                return f"target error {self.target_error:.2%} (proven for {scans}; {own}){expected}"
+            case Basis.ANSWERS:
+                own = f"proven on {self.answers:,} of your own answers"
+                return (
+                    f"target error {self.target_error:.2%} ({own}; ok from a confidence of {self.threshold}){expected}"
+                )
+            case Basis.DOUBTFUL:
+                own = f"these scans are less clear than the validation data; ok from a confidence of {self.threshold}"
+                return f"target error {self.target_error:.2%} (not proven: {own}){expected}"
+
+
+def judge(
+    folder: Folder, calibration: Calibration, target: float, *, given: float | None = None, adapt: bool = True
+) -> Trust:
+    """Find the threshold of a folder, and say what it is worth.
+
+    Args:
+        folder: All that is in the report.
+        calibration: Of the model.
+        target: Share of wrong digits among those that are `ok`, between 0 and 1.
+        given: A confidence that was named as the threshold; None where it follows the target.
+        adapt: Whether the threshold may follow the folder.
+
+    Raises:
+        UsageError: The validation data cannot prove the target.
+    """
+    domains = calibration.domains
+    answered = folder.answered()
+    confidence = np.array([page.confidence for page in answered], np.float64)
+    right = np.array([page.answer == str(page.digit) for page in answered], np.bool_)
+    threshold, basis, domain = given, Basis.GIVEN, ""
+    if threshold is None:
+        threshold, basis, domain = _threshold(folder, confidence, right, calibration, target, adapt=adapt)
+    expected, at_most = estimate(folder.counted, threshold, domains)
+    passes = confidence >= threshold
+    passed, wrong = int(passes.sum()), int((~right[passes]).sum())
+    return Trust(
+        threshold=threshold,
+        basis=basis,
+        target_error=target,
+        domain=domain,
+        expected=expected,
+        at_most=at_most,
+        answers=len(answered),
+        wrong=wrong,
+        passed=passed,
+        missing=tuple(answers_for(one, len(answered), passed, wrong) for one in TARGETS),
+    )
+
+
+def _threshold(
+    folder: Folder,
+    confidence: Fractions,
+    right: NDArray[np.bool_],
+    calibration: Calibration,
+    target: float,
+    *,
+    adapt: bool,
+) -> tuple[float, Basis, str]:
+    """Choose the threshold: by answers, else by the folder's doubt, else by the validation data alone."""
+    fixed = prove(target, calibration.domains)
+    if not adapt:
+        return fixed.limit, Basis.VALIDATION, fixed.domain
+    if (own := prove_answers(target, threshold_table(confidence, right))) is not None:
+        return own, Basis.ANSWERS, ""
+    doubt = prove_doubt(target, calibration.domains)
+    if doubt is None or folder.counted.sum() < LEAST_DIGITS:
+        return fixed.limit, Basis.VALIDATION, fixed.domain
+    threshold = own_threshold(folder.counted, doubt.limit)
+    if threshold is None or drift.is_worse(folder.said, calibration.reference):
+        return threshold or OWN_THRESHOLDS[0], Basis.DOUBTFUL, doubt.domain
+    return threshold, Basis.FOLDER, doubt.domain
+
+
+def estimate(
+    counted: NDArray[np.int64], threshold: float, domains: Sequence[Domain]
+) -> tuple[float | None, float | None]:
+    """Estimate which share of a folder's `ok` digits is wrong, without any answer.
+
+    It is what the kinds of validation data had, each alike, where their own thresholds gave them the same mean doubt.
+
+    Args:
+        counted: int64[10,001], the confidences of digits that may be `ok`.
+        threshold: Confidence from which they are.
+        domains: Of the model.
+
+    Returns:
+        The estimate, and what the hardest domain had; None where the folder has too few digits, or the model no domain.
+    """
+    if counted.sum() < LEAST_DIGITS or not domains or not domains[0].doubts:
+        return None, None
+    doubt = mean_doubt(counted, threshold)
+    at = min(sum(counts.doubt < doubt for counts in domains[0].doubts), len(domains[0].doubts) - 1)
+    shares = [domain.doubts[at].wrong / max(domain.doubts[at].passed, 1) for domain in domains]
+    return sum(shares) / len(shares), max(shares)
