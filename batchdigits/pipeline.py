@@ -5,30 +5,28 @@ sources -> decoding -> preprocessing -> inference -> ledger -> decisions -> repo
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.engine.prediction import BackgroundPredictor
 from batchdigits.engine.run_context import StageTimer, Stop
 from batchdigits.errors import NoImages, StorageError, escaped
 from batchdigits.inference import bundle, drift
 from batchdigits.inference.audit import audit_share
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import strictest_threshold
-from batchdigits.inference.decisions import decide_calibrated
-from batchdigits.inference.runtimes import Predictor, version
+from batchdigits.inference.runtimes import version
 from batchdigits.ledger.ledger import CacheKey, Ledger
 from batchdigits.ledger.location import copied, held, ledger_path
-from batchdigits.ledger.plan import Plan
+from batchdigits.ledger.plan import Phase, Plan
 from batchdigits.ledger.writer import LostAnswer
 from batchdigits.monitoring import Summary
-from batchdigits.records import Logits
 from batchdigits.reports import backup, dry_run, publish
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
@@ -41,7 +39,7 @@ from batchdigits.storage.remote import remote_sources_exist
 from batchdigits.storage.urls import Location, check, locate, refuse
 
 if TYPE_CHECKING:
-    from batchdigits.engine.local import Drawn, Engine
+    from batchdigits.engine.local import Engine, Reading
     from batchdigits.records import Batch
 
 log = logging.getLogger(__name__)
@@ -76,51 +74,39 @@ def run(
     names = _Names.of(settings)
     model = bundle.load(settings.model)
     threshold = model.calibration.threshold(settings)
-    tally = Tally()
-    timer = StageTimer()
-    place = names.ledger(settings)
-    folders = source_identities(names.sources)
-    stop = stop or Stop()
-    with ExitStack() as stack:
-        if place:
-            if not settings.ledger:
-                with storage_errors(place):  # that of a report behind a URL may be the first in its folder
-                    place.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(held(place, wait_seconds=settings.wait_seconds))
-        ledger = stack.enter_context(Ledger(place, _cache_key(model, settings)))
+    timer, tally, settling, stop = StageTimer(), Tally(), Settling(settings.settle_seconds), stop or Stop()
+    key = _cache_key(model, settings)
+    with _held_ledger(names.ledger(settings), key, settings) as ledger:
         found = backup.published_reports(ledger, names.outputs.files)
         if not settings.overwrite:
             backup.check_sources(found, names.outputs.files, names.sources)
-        settling = Settling(settings.settle_seconds)
-        predictor = Predictor(model, batch_size=settings.batch_size, runtime=settings.runtime, threads=settings.threads)
-        prediction = stack.enter_context(BackgroundPredictor(predictor, timer))
+        folders = source_identities(names.sources)
         with timer.stage("list"):
-            plan = _plan(ledger, settling, place, names, settings)
-        confidences = _observe(ledger, plan, settling, model, prediction, names, settings, timer, stop, engine)
-        if source_identities(names.sources) != folders or (
-            plan.pending and not remote_sources_exist(source.path for source in names.sources if source.is_remote)
-        ):
-            raise StorageError(_vanished(settings.sources))
-        terms = DecisionSettings(
-            model,
-            threshold,
-            settings.target_error if settings.threshold is None else None,
-            audit_share(model, settings.target_error, plan.files),
-        )
+            plan = _plan(ledger, settling, names, settings)
+        confidences = drift.histogram(np.zeros(0))
+        if plan.pending:
+            reading = _reading(model, plan, ledger, names, settings, timer, stop)
+            with stop.patiently(), closing(_read(engine, reading, plan, settling)) as batches:
+                for batch in batches:
+                    _show_traces(batch)
+                    with timer.stage("record"):
+                        _tell(ledger.record(batch))
+                    confidences += batch.confidences or 0
+            ledger.forget()
+        _check_that_sources_stayed(plan, folders, names, settings)
+        target = settings.target_error if settings.threshold is None else None
+        terms = DecisionSettings(model, threshold, target, audit_share(model, settings.target_error, plan.files))
         with timer.stage("report"):
             publish.publish(
                 render(ledger.observations(thumbnails=names.outputs.show_pictures), terms, tally),
                 names.outputs,
-                about=about_report(terms, settings, versions=_cache_key(model, settings).others),
+                about=about_report(terms, settings, versions=key.others),
                 settings=settings.report,
                 stdout=stdout,
                 before=backup.replacing(found, names.sources, overwrite=settings.overwrite),
                 together=stop.patiently,
             )
         faulty = ledger.mark_faults_reported() + tally.unforeseen
-        drifted = drift.index(confidences, model.calibration.reference)
-        if drifted is not None and drifted >= drift.DRIFTED:
-            log.warning(_DRIFTED, drifted, drift.DRIFTED)
         return Summary(
             files=plan.files,
             pending=plan.pending.total(),
@@ -133,10 +119,90 @@ def run(
             model=model.id,
             threshold=terms.threshold,
             target_error=terms.target_error,
-            drift=drifted,
+            drift=_drift(confidences, model),
             seconds=timer.seconds,
             elapsed=timer.elapsed,
         )
+
+
+@contextmanager
+def _held_ledger(place: Path | None, key: CacheKey, settings: PredictSettings) -> Iterator[Ledger]:
+    """Hold a ledger's lock, where it is a file, and open it."""
+    with ExitStack() as stack:
+        if place:
+            if not settings.ledger:
+                with storage_errors(place):  # that of a report behind a URL may be the first in its folder
+                    place.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(place, wait_seconds=settings.wait_seconds))
+        yield stack.enter_context(Ledger(place, key))
+
+
+def _reading(
+    model: Bundle,
+    plan: Plan,
+    ledger: Ledger,
+    names: "_Names",
+    settings: PredictSettings,
+    timer: StageTimer,
+    stop: Stop,
+) -> "Reading":
+    """Say what an engine has to know."""
+    # What decodes and draws is not imported where nothing is new: such a run would mostly wait for imports.
+    from batchdigits.engine.local import Reading
+    from batchdigits.engine.worker import Drawing
+
+    strictest = max(strictest_threshold(model.calibration.risks), settings.threshold or 0.0)
+    is_drawn = ledger.path is not None or names.outputs.show_pictures  # else nobody would ever see a picture
+    audit = 2 * audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
+    drawing = Drawing(strictest, audit, is_drawn)
+    is_remote = any(source.is_remote for source in names.sources)
+    return Reading(model, settings, drawing, timer, stop, ledger.known_bytes(), is_remote)
+
+
+def _read(
+    engine: "Engine | None", reading: "Reading", plan: Plan, settling: Settling
+) -> Generator["Batch", None, None]:
+    """Read all that is pending, first what is stable; leave out what changes meanwhile."""
+    from tqdm import tqdm
+
+    from batchdigits.engine.local import on_this_machine
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        monitor_interval = 0  # its thread would be in the way of forks
+
+    with (
+        Bar(total=plan.pending.total(), unit="image", disable=not reading.settings.progress) as bar,
+        (engine or on_this_machine)(reading) as read,
+    ):
+        recent = settling.stable(plan.in_phase(Phase.RECENT), plan.defer)
+        for whole in chain(read(plan.in_phase(Phase.STABLE)), read(recent)):
+            batch = settling.drop_changed(whole, plan.defer)
+            bar.update(len(batch.files))
+            yield batch
+    if settling.waited:
+        reading.timer.add("settle", settling.waited)
+
+
+def _check_that_sources_stayed(
+    plan: Plan, folders: list[tuple[int, int] | None], names: "_Names", settings: PredictSettings
+) -> None:
+    """Check that no source was taken away, as a disk is.
+
+    Raises:
+        StorageError: One was.
+    """
+    if source_identities(names.sources) != folders or (
+        plan.pending and not remote_sources_exist(source.path for source in names.sources if source.is_remote)
+    ):
+        raise StorageError(_vanished(settings.sources))
+
+
+def _drift(confidences: NDArray[np.int64], model: Bundle) -> float | None:
+    """Tell how far the new rows have drifted from the validation data, and warn where that is far."""
+    drifted = drift.index(confidences, model.calibration.reference)
+    if drifted is not None and drifted >= drift.DRIFTED:
+        log.warning(_DRIFTED, drifted, drift.DRIFTED)
+    return drifted
 
 
 def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
@@ -162,7 +228,7 @@ def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
         if not settings.overwrite:
             files = names.outputs.files
             backup.check_sources(backup.published_reports(ledger, files), files, names.sources)
-        plan = _plan(ledger, Settling(settings.settle_seconds), place, names, settings)
+        plan = _plan(ledger, Settling(settings.settle_seconds), names, settings)
         return dry_run.tell(plan, stdout)
 
 
@@ -195,13 +261,14 @@ class _Names:
         return ledger_path(self.outputs.files, named=settings.ledger, no_ledger=settings.no_ledger)
 
 
-def _plan(ledger: Ledger, settling: Settling, place: Path | None, names: _Names, settings: PredictSettings) -> Plan:
+def _plan(ledger: Ledger, settling: Settling, names: _Names, settings: PredictSettings) -> Plan:
     """Find out what there is to do.
 
     Raises:
         NoImages: The sources hold no image, or one of them none any more, and `allow_empty` is off.
     """
     selection = Selection(include=settings.include, exclude=settings.exclude)
+    place = names.ledger(settings)
     ours = [*names.outputs.files, *([LocalFile(place)] if place else [])]
     plan = ledger.plan(
         discover(names.sources, outputs=ours, selection=selection),
@@ -238,62 +305,11 @@ def _cache_key(model: Bundle, settings: PredictSettings) -> CacheKey:
     )
 
 
-def _observe(
-    ledger: Ledger,
-    plan: Plan,
-    settling: Settling,
-    model: Bundle,
-    prediction: BackgroundPredictor,
-    names: _Names,
-    settings: PredictSettings,
-    timer: StageTimer,
-    stop: Stop,
-    engine: "Engine | None",
-) -> NDArray[np.int64]:
-    """Predict all that is pending into the ledger; count the confidences of what is new by `drift.histogram`."""
-    files = plan.pending.total()
-    confidences = drift.histogram(np.zeros(0))
-    if not files:
-        return confidences
-    # What decodes and draws is not imported where nothing is new: such a run would mostly wait for imports.
-    from tqdm import tqdm
-
-    from batchdigits.engine.local import Task, on_this_machine, thumbnails_of
-
-    strictest = max(strictest_threshold(model.calibration.risks), settings.threshold or 0.0)
-    is_drawn = ledger.path is not None or names.outputs.show_pictures  # else nobody would ever see a picture
-    audit = 2 * audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
-    with tqdm(total=files, unit="image", disable=not settings.progress) as bar:
-
-        def judge(whole: "Batch") -> tuple["Batch", NDArray[np.bool_]]:
-            batch = settling.drop_changed(whole, plan.defer)
-            firsts = sum(page.number == 1 for page in (*whole.pages, *(page for page, _ in whole.faults)))
-            bar.update(firsts + len(whole.unchanged))
-            return batch, ledger.is_new(batch)
-
-        def draw(batch: "Batch", is_new: NDArray[np.bool_], logits: Logits) -> "Drawn":
-            decided = decide_calibrated(logits, batch.ink[is_new], model.calibration, threshold=strictest)
-            pictures = thumbnails_of(batch, is_new, decided, audit=audit) if is_drawn else {}
-            return drift.histogram(decided.confidence), pictures
-
-        task = Task(plan, not ledger.knows, settling, model, prediction, settings, timer, stop, judge, draw)
-        with stop.patiently(), closing((engine or on_this_machine)(task)) as observed:
-            for batch, is_new, logits, drawn in observed:
-                _show_traces(batch)
-                with timer.stage("record"):
-                    counts, thumbnails = drawn or (0, {})
-                    confidences += counts
-                    _tell(ledger.record(batch, is_new, logits, thumbnails))
-    if settling.waited:
-        timer.add("settle", settling.waited)
-    ledger.forget()
-    return confidences
-
-
 def _show_traces(batch: "Batch") -> None:
-    for page, fault in batch.faults:
+    for row, fault in batch.faults.items():
         if fault.trace:
-            log.debug("%s, page %d: %s", escaped(page.file.path), page.number, fault.trace)
+            page = batch.pages[row]
+            log.debug("%s, page %d: %s", escaped(batch.files[page["file"]].path), page["number"], fault.trace)
 
 
 def _tell(lost: Iterable[LostAnswer]) -> None:

@@ -123,7 +123,12 @@ ALTER TABLE files ADD COLUMN ctime_ns INTEGER;
 UPDATE files SET inode = 0, ctime_ns = 0 WHERE substr(path, 1, 1) != x'2f'
 """
 
-_MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY, _THUMBNAILS, _KNOWN, _INODES)
+_UNBROKEN = """
+-- a file that ends a process is found in the same run:
+DROP TABLE in_hand
+"""
+
+_MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY, _THUMBNAILS, _KNOWN, _INODES, _UNBROKEN)
 """What leads from each version to the next, from 0, which is empty."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)
@@ -152,15 +157,6 @@ CREATE TEMP TABLE pending (         -- what has to be read, in the order of phas
 );
 CREATE TEMP TABLE deferred (        -- what of it was left to the next run
     path BLOB PRIMARY KEY
-) WITHOUT ROWID;
-CREATE TEMP TABLE waiting (         -- files of which some pages were read, and the observation that they wait for
-    path BLOB PRIMARY KEY,
-    size_bytes INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    inode INTEGER NOT NULL,
-    ctime_ns INTEGER NOT NULL,
-    observation INTEGER NOT NULL,
-    sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TEMP TABLE lately (          -- what this run observed, as in `known`
     key TEXT NOT NULL,
@@ -206,7 +202,7 @@ class Database:
         with closing(self._connection), self.errors():
             if isinstance(error, sqlite3.Error):
                 raise error
-            kept = " UNION ALL ".join(f"SELECT 1 FROM {table}" for table in ("observations", "reports", "in_hand"))
+            kept = " UNION ALL ".join(f"SELECT 1 FROM {table}" for table in ("observations", "reports"))
             if self._path and self._is_new and not self.execute(kept).fetchone():
                 self._path.unlink(missing_ok=True)
 

@@ -33,8 +33,10 @@ def made_by_version(version: int, path: Path) -> None:
         for statements in module._MIGRATIONS[:version]:
             database.executescript(statements)
         database.execute("ATTACH ? AS newer", (str(newer),))
-        tables = database.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall()
-        for (table,) in tables:
+        select = (
+            "SELECT name FROM main.sqlite_master WHERE type = 'table' INTERSECT SELECT name FROM newer.sqlite_master"
+        )
+        for (table,) in database.execute(select).fetchall():
             columns = ", ".join(name for _, name, *_ in database.execute(f"PRAGMA main.table_info({table})"))
             database.execute(f"DELETE FROM main.{table}")
             database.execute(f"INSERT INTO main.{table} SELECT {columns} FROM newer.{table}")
@@ -64,7 +66,7 @@ def leave_a_hot_journal(path: Path) -> None:
 def test_an_older_ledger_is_led_to_this_version_and_keeps_what_it_knows(path: Path, version: int) -> None:
     made_by_version(version, path)
     files = [image("a.png"), image("b.png"), image("far", path="s3://far/c.png", inode=0)]
-    assert a_run(path, files) == (2, 0)  # whose inodes nobody knew
+    assert a_run(path, files) == (0 if version >= 6 else 2, 0)  # whose inodes nobody knew
     assert a_run(path, files) == (0, 0)
     with ledger_at(path) as ledger:  # bytes are found under other names
         ledger.plan([image("c.png")])
