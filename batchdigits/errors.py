@@ -7,7 +7,7 @@ The hierarchy::
     ├── NoImages                4   SOURCE exists but holds no image
     ├── StorageError            5   SOURCE, ledger or report cannot be listed, read or written
     ├── BundleError             6   the model bundle is missing, damaged, or made for another version
-    ├── DecoderDied             1   a decoding worker died; the next run reads its files one by one
+    ├── DecoderDied             1   one worker after the other died
     ├── Locked                 75   another run holds the ledger
     ├── Interrupted           130   SIGINT asks the run to end
     └── Terminated            143   SIGTERM does
@@ -77,7 +77,7 @@ class BundleError(BatchDigitsError):
 
 
 class DecoderDied(BatchDigitsError):
-    """A decoding worker died: memory ran out, or a file crashes its decoder."""
+    """One worker after the other died: memory ran out, or somebody ends them."""
 
 
 class Locked(BatchDigitsError):
@@ -125,8 +125,6 @@ class Fault:
     """Pixels by the header, after EXIF rotation, where the header told."""
     height: int | None = None
     """Pixels by the header, after EXIF rotation, where the header told."""
-    is_deadly: bool = False
-    """Whether the file ended the process that read it, or held it up."""
     trace: str = ""
     """The traceback of an error that nobody foresaw, for `--verbose`; else empty."""
 

@@ -7,24 +7,22 @@ import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from batchdigits.engine.prediction import BackgroundPredictor
 from batchdigits.engine.run_context import StageTimer, Stop
 from batchdigits.errors import NoImages, StorageError, UsageError, escaped
 from batchdigits.inference import bundle, drift
 from batchdigits.inference.audit import audit_share
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import strictest_threshold
-from batchdigits.inference.decisions import decide_calibrated
-from batchdigits.inference.runtimes import Predictor, check_threads, version
+from batchdigits.inference.runtimes import check_threads, version
 from batchdigits.inference.trust import judge
 from batchdigits.ledger import last_run, vanished
 from batchdigits.ledger.ledger import CacheKey, Ledger
@@ -33,7 +31,6 @@ from batchdigits.ledger.plan import Phase, Plan, Why
 from batchdigits.ledger.writer import LostAnswer
 from batchdigits.monitoring import Summary
 from batchdigits.progress import Progress
-from batchdigits.records import Logits
 from batchdigits.reports import backup, dry_run, publish
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
@@ -56,7 +53,7 @@ from batchdigits.storage.scratch import tidy_up
 from batchdigits.storage.urls import Location, check, locate, refuse
 
 if TYPE_CHECKING:
-    from batchdigits.engine.local import Drawn, Engine
+    from batchdigits.engine.local import Engine, Reading
     from batchdigits.records import Batch
 
 log = logging.getLogger(__name__)
@@ -94,43 +91,36 @@ def run(
     check_threads(settings.threads)
     model = bundle.load(settings.model)
     model.calibration.threshold(settings)  # before any work: some targets cannot be proven
-    tally = Tally()
-    timer = StageTimer()
+    timer, tally, settling, stop = StageTimer(), Tally(), Settling(settings.settle_seconds), stop or Stop()
+    place, key = names.ledger(settings), _cache_key(model, settings)
     tidy_up()
-    place = names.ledger(settings)
-    folders = source_identities(names.sources)
-    stop = stop or Stop()
-    with ExitStack() as stack:
-        if place:
-            if not settings.ledger:
-                with storage_errors(place):  # that of a report behind a URL may be the first in its folder
-                    place.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(held(place, wait_seconds=settings.wait_seconds))
-        ledger = stack.enter_context(Ledger(place, _cache_key(model, settings)))
+    with _held_ledger(place, key, settings) as ledger, Progress(is_shown=settings.progress) as progress:
         found = backup.published_reports(ledger, names.outputs.files)
         if not settings.overwrite:
             backup.check_sources(found, names.outputs.files, names.sources)
-        settling = Settling(settings.settle_seconds)
-        predictor = Predictor(model, batch_size=settings.batch_size, runtime=settings.runtime, threads=settings.threads)
-        prediction = stack.enter_context(BackgroundPredictor(predictor, timer))
-        progress = stack.enter_context(Progress(is_shown=settings.progress))
+        folders = source_identities(names.sources)
         progress.say("Looking for images")
         with timer.stage("list"):
             plan, disks = _plan(ledger, settling, place, names, settings)
-        confidences = _observe(
-            ledger, plan, settling, model, prediction, names, settings, timer, stop, engine, progress
-        )
-        if source_identities(names.sources) != folders or (
-            plan.pending and not remote_sources_exist(source.path for source in names.sources if source.is_remote)
-        ):
-            raise StorageError(_vanished(settings.sources))
+        confidences = drift.histogram(np.zeros(0))
+        if plan.pending:
+            reading = _reading(model, plan, ledger, names, settings, timer, stop)
+            with stop.patiently(), closing(_read(engine, reading, plan, settling, progress)) as batches:
+                for batch in batches:
+                    _show_traces(batch)
+                    with timer.stage("record"):
+                        _tell(ledger.record(batch))
+                    progress.record(len(batch.files))
+                    confidences += batch.confidences or 0
+            ledger.forget()
+        _check_that_sources_stayed(plan, folders, names, settings)
         progress.say(f"Writing {', '.join(map(escaped, settings.outputs))}")
         with timer.stage("report"):
             terms = _terms(ledger, model, settings, plan)
             publish.publish(
                 render(ledger.observations(thumbnails=names.outputs.show_pictures), terms, tally),
                 names.outputs,
-                about=about_report(terms, settings, versions=_cache_key(model, settings).others),
+                about=about_report(terms, settings, versions=key.others),
                 settings=replace(settings.report, originals=names.originals),
                 stdout=stdout,
                 keeper=backup.Replacing(found, names.sources, overwrite=settings.overwrite),
@@ -200,7 +190,7 @@ def renew(ledger: Path) -> tuple[Summary, tuple[str, ...]]:
         found = backup.published_reports(known, names.outputs.files)
         plan, _ = _plan(known, Settling(0), ledger, names, settings)
         for phase in Phase:
-            plan.defer(plan.in_phase(phase, in_progress=False))
+            plan.defer(plan.in_phase(phase))
         terms = _terms(known, model, settings, plan)
         publish.publish(
             render(known.observations(thumbnails=names.outputs.show_pictures), terms, tally),
@@ -263,6 +253,71 @@ def _terms(ledger: Ledger, model: Bundle, settings: PredictSettings, plan: Plan)
         adapt=not settings.no_adapt,
     )
     return DecisionSettings(model, trust.threshold, trust.promised, audit, trust)
+
+
+@contextmanager
+def _held_ledger(place: Path | None, key: CacheKey, settings: PredictSettings) -> Iterator[Ledger]:
+    """Hold a ledger's lock, where it is a file, and open it."""
+    with ExitStack() as stack:
+        if place:
+            if not settings.ledger:
+                with storage_errors(place):  # that of a report behind a URL may be the first in its folder
+                    place.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(place, wait_seconds=settings.wait_seconds))
+        yield stack.enter_context(Ledger(place, key))
+
+
+def _reading(
+    model: Bundle,
+    plan: Plan,
+    ledger: Ledger,
+    names: "_Names",
+    settings: PredictSettings,
+    timer: StageTimer,
+    stop: Stop,
+) -> "Reading":
+    """Say what an engine has to know."""
+    # What decodes and draws is not imported where nothing is new: such a run would mostly wait for imports.
+    from batchdigits.engine.local import Reading
+    from batchdigits.engine.worker import Drawing
+
+    strictest = max(strictest_threshold(model.calibration.domains), settings.threshold or 0.0)
+    is_drawn = ledger.path is not None or names.outputs.show_pictures  # else nobody would ever see a picture
+    audit = 2 * audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
+    drawing = Drawing(strictest, audit, is_drawn)
+    is_remote = any(source.is_remote for source in names.sources)
+    return Reading(model, settings, drawing, timer, stop, ledger.known_bytes(), is_remote)
+
+
+def _read(
+    engine: "Engine | None", reading: "Reading", plan: Plan, settling: Settling, progress: Progress
+) -> Generator["Batch", None, None]:
+    """Read all that is pending, first what is stable; leave out what changes meanwhile."""
+    from batchdigits.engine.local import on_this_machine
+
+    progress.say("Loading the model", plan.pending.total())
+    with (engine or on_this_machine)(reading) as read:
+        progress.tick()  # a thread, which would be in the way of the forks before
+        recent = settling.stable(plan.in_phase(Phase.RECENT), plan.defer)
+        for whole in chain(read(plan.in_phase(Phase.STABLE)), read(recent)):
+            progress.say("Reading", plan.pending.total())  # the model is there
+            yield settling.drop_changed(whole, plan.defer)
+    if settling.waited:
+        reading.timer.add("settle", settling.waited)
+
+
+def _check_that_sources_stayed(
+    plan: Plan, folders: list[tuple[int, int] | None], names: "_Names", settings: PredictSettings
+) -> None:
+    """Check that no source was taken away, as a disk is.
+
+    Raises:
+        StorageError: One was.
+    """
+    if source_identities(names.sources) != folders or (
+        plan.pending and not remote_sources_exist(source.path for source in names.sources if source.is_remote)
+    ):
+        raise StorageError(_vanished(settings.sources))
 
 
 def preview(settings: PredictSettings, *, stdout: BinaryIO) -> str:
@@ -396,67 +451,11 @@ def _cache_key(model: Bundle, settings: PredictSettings) -> CacheKey:
     )
 
 
-def _observe(
-    ledger: Ledger,
-    plan: Plan,
-    settling: Settling,
-    model: Bundle,
-    prediction: BackgroundPredictor,
-    names: _Names,
-    settings: PredictSettings,
-    timer: StageTimer,
-    stop: Stop,
-    engine: "Engine | None",
-    progress: Progress,
-) -> NDArray[np.int64]:
-    """Predict all that is pending into the ledger; count the confidences of what is new by `drift.histogram`."""
-    files = plan.pending.total()
-    confidences = drift.histogram(np.zeros(0))
-    if not files:
-        return confidences
-    # What decodes and draws is not imported where nothing is new: such a run would mostly wait for imports.
-    from batchdigits.engine.local import Task, on_this_machine, thumbnails_of
-
-    strictest = max(strictest_threshold(model.calibration.domains), settings.threshold or 0.0)
-    is_drawn = ledger.path is not None or names.outputs.show_pictures  # else nobody would ever see a picture
-    audit = 2 * audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
-    progress.say("Loading the model", files)
-
-    def judge(whole: "Batch") -> tuple["Batch", NDArray[np.bool_]]:
-        batch = settling.drop_changed(whole, plan.defer)
-        progress.decode(_files_of(whole))
-        return batch, ledger.is_new(batch)
-
-    def draw(batch: "Batch", is_new: NDArray[np.bool_], logits: Logits) -> "Drawn":
-        progress.say("Reading", files)  # the model is there
-        decided = decide_calibrated(logits, batch.ink[is_new], model.calibration, threshold=strictest)
-        pictures = thumbnails_of(batch, is_new, decided, audit=audit) if is_drawn else {}
-        return drift.histogram(decided.confidence), pictures
-
-    task = Task(plan, not ledger.knows, settling, model, prediction, settings, timer, stop, judge, draw)
-    with stop.patiently(), closing((engine or on_this_machine)(task)) as observed:
-        for batch, is_new, logits, drawn in observed:
-            _show_traces(batch)
-            with timer.stage("record"):
-                counts, thumbnails = drawn or (0, {})
-                confidences += counts
-                _tell(ledger.record(batch, is_new, logits, thumbnails))
-            progress.record(_files_of(batch))
-    if settling.waited:
-        timer.add("settle", settling.waited)
-    ledger.forget()
-    return confidences
-
-
-def _files_of(batch: "Batch") -> int:
-    """Count the files of a batch; one of several pages counts with its first."""
-    return sum(page.number == 1 for page in (*batch.pages, *(page for page, _ in batch.faults))) + len(batch.unchanged)
-
-
 def _show_traces(batch: "Batch") -> None:
-    for page, fault in batch.faults:
+    for row, fault in batch.faults.items():
         if fault.trace:
-            log.debug("%s, page %d: %s", escaped(page.file.path), page.number, fault.trace)
+            page = batch.pages[row]
+            log.debug("%s, page %d: %s", escaped(batch.files[page["file"]].path), page["number"], fault.trace)
 
 
 def _tell(lost: Iterable[LostAnswer]) -> None:

@@ -26,14 +26,12 @@ class Progress:
         self._is_shown = is_shown
         self._started = self._counting_since = time.monotonic()
         self._task = ""
-        self._total = self._decoded = self._done = self._counted_from = 0
+        self._total = self._done = self._counted_from = 0
         self._ended = threading.Event()
+        self._clock = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
-        """Start the clock."""
-        self._clock = threading.Thread(target=self._tick, name="progress", daemon=True)
-        if self._is_shown:
-            self._clock.start()
+        """Show nothing yet."""
         return self
 
     def __exit__(
@@ -41,9 +39,15 @@ class Progress:
     ) -> None:
         """Stop it, and take the line away."""
         self._ended.set()
-        if self._is_shown:
+        if self._clock.is_alive():
             self._clock.join()
+        if self._is_shown:
             _write(_CLEAR)
+
+    def tick(self) -> None:
+        """Start the clock, which is a thread of its own."""
+        if self._is_shown:
+            self._clock.start()
 
     def say(self, task: str, total: int = 0) -> None:
         """Begin a task.
@@ -52,11 +56,10 @@ class Progress:
             task: What is done now, in a few words.
             total: How many images it has; 0 counts none.
         """
+        if task == self._task:
+            return
         self._task, self._total = task, total
-
-    def decode(self, images: int) -> None:
-        """Note that so many more images were decoded."""
-        self._decoded += images
+        self._show()
 
     def record(self, images: int) -> None:
         """Note that so many more images are recorded."""
@@ -72,13 +75,17 @@ class Progress:
             return f"{self._task} … {clock}"
         counts = f"{self._done:,}/{self._total:,} images"
         if not self._done:
-            return f"{self._task}: {counts}, {self._decoded:,} decoded … {clock}"
+            return f"{self._task}: {counts} … {clock}"
         rate = (self._done - self._counted_from) / max(now - self._counting_since, _TICK)
         speed = f", {rate:,.0f}/s, {_clocked((self._total - self._done) / rate)} left" if rate else ""
         return f"{self._task}: {counts} ({self._done / self._total:.0%}){speed} … {clock}"
 
-    def _tick(self) -> None:
+    def _run(self) -> None:
         while not self._ended.wait(_TICK):
+            self._show()
+
+    def _show(self) -> None:
+        if self._is_shown:
             columns = shutil.get_terminal_size().columns
             _write(f"{_CLEAR}{self.line()[: columns - 1]}")
 

@@ -4,8 +4,8 @@ Each type that several rooms share is defined here and nowhere else. What is don
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, Self
 
@@ -53,6 +53,29 @@ long the longest thing is that was left out, as a share of the digit, 0 or more:
 paper's light the ink takes, 0 to 1; whether the digit touches the page's edge, 1 or 0; and how likely the ink finder
 takes the whole page for each of `KINDS`: four that sum to 1, or all 0 where it was not asked."""
 INK, OTHER, DEPTH, EDGE, NOTHING, SINGLE, SEVERAL, FOREIGN = range(len(INK_MEASURES))
+
+OUTPUTS = DIGITS + 2
+"""Logits that a page has room for: the digits, `NOT_A_DIGIT` and `BLANK`."""
+NEVER = np.float32(-1e9)
+"""A logit of what a model cannot say."""
+
+PAGE = np.dtype(
+    [
+        ("sha256", "V32"),  # of the file's own bytes; zeros where they could not be read
+        ("file", "<i4"),  # its place among the files
+        ("number", "<i4"),  # the page in the file, from 1
+        ("width", "<i4"),  # pixels as stored, after EXIF rotation; 0 where unknown
+        ("height", "<i4"),
+        ("logits", "<f4", (OUTPUTS,)),  # `NEVER` where the model has no such output
+        ("ink", "<f4", (len(INK_MEASURES),)),
+        ("fault", "?"),  # whether there are neither logits nor ink
+    ]
+)
+"""One page, from the worker that reads it to the ledger."""
+Pages = NDArray[np.void]  # [N] of PAGE
+Sums = NDArray[np.bytes_]  # [N] of 32 bytes each, sorted
+KnownBytes = Mapping[str, Sums]
+"""The sha256 of bytes that need not be read again, by the ending under which they were."""
 
 
 class Status(StrEnum):
@@ -114,105 +137,88 @@ class Skipped:
     """A short noun phrase, the same for all of its kind: `not an image`."""
 
 
-class SeenPage(NamedTuple):
-    """Where one row of a batch comes from."""
-
-    file: ImageFile
-    """The file."""
-    number: int
-    """The page in the file, from 1."""
-    width: int | None
-    """Pixels as stored, after EXIF rotation; None where a fault hides it."""
-    height: int | None
-    """Pixels as stored, after EXIF rotation; None where a fault hides it."""
-    sha256: str
-    """Of the file's own bytes, hexadecimal; empty where they could not be read."""
-    of: int
-    """How many pages the file has."""
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pages that can be predicted together, and the faults met on the way to them."""
+    """What was read of some files, a record a page; a file's pages stand together, and in one batch."""
 
-    pages: list[SeenPage]
-    """`pages[i]` is `pixels[i]` and `ink[i]`."""
-    pixels: InkImages
-    """uint8[N, 28, 28]."""
-    ink: InkMeasures
-    """float32[N, M]."""
-    faults: list[tuple[SeenPage, Fault]]
-    """Pages without pixels."""
-    unchanged: list[ImageFile]
-    """Files whose bytes are those that are known of them."""
-    pictures: list[GreyImage]
-    """`pictures[i]` is `pages[i]`, reduced for people."""
-
-    @classmethod
-    def empty(cls) -> Self:
-        """Make a batch of nothing."""
-        pixels, ink = np.zeros((0, SIDE, SIDE), np.uint8), np.zeros((0, len(INK_MEASURES)), np.float32)
-        return cls([], pixels, ink, [], [], [])
+    files: list[ImageFile]
+    """F files."""
+    pages: Pages
+    """[N] of `PAGE`, in the order of the files."""
+    faults: dict[int, Fault] = field(default_factory=dict)
+    """What is wrong with the pages that have one, by their row."""
+    thumbnails: dict[int, bytes] = field(default_factory=dict)
+    """PNGs of some of the others, by their row."""
+    unchanged: dict[int, str] = field(default_factory=dict)
+    """The sha256 of files whose bytes are known, hexadecimal, by their place; they have no pages here."""
+    confidences: tuple[int, ...] = ()
+    """How many of its pages the model is how sure of, as `drift.histogram` counts; empty where none was predicted."""
 
     @classmethod
     def concat(cls, *parts: Self) -> Self:
-        """Make one batch of some, of one at least."""
-        return cls(
-            [page for part in parts for page in part.pages],
-            np.concatenate([part.pixels for part in parts]),
-            np.concatenate([part.ink for part in parts]),
-            [fault for part in parts for fault in part.faults],
-            [file for part in parts for file in part.unchanged],
-            [picture for part in parts for picture in part.pictures],
-        )
+        """Make one batch of some."""
+        joined = cls([], np.concatenate([part.pages for part in parts]) if parts else np.zeros(0, PAGE))
+        row = 0
+        counts = [part.confidences for part in parts if part.confidences]
+        for part in parts:
+            first = len(joined.files)
+            joined.pages["file"][row : row + len(part.pages)] += first
+            joined.files.extend(part.files)
+            joined.faults.update({row + at: fault for at, fault in part.faults.items()})
+            joined.thumbnails.update({row + at: png for at, png in part.thumbnails.items()})
+            joined.unchanged.update({first + at: sha256 for at, sha256 in part.unchanged.items()})
+            row += len(part.pages)
+        return replace(joined, confidences=tuple(map(sum, zip(*counts, strict=True))))
+
+    def __len__(self) -> int:
+        """Count the pages."""
+        return len(self.pages)
 
     @property
-    def nbytes(self) -> int:
-        """How much memory its arrays take."""
-        return self.pixels.nbytes + self.ink.nbytes + sum(picture.nbytes for picture in self.pictures)
-
-    def files(self) -> Iterator[ImageFile]:
-        """Give the files of its pages, faults and unchanged files; one of several pages several times."""
-        for page in self.pages:
-            yield page.file
-        for page, _ in self.faults:
-            yield page.file
-        yield from self.unchanged
+    def sha256(self) -> list[str]:
+        """Of each page's file, hexadecimal; empty where its bytes could not be read."""
+        return sums(self.pages)
 
     def without(self, paths: Set[str]) -> "Batch":
         """Leave out what belongs to some files."""
-        kept = [at for at, page in enumerate(self.pages) if page.file.path not in paths]
-        faults = [(page, fault) for page, fault in self.faults if page.file.path not in paths]
-        return self._of(kept, faults, [file for file in self.unchanged if file.path not in paths])
+        return self.of([at for at, file in enumerate(self.files) if file.path not in paths])
 
-    def spoiled(self, faults: Mapping[int, Fault]) -> "Batch":
-        """Make pages faults, by their row."""
-        kept = [at for at in range(len(self.pages)) if at not in faults]
-        return self._of(
-            kept, [*self.faults, *((self.pages[at], fault) for at, fault in faults.items())], self.unchanged
+    def apart(self) -> "Iterator[Batch]":
+        """Give each file by itself."""
+        for at in range(len(self.files)):
+            yield self.of([at])
+
+    def of(self, places: Iterable[int]) -> "Batch":
+        """Keep some files, by their places, which ascend."""
+        kept = list(places)
+        place = np.full(len(self.files), -1, np.int32)
+        place[kept] = np.arange(len(kept))
+        files = place[self.pages["file"]]
+        rows = np.flatnonzero(files >= 0)
+        pages = self.pages[rows]
+        pages["file"] = files[rows]
+        row = {before: after for after, before in enumerate(rows.tolist())}
+        return Batch(
+            [self.files[at] for at in kept],
+            pages,
+            {row[at]: fault for at, fault in self.faults.items() if at in row},
+            {row[at]: png for at, png in self.thumbnails.items() if at in row},
+            {int(place[at]): sha256 for at, sha256 in self.unchanged.items() if place[at] >= 0},
+            self.confidences,
         )
 
     def failed(self, fault: Fault) -> "Batch":
-        """Make all of it one fault, whose pages have no sizes."""
-        pages = [page._replace(width=None, height=None) for page in (*self.pages, *(page for page, _ in self.faults))]
-        return self._of([], [(page, fault) for page in pages], self.unchanged)
+        """Make all of it one fault, whose pages have no sizes; what is unchanged stays so."""
+        pages = self.pages.copy()
+        pages["fault"], pages["width"], pages["height"] = True, 0, 0
+        return Batch(self.files, pages, dict.fromkeys(range(len(pages)), fault), unchanged=self.unchanged)
 
-    def _of(self, kept: list[int], faults: list[tuple[SeenPage, Fault]], unchanged: list[ImageFile]) -> "Batch":
-        """Keep some pages, by their rows, with other faults and unchanged files."""
-        pictures = [self.pictures[at] for at in kept]
-        return Batch([self.pages[at] for at in kept], self.pixels[kept], self.ink[kept], faults, unchanged, pictures)
 
-    def split(self, size: int) -> tuple["Batch", "Batch"]:
-        """Cut off the first `size` pages, and all faults and unchanged files with them."""
-        first, rest = slice(None, size), slice(size, None)
-        return (
-            Batch(
-                self.pages[first],
-                self.pixels[first],
-                self.ink[first],
-                self.faults,
-                self.unchanged,
-                self.pictures[first],
-            ),
-            Batch(self.pages[rest], self.pixels[rest], self.ink[rest], [], [], self.pictures[rest]),
-        )
+def sums(pages: Pages) -> list[str]:
+    """Spell the sha256 of pages, hexadecimal; empty where there is none."""
+    text = pages["sha256"].tobytes().hex()
+    found = [text[at : at + 64] for at in range(0, len(text), 64)]
+    return ["" if one == _NO_SUM else one for one in found]
+
+
+_NO_SUM = "0" * 64

@@ -60,15 +60,6 @@ def write_differing(folder: Path, count: int) -> None:
         write_png(folder / f"{number:0{len(str(count - 1))}}.png", page)
 
 
-def make_work_for_processes(image: Path) -> None:
-    """Let an image be so large that worker processes read its folder, as they would read ten thousand small ones.
-
-    What stands behind the end of a PNG is read from the disk and hashed, and not looked at.
-    """
-    with image.open("ab") as file:
-        file.truncate(45 * 2**20)
-
-
 def png(page: NDArray[np.uint8]) -> bytes:
     """Encode a page as PNG."""
     _, data = cv2.imencode(".png", page)

@@ -1,6 +1,5 @@
 """What stands in for the model where a test is not about it: its networks in numpy, and a bundle that loads."""
 
-import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,10 +39,10 @@ def logits_of(pixels: InkImages) -> Logits:
 
 
 class FakePredictor:
-    """A predictor without a model, put in the place of `pipeline.Predictor` or `explain.Predictor`."""
+    """A predictor without a model, put in the place of `networks.Predictor` or `explain.Predictor`."""
 
     def __init__(self, bundle: Bundle, *, batch_size: int, runtime: Runtime = Runtime.KERAS, threads: int = 1) -> None:
-        self._batch_size = batch_size
+        pass
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +53,6 @@ class FakePredictor:
         pass
 
     def __call__(self, pixels: InkImages) -> Logits:
-        assert len(pixels) <= self._batch_size
         return logits_of(pixels)
 
 
@@ -115,8 +113,3 @@ def bundle_in(
     provenance = {"data": {"mnist": "ab" * 32}, "seed": 1998, "metrics": {"accuracy": 0.99}, "note": "made — here"}
     calibration = Calibration(temperature, gate=1.0, domains=DOMAINS)
     return bundle.save(directory, normalisation=NormalisationSettings(), calibration=calibration, provenance=provenance)
-
-
-def decoding_threads() -> list[threading.Thread]:
-    """List the decoding workers that are alive."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("decode")]

@@ -3,7 +3,7 @@
 All but the model is the real program in a process of its own, which starts in a second and needs no TensorFlow.
 `CRASH_ON` names files by the SHA-256 of their bytes: decoding one kills the process, as a fault in a codec would.
 `SLOW` names a file that gets a byte for each file that is decoded, which then takes ten milliseconds longer.
-Worker processes import this module again as their main one, so that it kills them, too.
+Worker processes are forked off it, or import it again as their main module, so that it kills them, too.
 """
 
 import hashlib
@@ -12,11 +12,10 @@ import signal
 import time
 from pathlib import Path
 
-from batchdigits import pipeline
 from batchdigits.cli import app
 from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import Page
-from batchdigits.engine import ink, worker
+from batchdigits.engine import ink, networks, worker
 from batchdigits.errors import Fault
 from batchdigits.settings import DecodingSettings
 from tests.fake_model import FakeInkFinder, FakePredictor
@@ -32,7 +31,7 @@ def misbehave_and_decode(data: bytes, settings: DecodingSettings, ending: str = 
     return decode(data, settings, ending)
 
 
-pipeline.Predictor = FakePredictor
+networks.Predictor = FakePredictor
 ink.InkFinder = FakeInkFinder
 worker.decode = misbehave_and_decode
 

@@ -52,13 +52,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "api": {"pipeline", "records", "storage", "decoding", "preprocessing", "inference"},
     "__main__": {"cli"},
 }
-EXCEPTIONS = {
-    # They go when engines take iterators of files, and know neither ledger nor settling.
-    ("engine.local", "ledger.plan"),
-    ("engine.local", "sources.settling"),
-    ("engine.ray_cluster.engine", "ledger.plan"),
-}
-
 ONLY_IN = {
     "tensorflow": {"inference", "training"},
     "keras": {"inference", "training"},
@@ -175,16 +168,9 @@ def test_a_module_imports_only_what_the_table_allows(path: Path) -> None:
     wrong = [
         f"{name(path)}:{found.line} imports {found.module}"
         for found in imports(path)
-        if found.module.partition(".")[0] == "batchdigits"
-        and room_of(found.module) not in allowed
-        and (inside(module(path)), inside(found.module)) not in EXCEPTIONS
+        if found.module.partition(".")[0] == "batchdigits" and room_of(found.module) not in allowed
     ]
     assert wrong == []
-
-
-def test_every_exception_is_still_needed() -> None:
-    there = {(inside(module(path)), inside(found.module)) for path in MODULES for found in imports(path)}
-    assert there >= EXCEPTIONS
 
 
 def test_every_room_stands_in_the_table_and_every_room_of_the_table_exists() -> None:

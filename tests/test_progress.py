@@ -20,15 +20,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_what_is_decoded_is_not_yet_done(clock: list[float]) -> None:
+def test_what_is_recorded_is_done_and_nothing_else(clock: list[float]) -> None:
     progress = Progress(is_shown=False)
     progress.say("Looking for images")
     clock[0] += 3
     assert progress.line() == "Looking for images … 0:03"
     progress.say("Loading the model", 3000)
-    progress.decode(3000)
     clock[0] += 11
-    assert progress.line() == "Loading the model: 0/3,000 images, 3,000 decoded … 0:14"
+    assert progress.line() == "Loading the model: 0/3,000 images … 0:14"
 
 
 def test_the_rate_is_that_of_recording_without_the_time_that_the_model_took_to_load(clock: list[float]) -> None:
@@ -65,8 +64,8 @@ def test_the_clock_ticks_on_a_terminal_and_the_line_goes_where_ctrl_c_ends_the_r
     monkeypatch.setenv("SLOW", str(tmp_path / "slow"))
     program = [sys.executable, "-m", "tests.fake_model_cli"]
     job = ("predict", tmp_path / "scans", "-o", tmp_path / "r.csv", "--workers", "1")
-    done = on_a_terminal(*job, program=program, signal_after=(b"decoded", int(signal.SIGINT)))
+    done = on_a_terminal(*job, program=program, signal_after=(b"Loading", int(signal.SIGINT)))
     assert done.code == 130
     lines = done.stderr.replace("\x1b[K", "").replace("\n", "").split("\r")
     assert "Interrupted: what was finished is kept, the next run goes on from there." in lines
-    assert any(line.startswith("Loading the model: 0/400 images, ") for line in lines)
+    assert any(line.startswith("Loading the model: 0/400 images") for line in lines)

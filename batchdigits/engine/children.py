@@ -1,4 +1,4 @@
-"""A function in; a process of its own that runs it, and the pipe to ask it by, out: how all processes start here.
+"""Start processes: a function in; a process of its own that runs it, and the pipe to ask it by, out.
 
 The process alone holds the other end of its pipe, so that its death ends the pipe, whatever it was about to say. It
 imports nothing from the folder that the run was started in: that one may hold the scans, and among them a `numpy.py`.
@@ -6,15 +6,22 @@ imports nothing from the folder that the run was started in: that one may hold t
 
 import multiprocessing
 import os
+import pickle
+import signal
+import socket
 import sys
+import threading
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from threading import Condition, Lock
-from typing import Any, NamedTuple
 
+from batchdigits.errors import BatchDigitsError
+
+_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 _SAFE_PATH = "PYTHONSAFEPATH"  # with it, Python does not put the current folder in front of what it searches
 
 
@@ -81,108 +88,88 @@ def _safe_path() -> Iterator[None]:
             del os.environ[_SAFE_PATH]
 
 
-class AskedBack(NamedTuple):
-    """What a process asks before it can answer."""
-
-    question: Any
-
-
-class DiedError(Exception):
-    """A process ended before it answered."""
+def can_fork() -> bool:
+    """Tell whether a fork of this process is sound: before it has threads, or TensorFlow, which has its own."""
+    return sys.platform.startswith("linux") and threading.active_count() == 1 and "tensorflow" not in sys.modules
 
 
 class Child:
-    """A process that answers one question after the other, whichever threads ask."""
+    """A process that takes questions and gives answers by a pipe each."""
 
-    def __init__(self, answer: Callable[..., None], *arguments: object, told: Callable[[Any], object]) -> None:
-        """Start it; it takes some tenths of a second until it answers.
+    def __init__(self, serve: Callable[..., None], *arguments: object, fork: bool) -> None:
+        """Start it.
 
         Args:
-            answer: What it runs: `answering` with what makes its answers.
-            arguments: What that takes beside its three connections.
-            told: Answers what the process asks back.
+            serve: What it runs, a function of a module; its first arguments are its ends of the two pipes.
+            arguments: The others. Of what has a file descriptor, a fork keeps these, and nothing else that is open.
+            fork: Fork it off this process, which takes a hundredth of a second; else it is a new one.
 
         Raises:
             OSError: There is no room for it.
         """
-        self._answers, theirs = multiprocessing.Pipe(duplex=False)  # what goes both ways takes longer for large answers
-        replies, self._replies = multiprocessing.Pipe(duplex=False)
-        with theirs, replies:
-            self._questions, self._process = start(answer, theirs, replies, *arguments)
-        self._told = told
-        self._asking, self._answering = Lock(), Condition()
-        self._asked = self._answered = 0
-        self.has_started = False
-
-    def ask(self, *question: object) -> Any:  # noqa: ANN401  its answer may be anything
-        """Give its answer, or raise what it met.
-
-        Raises:
-            DiedError: It ended before.
-        """
+        start = multiprocessing.get_context("fork").Process if fork else multiprocessing.get_context("spawn").Process
+        theirs, self.questions = multiprocessing.Pipe(duplex=False)  # one way: both take longer
+        self.answers, to_us = multiprocessing.Pipe(duplex=False)
+        run = _forked if fork else _spawned
+        self.process: BaseProcess = start(target=run, args=(serve, theirs, to_us, *arguments), daemon=True)
         try:
-            with self._asking:
-                self._questions.send(question)
-                turn = self._asked
-                self._asked += 1
-            with self._answering:
-                self._answering.wait_for(lambda: self._answered == turn)
-                answer = self._next_answer()
-        except (OSError, EOFError) as error:
-            raise DiedError from error
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+            with theirs, to_us, _safe_path(), _undisturbed(fork=fork):
+                self.process.start()
+        except BaseException:
+            self.questions.close()
+            self.answers.close()
+            raise
 
-    def _next_answer(self) -> Any:  # noqa: ANN401
-        try:
-            if not self.has_started:
-                self._answers.recv()
-                self.has_started = True
-            while isinstance(answer := self._answers.recv(), AskedBack):
-                self._replies.send(reply_to(answer, self._told))
-            return answer
-        finally:
-            self._answered += 1
-            self._answering.notify_all()
-
-    def end(self) -> None:
-        """End it, when all is answered."""
-        self._questions.close()
-        self._replies.close()
-        self._process.join()
-        self._answers.close()
+    def end(self, *, kill: bool) -> None:
+        """End it: at once, or when it has nothing to answer."""
+        self.questions.close()
+        if kill:
+            self.process.kill()
+        self.process.join()
+        self.answers.close()
 
 
-def reply_to(asked: AskedBack, told: Callable[[Any], object]) -> object:
-    """Answer what a process asked back, or give what that met."""
+def _spawned(serve: Callable[..., None], *arguments: object) -> None:
+    serve(*arguments)
+
+
+def _forked(serve: Callable[..., None], *arguments: object) -> None:
+    """Let go of what the parent has open, such as the ends of other pipes and the lock of the ledger; then serve."""
+    kept = {argument.fileno() for argument in arguments if isinstance(argument, Connection | socket.socket)}
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a child process is forked"
+    kept |= {0, 1, 2, parent.sentinel}
+    for descriptor in map(int, os.listdir("/dev/fd")):  # noqa: PTH208  (a Path would be made of each)
+        if descriptor not in kept:
+            with suppress(OSError):  # the list's own
+                os.close(descriptor)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)  # the parent's handlers are about its run
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    serve(*arguments)
+
+
+@contextmanager
+def _undisturbed(*, fork: bool) -> Iterator[None]:
+    """Let no signal run a handler of the parent's in a fork, and no warning tell of the threads of numpy's library."""
+    if not fork:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        return told(asked.question)
-    except Exception as error:  # noqa: BLE001  (the process meets it, and answers with it)
-        return error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def asking_back(ask: Connection, replies: Connection) -> Callable[[Any], Any]:
-    """Make what asks the process that started this one, and raises what that met."""
-
-    def ask_back(question: Any) -> Any:  # noqa: ANN401  its answer may be anything
-        ask.send(AskedBack(question))
-        reply = replies.recv()
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
-
-    return ask_back
-
-
-def answering(questions: Connection, answers: Connection, answer: Callable[..., object]) -> None:
-    """Say that the process is there, and answer until nobody asks any more: what a `Child` runs."""
-    answers.send(None)
-    with suppress(EOFError, OSError):
-        while True:
-            question = questions.recv()
-            try:
-                found = answer(*question)
-            except Exception as error:  # noqa: BLE001  (who asked decides)
-                found = error
-            answers.send(found)
+def portable(error: Exception) -> Exception:
+    """Make an error one that another process can raise, with its traceback for `--verbose`."""
+    if not isinstance(error, BatchDigitsError):
+        error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001  (its class says how, and may be wrong)
+        return BatchDigitsError(f"{type(error).__name__}: {error}")
+    return error

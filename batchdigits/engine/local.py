@@ -1,114 +1,70 @@
-"""Read the pending files on the processors of this machine: decode in worker processes, predict in a thread.
+"""Read files on the processors of this machine: an `Engine`. `ray_cluster` is another, on a cluster."""
 
-`scaleout` does the same on a cluster: an engine is a function that takes a `Task` and yields what `predicted` does.
-"""
-
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain
 
-import numpy as np
-from numpy.typing import NDArray
+import cv2
 
-from batchdigits.engine.ink import SharedFinder
-from batchdigits.engine.isolation import one_by_one
-from batchdigits.engine.pool import Workers, batches, is_work_for_processes
-from batchdigits.engine.prediction import BackgroundPredictor, Predicted, predict_ahead
+from batchdigits.engine.children import can_fork
+from batchdigits.engine.networks import NetworkProcess, OwnNetworks
+from batchdigits.engine.pool import Job, Workers, worker_count
 from batchdigits.engine.run_context import StageTimer, Stop
-from batchdigits.inference.audit import in_sample
+from batchdigits.engine.worker import Drawing
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import Decisions
-from batchdigits.ledger.plan import Phase, Plan
-from batchdigits.preprocessing import thumbnails
-from batchdigits.records import INK, Batch, Logits, Status
-from batchdigits.settings import PredictSettings
-from batchdigits.sources.settling import Settling
-
-_LOST = 0.002  # share of ink below which a digit is a few pixels of a thumbnail
-
-Drawn = tuple[NDArray[np.int64], dict[int, bytes]]
-"""What is stored of a batch beside its logits: confidences as `drift.histogram` counts them, and PNGs by the row."""
+from batchdigits.records import Batch, ImageFile, KnownBytes
+from batchdigits.settings import PredictSettings, Runtime
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Reading:
     """What an engine needs to know of a run."""
 
-    plan: Plan
-    """What is pending."""
-    all_new: bool
-    """Nothing was observed before, so that all of it will be predicted."""
-    settling: Settling
-    """Which files may still be being written."""
     model: Bundle
     """What reads the digits."""
-    prediction: BackgroundPredictor
-    """The same at work in this process; loaded when it is asked first."""
     settings: PredictSettings
     """Of the run."""
+    drawing: Drawing
+    """Of which pages pictures are kept."""
     timer: StageTimer
     """Gets the seconds of the stages."""
     stop: Stop
     """Tells of signals."""
-    judge: Callable[[Batch], tuple[Batch, NDArray[np.bool_]]]
-    """Drops files that changed while they were read; returns the rest and bool[N], True where no prediction is stored.
-    Called in the thread of the caller."""
-    draw: Callable[[Batch, NDArray[np.bool_], Logits], Drawn]
-    """Gives the confidences and the thumbnails of a batch, by its new pages and their logits. Called in any thread."""
+    known: KnownBytes
+    """Bytes that are not decoded: whose pages are known, under whatever name."""
+    is_remote: bool
+    """Whether files come from servers or archives."""
 
 
-Engine = Callable[[Task], Generator[Predicted[Drawn], None, None]]
-"""Yields every page of every pending file in exactly one batch."""
+Read = Callable[[Iterable[ImageFile]], Iterator[Batch]]
+"""Takes files as it needs them, and yields every page of each once; where it has to end, what was read before."""
+Engine = Callable[[Reading], AbstractContextManager[Read]]
+"""Gives what reads; it is not entered where there is nothing to read."""
 
 
-def on_this_machine(task: Task) -> Generator[Predicted[Drawn], None, None]:
-    """Decode in a pool of workers, and predict in a thread: an `Engine`.
+@contextmanager
+def on_this_machine(reading: Reading) -> Iterator[Read]:
+    """Give what reads with a pool of worker processes: an `Engine`.
+
+    Yields:
+        `pool.Workers.read`.
 
     Raises:
-        BatchDigitsError: What ended it.
+        BundleError: LiteRT cannot open the model.
+        BatchDigitsError: No process can be started.
     """
-    plan, settings = task.plan, task.settings
-    decoding, normalisation = settings.decoding, task.model.normalisation
-    # Where nothing is known, what is pending will be predicted. The runtime does not start sooner: its import holds
-    # Python's lock for so long at a time that a folder takes ten times as long to be listed beside it.
-    if task.all_new:
-        task.prediction.start()
-    suspect, recent = (
-        task.settling.stable(plan.in_phase(phase), plan.defer) for phase in (Phase.SUSPECT, Phase.RECENT)
-    )
-    in_processes = is_work_for_processes(plan.pending.total(), plan.pending_bytes)
-    with (
-        SharedFinder(task.model.directory, settings.runtime) as finder,
-        Workers(settings.workers, finder, processes=in_processes) as workers,
-    ):
-        ready = batches(
-            chain(plan.in_phase(Phase.STABLE), recent),
-            workers,
-            size=settings.batch_size,
-            decoding=decoding,
-            normalisation=normalisation,
-            timer=task.timer,
-            first=one_by_one(suspect, decoding=decoding, normalisation=normalisation, finder=finder, timer=task.timer),
-        )
-        yield from predict_ahead(ready, task.prediction, judge=task.judge, draw=task.draw, stop=task.stop)
-
-
-def thumbnails_of(batch: Batch, is_new: NDArray[np.bool_], decisions: Decisions, *, audit: float) -> dict[int, bytes]:
-    """Make pictures of what people may want to look at; where a digit is lost on its page, of what the model saw of it.
-
-    Args:
-        batch: N pages.
-        is_new: bool[N], those that are new.
-        decisions: On the new ones, at the strictest threshold.
-        audit: Share of files, 0 to 1, that may be drawn.
-
-    Returns:
-        PNGs, by the row in the batch.
-    """
-    rows = np.flatnonzero(is_new)
-    wanted = in_sample([batch.pages[row].sha256 for row in rows], audit)
-    wanted |= np.array([status is not Status.OK for status in decisions.status], np.bool_)
-    return {
-        row: thumbnails.png(255 - batch.pixels[row] if 0 < batch.ink[row, INK] < _LOST else batch.pictures[row])
-        for row in rows[wanted].tolist()
-    }
+    model, settings, timer = reading.model, reading.settings, reading.timer
+    cv2.setNumThreads(1)  # which ends OpenCV's threads: a fork would have none of them, and wait for them
+    fork = can_fork()
+    count = worker_count(settings.workers)
+    if reading.is_remote:
+        count *= 2  # as one waits for its files, the other has something to do
+    with ExitStack() as entered:
+        networks: OwnNetworks | NetworkProcess | None = None
+        if settings.runtime is Runtime.KERAS:
+            networks = entered.enter_context(NetworkProcess(model, settings, fork=fork))
+        elif fork and settings.threads == 1:  # threads would not be there in a fork
+            with timer.stage("load model"):
+                networks = entered.enter_context(OwnNetworks(model, settings))
+        job = Job(model, settings, reading.drawing, reading.known)
+        yield entered.enter_context(Workers(count, job, networks, fork=fork, timer=timer, stop=reading.stop)).read

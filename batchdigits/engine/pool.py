@@ -1,179 +1,94 @@
-"""Decode files in a pool of workers, and give batches of normalised pages in the order of the files.
+"""Read files in worker processes; the death of one costs what it had in hand, and that is read again in the same run.
 
-The only pool of decoding workers and the only queue. Workers take files in chunks: they read, decode and normalise
-a chunk as one stack. What waits to be predicted is bounded, so a fast disk does not fill the memory.
+A worker that dies, whenever and however, ends its pipe, of which it alone has the other end. Another one reads the rest
+of the chunk, file by file, and where it dies, too, the file that it was at is read by itself: so it is found, and
+becomes a row. What is in a worker's hands is bounded, so that a fast disk does not fill the memory.
 """
 
+import fcntl
+import hashlib
 import logging
+import math
+import pickle
+import select
+import signal
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from itertools import chain
-from queue import SimpleQueue
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-import cv2
+import numpy as np
 
-from batchdigits.engine.children import Child, DiedError, cores
-from batchdigits.engine.ink import SharedFinder
-from batchdigits.engine.run_context import StageTimer
-from batchdigits.engine.worker import Asked, Observed, Seen, asked, keep_freed_memory, observe, serve
-from batchdigits.errors import BatchDigitsError, DecoderDied, Interrupted, Terminated, escaped
-from batchdigits.records import Batch, ImageFile, SeenPage
-from batchdigits.settings import MOST_WORKERS, DecodingSettings, NormalisationSettings
+from batchdigits.engine.children import Child, cores, portable
+from batchdigits.engine.networks import AskedNetworks, NetworkProcess, OwnNetworks
+from batchdigits.engine.run_context import StageTimer, Stop
+from batchdigits.engine.worker import Drawing, Networks, Reader, asked, prepare_process
+from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, FaultKind, Interrupted, Terminated, escaped
+from batchdigits.inference.bundle import Bundle
+from batchdigits.records import PAGE, Batch, ImageFile, KnownBytes
+from batchdigits.settings import MOST_WORKERS, PredictSettings
+from batchdigits.storage.reading import read_all
 
 log = logging.getLogger(__name__)
 
-_SECONDS_FOR_PROCESSES = 1.0  # of one core's work
-_SECONDS_A_FILE, _SECONDS_A_BYTE = 1e-4, 2.5e-8  # about: a small PNG takes 0.1 ms, a JPEG of 38 kB a whole one
+SECONDS = 120.0
+"""How long a file's decoder may take; a photo of 100 million pixels takes some two."""
 
-_CHUNK_FILES = 256  # one future per small file is slower than no workers
+_CHUNK_FILES = 512  # normalising a stack has a cost of its own
 _CHUNK_BYTES = 2 * 2**20  # a chunk of scans stays small enough to be held decoded, a few times over
-
-_BATCH_BYTES = 8 * 2**20  # of files that take their time: what was read of them is predicted and recorded meanwhile
-_BATCH_PAGES = 64  # which are as many as that at least, for a prediction costs the same for fewer
-
-
-def is_work_for_processes(files: int, size_bytes: int) -> bool:
-    """Tell whether files are so much work that decoding workers are better processes than threads.
-
-    Threads wait for each other at Python's lock; but processes take some tenths of a second to start, and compete with
-    TensorFlow's start for the cores.
-    """
-    return files * _SECONDS_A_FILE + size_bytes * _SECONDS_A_BYTE >= _SECONDS_FOR_PROCESSES
+_CHUNKS_IN_HAND = 2  # of a worker, so that it never waits for its next one
+_BATCH_PAGES = 2048  # which are recorded in one transaction
+_BATCH_SECONDS = 0.4  # that pages wait for others to be recorded with
+_MOST_DEATHS = 30  # one after the other, of what may pass, such as want of memory
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
+"""Signals by which a process ends for a fault of its own; others, such as SIGKILL, come from outside."""
 
 
-class Workers:
-    """The pool of decoding workers: a context manager."""
+class Job(NamedTuple):
+    """What a worker has to know of a run."""
 
-    def __init__(self, count: int | None, finder: SharedFinder, *, processes: bool) -> None:
-        """Say how many; none is started yet.
+    model: Bundle
+    """What reads the digits."""
+    settings: PredictSettings
+    """Of the run."""
+    drawing: Drawing
+    """Of which pages pictures are kept."""
+    known: KnownBytes
+    """Bytes that are not decoded."""
 
-        Args:
-            count: Workers; None has one for each core that this process may use, and at most `MOST_WORKERS`.
-            finder: What they find ink by.
-            processes: They are processes and not threads.
-        """
-        self._finder = finder
-        self.count = worker_count(count)
-        self._processes = processes
-        self._children: list[Child] = []
-        self._free: SimpleQueue[Child] = SimpleQueue()
 
-    def __enter__(self) -> Self:
-        """Start the pool; processes start at once, since they take a while."""
-        cv2.setNumThreads(1)  # the workers are the threads
-        keep_freed_memory()
-        if self._processes:
-            self._start_processes()
-        # Two threads ask one process, so that it always has something to do.
-        self._pool = ThreadPoolExecutor(2 * len(self._children) or self.count, thread_name_prefix="decode")
-        return self
+class _Part(NamedTuple):
+    """What a worker says: that it has read so many files of its chunk, what it found, and its seconds by stage."""
 
-    def _start_processes(self) -> None:
-        """Start the processes; none where this machine has no room for all."""
-        try:
-            for _ in range(self.count):
-                self._children.append(Child(serve, self._finder, told=self._finder))
-        except OSError as error:
-            log.warning("Worker processes cannot be started (%s); threads read the files, more slowly.", error)
-            self._end_processes()
-        for child in 2 * self._children:
-            self._free.put(child)
+    files: int
+    batch: Batch
+    seconds: dict[str, float]
 
-    def _end_processes(self) -> None:
-        for child in self._children:
-            child.end()
-        self._children.clear()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Wait for what is in hand, and drop the rest."""
-        self._pool.shutdown(cancel_futures=True)
-        self._end_processes()
+@dataclass(slots=True)
+class _Chunk:
+    """What a worker is given to read."""
 
-    @property
-    def started(self) -> bool:
-        """Tell whether a worker process came to life, once one has died."""
-        return any(child.has_started for child in self._children)
+    files: list[ImageFile]
+    """Those that were not told of yet."""
+    is_suspect: bool = False
+    """A worker died of it: its files are read one by one."""
 
-    def submit(
-        self, files: list[ImageFile], decoding: DecodingSettings, normalisation: NormalisationSettings
-    ) -> "Future[Observed]":
-        """Let a worker observe a chunk."""
-        return self._pool.submit(self._observe, [asked(file) for file in files], decoding, normalisation)
 
-    def _observe(
-        self, files: list[Asked], decoding: DecodingSettings, normalisation: NormalisationSettings
-    ) -> Observed:
-        """Observe in this thread, or let a process do it."""
-        if not self._children:
-            return observe(files, decoding, normalisation, self._finder)
-        child = self._free.get()
-        try:
-            found: Observed = child.ask(files, decoding, normalisation)
-            return found
-        finally:
-            self._free.put(child)
+class _Death(NamedTuple):
+    """How a worker ended."""
+
+    what: str
+    may_pass: bool
 
 
 def worker_count(wanted: int | None) -> int:
     """Say how many workers there are; None wants one for each core that this process may use, up to `MOST_WORKERS`."""
     return wanted or min(MOST_WORKERS, cores())
-
-
-def batches(
-    files: Iterable[ImageFile],
-    workers: Workers,
-    *,
-    size: int,
-    decoding: DecodingSettings,
-    normalisation: NormalisationSettings,
-    timer: StageTimer | None = None,
-    first: Iterable[Batch] = (),
-) -> Iterator[Batch]:
-    """Read, decode and normalise files.
-
-    Args:
-        files: Consumed as they are needed.
-        workers: A pool that was entered.
-        size: Pages a batch, at most; one of large files, one that is full of faults, and the last one have fewer.
-        decoding: Limits of decoding.
-        normalisation: What the model was trained behind.
-        timer: Gets the seconds of `decode` and `normalise`, of all workers together.
-        first: What was observed of other files, elsewhere; it stands in the first batches.
-
-    Yields:
-        Batches; every page of every file stands in exactly one of them, once. Where the run has to end meanwhile, one
-        more with what the workers have finished.
-
-    Raises:
-        Interrupted: The run was asked to end by SIGINT.
-        Terminated: The run was asked to end by SIGTERM.
-        DecoderDied: A worker process died.
-        BatchDigitsError: None could start.
-    """
-    waiting = Batch.empty()
-    size_bytes = 0
-    end: BatchDigitsError | None = None
-    try:
-        for chunk in chain(first, _prepared(chunks(files), workers, decoding, normalisation, timer or StageTimer())):
-            waiting = Batch.concat(waiting, chunk)
-            size_bytes += sum(page.file.size_bytes for page in chunk.pages if page.number == 1)
-            are_large = size_bytes >= _BATCH_BYTES and len(waiting.pages) >= _BATCH_PAGES
-            while are_large or max(len(waiting.pages), len(waiting.faults), len(waiting.unchanged)) >= size:
-                batch, waiting = waiting.split(size)
-                size_bytes, are_large = 0, False
-                yield batch
-    except BatchDigitsError as error:
-        end = error
-    if waiting.pages or waiting.faults or waiting.unchanged:
-        yield waiting
-    if end:
-        raise end
 
 
 def chunks(files: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
@@ -190,63 +105,336 @@ def chunks(files: Iterable[ImageFile]) -> Iterator[list[ImageFile]]:
         yield chunk
 
 
-def _prepared(
-    chunks: Iterator[list[ImageFile]],
-    workers: Workers,
-    decoding: DecodingSettings,
-    normalisation: NormalisationSettings,
-    timer: StageTimer,
-) -> Iterator[Batch]:
-    """Prepare chunks, in order, at most twice as many ahead as there are workers."""
-    ahead: deque[tuple[list[ImageFile], Future[Observed]]] = deque()
+class Workers:
+    """The pool of workers: a context manager."""
 
-    def next_one() -> Batch:
-        files, future = ahead[0]
-        batch = assembled(files, future.result(), timer)
-        ahead.popleft()
-        return batch
+    def __init__(
+        self,
+        count: int,
+        job: Job,
+        networks: OwnNetworks | NetworkProcess | None,
+        *,
+        fork: bool,
+        timer: StageTimer,
+        stop: Stop,
+    ) -> None:
+        """Say what they need; each is started when there is a chunk for it.
 
-    try:
-        for chunk in chunks:
-            ahead.append((chunk, workers.submit(chunk, decoding, normalisation)))
-            if len(ahead) > 2 * workers.count:
-                yield next_one()
-        while ahead:
-            yield next_one()
-    except (Interrupted, Terminated):
-        with suppress(DiedError):  # the signal came to all processes
-            while ahead and ahead[0][1].done():
-                yield next_one()
-        raise
-    except DiedError as error:
-        at_stake, _ = ahead[0]
-        if not workers.started:
+        Args:
+            count: How many there are, at most.
+            job: What they have to know.
+            networks: Those that a fork takes along, or the process that has them; None has each worker load its own.
+            fork: Fork them off this process.
+            timer: Gets their seconds by stage, added up.
+            stop: Signals end the waiting for them.
+        """
+        self.count = count
+        self._job, self._networks, self._fork = job, networks, fork
+        self._timer, self._stop = timer, stop
+        self._workers: list[_Worker] = []
+        self._again: deque[_Chunk] = deque()
+        self._deaths = 0  # since a worker told of something
+
+    def __enter__(self) -> Self:
+        """Start none yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End all, and what they have in hand."""
+        for worker in self._workers:
+            worker.child.end(kill=bool(worker.in_hand))
+        self._workers.clear()
+
+    def read(self, files: Iterable[ImageFile]) -> Iterator[Batch]:
+        """Read files.
+
+        Args:
+            files: Consumed as they are needed.
+
+        Yields:
+            Every page of every file once, in any order of the files. Where the run has to end meanwhile, what the
+            workers have told of comes first.
+
+        Raises:
+            Interrupted: The run was asked to end by SIGINT.
+            Terminated: The run was asked to end by SIGTERM.
+            DecoderDied: One worker after the other died.
+            BatchDigitsError: None could start; or what a worker met that is no fault of a file.
+        """
+        todo = chunks(files)
+        found: list[Batch] = []
+        until = 0.0
+        end: Exception | None = None
+        while end is None:
+            try:
+                self._hand_out(todo)
+                if not any(worker.in_hand for worker in self._workers):
+                    break
+                for worker in self._heard(until if found else None):
+                    found.extend(self._take(worker))
+            except (Interrupted, Terminated) as error:
+                end = error
+                found.extend(self._told())
+            except Exception as error:  # noqa: BLE001  (what was read before is recorded first)
+                end = error
+            now = time.monotonic()
+            until = until or now + _BATCH_SECONDS
+            if found and (now >= until or sum(map(len, found)) >= _BATCH_PAGES):
+                yield Batch.concat(*found)
+                found, until = [], 0.0
+            elif not found:
+                until = 0.0
+        if found:
+            yield Batch.concat(*found)
+        if end:
+            raise end
+
+    def _hand_out(self, todo: Iterator[list[ImageFile]]) -> None:
+        """Give each worker what it has room for; start those that there is a chunk for."""
+        while len(self._workers) < self.count or any(map(_Worker.has_room, self._workers)):
+            if self._again:
+                chunk = self._again.popleft()
+            else:
+                with self._stop.readily():
+                    files = next(todo, None)
+                if files is None:
+                    return
+                chunk = _Chunk(files)
+            worker = self._idlest()
+            if worker is None:
+                self._again.appendleft(chunk)
+                return
+            worker.give(chunk)
+
+    def _idlest(self) -> "_Worker | None":
+        """Give the worker that has least in hand; a new one where all have something, and there may be more.
+
+        None where there is no room for a new one, nor in the others' hands.
+
+        Raises:
+            BatchDigitsError: There is none, and no room for one.
+        """
+        found = min(self._workers, key=lambda worker: len(worker.in_hand), default=None)
+        if found and (not found.in_hand or len(self._workers) == self.count):
+            return found
+        networks = self._networks
+        own = networks.connection() if isinstance(networks, NetworkProcess) else networks
+        try:
+            self._workers.append(_Worker(Child(serve, own, self._job, fork=self._fork)))
+        except OSError as error:
+            if not found:
+                message = f"No worker process can be started ({error}); free memory, or raise the limit of processes."
+                raise BatchDigitsError(message) from error
+            self.count = len(self._workers)
+            return found if found.has_room() else None
+        finally:
+            if isinstance(own, Connection):
+                own.close()
+        return self._workers[-1]
+
+    def _heard(self, until: float | None) -> list["_Worker"]:
+        """Wait until workers say something, or have ended, or the time has come; end those that hang in a decoder."""
+        busy = {worker.child.answers: worker for worker in self._workers}
+        ends = [worker.ends for worker in self._workers if worker.in_hand]
+        seconds = max(0.0, min(ends if until is None else [*ends, until]) - time.monotonic())
+        with self._stop.readily():
+            ready = wait(list(busy), None if math.isinf(seconds) else seconds)
+        heard = [busy[answers] for answers in ready if isinstance(answers, Connection)]
+        for worker in self._workers:
+            if worker not in heard and worker.in_hand and time.monotonic() > worker.ends:
+                worker.is_hanging = True
+                worker.child.process.kill()
+                heard.append(worker)
+        return heard
+
+    def _told(self) -> Iterator[Batch]:
+        """Give what workers have told of already."""
+        with suppress(Exception):
+            for worker in self._workers:
+                while worker.child.answers.poll():
+                    part = worker.child.answers.recv()
+                    if isinstance(part, _Part):
+                        yield self._batch(worker, part)
+                        worker.done(part.files)
+
+    def _take(self, worker: "_Worker") -> Iterator[Batch]:
+        """Take in what a worker says next, or its death.
+
+        Raises:
+            BatchDigitsError: It never started, or met what ends the run.
+        """
+        try:
+            said: _Part | bool | Exception = worker.child.answers.recv()
+        except (OSError, EOFError, pickle.UnpicklingError):
+            yield from self._bury(worker)
+            return
+        worker.has_started = True
+        worker.hear(counts=said is not False)
+        if isinstance(said, Exception):
+            raise said
+        if isinstance(said, _Part):
+            self._deaths = 0
+            yield self._batch(worker, said)
+            worker.done(said.files)
+
+    def _batch(self, worker: "_Worker", part: _Part) -> Batch:
+        for stage, seconds in part.seconds.items():
+            self._timer.add(stage, seconds)
+        return replace(part.batch, files=worker.in_hand[0].files[: part.files])
+
+    def _bury(self, worker: "_Worker") -> Iterator[Batch]:
+        """See to what a dead worker had in hand: it is read again, or it is one file that it died of, and gets a row.
+
+        Raises:
+            BatchDigitsError: It never started.
+            DecoderDied: So many have died that it is no fault of the files.
+        """
+        self._workers.remove(worker)
+        worker.child.end(kill=True)
+        if not worker.has_started:
             message = (
                 "The worker processes cannot start; in a script, call batchdigits under `if __name__ == '__main__':`."
             )
-            raise BatchDigitsError(message) from error
-        message = (
-            f"A decoding worker died at {escaped(at_stake[0].name)} or one of the {len(at_stake)} files from there on: "
-            "memory ran out, or a file crashes its decoder. Run again: with a ledger, the next run reads each of them "
-            "by itself and finds which one it is."
-        )
-        raise DecoderDied(message) from error
+            raise BatchDigitsError(message)
+        if not worker.in_hand:
+            return
+        death = _death(worker)
+        self._deaths += 1
+        chunk = worker.in_hand.popleft()
+        log.info("A worker died (%s) at %s or after it; that is read again.", death.what, escaped(chunk.files[0].name))
+        self._again.extendleft(reversed(worker.in_hand))
+        if death.may_pass and self._deaths > _MOST_DEATHS:
+            message = (
+                f"One worker after the other died, the last at {escaped(chunk.files[0].name)} ({death.what}): memory "
+                "is short, or somebody ends them; free some memory, or let fewer read with --workers, and run again."
+            )
+            raise DecoderDied(message)
+        if not chunk.is_suspect:
+            self._again.appendleft(_Chunk(chunk.files, is_suspect=True))
+        elif len(chunk.files) > 1:
+            self._again.extendleft([_Chunk(chunk.files[1:], is_suspect=True), _Chunk(chunk.files[:1], is_suspect=True)])
+        else:
+            yield _fault(chunk.files[0], death, self._job.settings.decoding.max_bytes)
 
 
-def assembled(files: list[ImageFile], found: Observed, timer: StageTimer) -> Batch:
-    """Make a batch of what a worker found.
+class _Worker:
+    """A worker process, and what it has in hand."""
+
+    def __init__(self, child: Child) -> None:
+        """Take a process that has just been started."""
+        self.child = child
+        self.in_hand: deque[_Chunk] = deque()
+        self.has_started = self.is_hanging = False
+        self.ends = 0.0
+        """When it has taken too long, by the monotonic clock."""
+        self._unsent = b""
+        self._room = _capacity(child.questions)
+        self.hear(counts=True)
+
+    def has_room(self) -> bool:
+        """Tell whether it takes another chunk."""
+        return len(self.in_hand) < _CHUNKS_IN_HAND
+
+    def hear(self, *, counts: bool) -> None:
+        """Note that it has said something; what it does until the next word may last, unless that counts."""
+        self.ends = time.monotonic() + SECONDS if counts else math.inf
+
+    def give(self, chunk: _Chunk) -> None:
+        """Give it a chunk; a second one at once where the pipe has room for that, for it may be writing itself."""
+        data = pickle.dumps(([asked(file) for file in chunk.files], chunk.is_suspect))
+        if not self.in_hand:
+            self.hear(counts=True)
+            self._send(data)
+        elif len(data) < self._room:
+            self._send(data)
+        else:
+            self._unsent = data
+        self.in_hand.append(chunk)
+
+    def done(self, files: int) -> None:
+        """Note that the first files in hand were read."""
+        chunk = self.in_hand[0]
+        del chunk.files[:files]
+        if not chunk.files:
+            self.in_hand.popleft()
+            if self._unsent:
+                self._send(self._unsent)
+                self._unsent = b""
+
+    def _send(self, data: bytes) -> None:
+        with suppress(OSError):  # it is dead, which its other pipe tells
+            self.child.questions.send_bytes(data)
+
+
+def _capacity(pipe: Connection) -> int:
+    """Say how many bytes a pipe surely takes at once when it is empty, with the few that `send_bytes` adds."""
+    size_bytes = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) if hasattr(fcntl, "F_GETPIPE_SZ") else select.PIPE_BUF
+    return size_bytes - 16
+
+
+def _death(worker: _Worker) -> _Death:
+    if worker.is_hanging:
+        return _Death(f"takes its decoder longer than {SECONDS:.0f} seconds", may_pass=False)
+    code = -(worker.child.process.exitcode or 0)
+    if code in _CRASHES:
+        return _Death(f"crashes its decoder ({signal.Signals(code).name})", may_pass=False)
+    name = signal.Signals(code).name if code > 0 else f"exit code {-code}"
+    return _Death(f"its decoder was ended ({name}), perhaps for want of memory", may_pass=True)
+
+
+def _fault(file: ImageFile, death: _Death, most_bytes: int) -> Batch:
+    """Make the row of a file that ended its worker; its bytes are read here, for their sum, and not decoded.
+
+    Where it may pass, the row has no sum, like that of a file that cannot be opened: the next run tries it again.
+    """
+    data = b"" if death.may_pass else next(read_all([(file.path, file.size_bytes)], most_bytes))
+    remedy = "the next run tries again" if death.may_pass else "move it away, or export it anew as PNG"
+    fault = Fault(FaultKind.UNREADABLE, f"{death.what}; {remedy}")
+    page = np.zeros(1, PAGE)
+    page["number"], page["fault"] = 1, True
+    if isinstance(data, bytes) and data:
+        page["sha256"] = np.frombuffer(hashlib.sha256(data).digest(), "V32")
+    return Batch([file], page, {0: fault})
+
+
+def serve(questions: Connection, answers: Connection, networks: OwnNetworks | Connection | None, job: Job) -> None:
+    """Read what is asked for until nobody asks any more: a worker process.
 
     Args:
-        files: The chunk that the worker was given.
-        found: In it, each page with the place of its file in the chunk.
-        timer: Gets the worker's seconds of `decode` and `normalise`.
+        questions: Gives chunks, pickled.
+        answers: Gets a `_Part` at a time, or the error that ends the run; before what may take its time without being
+            a file's fault it gets False, and True after that. The first True says that the worker is there.
+        networks: Those that it was forked with, or a pipe to those of another process; None has it load its own.
+        job: What it has to know.
     """
-    timer.add("decode", found.decode_seconds)
-    timer.add("normalise", found.normalise_seconds)
+    prepare_process()
+    timer = StageTimer()
 
-    def page(seen: Seen) -> SeenPage:
-        return SeenPage(files[seen.at], *seen[1:])
+    @contextmanager
+    def patience() -> Iterator[None]:
+        answers.send(False)
+        yield
+        answers.send(True)
 
-    faults = [(page(seen), fault) for seen, fault in found.faults]
-    unchanged = [files[at] for at in found.unchanged]
-    return Batch([page(seen) for seen in found.pages], found.pixels, found.ink, faults, unchanged, found.pictures)
+    with suppress(EOFError, OSError), ExitStack() as entered:
+        answers.send(True)
+        try:
+            asked_for: Networks
+            if isinstance(networks, Connection):
+                asked_for = AskedNetworks(networks, timer, patience)
+            elif networks:
+                asked_for = networks
+            else:
+                with patience(), timer.stage("load model"):
+                    asked_for = entered.enter_context(OwnNetworks(job.model, job.settings))
+            reader = Reader(asked_for, job.model, job.settings.decoding, job.drawing, timer, patience, job.known)
+            while True:
+                files, one_by_one = pickle.loads(questions.recv_bytes())
+                for count, batch in reader.parts(files, one_by_one=one_by_one):
+                    answers.send(_Part(count, batch, timer.taken()))
+        except EOFError:
+            pass
+        except Exception as error:  # noqa: BLE001  (it ends the run)
+            answers.send(portable(error))

@@ -142,3 +142,10 @@ class StageTimer:
         """Count time to a stage that was measured elsewhere."""
         self._seconds[name] += seconds
         self._seen.add(name)
+
+    def taken(self) -> dict[str, float]:
+        """Give the seconds of each stage since this was asked last."""
+        seconds = self.seconds
+        self._seconds = dict.fromkeys(STAGES, 0.0)
+        self._seen.clear()
+        return seconds

@@ -1,4 +1,4 @@
-"""Read, decode and normalise a few files as one stack: what a decoding worker does."""
+"""Read, decode, normalise and predict a few files as one stack: what every worker does, here and on a cluster."""
 
 import ctypes
 import hashlib
@@ -7,34 +7,58 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
-from functools import partial
-from multiprocessing.connection import Connection
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import Page
-from batchdigits.engine.children import answering, asking_back
-from batchdigits.engine.ink import SharedFinder
-from batchdigits.errors import BatchDigitsError, Fault, unforeseen
+from batchdigits.engine.run_context import StageTimer
+from batchdigits.errors import OF_THE_MACHINE, BatchDigitsError, Fault, unforeseen
+from batchdigits.inference import drift
+from batchdigits.inference.audit import in_sample
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.decisions import Decisions, decide_calibrated
 from batchdigits.preprocessing import thumbnails
 from batchdigits.preprocessing.canvas import halved
-from batchdigits.preprocessing.finder import InkNetwork
+from batchdigits.preprocessing.finder import InkMaps, InkNetwork, Kinds
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import INK_MEASURES, SIDE, FullResolution, GreyImage, ImageFile, InkImages, InkMeasures
+from batchdigits.records import (
+    INK,
+    NEVER,
+    PAGE,
+    Batch,
+    GreyImage,
+    ImageFile,
+    InkImages,
+    KnownBytes,
+    Logits,
+    Pages,
+    Status,
+    Sums,
+    sums,
+)
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.storage.reading import read_all
 
+Patience = Callable[[], AbstractContextManager[None]]
+"""What is entered while a worker waits for something that is no file's fault."""
+
 _MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 64 * 2**20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: what glibc comes to at most
+_PART_SECONDS = 0.4  # after which what was decoded is predicted and told of, while the rest waits
+_LOST = 0.002  # share of ink below which a digit is a few pixels of a thumbnail
 
 
 def prepare_process() -> None:
     """Prepare a process that decodes: the parent alone takes signals, and its end, whatever it was, is its own too."""
-    cv2.setNumThreads(1)
+    if cv2.getNumThreads() > 1:  # not in a fork, in which OpenCV would wait for threads that are not there
+        cv2.setNumThreads(1)
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -58,131 +82,276 @@ def keep_freed_memory() -> None:
             ctypes.CDLL(None).mallopt(option, size_bytes)
 
 
-def serve(questions: Connection, answers: Connection, replies: Connection, finder: SharedFinder) -> None:
-    """Observe what is asked for until nobody asks any more: a worker process."""
-    prepare_process()
-    network = finder.of_process(asking_back(answers, replies))
-    answering(questions, answers, partial(observe, network=network))
+class Networks(Protocol):
+    """What a worker asks."""
+
+    def ink(self, looks: NDArray[np.uint8]) -> tuple[InkMaps, Kinds]:
+        """Find ink, as `InkFinder` does."""
+
+    def digits(self, pixels: InkImages) -> Logits:
+        """Predict, as `Predictor` does: float32[N, OUTPUTS]."""
 
 
-class Seen(NamedTuple):
-    """A `SeenPage` as it travels between processes, its file by the place in the chunk."""
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Of which pages pictures are kept, for people."""
 
-    at: int
-    number: int
-    width: int | None
-    height: int | None
-    sha256: str
-    of: int
-
-
-class Observed(NamedTuple):
-    """What a worker found in a chunk."""
-
-    pages: list[Seen]
-    pixels: InkImages
-    ink: InkMeasures
-    faults: list[tuple[Seen, Fault]]
-    unchanged: list[int]
-    pictures: list[GreyImage]
-    decode_seconds: float
-    normalise_seconds: float
+    threshold: float
+    """Of those that are below this confidence, 0 to 1, or show no digit."""
+    audit: float
+    """And of this share of files, 0 to 1."""
+    is_wanted: bool
+    """Whether any are."""
 
 
-Asked = tuple[str, int, str, str]
-"""Of a file, what a worker has to know: its path, size, ending and known sha256."""
+class Asked(NamedTuple):
+    """Of a file, what a worker has to know."""
+
+    path: str
+    size_bytes: int
+    ending: str
+    known_sha256: str
+    is_remote: bool
 
 
 def asked(file: ImageFile) -> Asked:
-    """Ask for a file to be observed."""
-    return file.path, file.size_bytes, file.ending, file.known_sha256
+    """Ask for a file to be read."""
+    return Asked(file.path, file.size_bytes, file.ending, file.known_sha256, file.is_remote)
 
 
-def observe(
-    files: list[Asked],
-    decoding: DecodingSettings,
-    normalisation: NormalisationSettings,
-    network: InkNetwork,
-    whole: Iterable[bytes | Fault] | None = None,
-) -> Observed:
-    """Read, decode and normalise a few files as one stack: what a worker does.
+class Decoded(NamedTuple):
+    """A file's pages, or what is wrong with them."""
 
-    Where that meets an error that nobody foresaw, each is read by itself: so it is one file's fault, and no other's.
+    sha256: bytes
+    """Of its bytes; empty where they could not be read."""
+    pages: Sequence[Page | Fault]
+    """Empty where the bytes are those that are known of the file."""
 
-    Args:
-        files: What `asked` makes of each.
-        decoding: Limits of decoding.
-        normalisation: What the model was trained behind.
-        network: The ink finder.
-        whole: The bytes of each, or why it cannot be read, where they have been read.
 
-    Raises:
-        StorageError: What a URL names cannot be reached any more.
-    """
+class Normalised(NamedTuple):
+    """N pages of some files, in order; P of them have no fault."""
+
+    pages: Pages
+    """[N], with the place of each one's file, without logits."""
+    faults: dict[int, Fault]
+    """By the row."""
+    unchanged: dict[int, str]
+    """The sha256 of files that have no page here, hexadecimal, by their place."""
+    pixels: InkImages
+    """uint8[P, 28, 28]."""
+    pictures: list[GreyImage]
+    """[P], reduced for people."""
+
+
+class Reader:
+    """What reads files: their bytes in, a record a page out."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        model: Bundle,
+        decoding: DecodingSettings,
+        drawing: Drawing,
+        timer: StageTimer,
+        patience: Patience = nullcontext,
+        known: KnownBytes = MappingProxyType({}),
+    ) -> None:
+        """Hold what it needs.
+
+        Args:
+            networks: The ink finder and the digits' networks.
+            model: What they are of.
+            decoding: Limits.
+            drawing: Of which pages pictures are kept.
+            timer: Gets the seconds of each stage.
+            patience: Entered while servers are read from.
+            known: Bytes that are not decoded.
+        """
+        self._known = known
+        self._patience = patience
+        self._networks = networks
+        self._model = model
+        self._decoding = decoding
+        self._drawing = drawing
+        self._timer = timer
+
+    def parts(self, files: Sequence[Asked], *, one_by_one: bool = False) -> Iterator[tuple[int, Batch]]:
+        """Read files, a part after the other, so that little is lost where something ends this process.
+
+        Args:
+            files: What `asked` makes of each.
+            one_by_one: Make each file a part.
+
+        Yields:
+            How many files a part has, and what was read of them; their places are those within the part, and the
+            files themselves are left out.
+
+        Raises:
+            BatchDigitsError: What ends the run: a URL cannot be reached any more, or the model is damaged.
+        """
+        part: list[Decoded] = []
+        started = time.perf_counter()
+        for at, (file, data) in enumerate(zip(files, self._whole(files), strict=True), 1):
+            part.append(decoded(file, data, self._decoding, self._known))
+            seconds = time.perf_counter() - started
+            if one_by_one or seconds >= _PART_SECONDS or at == len(files):
+                self._timer.add("decode", seconds)
+                yield len(part), self._finished(part)
+                part, started = [], time.perf_counter()
+
+    def _whole(self, files: Sequence[Asked]) -> Iterable[bytes | Fault]:
+        whole = _whole(files, self._decoding.max_bytes)
+        if any(file.is_remote for file in files):
+            with self._patience():
+                return list(whole)
+        return whole
+
+    def _finished(self, files: Sequence[Decoded]) -> Batch:
+        with self._timer.stage("normalise"):
+            found = normalised(files, self._networks.ink, self._model.normalisation)
+        rows = np.flatnonzero(~found.pages["fault"])
+        batch = Batch([], found.pages, found.faults, unchanged=found.unchanged)
+        if not len(rows):
+            return batch
+        try:
+            return self._told(found, batch, rows, np.arange(len(rows)))
+        except OF_THE_MACHINE:
+            raise
+        except Exception:  # noqa: BLE001  (whatever the runtime, OpenCV or we ourselves did not expect)
+            self._networks.digits(np.zeros_like(found.pixels[:1]))  # fails where no page is at fault; so does this then
+        for at, row in enumerate(rows.tolist()):
+            try:
+                batch = self._told(found, batch, rows[at : at + 1], np.array([at]))
+            except OF_THE_MACHINE:
+                raise
+            except Exception as error:  # noqa: BLE001
+                batch.faults[row] = unforeseen(error)
+                batch.pages["fault"][row] = True
+        return batch
+
+    def _told(self, found: Normalised, batch: Batch, rows: NDArray[np.intp], at: NDArray[np.intp]) -> Batch:
+        """Add to a batch what the model says of some rows, which are these among the pages without a fault."""
+        pixels = found.pixels[at]
+        with self._timer.stage("predict"):
+            logits = self._networks.digits(pixels)
+        with self._timer.stage("decide"):
+            pages = batch.pages[rows]
+            decided = decide_calibrated(
+                logits, pages["ink"], self._model.calibration, threshold=self._drawing.threshold
+            )
+            pictures = [found.pictures[place] for place in at.tolist()]
+            drawn = self._drawn(pages, pixels, pictures, decided) if self._drawing.is_wanted else {}
+            counts = drift.histogram(decided.confidence)
+        batch.pages["logits"][rows] = logits
+        batch.thumbnails.update({int(rows[place]): png for place, png in drawn.items()})
+        return replace(batch, confidences=tuple((counts + (batch.confidences or 0)).tolist()))
+
+    def _drawn(
+        self, pages: Pages, pixels: InkImages, pictures: Sequence[GreyImage], decided: Decisions
+    ) -> dict[int, bytes]:
+        """Draw what people may want to look at; where a digit is lost on its page, what the model saw of it."""
+        wanted = in_sample(sums(pages), self._drawing.audit)
+        wanted |= np.array([status is not Status.OK for status in decided.status], np.bool_)
+        return {
+            row: thumbnails.png(255 - pixels[row] if 0 < pages["ink"][row, INK] < _LOST else pictures[row])
+            for row in np.flatnonzero(wanted).tolist()
+        }
+
+
+def _whole(files: Sequence[Asked], most_bytes: int) -> Iterator[bytes | Fault]:
+    """Read whole files; an error that nobody foresaw is that file's fault."""
+    left = iter(files)
     try:
-        whole = read_all([file[:2] for file in files], decoding.max_bytes) if whole is None else whole
-        return _observed(files, decoding, normalisation, network, whole)
+        for data in read_all([(file.path, file.size_bytes) for file in files], most_bytes):
+            next(left)
+            yield data
     except BatchDigitsError:
         raise
-    except Exception as error:  # noqa: BLE001  (whatever a codec, OpenCV or we ourselves did not expect)
+    except Exception as error:  # noqa: BLE001
         if len(files) == 1:
-            return _failed(error)
-    return _together([observe([file], decoding, normalisation, network) for file in files])
+            yield unforeseen(error)
+            return
+        for file in left:
+            yield from _whole([file], most_bytes)
 
 
-def _failed(error: Exception) -> Observed:
-    """Give up on a file; its bytes get no sum, so that the next run tries again."""
-    none = np.zeros((0, SIDE, SIDE), np.uint8), np.zeros((0, len(INK_MEASURES)), np.float32)
-    return Observed([], *none, [(Seen(0, 1, None, None, "", of=1), unforeseen(error))], [], [], 0.0, 0.0)
+def decoded(
+    file: Asked, data: bytes | Fault, limits: DecodingSettings, known: KnownBytes = MappingProxyType({})
+) -> Decoded:
+    """Decode a file; an error that nobody foresaw is its fault, without its sum, so that the next run tries again.
+
+    Args:
+        file: As it was found.
+        data: Its bytes, or why they cannot be read.
+        limits: Of decoding.
+        known: Bytes that are not decoded.
+    """
+    if isinstance(data, Fault):
+        return Decoded(b"", [data])
+    try:
+        sha256 = hashlib.sha256(data).digest()
+        if sha256.hex() == file.known_sha256 or (file.ending in known and _is_among(known[file.ending], sha256)):
+            return Decoded(sha256, [])
+        return Decoded(sha256, decode(data, limits, file.ending))
+    except BatchDigitsError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        return Decoded(b"", [unforeseen(error)])
 
 
-def _together(parts: list[Observed]) -> Observed:
-    """Join what was found in files by themselves, in their order."""
-    return Observed(
-        [seen._replace(at=at) for at, part in enumerate(parts) for seen in part.pages],
+def _is_among(sums: Sums, sha256: bytes) -> bool:
+    at = int(np.searchsorted(sums, np.bytes_(sha256)))
+    return at < len(sums) and bool(sums[at] == np.bytes_(sha256))
+
+
+def normalised(files: Sequence[Decoded], network: InkNetwork, settings: NormalisationSettings) -> Normalised:
+    """Normalise the pages of files as one stack.
+
+    Where that meets an error that nobody foresaw, each file is normalised by itself: so it is one file's fault, and no
+    other's; it has no sum, so that the next run tries again.
+
+    Args:
+        files: N files.
+        network: The ink finder.
+        settings: What the model was trained behind.
+    """
+    try:
+        return _normalised(files, network, settings)
+    except BatchDigitsError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        if len(files) == 1:
+            return _normalised([Decoded(b"", [unforeseen(error)])], network, settings)
+    parts = [normalised([file], network, settings) for file in files]
+    joined = Batch.concat(*(Batch([], part.pages, part.faults) for part in parts))
+    joined.pages["file"] = np.repeat(np.arange(len(parts)), [len(part.pages) for part in parts])
+    return Normalised(
+        joined.pages,
+        joined.faults,
+        {at: part.unchanged[0] for at, part in enumerate(parts) if part.unchanged},
         np.concatenate([part.pixels for part in parts]),
-        np.concatenate([part.ink for part in parts]),
-        [(seen._replace(at=at), fault) for at, part in enumerate(parts) for seen, fault in part.faults],
-        [at for at, part in enumerate(parts) if part.unchanged],
         [picture for part in parts for picture in part.pictures],
-        sum(part.decode_seconds for part in parts),
-        sum(part.normalise_seconds for part in parts),
     )
 
 
-def _observed(
-    files: list[Asked],
-    decoding: DecodingSettings,
-    normalisation: NormalisationSettings,
-    network: InkNetwork,
-    whole: Iterable[bytes | Fault],
-) -> Observed:
-    pages: list[Seen] = []
-    greys: list[GreyImage] = []
-    finer: list[FullResolution | None] = []
-    faults: list[tuple[Seen, Fault]] = []
-    unchanged: list[int] = []
-    started = time.perf_counter()
-    for at, ((_, _, ending, known_sha256), data) in enumerate(zip(files, whole, strict=True)):
-        if isinstance(data, Fault):
-            faults.append((Seen(at, 1, data.width, data.height, "", of=1), data))
-            continue
-        sha256 = hashlib.sha256(data).hexdigest()
-        if sha256 == known_sha256:
-            unchanged.append(at)
-            continue
-        decoded = decode(data, decoding, ending)
-        for number, page in enumerate(decoded, 1):
-            seen = Seen(at, number, page.width, page.height, sha256, of=len(decoded))
-            if isinstance(page, Page):
-                pages.append(seen)
-                greys.append(page.grey)
-                finer.append(page.finer)
-            else:
-                faults.append((seen, page))
-    decoded_at = time.perf_counter()
+def _normalised(files: Sequence[Decoded], network: InkNetwork, settings: NormalisationSettings) -> Normalised:
+    every = [page for file in files for page in file.pages]
+    pages = np.zeros(len(every), PAGE)
+    counts = [len(file.pages) for file in files]
+    sha256 = np.frombuffer(b"".join(file.sha256 or bytes(32) for file in files), "V32")
+    pages["file"] = np.repeat(np.arange(len(files)), counts)
+    pages["sha256"] = np.repeat(sha256, counts)
+    pages["number"] = [number for count in counts for number in range(1, count + 1)]
+    pages["width"] = [page.width or 0 for page in every]
+    pages["height"] = [page.height or 0 for page in every]
+    pages["logits"] = NEVER
+    faults = {row: page for row, page in enumerate(every) if isinstance(page, Fault)}
+    pages["fault"][list(faults)] = True
+    read = [page for page in every if isinstance(page, Page)]
+    greys = [page.grey for page in read]
     smaller = [halved(grey, thumbnails.SIDE) for grey in greys]
-    pixels, ink = normalise(greys, network, normalisation, finer=finer)
+    pixels, ink = normalise(greys, network, settings, finer=[page.finer for page in read])
+    pages["ink"][~pages["fault"]] = ink
     pictures = [thumbnails.reduced(page) for page in smaller]
-    seconds = decoded_at - started, time.perf_counter() - decoded_at
-    return Observed(pages, pixels, ink, faults, unchanged, pictures, *seconds)
+    unchanged = {at: file.sha256.hex() for at, file in enumerate(files) if not file.pages}
+    return Normalised(pages, faults, unchanged, pixels, pictures)

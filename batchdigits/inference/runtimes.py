@@ -4,10 +4,12 @@ One function of one fixed shape serves every batch; a smaller batch is padded. S
 others there are. A further runtime is one more function like `_open_litert`, entered in `_OPENERS`.
 """
 
+import gc
 import importlib.metadata
 import os
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event, Thread
@@ -22,7 +24,8 @@ from batchdigits.inference.bundle import Bundle, Network
 from batchdigits.records import DIGITS, KINDS, LOOK_CELLS, SIDE, InkImages, Logits
 from batchdigits.settings import Runtime
 
-_MOST_IMAGES = 256  # of one call; more at once are no quicker on a processor, and a few new ones would wait for all
+_MOST_IMAGES = {Runtime.KERAS: 256, Runtime.LITERT: 32}
+"""Of one call; more at once are no quicker on a processor, and a few new ones would wait for all."""
 _LOOKS_A_CALL = 8
 _UNSURE_A_CALL = 4
 _OTHER_THREADS = 16  # about as many as a run has beside those of its predictions
@@ -101,7 +104,7 @@ class Predictor:
             runtime: What carries it out.
             threads: Within one call. One leaves the processors to the decoding workers.
         """
-        self._folder, size = bundle.directory, min(batch_size, _MOST_IMAGES)
+        self._folder, size = bundle.directory, min(batch_size, _MOST_IMAGES[runtime])
         self._reader = _Loaded(bundle.directory, Network.READER, size, runtime, threads)
         self.teacher = (
             _Loaded(bundle.directory, Network.TEACHER, min(size, _UNSURE_A_CALL), runtime, threads)
@@ -258,13 +261,34 @@ def check_threads(threads: int) -> None:
             thread.join()
 
 
+@contextmanager
+def _lean_imports() -> Iterator[None]:
+    """Keep out what Keras would import and nobody here needs, which takes longer than all the rest of TensorFlow.
+
+    Who needs it imports it as ever, before or after.
+    """
+    kept_out = [name for name in ("matplotlib", "pandas") if name not in sys.modules]
+    for name in kept_out:
+        sys.modules[name] = None  # type: ignore[assignment]  # which makes an import fail
+    is_collecting = gc.isenabled()
+    gc.disable()  # thousands of modules and no garbage
+    try:
+        yield
+    finally:
+        for name in kept_out:
+            del sys.modules[name]
+        if is_collecting:
+            gc.enable()
+
+
 def start_tensorflow(threads: int = 1) -> Any:  # noqa: ANN401  TensorFlow has no types
     """Import TensorFlow with a fixed number of intra-op threads; return its module.
 
     A GPU that it sees gets memory as it is needed, not all of it at once.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow
+    with _lean_imports():
+        import tensorflow
 
     with suppress(RuntimeError):  # it runs already, as in a notebook, and keeps the threads that it has
         tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
@@ -277,7 +301,8 @@ def start_tensorflow(threads: int = 1) -> Any:  # noqa: ANN401  TensorFlow has n
 def _open_keras(folder: Path, network: Network, batch_size: int, threads: int) -> _Opened:
     """Load a Keras model and compile it for one shape."""
     tensorflow = start_tensorflow(threads)
-    import keras
+    with _lean_imports():
+        import keras
 
     try:
         model = keras.saving.load_model(folder / network.file(Runtime.KERAS), compile=False, safe_mode=True)

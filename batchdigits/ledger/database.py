@@ -134,7 +134,12 @@ CREATE TABLE mounted (              -- what lay under the sources then
 ) WITHOUT ROWID
 """
 
-_MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY, _THUMBNAILS, _KNOWN, _INODES, _VANISHED)
+_UNBROKEN = """
+-- a file that ends a process is found in the same run:
+DROP TABLE in_hand
+"""
+
+_MIGRATIONS = (_OBSERVATIONS, _RUNS, _DEADLY, _THUMBNAILS, _KNOWN, _INODES, _VANISHED, _UNBROKEN)
 """What leads from each version to the next, from 0, which is empty."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)
@@ -163,15 +168,6 @@ CREATE TEMP TABLE pending (         -- what has to be read, in the order of phas
 );
 CREATE TEMP TABLE deferred (        -- what of it was left to the next run
     path BLOB PRIMARY KEY
-) WITHOUT ROWID;
-CREATE TEMP TABLE waiting (         -- files of which some pages were read, and the observation that they wait for
-    path BLOB PRIMARY KEY,
-    size_bytes INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    inode INTEGER NOT NULL,
-    ctime_ns INTEGER NOT NULL,
-    observation INTEGER NOT NULL,
-    sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TEMP TABLE lately (          -- what this run observed, as in `known`
     key TEXT NOT NULL,
@@ -217,7 +213,7 @@ class Database:
         with closing(self._connection), self.errors():
             if isinstance(error, sqlite3.Error):
                 raise error
-            kept = " UNION ALL ".join(f"SELECT 1 FROM {table}" for table in ("observations", "reports", "in_hand"))
+            kept = " UNION ALL ".join(f"SELECT 1 FROM {table}" for table in ("observations", "reports"))
             if self._path and self._is_new and not self.execute(kept).fetchone():
                 self._path.unlink(missing_ok=True)
 

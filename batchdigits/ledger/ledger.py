@@ -9,26 +9,13 @@ What SQLite does not notice, a flipped byte in a value, the checksums of the row
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from batchdigits.errors import (
-    OF_THE_MACHINE,
-    BatchDigitsError,
-    DecoderDied,
-    Interrupted,
-    StorageError,
-    Terminated,
-    escaped,
-    unforeseen,
-)
+from batchdigits.errors import OF_THE_MACHINE, escaped, unforeseen
 from batchdigits.ledger import last_run, writer
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.plan import Plan, plan
@@ -38,7 +25,7 @@ from batchdigits.records import ImageFile, Skipped
 from batchdigits.storage.atomic import TargetFile
 
 if TYPE_CHECKING:
-    from batchdigits.records import Batch
+    from batchdigits.records import Batch, KnownBytes
 
 log = logging.getLogger(__name__)
 
@@ -98,22 +85,8 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it; unless the run was stopped, or died of something unforeseen, nothing is in progress any more.
-
-        What stopped it may be a limit of time, which a decoder that never comes back has used up.
-        """
-        died = not isinstance(error, BatchDigitsError) or isinstance(error, DecoderDied | Interrupted | Terminated)
-        if error is None or not died:
-            with suppress(StorageError), self._database.transaction() as execute:
-                execute("DELETE FROM in_hand WHERE path IN (SELECT path FROM found)")
+        """Close it."""
         self._database.__exit__(kind, error, trace)
-
-    @property
-    def knows(self) -> bool:
-        """Tell whether anything was observed before under this run's cache key."""
-        select = "SELECT 1 FROM observations WHERE condition = ? LIMIT 1"
-        with self._database.errors():
-            return self._database.execute(select, (self._condition_id,)).fetchone() is not None
 
     def plan(
         self,
@@ -133,71 +106,44 @@ class Ledger:
             force=force,
         )
 
-    def is_new(self, batch: "Batch") -> NDArray[np.bool_]:
-        """Tell which pages of a batch were never observed before, in this batch neither: bool[N].
+    def known_bytes(self) -> "KnownBytes":
+        """Give all bytes whose pages are known under this run's cache key, under whatever name."""
+        with self._database.errors():
+            return writer.known_bytes(self._database, self._condition_id)
 
-        A page of another batch that is not recorded yet counts as never observed.
-        """
-        return writer.is_new(self._database, self._condition_id, batch)
+    def record(self, batch: "Batch") -> list[LostAnswer]:
+        """Store what was read of some files, faults too, in one transaction.
 
-    def record(
-        self,
-        batch: "Batch",
-        is_new: NDArray[np.bool_],
-        logits: NDArray[np.float32],
-        thumbnails: Mapping[int, bytes] | None = None,
-    ) -> list[LostAnswer]:
-        """Store what was observed of one batch, faults too, in one transaction.
-
-        A page that was recorded meanwhile stays as it is. Where an error comes of it that nobody foresaw, each file is
-        stored by itself, and those that it comes of as faults.
+        Where an error comes of it that nobody foresaw, each file is stored by itself, and those that it comes of as
+        faults.
 
         Args:
-            batch: N pages and any number of faults and unchanged files; those of files that were deferred meanwhile
-                are left out.
-            is_new: bool[N], which pages were predicted, as `is_new` says.
-            logits: float32[M, K], in the order of the M new pages.
-            thumbnails: PNGs of some of these, by their row in the batch.
+            batch: Whole files, all of which `plan` has found.
 
         Returns:
             The answers that files had before, in the order of paths.
         """
         try:
-            return self._record(batch, is_new, logits, thumbnails or {})
+            return self._record(batch)
         except OF_THE_MACHINE:
             raise
         except Exception:  # noqa: BLE001  (a number that SQLite cannot hold, or what we ourselves did not expect)
-            if len(logits) != is_new.sum():  # a mistake of who calls
-                raise
-            files = writer.by_file(batch, is_new, logits, thumbnails or {})
-            return [lost for one in files for lost in self._record_or_fail(*one)]
+            return [lost for one in batch.apart() for lost in self._record_or_fail(one)]
 
-    def _record_or_fail(
-        self, batch: "Batch", is_new: NDArray[np.bool_], logits: NDArray[np.float32], thumbnails: Mapping[int, bytes]
-    ) -> list[LostAnswer]:
-        """Store what was observed of one file, or that it cannot be stored."""
+    def _record_or_fail(self, batch: "Batch") -> list[LostAnswer]:
+        """Store what was read of one file, or that it cannot be stored."""
         try:
-            return self._record(batch, is_new, logits, thumbnails)
+            return self._record(batch)
         except OF_THE_MACHINE:
             raise
         except Exception as error:  # noqa: BLE001
             fault = unforeseen(error)
-            log.debug("%s: %s", escaped(next(batch.files()).path), fault.trace)
-            return self._record(batch.failed(fault), is_new[:0], logits[:0], {})
+            log.debug("%s: %s", escaped(batch.files[0].path), fault.trace)
+            return self._record(batch.failed(fault))
 
-    def _record(
-        self, batch: "Batch", is_new: NDArray[np.bool_], logits: NDArray[np.float32], thumbnails: Mapping[int, bytes]
-    ) -> list[LostAnswer]:
+    def _record(self, batch: "Batch") -> list[LostAnswer]:
         with self._database.transaction():
-            return writer.record(
-                self._database,
-                self._condition_id,
-                batch,
-                is_new,
-                logits,
-                bundle=self._cache_key.bundle,
-                thumbnails=thumbnails,
-            )
+            return writer.record(self._database, self._condition_id, batch, bundle=self._cache_key.bundle)
 
     def observations(self, chunk: int = CHUNK, *, thumbnails: bool = False) -> Iterator[Observations]:
         """Give all that was observed of what was found, as `observations.read` does."""

@@ -12,19 +12,14 @@ from batchdigits.ledger.database import Database
 from batchdigits.records import ImageFile, Skipped
 from batchdigits.storage.urls import span
 
-_IN_PROGRESS = 2048  # files that are marked as in progress at a time, in one transaction: it waits for the disk
-_LARGE_IN_PROGRESS = 512  # where these are large, and so take their time when they are read by themselves
-_SMALL_BYTES = 16 * 2**20  # that small ones have together, at most
 _CHUNK = 8192  # records that are held at a time
 
 
 class Phase(IntEnum):
     """In which phase of a run a pending file is read."""
 
-    SUSPECT = 0
-    """First, by itself: it was in progress when a run died."""
     STABLE = 1
-    """With its neighbours."""
+    """First."""
     RECENT = 2
     """Last: it may still be being written."""
 
@@ -56,15 +51,11 @@ SELECT
         WHEN whole.stale THEN '{Why.ASKED}'
         WHEN whole.condition IS NOT :condition OR whole.ending != found.ending THEN '{Why.CONDITION}'
         ELSE '{Why.UNOPENED}' END AS why,
-    CASE WHEN in_hand.path IS NOT NULL
-        OR EXISTS (SELECT 1 FROM pages WHERE observation = whole.id AND fault IS NOT NULL AND deadly)
-        THEN {Phase.SUSPECT:d}
-        WHEN found.mtime_ns BETWEEN :oldest AND :now THEN {Phase.RECENT:d}
+    CASE WHEN found.mtime_ns BETWEEN :oldest AND :now THEN {Phase.RECENT:d}
         ELSE {Phase.STABLE:d} END AS phase
 FROM found
 LEFT JOIN files ON files.path = found.path
 LEFT JOIN observations AS whole ON whole.id = files.observation
-LEFT JOIN in_hand ON in_hand.path = found.path
 WHERE why != '{Why.UNOPENED}'
     OR (whole.sha256 = ''
         AND EXISTS (SELECT 1 FROM pages WHERE observation = whole.id AND fault = '{FaultKind.UNREADABLE}'))
@@ -72,10 +63,10 @@ ORDER BY phase, found.name
 """  # SQLite compares text as UTF-8 bytes, which is by code point
 
 
-_FOLLOWING = "FROM pending WHERE phase = ? AND position > ? ORDER BY position LIMIT ?"
-_BLOCK = f"""
+_BLOCK = """
 SELECT path, name, size_bytes, mtime_ns, ending, inode, ctime_ns, sha256, position
-FROM (SELECT * {_FOLLOWING}) JOIN found USING (path) ORDER BY position
+FROM (SELECT * FROM pending WHERE phase = ? AND position > ? ORDER BY position LIMIT ?) JOIN found USING (path)
+ORDER BY position
 """
 
 
@@ -94,23 +85,10 @@ class Plan:
     database: Database
     """Open; `plan` has filled its tables `found`, `pending` and `skipped`."""
 
-    def in_phase(self, phase: Phase, *, in_progress: bool = True) -> Iterator[ImageFile]:
-        """Give the files that have to be read in a phase, in the order of rows, and mark them as in progress.
-
-        What is recorded meanwhile changes nothing.
-
-        Args:
-            phase: Which one.
-            in_progress: False marks none. Where other processes read them than the run's own, no file can end the run;
-                and all are given out at once, so that a killed run would leave all to be read one by one.
-        """
+    def in_phase(self, phase: Phase) -> Iterator[ImageFile]:
+        """Give the files that have to be read in a phase, in the order of rows; what is recorded changes nothing."""
         last = 0
-        while rows := self.database.execute(_BLOCK, (phase, last, _IN_PROGRESS)).fetchall():
-            if sum(size_bytes for _, _, size_bytes, *_ in rows) > _SMALL_BYTES:
-                rows = rows[:_LARGE_IN_PROGRESS]
-            if in_progress:
-                with self.database.transaction() as execute:
-                    execute(f"INSERT OR IGNORE INTO in_hand SELECT path {_FOLLOWING}", (phase, last, len(rows)))
+        while rows := self.database.execute(_BLOCK, (phase, last, _CHUNK)).fetchall():
             for path, *rest, last in rows:  # noqa: B007  the last one is where the next block begins
                 yield ImageFile(path.decode(errors="surrogateescape"), *rest)
 
@@ -148,8 +126,6 @@ class Plan:
         with self.database.transaction() as execute:
             self.database.executemany("INSERT OR IGNORE INTO deferred VALUES (?)", [(encoded(f.path),) for f in files])
             here = "path IN (SELECT path FROM deferred)"
-            execute(f"DELETE FROM waiting WHERE {here}")
-            execute(f"DELETE FROM in_hand WHERE {here}")
             execute(f"DELETE FROM found WHERE {here} AND path NOT IN (SELECT path FROM files)")
 
     @property
@@ -191,8 +167,6 @@ def plan(
             execute("DELETE FROM told WHERE path IN (SELECT path FROM found)")
         times = recent_ns()
         execute(_PENDING, {"condition": condition, "oldest": times.start, "now": times.stop - 1})
-        here = "path IN (SELECT path FROM found) AND path NOT IN (SELECT path FROM pending)"
-        execute(f"DELETE FROM in_hand WHERE {here}")
         (files,) = execute("SELECT count(*) FROM found").fetchone()
         counts = execute(
             "SELECT why, count(*), sum(size_bytes) FROM pending JOIN found USING (path) GROUP BY 1"

@@ -16,7 +16,6 @@ _REASONS = {
 }
 _AGAIN = "read again"
 _RECENT = "it was changed just now: the run waits for it, and leaves it to the next one if it still changes"
-_ALONE = "a run died while reading it: it is read by itself"
 
 
 def tell(plan: Plan, stdout: BinaryIO) -> str:
@@ -46,4 +45,4 @@ def _judged(phase: Phase | None, why: str) -> tuple[str, str]:
     if phase is Phase.RECENT:
         return "deferred", _RECENT
     what = why if why in (Why.NEW, Why.CHANGED) else _AGAIN
-    return what, _ALONE if phase is Phase.SUSPECT else _REASONS[Why(why)]
+    return what, _REASONS[Why(why)]

@@ -87,7 +87,7 @@ class Settling:
         """Leave out of a batch what changed while it was read; one replaced behind a URL the next run reads again.
 
         Args:
-            batch: Pages and faults of files.
+            batch: What was read of files.
             defer: Gets the files that have changed since they were found.
 
         Returns:
@@ -95,8 +95,7 @@ class Settling:
         """
         if not self.seconds:
             return batch
-        files = {file.path: file for file in batch.files()}.values()
-        changed = [file for file in files if has_changed(file, ask_remote=False)]
+        changed = [file for file in batch.files if has_changed(file, ask_remote=False)]
         if not changed:
             return batch
         defer(changed)

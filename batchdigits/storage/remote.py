@@ -28,6 +28,7 @@ def _opened(member: Parts) -> str | RemoteReader:
 
 
 archives = Archives(_opened)
+os.register_at_fork(after_in_child=archives.forget)
 
 
 def listed(url: str, enters: Enters) -> Iterator[Entry]:

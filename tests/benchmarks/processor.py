@@ -23,7 +23,8 @@ def measured(file: Path, arguments: list[str]) -> None:
             began.append(time.process_time())
         return time.thread_time()
 
-    run_context.time = SimpleNamespace(perf_counter=of_thread)  # type: ignore[assignment]
+    # Workers are forked off this process; their clock stands still, too, while they wait.
+    run_context.time = worker.time = SimpleNamespace(perf_counter=of_thread)  # type: ignore[assignment]
     summary = file.with_suffix(".summary.json")
     code: object = 0
     try:
@@ -38,7 +39,5 @@ def measured(file: Path, arguments: list[str]) -> None:
     file.write_text(json.dumps(totals | {name: stage["seconds"] for name, stage in stages.items()}))
 
 
-if __name__ == "__mp_main__":  # in a worker: its clock stands still, too, while it waits
-    worker.time = SimpleNamespace(perf_counter=time.thread_time)  # type: ignore[assignment]
 if __name__ == "__main__":
     measured(Path(sys.argv[1]), sys.argv[2:])

@@ -16,6 +16,8 @@ import typer
 
 from batchdigits import pipeline
 from batchdigits.engine import local
+from batchdigits.engine.networks import AskedNetworks, NetworkProcess, OwnNetworks
+from batchdigits.engine.run_context import StageTimer
 from batchdigits.records import InkImages, Logits
 from batchdigits.settings import PredictSettings, Runtime
 from tests.benchmarks.forward import whole_batches
@@ -28,23 +30,25 @@ _loaded: dict[tuple[str, str], Any] = {}
 _until_stopped = ExitStack()
 
 
-# ---- how the pipeline comes by its model and its workers: nothing else here knows ----------------------------------
+# ---- how the pipeline comes by its model: nothing else here knows ---------------------------------------------------
 
 
 @contextmanager
 def everything_loaded() -> Iterator[None]:
-    """Let the pipeline load its model and start its workers but once in this process: the first run warms up."""
+    """Let the pipeline load its model but once in this process: the first run warms up."""
     with (
-        mock.patch.object(pipeline, "Predictor", once(pipeline.Predictor)),
-        mock.patch.object(local, "Workers", once(local.Workers)),
+        mock.patch.object(local, "OwnNetworks", once(OwnNetworks)),
+        mock.patch.object(local, "NetworkProcess", once(NetworkProcess)),
     ):
         yield
 
 
 def loaded_predictor() -> Callable[[InkImages], Logits]:
     """Give the model that the runs before have loaded."""
-    (predictor,) = (resource for (name, _), resource in _loaded.items() if name == "Predictor")
-    return predictor
+    (networks,) = _loaded.values()
+    if isinstance(networks, NetworkProcess):
+        return AskedNetworks(networks.connection(), StageTimer()).digits
+    return networks.digits
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -63,7 +67,7 @@ def once(enter: Callable[..., AbstractContextManager[Any]]) -> Callable[..., Abs
 
 
 def stop() -> None:
-    """End the worker processes, for which this process would wait when it ends."""
+    """End the process that has TensorFlow, for which this process would wait when it ends."""
     _until_stopped.close()
     _loaded.clear()
 

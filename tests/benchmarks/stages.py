@@ -32,19 +32,20 @@ SCANS, SECONDS = 10_000_000, 3600
 """What is to be read, and in which time."""
 NODE = 16
 """Processors of a node in `jobs/ray-cluster.yaml`."""
-WORKER, DRIVER = ("decode", "normalise", "pass on", "predict"), ("list", "record", "report", "rest")
+WORKER, DRIVER = ("decode", "normalise", "predict", "decide", "pass on"), ("list", "record", "report", "rest")
 """What scales with the number of workers, and what one process does for all of them."""
 OVERLAPPED = ("record", "rest")
 """Of the driver's, what it does while the workers read."""
 MEANING = {
     "decode": "read, hash, decode",
     "normalise": "normalise, and halve for thumbnails",
-    "pass on": "the worker's rest: pass it on",
     "predict": "predict",
+    "decide": "decide, draw thumbnails",
+    "pass on": "the worker's rest: pass it on",
     "list": "list, and plan",
     "record": "record in the ledger",
     "report": "render a CSV report",
-    "rest": "the rest: take it over, ask what is known, decide, draw thumbnails",
+    "rest": "the rest: take it over",
 }
 
 Costs = dict[str, float]
@@ -116,8 +117,8 @@ def cost(pair: Pair, place: Path) -> Costs:
     """Measure once what an image of a kind takes in each stage, in the workers and in the main process."""
     few, many = (ran(pair.folder(place, count), place / "out" / "stages.csv") for count in (pair.few, pair.many))
     by_image = {name: (many[name] - few[name]) / (pair.many - pair.few) for name in many}
-    passed_on = by_image["workers"] - by_image["decode"] - by_image["normalise"]
-    rest = by_image["main"] - sum(by_image[name] for name in ("list", "record", "report", "predict"))
+    passed_on = by_image["workers"] - sum(by_image[name] for name in WORKER if name != "pass on")
+    rest = by_image["main"] - sum(by_image[name] for name in ("list", "record", "report"))
     return by_image | {"pass on": passed_on, "rest": rest}
 
 

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from batchdigits.engine.ink import SharedFinder
-from batchdigits.engine.pool import Workers, batches
+from batchdigits.engine.local import Reading, on_this_machine
+from batchdigits.engine.run_context import StageTimer, Stop
+from batchdigits.engine.worker import Drawing
 from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle, runtimes
 from batchdigits.inference.bundle import Bundle, Network
@@ -34,12 +36,13 @@ from batchdigits.inference.runtimes import (
 from batchdigits.preprocessing.looks import look, whole
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import KINDS, ImageFile
-from batchdigits.settings import Arch, DecodingSettings, NormalisationSettings, Runtime
+from batchdigits.settings import Arch, NormalisationSettings, PredictSettings, Runtime
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.urls import locate
 from batchdigits.training import export
 from batchdigits.training.architectures import OUTPUTS
 from batchdigits.training.trainer import load_model
+from tests.commands import CHECKOUT, run
 from tests.digits import digits, enlarged, on_page, shaded, write_png
 from tests.fake_model import bundle_in
 
@@ -167,17 +170,36 @@ def test_another_batch_size_gives_nearly_the_same_logits(
         np.testing.assert_allclose(small(pixels[:20]), logits[:20], rtol=1e-4, atol=1e-3)
 
 
-def test_a_large_batch_is_predicted_by_calls_of_256_images(pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("chosen", "expected"), [(Runtime.KERAS, [256] * 3), (Runtime.LITERT, [32] * 19)])
+def test_a_large_batch_is_predicted_by_calls_of_one_size(
+    pixels: np.ndarray, chosen: Runtime, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
     def opened(folder: Path, network: Network, batch_size: int, threads: int) -> _Opened:
         sure = np.float32([99, *[0] * 11])
         return lambda part: calls.append(len(part)) or np.tile(sure, (batch_size, 1)), 12  # type: ignore[func-returns-value]
 
-    monkeypatch.setitem(_OPENERS, Runtime.KERAS, opened)
-    with Predictor(bundle.load(), batch_size=1024) as predictor:
+    monkeypatch.setitem(_OPENERS, chosen, opened)
+    with Predictor(bundle.load(), batch_size=1024, runtime=chosen) as predictor:
         assert predictor(pixels[:600]).shape == (600, 12)
-    assert calls == [256, 256, 256]
+    assert calls == expected
+
+
+LEAN = """
+import gc, sys
+from batchdigits.inference import bundle
+from batchdigits.inference.runtimes import Predictor
+
+with Predictor(bundle.load(), batch_size=8):
+    print(sorted({"matplotlib", "pandas", "pyarrow"} & set(sys.modules)), gc.isenabled())
+import pandas
+"""
+
+
+def test_tensorflow_drags_in_nothing_that_nobody_needs_and_it_can_be_imported_later() -> None:
+    found = run([sys.executable, "-c", LEAN], cwd=CHECKOUT)
+    assert (found.code, found.stdout) == (0, "[] True\n"), found.stderr
 
 
 def test_the_images_stay_as_they_are_and_need_not_lie_in_one_block(
@@ -460,19 +482,33 @@ def test_litert_is_chosen_where_it_is_installed_and_there_is_a_file_for_it(
 
 
 @pytest.mark.parametrize("runtime", list(Runtime))
-def test_worker_processes_find_the_ink_that_this_process_finds(tmp_path: Path, runtime: Runtime) -> None:
-    """LiteRT starts in each of them; TensorFlow runs here alone, and they ask for what it finds."""
+def test_worker_processes_see_what_this_process_sees(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LiteRT is in each of them; TensorFlow runs in a process of its own, and they ask for what it finds."""
     some = pages(12)
     for number, page in enumerate(some):
         write_png(tmp_path / f"{number:02}.png", page)
     files = [item for item in discover([locate(str(tmp_path))], outputs=[]) if isinstance(item, ImageFile)]
-    settings: dict[str, Any] = {"decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
-    with SharedFinder(bundle.PACKAGED, runtime) as finder:
-        with Workers(2, finder, processes=True) as workers:
-            (batch,) = batches(sorted(files, key=lambda file: file.name), workers, size=99, **settings)
+    model = bundle.load()
+    reading = Reading(
+        model,
+        PredictSettings(sources=(), runtime=runtime, workers=2),
+        Drawing(1, 0, False),
+        StageTimer(),
+        Stop(),
+        {},
+        False,
+    )
+    with on_this_machine(reading) as read:
+        (batch,) = read(sorted(files, key=lambda file: file.name))
+    with (
+        SharedFinder(bundle.PACKAGED, runtime) as finder,
+        Predictor(model, batch_size=256, runtime=runtime) as predictor,
+    ):
         alone = normalise(some, finder)
-    np.testing.assert_array_equal(batch.pixels, alone.pixels)
-    np.testing.assert_array_equal(batch.ink, alone.ink)
+        np.testing.assert_array_equal(batch.pages["ink"], alone.ink)
+        np.testing.assert_array_equal(batch.pages["logits"], predictor(alone.pixels))
 
 
 def test_the_best_runtime_is_litert_where_it_is_installed_and_the_bundle_was_proven_and_no_gpu_is_seen(

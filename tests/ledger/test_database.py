@@ -34,8 +34,10 @@ def made_by_version(version: int, path: Path) -> None:
         for statements in module._MIGRATIONS[:version]:
             database.executescript(statements)
         database.execute("ATTACH ? AS newer", (str(newer),))
-        tables = database.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall()
-        for (table,) in tables:
+        select = (
+            "SELECT name FROM main.sqlite_master WHERE type = 'table' INTERSECT SELECT name FROM newer.sqlite_master"
+        )
+        for (table,) in database.execute(select).fetchall():
             columns = ", ".join(name for _, name, *_ in database.execute(f"PRAGMA main.table_info({table})"))
             database.execute(f"DELETE FROM main.{table}")
             database.execute(f"INSERT INTO main.{table} SELECT {columns} FROM newer.{table}")

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.ledger.database import checksum
-from batchdigits.ledger.plan import Why
 from batchdigits.ledger.reader import file_checksum, page_checksum
 from batchdigits.ledger.writer import LostAnswer
 from tests.ledger.test_ledger import (
@@ -35,50 +34,23 @@ def path(tmp_path: Path) -> Path:
 
 
 def predicted_again(path: Path, *sha256s: str) -> int:
-    """Tell how many of these bytes another run has to predict when it meets them under new names."""
+    """Tell how many of these bytes are new to another run when it meets them under new names."""
     files = [image(f"new {number}.png") for number in range(len(sha256s))]
     with ledger_at(path) as ledger:
         ledger.plan(files)
         return record(ledger, batch_of([seen(file, sha256=sha) for file, sha in zip(files, sha256s, strict=True)]))
 
 
-def test_batches_that_are_asked_about_before_others_are_recorded_lose_nothing(path: Path) -> None:
-    files = [image(f"{number}.png") for number in range(4)]
-    long = image("5.tif", ending=".tif")
-    first = batch_of([seen(files[0], sha256="12" * 32), seen(files[1]), seen(long, 1, of=3), seen(long, 2, of=3)])
-    second = batch_of([seen(long, 3, of=3), seen(files[2], sha256="12" * 32), seen(files[3])])
+def test_what_came_first_of_the_same_bytes_stays(path: Path) -> None:
+    files = [image(f"{number}.png") for number in range(3)]
+    first = batch_of([seen(files[0], sha256="12" * 32), seen(files[1])], thumbnails={0: b"a picture"})
+    second = batch_of([seen(files[2], sha256="12" * 32)], logits=logits_like(1, start=4), thumbnails={0: b"another"})
     with ledger_at(path) as ledger:
-        ledger.plan([*files, long])
-        is_new = ledger.is_new(first), ledger.is_new(second)
-        assert [new.tolist() for new in is_new] == [[True] * 4, [True] * 3]  # the same bytes twice
-        ledger.record(first, is_new[0], logits_like(4), {0: b"a picture"})
-        ledger.record(second, is_new[1], logits_like(3, start=4), {1: b"another picture"})
-        ledger.forget()
-        assert rows_of(ledger) == [("0.png", 1), ("1.png", 1), ("2.png", 1), ("3.png", 1)] + [
-            ("5.tif", number) for number in (1, 2, 3)
-        ]
+        ledger.plan(files)
+        assert (record(ledger, first), record(ledger, second)) == (2, 0)
         (rows,) = ledger.observations(thumbnails=True)
-        assert (rows.logits[:, 0] // 10).tolist() == [0, 1, 0, 6, 2, 3, 4]  # what came first stays
-        assert rows.thumbnails[:3] == [b"a picture", b"", b"a picture"]
-
-
-def test_a_batch_leaves_out_files_that_were_deferred_after_it_was_asked_about(path: Path) -> None:
-    old, other = image("a.png", mtime_ns=1), image("b.png")
-    a_run(path, [old])
-    answer(path, {key(old): "7"})
-    changed, new, long = image("a.png", mtime_ns=2), image("c.png"), image("d.tif", ending=".tif")
-    batch = batch_of([seen(other), seen(changed), seen(new), seen(long, 1, of=2)])
-    with ledger_at(path) as ledger:
-        plan = ledger.plan([changed, other, new, long])
-        assert len(pending(plan)) == 4
-        is_new = ledger.is_new(batch)
-        plan.defer([changed, new, long])
-        assert ledger.record(batch, is_new, logits_like(4)) == []
-        assert rows_of(ledger) == [("a.png", 1), ("b.png", 1)]
-        assert whole(ledger).sha256 == [seen(old).sha256, seen(other).sha256]
-        assert [*ledger._database.execute("SELECT path FROM waiting")] == []
-    with ledger_at(path) as ledger:
-        assert ledger.plan([changed, other, new, long]).pending == {Why.CHANGED: 1, Why.NEW: 2}
+        assert (rows.logits[:, 0] // 10).tolist() == [0, 1, 0]
+        assert rows.thumbnails == [b"a picture", b"", b"a picture"]
 
 
 def test_what_a_killed_run_observed_is_found_by_the_next(path: Path) -> None:
@@ -93,7 +65,8 @@ def test_what_takes_the_number_of_something_forgotten_is_found_too(path: Path) -
     kept, half, new = image("a.png"), image("b.tif"), image("c.png")
     with ledger_at(path) as ledger:
         ledger.plan([kept, half])
-        record(ledger, batch_of([seen(kept), seen(half, 1, of=2)]))
+        record(ledger, batch_of([seen(kept), seen(half)]))
+        ledger._database.execute("DELETE FROM files WHERE path = ?", (half.path.encode(),))
     with ledger_at(path) as ledger:
         ledger.plan([kept])
         ledger.forget()  # the second of two observations
@@ -133,16 +106,15 @@ def test_bytes_whose_sums_only_begin_alike_are_not_taken_for_the_same(path: Path
     assert predicted_again(path, *sums, "ab" * 16 + "04" * 16) == 1
 
 
-def test_bytes_that_crash_a_decoder_under_one_name_of_a_batch_have_a_row_under_each(path: Path) -> None:
+def test_bytes_that_crash_a_decoder_under_one_name_alone_have_the_rows_of_the_other(path: Path) -> None:
     first, second = image("a.tif", ending=".tif"), image("b.tif", ending=".tif")
     fault = (seen(second, sha256="12" * 32), Fault(FaultKind.UNREADABLE, "crashes its decoder"))
     with ledger_at(path) as ledger:
         ledger.plan([first, second])
-        record(ledger, batch_of([seen(first, number, sha256="12" * 32, of=2) for number in (1, 2)], [fault]))
-        assert [*ledger._database.execute("SELECT pages FROM observations WHERE NOT stale")] == [(1,)]
+        record(ledger, batch_of([seen(first, number, sha256="12" * 32) for number in (1, 2)], [fault]))
         ledger.forget()
-        assert rows_of(ledger) == [("a.tif", 1), ("a.tif", 2), ("b.tif", 1)]
-        assert whole(ledger).faults == [None, None, fault[1]]
+        assert rows_of(ledger) == [("a.tif", 1), ("a.tif", 2), ("b.tif", 1), ("b.tif", 2)]
+        assert whole(ledger).faults == [None] * 4
 
 
 def test_more_files_than_a_statement_asks_about_are_taken_in_at_once_and_lose_their_answers(path: Path) -> None:
@@ -153,7 +125,7 @@ def test_more_files_than_a_statement_asks_about_are_taken_in_at_once_and_lose_th
     with ledger_at(path) as ledger:
         assert pending(ledger.plan(after)) != []
         batch = batch_of([seen(file) for file in after])
-        lost = ledger.record(batch, ledger.is_new(batch), logits_like(1200))
+        lost = ledger.record(batch)
         assert lost == [LostAnswer(file.path, 1, "7", is_read=True) for file in after[::600]]
         assert record(ledger, batch) == 0
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batchdigits import pipeline
-from batchdigits.engine import ink
+from batchdigits.engine import ink, local, networks
 from batchdigits.inference.bundle import Bundle
 from tests.digits import digits, on_page, write_png, write_tiff
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
@@ -16,8 +15,9 @@ from tests.pipeline.runs import DATA, PAGES
 
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "Predictor", FakePredictor)
+    monkeypatch.setattr(networks, "Predictor", FakePredictor)
     monkeypatch.setattr(ink, "InkFinder", FakeInkFinder)
+    monkeypatch.setattr(local, "can_fork", lambda: True)  # which takes the stand-ins along, whatever was loaded before
 
 
 @pytest.fixture(scope="session")

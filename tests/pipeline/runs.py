@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from batchdigits import pipeline
+from batchdigits.engine import local
 from batchdigits.engine.run_context import Stop
 from batchdigits.inference.bundle import Bundle
 from batchdigits.monitoring import Summary
@@ -82,12 +83,13 @@ def shown_in_csv(name: str) -> str:
 def no_model() -> Iterator[None]:
     """See to it that no model begins to be loaded."""
 
-    def refuse(_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         message = "nothing is new, so no model is needed"
         raise AssertionError(message)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.BackgroundPredictor, "start", refuse)
+        patch.setattr(local, "NetworkProcess", refuse)
+        patch.setattr(local, "OwnNetworks", refuse)
         yield
 
 

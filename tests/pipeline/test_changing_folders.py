@@ -1,6 +1,6 @@
 """While a folder is read: files that are still written, replaced or deleted, and sources that are taken away."""
 
-import itertools
+import multiprocessing
 import os
 import shutil
 import threading
@@ -11,17 +11,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from batchdigits import pipeline
-from batchdigits.engine import pool
+from batchdigits.engine import networks, pool
 from batchdigits.errors import Fault, StorageError
 from batchdigits.inference.bundle import Bundle
-from batchdigits.records import ImageFile, InkImages, Logits
-from batchdigits.sources import settling
+from batchdigits.records import InkImages, Logits
 from batchdigits.storage import reading
 from batchdigits.storage.reading import read_remote
 from tests.digits import digits, on_page, one_of_each, write_png
 from tests.fake_model import FakePredictor
-from tests.pipeline.runs import PAGES, by_page, interrupted, predicted, rows_of, run
+from tests.pipeline.runs import PAGES, by_page, predicted, rows_of, run
 
 
 def aged(folder: Path, seconds: float = 100.0) -> None:
@@ -35,12 +33,13 @@ def during_prediction(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], obj
 
     class Interrupting(FakePredictor):
         def __call__(self, pixels: InkImages) -> Logits:
-            if not done:
-                done.append(happens())
+            if not done.value:
+                happens()
+                done.value = 1
             return super().__call__(pixels)
 
-    done: list[object] = []
-    monkeypatch.setattr(pipeline, "Predictor", Interrupting)
+    done = multiprocessing.get_context("fork").Value("b", 0)  # whichever process predicts
+    monkeypatch.setattr(networks, "Predictor", Interrupting)
     monkeypatch.setattr(pool, "_CHUNK_FILES", 1)
 
 
@@ -89,33 +88,13 @@ def test_a_file_that_is_replaced_while_the_run_is_on_waits_for_the_next_one(
     write_png(tmp_path / "other.png", on_page(digits(60)[59], 40, 40))
     replaced = growing / "many/039.png"
     during_prediction(monkeypatch, lambda: (tmp_path / "other.png").replace(replaced))
-    summary = run(model, growing, outputs=(report,), batch_size=1, settle_seconds=2.0)
+    summary = run(model, growing, outputs=(report,), settle_seconds=2.0)
     assert summary.deferred == 1
     rows = by_page(report.read_bytes())
     assert ("many/039.png", 1) not in rows
     assert len(rows) == sum(PAGES.values()) - 1
     run(model, growing, outputs=(report,))
     assert report.read_bytes() == predicted(model, growing)
-
-
-def test_a_young_file_that_was_in_hand_when_a_run_died_is_not_read_before_it_has_come_of_age(
-    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    aged(growing)
-    report = tmp_path / "report.csv"
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline.Ledger, "record", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(model, growing, outputs=(report,))
-    write_png(growing / "a.png", on_page(digits(60)[59], 40, 40))
-    deferred: list[str] = []
-
-    def has_changed(file: ImageFile, **_: bool) -> bool:
-        return file.name == "a.png" and not deferred.append(file.name)
-
-    monkeypatch.setattr(settling, "has_changed", has_changed)
-    summary = run(model, growing, outputs=(report,), settle_seconds=0.3)
-    assert (summary.deferred, deferred) == (1, ["a.png"])
 
 
 @pytest.mark.parametrize("instead", ["nothing", "an empty folder", "a file"])
@@ -143,7 +122,7 @@ def test_a_source_that_is_taken_away_while_it_is_read_leaves_the_report(
     if growing.exists():
         growing.rmdir() if growing.is_dir() else growing.unlink()
     (tmp_path / "unmounted").rename(growing)
-    monkeypatch.setattr(pipeline, "Predictor", FakePredictor)
+    monkeypatch.setattr(networks, "Predictor", FakePredictor)
     run(model, source.format(growing), outputs=(report,))
     assert report.read_bytes() == expected
 
@@ -152,7 +131,7 @@ def test_files_that_are_deleted_one_by_one_are_no_source_that_was_taken_away(
     growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     during_prediction(monkeypatch, (growing / "many/039.png").unlink)
-    rows = by_page(predicted(model, growing, batch_size=1))
+    rows = by_page(predicted(model, growing))
     assert "deleted or renamed" in rows["many/039.png", 1]["detail"]
 
 
@@ -163,7 +142,7 @@ def test_files_behind_a_url_are_fetched_while_others_are_predicted(
     mixed: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = shutil.make_archive(str(tmp_path / "scans"), "zip", mixed / "many")
-    both, fetch, fetches = threading.Barrier(2, timeout=20), read_remote, itertools.count()
+    fetch, both = read_remote, multiprocessing.get_context("fork").Barrier(2, timeout=60)
 
     class Meeting(FakePredictor):
         met = False
@@ -175,15 +154,14 @@ def test_files_behind_a_url_are_fetched_while_others_are_predicted(
             return super().__call__(pixels)
 
     def fetched(files: Sequence[tuple[str, int]], most_bytes: int) -> dict[str, bytes | Fault]:
-        if next(fetches) == 4:
+        if "004.png" in files[0][0]:
             both.wait()
         return fetch(files, most_bytes)
 
     monkeypatch.setattr(pool, "_CHUNK_FILES", 4)
-    monkeypatch.setattr(pipeline, "Predictor", Meeting)
+    monkeypatch.setattr(networks, "Predictor", Meeting)
     monkeypatch.setattr(reading, "read_remote", fetched)
-    report = predicted(model, f"zip://{archive}", batch_size=4, workers=1)
-    assert next(fetches) == len(list((mixed / "many").iterdir())) / 4
+    report = predicted(model, f"zip://{archive}", workers=1)
     assert report.count(b",ok,") + report.count(b",review,") == 40
 
 
@@ -199,7 +177,7 @@ def test_an_archive_that_is_taken_away_while_it_is_read_leaves_the_report(
             archive.unlink(missing_ok=True)
             return super().__call__(pixels)
 
-    monkeypatch.setattr(pipeline, "Predictor", TakingAway)
+    monkeypatch.setattr(networks, "Predictor", TakingAway)
     with pytest.raises(StorageError, match="was taken away while it was read"):
         run(model, f"zip://{archive}", outputs=(report,), no_ledger=True)
     assert report.read_text() == "old"

@@ -1,9 +1,10 @@
 """What ends a run: nothing to read, something wrong, a failure midway, a signal; old reports stay, and no worker."""
 
 import io
+import multiprocessing
 import os
 import signal
-import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +14,18 @@ import numpy as np
 import pytest
 
 from batchdigits import pipeline
-from batchdigits.engine import pool
+from batchdigits.engine import local, networks, pool
 from batchdigits.engine.run_context import Stop
 from batchdigits.errors import BundleError, NoImages, StorageError, Terminated, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import Domain
-from batchdigits.records import Batch, InkImages, Logits
+from batchdigits.records import InkImages, Logits
 from batchdigits.reports import rows
-from batchdigits.storage import local
+from batchdigits.storage import local as storage
 from batchdigits.storage.local import file_sha256
 from tests.digits import one_of_each, write_png
-from tests.fake_model import RISKS, FakePredictor, decoding_threads
+from tests.fake_model import RISKS, FakePredictor
 from tests.file_states import names
 from tests.pipeline.runs import PAGES, interrupted, reports_in, rows_of, run
 
@@ -68,8 +69,7 @@ def test_an_output_that_is_an_input_ends_the_run_and_leaves_the_image(tmp_path: 
 def test_what_is_wrong_with_the_command_is_said_before_any_work(
     mixed: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.BackgroundPredictor, "start", interrupted)
-    monkeypatch.setattr(pool, "observe", interrupted)
+    monkeypatch.setattr(local, "NetworkProcess", interrupted)
     with pytest.raises(UsageError, match="ending"):
         run(model, mixed, outputs=(tmp_path / "report.doc",))
     with pytest.raises(StorageError, match="does not exist"):
@@ -123,9 +123,8 @@ def _gives_no_number(self: FakePredictor, pixels: InkImages) -> Logits:
 @pytest.mark.parametrize(
     ("break_it", "error"),
     [
-        (lambda patch: patch.setattr(pipeline, "Predictor", _FailsMidway), ArithmeticError),
+        (lambda patch: patch.setattr(networks, "Predictor", _FailsMidway), ArithmeticError),
         (lambda patch: patch.setattr(FakePredictor, "__call__", _gives_no_number), BundleError),
-        (lambda patch: patch.setattr(pool, "observe", interrupted), KeyboardInterrupt),
         (lambda patch: patch.setattr(pipeline.Ledger, "record", interrupted), KeyboardInterrupt),
     ],
 )
@@ -142,50 +141,42 @@ def test_nothing_is_published_when_a_run_fails_midway(
         report.write_text("last night")
     stdout = io.BytesIO()
     break_it(monkeypatch)
+    monkeypatch.setattr(pool, "_CHUNK_FILES", 5)
     with pytest.raises(error):
-        run(model, mixed, outputs=(*reports, "-"), stdout=stdout, batch_size=5)
+        run(model, mixed, outputs=(*reports, "-"), stdout=stdout)
     assert [report.read_text() for report in reports] == ["last night"] * 2
     assert reports_in(tmp_path) == ["a.csv", "a.parquet"]
     assert rows_of(stdout.getvalue() or b"path\r\n") == []
 
 
 def test_a_failed_run_leaves_no_worker_behind(mixed: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "Predictor", _FailsMidway)
-    try:
-        run(model, mixed, batch_size=1)
-    except ArithmeticError:
-        pass
-    else:
-        pytest.fail("it did not fail")
-    assert decoding_threads() == []
+    monkeypatch.setattr(networks, "Predictor", _FailsMidway)
+    monkeypatch.setattr(pool, "_CHUNK_FILES", 5)
+    with pytest.raises(ArithmeticError):
+        run(model, mixed)
+    assert multiprocessing.active_children() == []
 
 
 # ---- a signal ------------------------------------------------------------------------------------------------------
 
 
-def test_a_signal_while_the_model_is_loaded_lets_the_batch_in_hand_be_finished(
+def test_a_signal_while_the_model_is_loaded_ends_the_run_at_once_and_the_next_goes_on(
     growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged, asked, is_new = threading.Semaphore(0), threading.Event(), pipeline.Ledger.is_new
+    parent = os.getpid()
 
     class Slow(FakePredictor):
         def __enter__(self) -> "Slow":
-            assert judged.acquire(timeout=10)  # a batch waits for the model
-            os.kill(os.getpid(), signal.SIGTERM)
-            asked.set()
+            os.kill(parent, signal.SIGTERM)
+            time.sleep(1000)
             return self
 
-    def and_wait(self: pipeline.Ledger, batch: Batch) -> Any:  # noqa: ANN401
-        judged.release()
-        assert asked.wait(timeout=10)
-        return is_new(self, batch)
-
-    monkeypatch.setattr(pipeline, "Predictor", Slow)
-    monkeypatch.setattr(pipeline.Ledger, "is_new", and_wait)
-    with Stop() as stop, pytest.raises(Terminated):
-        run(model, growing, outputs=(tmp_path / "report.csv",), batch_size=7, stop=stop)
-    monkeypatch.setattr(pipeline, "Predictor", FakePredictor)
-    assert len(PAGES) - 14 < run(model, growing, outputs=(tmp_path / "report.csv",)).pending < len(PAGES)
+    with monkeypatch.context() as patch:
+        patch.setattr(networks, "Predictor", Slow)
+        with Stop() as stop, pytest.raises(Terminated):
+            run(model, growing, outputs=(tmp_path / "report.csv",), stop=stop)
+    assert multiprocessing.active_children() == []
+    assert run(model, growing, outputs=(tmp_path / "report.csv",)).pending == len(PAGES)
 
 
 def test_a_signal_among_the_renames_lets_all_reports_be_of_one_run(
@@ -195,14 +186,14 @@ def test_a_signal_among_the_renames_lets_all_reports_be_of_one_run(
     run(model, growing, outputs=reports)
     old = [file_sha256(report) for report in reports]
     (growing / "B.png").unlink()
-    rename, asked = local.put_in_place, []
+    rename, asked = storage.put_in_place, []
 
     def ask_to_end_and_rename(path: Path, target: Path) -> Path | None:
         if not asked:
             asked.append(os.kill(os.getpid(), signal.SIGTERM))
         return rename(path, target)
 
-    monkeypatch.setattr(local, "put_in_place", ask_to_end_and_rename)
+    monkeypatch.setattr(storage, "put_in_place", ask_to_end_and_rename)
     with Stop() as stop, pytest.raises(Terminated):
         run(model, growing, outputs=reports, stop=stop)
     assert [file_sha256(report) == before for report, before in zip(reports, old, strict=True)] == [False, False]

@@ -2,17 +2,15 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batchdigits import pipeline
-from batchdigits.engine import local
+from batchdigits.engine import networks, pool
 from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger.writer import LostAnswer
-from batchdigits.records import Batch, ImageFile
 from batchdigits.settings import Runtime
 from batchdigits.sources import settling
 from tests.digits import digits, on_page, one_of_each, write_png
@@ -101,40 +99,34 @@ def test_a_run_that_broke_off_goes_on_where_it_stopped(
     def breaks_off(*args: Any) -> list[LostAnswer]:
         if len(seen) == batches_before:
             raise KeyboardInterrupt
-        seen.append(len(args[1].pages))
+        seen.append(len(args[1].files))
         return record(*args)
 
     monkeypatch.setattr(pipeline.Ledger, "record", breaks_off)
+    monkeypatch.setattr(pool, "_CHUNK_FILES", 7)
+    monkeypatch.setattr(pool, "_BATCH_PAGES", 7)
     with pytest.raises(KeyboardInterrupt):
-        run(model, growing, outputs=(report,), batch_size=7)
+        run(model, growing, outputs=(report,))
     assert not report.exists()
     monkeypatch.setattr(pipeline.Ledger, "record", record)
-    resumed = run(model, growing, outputs=(report,), batch_size=7)
-    assert resumed.pending <= len(PAGES) - sum(seen) + 2 * bool(seen)  # pages of a file that was not whole
+    resumed = run(model, growing, outputs=(report,))
+    assert resumed.pending == len(PAGES) - sum(seen)
     assert report.read_bytes() == predicted(model, growing)
 
 
-def test_what_was_in_hand_when_a_run_died_is_read_by_itself_and_the_report_is_the_same(
+def test_bytes_that_are_known_under_another_name_are_not_predicted_again(
     growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = tmp_path / "report.csv"
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline.Ledger, "record", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(model, growing, outputs=(report,))
-    alone: list[str] = []
-    one_by_one = local.one_by_one
-
-    def noted(files: Iterable[ImageFile], **options: Any) -> Iterator[Batch]:
-        return one_by_one((alone.append(file.name) or file for file in files), **options)  # type: ignore[func-returns-value]
-
-    monkeypatch.setattr(local, "one_by_one", noted)
     run(model, growing, outputs=(report,))
-    assert len(alone) == len(PAGES)
+    for name in ("a.png", "a/b/pages.tif"):
+        (growing / "renamed").mkdir(exist_ok=True)
+        shutil.copy(growing / name, growing / "renamed")
+    (growing / "B.png").rename(growing / "C.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(networks, "Predictor", None)  # so that whoever asks it meets an error
+        assert run(model, growing, outputs=(report,)).pending == 3
     assert report.read_bytes() == predicted(model, growing)
-    alone.clear()
-    run(model, growing, outputs=(report,), force=True)
-    assert alone == []
 
 
 @pytest.mark.parametrize("year", [1902, 2400])

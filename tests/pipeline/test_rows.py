@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits import pipeline, progress
-from batchdigits.engine import local, pool
-from batchdigits.engine.ink import SharedFinder
+from batchdigits.engine import pool
 from batchdigits.errors import FaultKind
 from batchdigits.inference import bundle, drift, trust
 from batchdigits.inference.bundle import Bundle
@@ -172,24 +171,6 @@ def test_a_report_does_not_hang_on_batches_or_workers(
     assert predicted(model, mixed, batch_size=batch_size, workers=workers, report=wide) == predicted(
         model, mixed, report=wide
     )
-
-
-@pytest.mark.parametrize(("limit", "processes"), [(0.001, True), (1.0, False)])
-def test_processes_do_much_work_and_threads_little(
-    mixed: Path, model: Bundle, limit: float, processes: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = predicted(model, mixed)
-    made = []
-
-    class Noted(pool.Workers):
-        def __init__(self, count: int, finder: SharedFinder, *, processes: bool) -> None:
-            made.append((count, processes))
-            super().__init__(count, finder, processes=processes)
-
-    monkeypatch.setattr(local, "Workers", Noted)
-    monkeypatch.setattr(pool, "_SECONDS_FOR_PROCESSES", limit)
-    assert predicted(model, mixed, workers=3) == expected
-    assert made == [(3, processes)]
 
 
 def test_parquet_does_not_hang_on_batches_or_workers_either(mixed: Path, model: Bundle, tmp_path: Path) -> None:

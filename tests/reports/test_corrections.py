@@ -54,7 +54,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with ledger_at(path) as ledger:
         ledger.plan([*FILES, CLOSED])
         closed = (seen(CLOSED, sha256=""), Fault(FaultKind.UNREADABLE, "closed"))
-        record(ledger, batch_of([seen(file, number, of=2) for file in FILES for number in (1, 2)], [closed]))
+        record(ledger, batch_of([seen(file, number) for file in FILES for number in (1, 2)], [closed]))
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from batchdigits import pipeline
+from batchdigits.engine import local, networks
 from batchdigits.errors import Locked, NoImages, UsageError
 from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger.location import held
@@ -20,7 +21,8 @@ from tests.ledger.test_database import leave_a_hot_journal, made_by_version
 
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "Predictor", FakePredictor)
+    monkeypatch.setattr(local, "can_fork", lambda: True)
+    monkeypatch.setattr(networks, "Predictor", FakePredictor)
 
 
 @pytest.fixture

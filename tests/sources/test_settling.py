@@ -3,15 +3,13 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchdigits.engine.ink import SharedFinder
-from batchdigits.engine.pool import Workers, batches
-from batchdigits.inference import bundle
-from batchdigits.records import ImageFile
-from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
+from batchdigits.errors import Fault, FaultKind
+from batchdigits.records import PAGE, Batch, ImageFile
 from batchdigits.sources import settling as module
 from batchdigits.sources.discovery import discover
 from batchdigits.sources.settling import Settling
@@ -95,17 +93,14 @@ def test_what_changes_while_it_is_read_is_left_out_of_its_batch_pages_and_faults
     (tmp_path / "b.png").write_bytes(b"half")
     (tmp_path / "c.png").write_bytes(b"half")
     files += [written(tmp_path / "d.png")]
-    finder = SharedFinder(bundle.PACKAGED, Runtime.LITERT)
-    with Workers(1, finder, processes=False) as workers:
-        settings = {"decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
-        (batch,) = batches(files, workers, size=9, **settings)  # type: ignore[arg-type]
-    assert len(batch.faults) == 2
+    pages = np.zeros(4, PAGE)
+    pages["file"], pages["fault"] = range(4), [False, True, True, False]
+    fault = Fault(FaultKind.UNREADABLE, "half")
+    batch = Batch(files, pages, {1: fault, 2: fault}, {3: b"picture"})
     os.utime(tmp_path / "a.png")
     deferred: list[ImageFile] = []
     still = Settling(2.0).drop_changed(batch, deferred.extend)
     assert [file.name[-5:] for file in deferred] == ["a.png", "b.png", "c.png"]
-    assert [page.file.name[-5:] for page in still.pages] == ["d.png"]
-    assert still.faults == []
-    assert (still.pixels == batch.pixels[1:]).all()
-    assert (still.ink == batch.ink[1:]).all()
+    assert [file.name[-5:] for file in still.files] == ["d.png"]
+    assert (still.pages["file"].tolist(), still.faults, still.thumbnails) == ([0], {}, {0: b"picture"})
     assert Settling(0).drop_changed(batch, deferred.extend) is batch

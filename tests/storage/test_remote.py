@@ -253,18 +253,20 @@ def test_an_archive_in_a_bucket_is_read_where_it_is(
 
 def test_worker_processes_read_by_connections_of_their_own(s3: S3Server, bucket: str, folder: Path) -> None:
     code = f"""
-from batchdigits.engine.ink import SharedFinder
-from batchdigits.engine.pool import Workers, batches
+from batchdigits.engine.local import Reading, on_this_machine
+from batchdigits.engine.run_context import StageTimer, Stop
+from batchdigits.engine.worker import Drawing
 from batchdigits.inference import bundle
 from batchdigits.records import ImageFile
-from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
+from batchdigits.settings import PredictSettings, Runtime
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.urls import locate
 if __name__ == "__main__":
     files = [item for item in discover([locate("s3://{bucket}/scans")], outputs=[]) if isinstance(item, ImageFile)]
-    with Workers(2, SharedFinder(bundle.PACKAGED, Runtime.LITERT), processes=True) as workers:
-        limits = dict(size=10, decoding=DecodingSettings(), normalisation=NormalisationSettings())
-        print(sum(len(batch.pages) for batch in batches(files, workers, **limits)))
+    settings = PredictSettings(sources=("s3://{bucket}/scans",), runtime=Runtime.LITERT, workers=2)
+    reading = Reading(bundle.load(), settings, Drawing(1, 0, False), StageTimer(), Stop(), {{}}, True)
+    with on_this_machine(reading) as read:
+        print(sum(len(batch) - len(batch.faults) for batch in read(files)))
 """
     script = folder.with_name("script.py")
     script.write_text(code)

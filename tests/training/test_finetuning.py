@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from batchdigits import pipeline
-from batchdigits.engine import ink
+from batchdigits.engine import ink, local, networks
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import StorageError, UsageError
 from batchdigits.inference import bundle
@@ -167,7 +167,8 @@ def test_what_cannot_go_on_is_refused(base: Bundle, tmp_path: Path) -> None:
 def test_an_answered_report_is_labelled_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pipeline, "Predictor", FakePredictor)
+    monkeypatch.setattr(local, "can_fork", lambda: True)
+    monkeypatch.setattr(networks, "Predictor", FakePredictor)
     monkeypatch.setattr(ink, "InkFinder", FakeInkFinder)
     scans, report = tmp_path / "scans", tmp_path / "report.csv"
     for number in range(5):

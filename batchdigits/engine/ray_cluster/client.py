@@ -18,14 +18,12 @@ from types import TracebackType
 from typing import Self
 
 from batchdigits.engine import children
+from batchdigits.engine.local import Reading
 from batchdigits.engine.pool import worker_count
 from batchdigits.engine.ray_cluster.driver import Job, Message, main
 from batchdigits.engine.ray_cluster.worker import Found, Shard, versions
-from batchdigits.engine.run_context import Stop
 from batchdigits.errors import BatchDigitsError, Interrupted, StorageError, Terminated
 from batchdigits.inference import bundle
-from batchdigits.inference.bundle import Bundle
-from batchdigits.settings import PredictSettings
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +48,14 @@ class _LostError(StorageError):
 class Cluster:
     """The process that asks Ray: a context manager."""
 
-    def __init__(self, settings: PredictSettings, model: Bundle, stop: Stop) -> None:
+    def __init__(self, reading: Reading) -> None:
         """Say what for; nothing is started yet.
 
         Args:
-            settings: Of the run.
-            model: What the workers load.
-            stop: Signals end the waiting for Ray.
+            reading: The run; its signals end the waiting for Ray.
         """
-        self._settings = settings
-        self._model = model
-        self._stop = stop
+        self._reading = reading
+        self._stop = reading.stop
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
@@ -153,7 +148,7 @@ class Cluster:
         return _received(self._ours)
 
     def _job(self, folder: str) -> Job:
-        settings = self._settings
+        settings = self._reading.settings
         return Job(
             address=settings.ray_address,
             folder=folder,
@@ -162,8 +157,8 @@ class Cluster:
             reader=(
                 versions(settings.runtime),
                 settings.runtime.value,
-                pickle.dumps(settings),
-                bundle.packed(self._model),
+                pickle.dumps((settings, self._reading.drawing)),
+                bundle.packed(self._reading.model),
             ),
         )
 

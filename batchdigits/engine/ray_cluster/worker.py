@@ -5,7 +5,8 @@ import importlib.metadata
 import pickle
 import socket
 import tempfile
-import time
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +14,13 @@ import cv2
 import numpy as np
 
 from batchdigits import __version__
-from batchdigits.engine.worker import Observed, asked, keep_freed_memory, observe
-from batchdigits.errors import OF_THE_MACHINE, BatchDigitsError, UsageError
+from batchdigits.engine.networks import OwnNetworks
+from batchdigits.engine.run_context import StageTimer
+from batchdigits.engine.worker import Reader, asked, keep_freed_memory
+from batchdigits.errors import BatchDigitsError, UsageError
 from batchdigits.inference import bundle
-from batchdigits.inference.runtimes import InkFinder, Predictor, version
-from batchdigits.records import ImageFile, Logits
+from batchdigits.inference.runtimes import version
+from batchdigits.records import Batch, ImageFile
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings, Runtime
 
 _SECONDS_A_CHUNK = 300.0  # that one may take; a worker that hangs longer in a decoder ends itself
@@ -29,14 +32,12 @@ Shard = list[list[ImageFile]]
 class Found(NamedTuple):
     """What a worker found in a shard."""
 
-    observed: list[Observed]
-    """Of each chunk."""
-    logits: Logits
-    """float32[N, K], of all their pages; [0, 10] where there is none."""
+    chunks: list[Batch]
+    """Of each chunk, without the files."""
     node: str
     """Whose worker it was."""
     seconds: dict[str, float]
-    """Of the stages that `observed` does not tell of."""
+    """Of the stages."""
 
 
 class RayWorker:
@@ -48,30 +49,26 @@ class RayWorker:
         Args:
             versions: What this worker has to have, as `versions` gives it.
             runtime: The name of the runtime among it.
-            settings: `PredictSettings`, pickled, since to another version they may mean nothing.
+            settings: `PredictSettings` and `Drawing`, pickled, since to another version they may mean nothing.
             model: A bundle, `packed`.
         """
         cv2.setNumThreads(1)
         keep_freed_memory()
-        started = time.perf_counter()
+        self._timer = StageTimer()
         self._trouble: BatchDigitsError | None = None
         try:
             _check(versions, runtime)
-            self._settings: PredictSettings = pickle.loads(settings)
-            with tempfile.TemporaryDirectory() as folder:
+            chosen: PredictSettings
+            chosen, drawing = pickle.loads(settings)
+            with self._timer.stage("load model"), tempfile.TemporaryDirectory() as folder:
                 for name, data in model.items():
                     Path(folder, name).write_bytes(data)
-                self._model = bundle.load(Path(folder))
-                self._predictor = Predictor(
-                    self._model,
-                    batch_size=self._settings.batch_size,
-                    runtime=self._settings.runtime,
-                    threads=self._settings.threads,
-                ).__enter__()
-                self._finder = InkFinder(self._model.directory, runtime=self._settings.runtime).__enter__()
+                loaded = bundle.load(Path(folder))
+                networks = OwnNetworks(loaded, chosen).__enter__()
+                networks.load()
+            self._reader = Reader(networks, loaded, chosen.decoding, drawing, self._timer)
         except BatchDigitsError as error:  # is sent: had it been raised, Ray would have tried again
             self._trouble = type(error)(f"The worker on {socket.gethostname()} cannot read: {error}")
-        self._seconds = {"load model": time.perf_counter() - started}
 
     def __call__(self, table: Any) -> Any:  # noqa: ANN401  pyarrow has no types
         """Read the shards of a table: trouble with a page is a row of what is found, and trouble with all is sent."""
@@ -80,8 +77,7 @@ class RayWorker:
         found: list[bytes | None] = []
         for shard in table["shard"].to_pylist():
             try:
-                read = self._read(pickle.loads(shard))
-                found.append(pickle.dumps(read) if read else None)
+                found.append(pickle.dumps(self._read(pickle.loads(shard))))
             except BatchDigitsError as error:
                 found.append(pickle.dumps(error))
             except MemoryError:
@@ -94,28 +90,21 @@ class RayWorker:
         cells = pyarrow.array(found, pyarrow.binary())
         return pyarrow.table({"number": table["number"], "shard": table["shard"], "found": cells})
 
-    def _read(self, shard: Shard) -> Found | None:
-        """Read a shard; None where the model meets an error at it: the run finds which page it is."""
+    def _read(self, shard: Shard) -> Found:
+        """Read a shard."""
         if self._trouble:
             raise self._trouble
-        observed = []
+        found = []
         for files in shard:
             faulthandler.dump_traceback_later(_SECONDS_A_CHUNK, exit=True)
-            observed.append(
-                observe(list(map(asked, files)), self._settings.decoding, self._model.normalisation, self._finder)
-            )
+            left = iter(files)
+            parts = [
+                replace(batch, files=list(islice(left, count)))
+                for count, batch in self._reader.parts(list(map(asked, files)))
+            ]
+            found.append(replace(Batch.concat(*parts), files=[]))
             faulthandler.cancel_dump_traceback_later()
-        started = time.perf_counter()
-        pixels = np.concatenate([part.pixels for part in observed])
-        try:
-            logits = self._predictor(pixels) if len(pixels) else np.zeros((0, 10), np.float32)
-        except OF_THE_MACHINE:
-            raise
-        except Exception:  # noqa: BLE001
-            return None
-        seconds = self._seconds | {"predict": time.perf_counter() - started}
-        self._seconds = {}  # loading counts once
-        return Found(observed, logits, socket.gethostname(), seconds)
+        return Found(found, socket.gethostname(), self._timer.taken())
 
 
 def versions(runtime: Runtime) -> dict[str, str]:

@@ -100,6 +100,10 @@ class Archives:
             opened: Gives the path of a member's archive, or an open file where it is far.
         """
         self._opened = opened
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of all, as a fork of this process has to: it would share their places in the files with its parent."""
         self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
 

@@ -11,21 +11,25 @@ import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.engine.ink import SharedFinder
-from batchdigits.engine.pool import Workers, batches
+from batchdigits.engine.pool import chunks
+from batchdigits.engine.worker import Normalised, asked, decoded, keep_freed_memory, normalised
 from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.ledger.answers import answered, has_answers
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.records import Batch, ImageFile, InkImages, InkMeasures, Labels
+from batchdigits.records import ImageFile, InkImages, InkMeasures, Labels, sums
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.local import file_sha256
+from batchdigits.storage.reading import read_all
 from batchdigits.storage.urls import locate, refuse
 from batchdigits.training.datasets import shipped
 
@@ -34,7 +38,6 @@ PageLabels = list[tuple[int, int]]  # of one file: page, from 1, and label
 log = logging.getLogger(__name__)
 
 _STACK = 500  # pages that are normalised at a time
-_READING = 256  # labelled images a batch
 _WORKERS = 2
 _MOST_NAMED = 3  # files of which pages are left out
 
@@ -193,25 +196,28 @@ def _read_files(
             yield file
 
     parts = []
-    for batch in _read(labelled(), network, normalisation):
-        for page in (*batch.pages, *(page for page, _ in batch.faults)):
-            met.add((page.file.path, page.number))
-            if (page.file.path, page.number) not in label_of:
-                unlabelled[page.file.name] = unlabelled.get(page.file.name, 0) + 1
-        rows = [row for row, page in enumerate(batch.pages) if (page.file.path, page.number) in label_of]
-        pages = [batch.pages[row] for row in rows]
+    for chunk, found in _read(labelled(), network, normalisation):
+        sums_of = sums(found.pages)
+        read = np.cumsum(~found.pages["fault"]) - 1  # the place of a row among those without a fault
+        rows, unread = [], []
+        for row, page in enumerate(found.pages):
+            file, number = chunk[page["file"]], int(page["number"])
+            met.add((file.path, number))
+            if (file.path, number) not in label_of:
+                unlabelled[file.name] = unlabelled.get(file.name, 0) + 1
+            elif page["fault"]:
+                unread.append((file.name, found.faults[row].detail, label_of[file.path, number]))
+            else:
+                name = file.name if number == 1 else f"{file.name} page {number}"
+                rows.append((row, name, label_of[file.path, number]))
         parts.append(
             Labelled(
-                [page.file.name if page.number == 1 else f"{page.file.name} page {page.number}" for page in pages],
-                batch.pixels[np.array(rows, np.intp)],
-                batch.ink[np.array(rows, np.intp)],
-                np.array([label_of[page.file.path, page.number] for page in pages], np.int8),
-                [
-                    (page.file.name, fault.detail, label_of[page.file.path, page.number])
-                    for page, fault in batch.faults
-                    if (page.file.path, page.number) in label_of
-                ],
-                [page.sha256 for page in pages],
+                [name for _, name, _ in rows],
+                found.pixels[[read[row] for row, *_ in rows]],
+                found.pages["ink"][[row for row, *_ in rows]],
+                np.array([label for *_, label in rows], np.int8),
+                unread,
+                [sums_of[row] for row, *_ in rows],
             )
         )
     if unlabelled:
@@ -234,9 +240,21 @@ def _read_files(
     return join(parts)
 
 
-def _read(files: Iterator[ImageFile], network: SharedFinder, normalisation: NormalisationSettings) -> Iterator[Batch]:
-    with Workers(_WORKERS, network, processes=False) as workers:
-        yield from batches(files, workers, size=_READING, decoding=DecodingSettings(), normalisation=normalisation)
+def _read(
+    files: Iterator[ImageFile], network: SharedFinder, settings: NormalisationSettings
+) -> Iterator[tuple[list[ImageFile], Normalised]]:
+    """Read files in threads, a chunk at a time, in their order."""
+    limits = DecodingSettings()
+
+    def normalised_chunk(chunk: list[ImageFile]) -> tuple[list[ImageFile], Normalised]:
+        whole = read_all([(file.path, file.size_bytes) for file in chunk], limits.max_bytes)
+        every = [decoded(asked(file), data, limits) for file, data in zip(chunk, whole, strict=True)]
+        return chunk, normalised(every, network, settings)
+
+    cv2.setNumThreads(1)  # ours are the threads
+    keep_freed_memory()
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="decode") as pool:
+        yield from pool.map(normalised_chunk, chunks(files))
 
 
 def _folder(root: Path) -> Iterator[tuple[ImageFile, PageLabels]]:

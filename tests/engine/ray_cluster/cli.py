@@ -15,5 +15,5 @@ pool._CHUNK_FILES = int(os.environ.get("CHUNK_FILES", "256"))
 driver.RayWorker = faulty_worker.RayWorker
 
 if __name__ == "__main__":
-    assert fake_model_cli.pipeline.Predictor is fake_model_cli.FakePredictor
+    assert fake_model_cli.networks.Predictor is fake_model_cli.FakePredictor
     app.main()

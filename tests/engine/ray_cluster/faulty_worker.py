@@ -20,8 +20,7 @@ class RayWorker(worker.RayWorker):
 
     def __init__(self, *arguments: Any) -> None:
         assert fake_model_cli.worker.decode is fake_model_cli.misbehave_and_decode
-        worker.Predictor = fake_model_cli.FakePredictor
-        worker.InkFinder = fake_model_cli.FakeInkFinder
+        assert fake_model_cli.networks.Predictor is fake_model_cli.FakePredictor
         reading.read_local = _read_what_is_seen
         super().__init__(*arguments)
 

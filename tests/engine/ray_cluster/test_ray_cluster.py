@@ -18,15 +18,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from batchdigits.engine import networks
 from batchdigits.engine.ray_cluster import driver, engine
 from batchdigits.engine.ray_cluster import worker as reading
 from batchdigits.engine.ray_cluster.client import _descendants
 from batchdigits.engine.ray_cluster.driver import host_and_port
 from batchdigits.engine.ray_cluster.worker import RayWorker, versions
 from batchdigits.engine.run_context import StageTimer
-from batchdigits.errors import BatchDigitsError, BundleError, UsageError
+from batchdigits.engine.worker import Drawing
+from batchdigits.errors import BatchDigitsError, BundleError, Fault, FaultKind, UsageError
 from batchdigits.inference import bundle
-from batchdigits.records import Batch, ImageFile
+from batchdigits.records import ImageFile
 from batchdigits.settings import PredictSettings, Runtime
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.local import file_sha256
@@ -148,8 +150,9 @@ def test_an_address_is_read(address: str, place: object) -> None:
     assert host_and_port(address) == place
 
 
-def reader(**changes: str) -> RayWorker:
-    chosen = pickle.dumps(PredictSettings(sources=(), runtime=Runtime.LITERT))
+def reader(monkeypatch: pytest.MonkeyPatch, **changes: str) -> RayWorker:
+    monkeypatch.setattr(networks, "Predictor", FakePredictor)
+    chosen = pickle.dumps((PredictSettings(sources=(), runtime=Runtime.LITERT), Drawing(1.0, 0.0, is_wanted=True)))
     return RayWorker(versions(Runtime.LITERT) | changes, "litert", chosen, bundle.packed(bundle.load()))
 
 
@@ -167,20 +170,19 @@ def sent(table: pa.Table) -> reading.Found | BatchDigitsError:
 def test_a_worker_sends_a_row_for_each_page_and_loads_the_model_once(
     mixed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "Predictor", FakePredictor)
-    worker = reader()
+    worker = reader(monkeypatch)
     first, second = sent(worker(shard(mixed))), sent(worker(shard(mixed)))
     assert isinstance(first, reading.Found)
     assert isinstance(second, reading.Found)
-    pages = sum(len(part.pages) for part in first.observed)
-    assert len(first.logits) == pages == 70
-    assert sum(len(part.faults) for part in first.observed) == 5
-    assert (first.logits == second.logits).all()
-    assert (set(first.seconds), set(second.seconds)) == ({"load model", "predict"}, {"predict"})
+    assert sum(len(part) for part in first.chunks) == 75
+    assert sum(len(part.faults) for part in first.chunks) == 5
+    assert all((one.pages == other.pages).all() for one, other in zip(first.chunks, second.chunks, strict=True))
+    stages = {"decode", "normalise", "predict", "decide"}
+    assert (set(first.seconds), set(second.seconds)) == (stages | {"load model"}, stages)
 
 
-def test_a_worker_of_another_version_says_so(mixed: Path) -> None:
-    trouble = sent(reader(batchdigits="9.9", opencv="1.0")(shard(mixed)))
+def test_a_worker_of_another_version_says_so(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trouble = sent(reader(monkeypatch, batchdigits="9.9", opencv="1.0")(shard(mixed)))
     assert isinstance(trouble, UsageError)
     assert " instead of the run's 9.9, opencv " in str(trouble)
     assert str(trouble).endswith("; install the same versions on every node.")
@@ -188,45 +190,34 @@ def test_a_worker_of_another_version_says_so(mixed: Path) -> None:
 
 def test_a_worker_that_cannot_load_the_model_says_so(mixed: Path) -> None:
     files = bundle.packed(bundle.load()) | {"model.keras": b"damaged"}
-    worker = RayWorker(versions(Runtime.LITERT), "litert", pickle.dumps(PredictSettings(sources=())), files)
+    chosen = pickle.dumps((PredictSettings(sources=()), Drawing(1.0, 0.0, is_wanted=True)))
+    worker = RayWorker(versions(Runtime.LITERT), "litert", chosen, files)
     trouble = sent(worker(shard(mixed)))
     assert isinstance(trouble, BundleError)
     assert "model.keras does not match its sha256" in str(trouble)
 
 
-def test_logits_stay_with_their_pages_where_a_file_is_left_out(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "Predictor", FakePredictor)
-    table = shard(mixed)
-    files, found = pickle.loads(table["shard"][0].as_py()), sent(reader()(table))
-    assert isinstance(found, reading.Found)
-    paths = [files[chunk][seen.at].path for chunk, part in enumerate(found.observed) for seen in part.pages]
-    gone, known = paths[0], paths[5]  # one changed while it was read, the other has been predicted before
-    drawn: list[np.ndarray] = []
-
-    def judge(batch: Batch) -> tuple[Batch, np.ndarray]:
-        left = batch.without({gone})
-        return left, np.array([page.file.path != known for page in left.pages])
-
-    def draw(batch: Batch, is_new: np.ndarray, logits: np.ndarray) -> None:
-        drawn.append(logits)
-
-    task = SimpleNamespace(timer=StageTimer(), judge=judge, draw=draw, settings=PredictSettings(sources=()))
-    result = engine._judged(task, files, found, [])  # type: ignore[arg-type]
-    expected = found.logits[[path not in (gone, known) for path in paths]]
-    assert 0 < len(expected) == len(paths) - paths.count(gone) - paths.count(known)
-    assert (result.logits == expected).all()
-    assert (drawn[0] == expected).all()
-
-
-def test_a_shard_at_which_the_model_meets_an_error_is_left_to_the_run(
+def test_a_batch_has_the_files_of_its_shard_without_those_that_are_read_here(
     mixed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: FakePredictor, pixels: np.ndarray) -> np.ndarray:
-        raise OverflowError
-
-    monkeypatch.setattr(reading, "Predictor", FakePredictor)
-    monkeypatch.setattr(FakePredictor, "__call__", fail)
-    assert reader()(shard(mixed))["found"].to_pylist() == [None]
+    table = shard(mixed)
+    files, found = pickle.loads(table["shard"][0].as_py()), sent(reader(monkeypatch)(table))
+    assert isinstance(found, reading.Found)
+    gone = files[1][0]
+    rows = [row for row, page in enumerate(found.chunks[1].pages) if page["file"] == 0]
+    for row in rows:
+        found.chunks[1].pages["fault"][row] = True
+        found.chunks[1].pages["sha256"][row] = np.void(bytes(32))
+        found.chunks[1].faults[row] = Fault(FaultKind.UNREADABLE, "cannot be opened: it was deleted")
+    run_of = SimpleNamespace(timer=StageTimer(), settings=PredictSettings(sources=()))
+    left: list[ImageFile] = []
+    batch = engine._checked(run_of, files, found, left)  # type: ignore[arg-type]
+    assert left == [gone] * len(rows)
+    assert batch.files == [file for chunk in files for file in chunk if file != gone]
+    expected = np.concatenate([found.chunks[0].pages, found.chunks[1].pages[len(rows) :]])
+    assert (batch.pages["logits"] == expected["logits"]).all()
+    sums = {file.path: file_sha256(Path(file.path)) for file in batch.files}
+    assert batch.sha256 == [sums[batch.files[page["file"]].path] for page in batch.pages]
 
 
 def tables(*rounds: list[int]) -> Callable[..., Iterator[pa.Table]]:
@@ -258,9 +249,9 @@ def test_what_comes_twice_counts_once_and_what_does_not_come_is_asked_for_again(
 def test_a_worker_that_hangs_in_a_decoder_ends_itself() -> None:
     hang = (
         "import time; from types import SimpleNamespace as Some; from batchdigits.engine.ray_cluster import worker;"
-        "worker._SECONDS_A_CHUNK = 0.5; worker.observe = lambda *_: time.sleep(60);"
+        "worker._SECONDS_A_CHUNK = 0.5;"
         "here = object.__new__(worker.RayWorker); here._trouble = None;"
-        "here._settings = Some(decoding=None); here._model = Some(normalisation=None); here._finder = None;"
+        "here._reader = Some(parts=lambda _: time.sleep(60));"
         "here._read([[]])"
     )
     ended = run([sys.executable, "-c", hang], cwd=CHECKOUT)
