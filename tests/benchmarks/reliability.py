@@ -28,7 +28,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from tests.benchmarks import extremes, faults, growth, kills
+from tests.benchmarks import durability, extremes, faults, growth, kills, processes
 from tests.benchmarks.trials import STAND_IN, TENSORFLOW, Outcome
 from tests.commands import CHECKOUT
 
@@ -45,6 +45,11 @@ def main(
     kills_tensorflow: Annotated[int, typer.Option(min=0, help="The same with TensorFlow.")] = 20,
     overlaps: Annotated[int, typer.Option(min=0, help="Pairs of runs at once.")] = 50,
     damages: Annotated[int, typer.Option(min=0, help="Damaged ledgers.")] = 300,
+    workers: Annotated[int, typer.Option(min=0, help="Runs of which a worker is killed.")] = 200,
+    groups: Annotated[int, typer.Option(min=0, help="Runs whose group gets SIGTERM.")] = 200,
+    stops: Annotated[int, typer.Option(min=0, help="Runs whose parent is stopped for a while.")] = 60,
+    bits: Annotated[int, typer.Option(min=0, help="Flipped bits of ledgers, with reports of all formats.")] = 500,
+    losses: Annotated[int, typer.Option(min=0, help="Losses of power, replayed from a trace.")] = 100,
     state: Annotated[Path, typer.Option(help="The trials so far, as JSON lines.")] = STATE,
     work: Annotated[Path | None, typer.Option(help="Where folders are made; growth needs 6 GB.")] = None,
 ) -> None:
@@ -54,6 +59,12 @@ def main(
         "kills with TensorFlow": numbered(kills_tensorflow, partial(kills.kill, engine=TENSORFLOW)),
         "overlaps": numbered(overlaps, kills.overlap),
         "damage": numbered(damages, kills.damage),
+        "workers killed": numbered(workers, processes.worker_killed),
+        "groups ended": numbered(groups, processes.group_ended),
+        "parents stopped": numbered(stops, processes.parent_stopped),
+        "hurried": processes.HURRIES,
+        "bits": numbered(bits, durability.flipped),
+        "power": numbered(losses, durability.power_lost),
         "faults": faults.FAULTS | extremes.EXTREMES,
         "nothing new": growth.NOTHING_NEW,
         "growth": growth.GROWTH,
