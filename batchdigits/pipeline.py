@@ -24,7 +24,7 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import strictest_threshold
 from batchdigits.inference.runtimes import check_threads, version
 from batchdigits.inference.trust import judge
-from batchdigits.ledger import last_run, vanished
+from batchdigits.ledger import last_run
 from batchdigits.ledger.ledger import CacheKey, Ledger
 from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Phase, Plan, Why
@@ -128,7 +128,7 @@ def run(
             )
         if place and names.outputs.files:
             ledger.keep_run(_as_json(settings, model))
-        vanished.remember(plan, disks)
+        last_run.remember(plan, disks)
         if tally.several >= max(_LEAST_SEVERAL, _SEVERAL_SHARE * tally.rows.total()):
             log.warning(_SEVERAL, tally.several, tally.rows.total())
         faulty = ledger.mark_faults_reported() + tally.unforeseen
@@ -417,7 +417,7 @@ def _plan(
             raise NoImages(_no_images(tuple(emptied), Counter()))
     disks = disks_under(source_folders(names.sources))
     if plan.files and not settings.allow_vanished:
-        vanished.check(plan, disks)
+        last_run.check(plan, disks)
     return plan, disks
 
 

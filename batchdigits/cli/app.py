@@ -212,7 +212,7 @@ def correct(
     place = (ledger or ledger_of(target)).absolute()
     LOG.info(take_over(target, corrections, ledger=ledger, time=datetime.now(UTC)))
     folder = pipeline.remembered(place)
-    if folder is None:
+    if folder is None or not folder.is_dir():  # it was moved
         LOG.info("Run predict again to see them in the report.")
         return ExitCode.OK
     try:

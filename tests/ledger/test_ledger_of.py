@@ -64,7 +64,7 @@ def test_any_report_of_a_run_leads_to_its_ledger(report: str, ledger: str | None
     with (Path(elsewhere) / report).open("ab") as file:  # somebody edits it
         file.write(b"\n")
     found = batchdigits("correct", report, answers.name, cwd=elsewhere)
-    assert found.message.startswith(f"1 answer taken into {place.name} (1 new"), found.stderr
+    assert found.stderr.startswith(f"1 answer taken into {place.name} (1 new"), found.stderr
     assert len(answered(Path(elsewhere) / report)) == 1
     shutil.move(elsewhere, tmp_path)
 

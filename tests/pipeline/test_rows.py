@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits import pipeline, progress
+from batchdigits.cli.closing import closing
 from batchdigits.engine import pool
 from batchdigits.errors import FaultKind
 from batchdigits.inference import bundle, drift, trust
@@ -290,7 +291,7 @@ def test_a_report_says_from_its_ledger_alone_how_many_are_probably_wrong_and_its
     assert first.trust
     assert (first.trust.basis, first.trust.domain) in ((Basis.FOLDER, "all"), (Basis.DOUBTFUL, "all"))
     assert first.threshold == first.trust.threshold != 0.9
-    assert first.trust.words() in first.line()
+    assert first.trust.words() in " ".join(closing(first, ("report.csv",)).split())
     again = run(model, growing, outputs=(report,))
     assert (again.pending, again.trust) == (0, first.trust)
     assert report.read_bytes() == written

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchdigits.errors import StorageError
-from batchdigits.ledger import vanished
+from batchdigits.ledger import last_run
 from batchdigits.sources.mounts import disks_under
 from tests.ledger.test_ledger import batch_of, image, ledger_at, record, seen
 
@@ -24,10 +24,10 @@ def a_report(path: Path, found: list[str], disks: dict[str, str], *, allow: bool
     with ledger_at(path) as ledger:
         plan = ledger.plan(files)
         if not allow:
-            vanished.check(plan, disks)
+            last_run.check(plan, disks)
         if plan.pending.total():
             record(ledger, batch_of([seen(file) for file in files]))
-        vanished.remember(plan, disks)
+        last_run.remember(plan, disks)
 
 
 def some(count: int, folder: str = "/nowhere/scans") -> list[str]:
