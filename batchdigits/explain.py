@@ -1,6 +1,7 @@
 """Explain one image: what digit it was read as, how sure that is, and what the model saw."""
 
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import Page
 from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, escaped
 from batchdigits.inference import bundle
-from batchdigits.inference.decisions import decide_calibrated
+from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.decisions import decide_calibrated, no_digit, probabilities
 from batchdigits.inference.runtimes import InkFinder, Predictor
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import NO_DIGIT, Status
@@ -38,9 +40,15 @@ class Explanation:
     detail: str
     """The fault, or the reason for review."""
     probabilities: NDArray[np.float32]
-    """float32[10]; NaN where there is no digit."""
+    """float32[10]; NaN where no ink was read. Of a page without a digit, what the model would say if there were one."""
     pixels: NDArray[np.uint8]
     """uint8[28, 28], what the model saw; all 0 where nothing was read."""
+    page: int = 1
+    """From 1."""
+    no_digit: float | None = None
+    """Probability, 0 to 1, that the page shows no digit; None where nobody asked."""
+    gate: float = 1.0
+    """Above which it is said to have none."""
 
     @property
     def is_fault(self) -> bool:
@@ -50,17 +58,25 @@ class Explanation:
     def text(self) -> str:
         """Say it, with a bar for each probability."""
         if self.digit == NO_DIGIT:
-            return f"No digit is recognised: {self.status}: {self.detail}"
-        lines = [f"The handwritten digit is recognised as {self.digit}"]
-        if self.status != Status.OK:
-            lines.append(f"It would go to {self.status}: {self.detail}")
+            lines = [f"No digit is recognised: {self.status}: {self.detail}"]
+            if self.no_digit is not None:
+                lines.append(
+                    f"That it shows none is {self.no_digit:.2%} likely, and above {self.gate:.2%} it is refused"
+                )
+                lines.append("If it showed one, it would be:")
+        else:
+            lines = [f"The handwritten digit is recognised as {self.digit}"]
+            if self.status != Status.OK:
+                lines.append(f"It would go to {self.status}: {self.detail}")
+        if np.isnan(self.probabilities).any():
+            return "\n".join(lines)
         for digit, share in enumerate(self.probabilities):
             lines.append(f"{digit} {share:.4f} {'█' * round(_BAR * float(share))}".rstrip())
         return "\n".join(lines)
 
 
-def explain(settings: ExplainSettings) -> Explanation:
-    """Read one image; of several pages, the first, with a warning.
+def explain(settings: ExplainSettings) -> list[Explanation]:
+    """Read one image, all its pages.
 
     Raises:
         StorageError: The image does not exist.
@@ -81,14 +97,24 @@ def explain(settings: ExplainSettings) -> Explanation:
     model = bundle.load(settings.model)
     data = read_local(settings.image, size_bytes, settings.decoding.max_bytes)
     pages = [data] if isinstance(data, Fault) else decode(data, settings.decoding, path.suffix.lower())
-    if len(pages) > 1:
-        log.warning("%s has %d pages; the first is explained.", escaped(settings.image), len(pages))
-    page = pages[0]
-    if not isinstance(page, Page):
-        nothing = np.full(10, np.nan, np.float32)
-        return Explanation(page.kind, NO_DIGIT, page.detail, nothing, np.zeros((28, 28), np.uint8))
+    nothing = np.full(10, np.nan, np.float32)
+    found = [
+        Explanation(page.kind, NO_DIGIT, page.detail, nothing, np.zeros((28, 28), np.uint8), number)
+        for number, page in enumerate(pages, 1)
+        if isinstance(page, Fault)
+    ]
+    read = [(number, page) for number, page in enumerate(pages, 1) if isinstance(page, Page)]
+    if read:
+        found += _explained(model, settings, [number for number, _ in read], [page for _, page in read])
+    return sorted(found, key=lambda explanation: explanation.page)
+
+
+def _explained(
+    model: Bundle, settings: ExplainSettings, numbers: Sequence[int], pages: Sequence[Page]
+) -> Iterator[Explanation]:
     with InkFinder(model.directory, runtime=settings.runtime) as network:
-        seen = normalise([page.grey], network, model.normalisation, finer=[page.finer])
+        finer = [page.finer for page in pages]
+        seen = normalise([page.grey for page in pages], network, model.normalisation, finer=finer)
     with Predictor(model, batch_size=_MAIN_JOB.batch_size, runtime=settings.runtime) as predictor:
         logits = predictor(seen.pixels)
     try:
@@ -97,9 +123,20 @@ def explain(settings: ExplainSettings) -> Explanation:
         log.warning(str(error))
         threshold = 0.0
     decided = decide_calibrated(logits, seen.ink, model.calibration, threshold=threshold)
-    return Explanation(
-        decided.status[0], int(decided.digit[0]), decided.detail[0], decided.probabilities[0], seen.pixels[0]
-    )
+    shares = probabilities(logits, temperature=model.calibration.temperature).astype(np.float32)
+    empty = no_digit(logits, seen.ink)
+    for row, number in enumerate(numbers):
+        is_refused = decided.digit[row] == NO_DIGIT and bool(seen.pixels[row].any())
+        yield Explanation(
+            decided.status[row],
+            int(decided.digit[row]),
+            decided.detail[row],
+            shares[row] if is_refused else decided.probabilities[row],
+            seen.pixels[row],
+            number,
+            float(empty[row]) if is_refused else None,
+            model.calibration.gate,
+        )
 
 
 def save_input(explanation: Explanation, path: Path) -> None:

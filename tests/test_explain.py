@@ -1,6 +1,8 @@
 """Explain: one image, what it was read as, why, and what the model saw."""
 
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -41,14 +43,15 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def explained(path: Path | str, model: Bundle, **changes: float) -> Explanation:
-    return explain(ExplainSettings(image=str(path), model=model.directory, **changes))  # type: ignore[arg-type]
+    (found,) = explain(ExplainSettings(image=str(path), model=model.directory, **changes))  # type: ignore[arg-type]
+    return found
 
 
 def test_the_first_test_image_of_mnist_is_a_7(tmp_path: Path) -> None:
     """The model of the package itself, through TensorFlow."""
     images, labels = mnist("test")
     assert labels[0] == 7
-    found = explain(ExplainSettings(image=str(write_png(tmp_path / "first.png", images[0]))))
+    (found,) = explain(ExplainSettings(image=str(write_png(tmp_path / "first.png", images[0]))))
     assert found.digit == 7
     assert found.text().startswith("The handwritten digit is recognised as 7\n")
     assert found.probabilities.shape == (10,)
@@ -109,7 +112,7 @@ def test_a_blank_page_has_no_digit(tmp_path: Path, model: Bundle) -> None:
 def test_a_digit_on_a_photo_is_read_by_the_networks_of_the_package(tmp_path: Path, runtime: Runtime) -> None:
     photo = 235 - (enlarged(np.pad(mnist("test")[0][0], 40), 6) * 0.7).astype(np.uint8)
     path = write_png(tmp_path / "first.png", shaded(photo, darkest=0.6, angle=1))
-    found = explain(ExplainSettings(image=str(path), runtime=runtime))
+    (found,) = explain(ExplainSettings(image=str(path), runtime=runtime))
     assert found.digit == 7
     assert found.pixels.max() == 255
 
@@ -139,21 +142,33 @@ def test_a_fault_is_told_without_starting_the_model(name: str, kind: FaultKind, 
 def test_the_limits_are_those_of_the_settings(tmp_path: Path, model: Bundle) -> None:
     path = write_png(tmp_path / "a.png", on_page(one_of_each()[4]))
     limits = DecodingSettings(max_pixels=56 * 56 - 1)
-    found = explain(ExplainSettings(image=str(path), model=model.directory, decoding=limits))
+    (found,) = explain(ExplainSettings(image=str(path), model=model.directory, decoding=limits))
     assert found.status == FaultKind.TOO_LARGE
 
 
-def test_of_several_pages_the_first_is_explained_with_a_word_of_the_others(
-    tmp_path: Path, model: Bundle, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_all_pages_of_a_file_are_explained_in_their_order(tmp_path: Path, model: Bundle) -> None:
     pages = [on_page(digit) for digit in one_of_each()[[2, 8]]]
-    explained(write_tiff(tmp_path / "alone.tif", pages[:1]), model)
-    assert not caplog.records
-    found = explained(write_tiff(tmp_path / "a.tif", pages), model)
-    np.testing.assert_array_equal(found.pixels, normalise(pages[:1], FINDER).pixels[0])
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path}/a.tif has 2 pages; the first is explained."
-    ]
+    found = explain(ExplainSettings(str(write_tiff(tmp_path / "a.tif", pages)), model.directory))
+    assert [explanation.page for explanation in found] == [1, 2]
+    for explanation, pixels in zip(found, normalise(pages, FINDER).pixels, strict=True):
+        np.testing.assert_array_equal(explanation.pixels, pixels)
+    broken = explain(ExplainSettings(str(DATA / "broken_second_page.tif"), model.directory))
+    assert [(explanation.page, explanation.is_fault) for explanation in broken] == [(1, False), (2, True), (3, False)]
+
+
+def test_a_page_that_is_refused_shows_its_numbers_too(
+    tmp_path: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gated = replace(model, calibration=replace(model.calibration, gate=0.0))
+    monkeypatch.setattr(module.bundle, "load", lambda _: gated)
+    found = explained(write_png(tmp_path / "a.png", on_page(one_of_each()[3])), model)
+    assert (found.status, found.digit) == ("not_a_digit", -1)
+    first, likely, then, *bars = found.text().splitlines()
+    assert first.startswith("No digit is recognised: not_a_digit: ")
+    assert re.fullmatch(r"That it shows none is [\d.]+% likely, and above 0\.00% it is refused", likely)
+    assert then == "If it showed one, it would be:"
+    assert [bar[0] for bar in bars] == [str(digit) for digit in range(10)]
+    assert found.probabilities.sum() == pytest.approx(1, abs=0.001)
 
 
 def test_an_ending_that_is_not_read_is_told_from_junk(tmp_path: Path, model: Bundle) -> None:

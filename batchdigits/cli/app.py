@@ -5,6 +5,7 @@ import contextlib
 import gc
 import io
 import os
+import shlex
 import shutil
 import sys
 from contextlib import suppress
@@ -116,7 +117,9 @@ def explain(
     image: Annotated[
         str | None, typer.Argument(metavar="IMAGE", help="The image; without it, a terminal is asked.")
     ] = None,
-    save_input: Annotated[Path | None, typer.Option(help="Write the 28×28 that the model saw as a PNG.")] = None,
+    save_input: Annotated[
+        Path | None, typer.Option(help="Write the 28×28 that the model saw, of page 1, as a PNG.")
+    ] = None,
     model: Model = None,
     runtime: Runtime = RuntimeChoice.AUTO,
     target_error: TargetError = _PREDICT.target_error,
@@ -129,13 +132,16 @@ def explain(
     from batchdigits.explain import save_input as write_input
 
     image = _asked_for_image() if image is None else image
-    explanation = explain_image(
+    explanations = explain_image(
         ExplainSettings(image, model, runtime_for(runtime, model), target_error, given_threshold(context))
     )
-    typer.echo(explanation.text())
+    for explanation in explanations:
+        if len(explanations) > 1:
+            typer.echo(f"{'' if explanation.page == 1 else chr(10)}Page {explanation.page}")
+        typer.echo(explanation.text())
     if save_input is not None:
-        write_input(explanation, save_input)
-    return ExitCode.FAULTS if explanation.is_fault else ExitCode.OK
+        write_input(explanations[0], save_input)
+    return ExitCode.FAULTS if any(explanation.is_fault for explanation in explanations) else ExitCode.OK
 
 
 def _asked_for_image() -> str:
@@ -148,10 +154,19 @@ def _asked_for_image() -> str:
         message = "No image was named; expected one, as in: batchdigits explain scan.png"
         raise UsageError(message)
     typer.echo("Path of the image: ", err=True, nl=False)
-    if path := sys.stdin.readline().strip():
+    if path := _unquoted(sys.stdin.readline().strip()):
         return path
     message = "No path was given; expected that of an image."
     raise UsageError(message)
+
+
+def _unquoted(path: str) -> str:
+    """Take a path as a terminal gets it where a file is dropped onto it: in quotes, or with its spaces escaped."""
+    try:
+        words = shlex.split(path)
+    except ValueError:  # a quotation mark that belongs to the name
+        return path
+    return words[0] if len(words) == 1 and not os.path.lexists(path) else path
 
 
 @app.command(cls=Command, context_settings={"ignore_unknown_options": True})

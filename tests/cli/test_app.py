@@ -645,6 +645,20 @@ def test_explain_asks_for_the_path_on_a_terminal() -> None:
     assert result.stdout.startswith("No digit is recognised: unreadable: ")
 
 
+def test_a_file_that_is_dropped_onto_the_terminal_may_be_quoted(tmp_path: Path) -> None:
+    shutil.copy(DATA / "truncated.png", tmp_path / "a b's.png")
+    for typed in (shlex.quote(str(tmp_path / "a b's.png")), f"{tmp_path}/a\\ b\\'s.png", f"{tmp_path}/a b's.png"):
+        assert on_a_terminal("explain", typed=f"{typed}\n").code == 3
+
+
+def test_windows_is_told_in_one_sentence_where_this_runs() -> None:
+    told = run([sys.executable, "-c", "import sys; sys.platform = 'win32'; import batchdigits.cli.app"])
+    assert (told.code, told.stdout) == (1, "")
+    assert (
+        told.message == "batchdigits needs Linux or macOS; on Windows, install and run it within WSL (wsl --install)."
+    )
+
+
 @pytest.mark.parametrize(("typed", "code"), [("\x04", 2), ("", 130)])
 def test_explain_is_left_at_its_question_by_ctrl_d_and_by_ctrl_c(typed: str, code: int) -> None:
     ctrl_c = None if typed else (b"Path of the image", int(signal.SIGINT))
