@@ -19,7 +19,7 @@ from batchdigits.cli.app import app
 from batchdigits.errors import ExitCode
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "jobs" / "README.md"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "jobs" / "options.md"]
 """The documents that hold such tables."""
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 _TABLE = re.compile(r"(<!-- table: (?P<name>.*?) -->\n)(?P<table>.*?)(<!-- end of table -->)", re.DOTALL)

@@ -27,6 +27,7 @@ from batchdigits.decoding.pages import (
     check_size,
     damaged,
     guarded,
+    needs_extra,
     page_of,
     pillow_image,
 )
@@ -37,7 +38,7 @@ from batchdigits.settings import DecodingSettings
 
 _PNG_USUAL_COLOURS = (0, 2, 6)  # grey, RGB, RGBA, which libspng decodes a little faster than libpng
 _EMPTY = Fault(FaultKind.UNREADABLE, "the file is empty; copy it again")
-_HEIC_NEEDS = "HEIC files need an extra: pip install batchdigits[formats]; or convert it: heif-convert IN.heic OUT.png"
+_HEIC_CONVERTED_BY = "heif-convert IN.heic OUT.png"
 
 for _library in ("PIL", "tifffile", "imagecodecs"):  # what they log of a bad file is a Fault here
     logging.getLogger(_library).setLevel(logging.CRITICAL + 1)
@@ -119,7 +120,7 @@ def _heic(data: bytes, settings: DecodingSettings) -> Page:
     try:
         from pi_heif import HeifImageFile
     except ImportError as error:
-        raise PageError(Fault(FaultKind.UNSUPPORTED, _HEIC_NEEDS)) from error
+        raise PageError(needs_extra("HEIC", _HEIC_CONVERTED_BY)) from error
     _check_end("HEIC", data)
     image = pillow_image(HeifImageFile, data, settings)
     return page_of(grey_of_pillow(image), *image.size)

@@ -105,6 +105,15 @@ def unsupported(kind: str, reason: str) -> Fault:
     return Fault(FaultKind.UNSUPPORTED, f"this kind of {kind} is not read{_told(reason)}; export it anew as PNG")
 
 
+def needs_extra(kind: str, command: str) -> Fault:
+    """Word the fault of a page that is read where an extra is installed, and by which command else it is converted.
+
+    What is known of a file is kept, so that a run after the extra's installation has to be told to read it again.
+    """
+    remedy = "pip install batchdigits[formats], then run with --retry-failed"
+    return Fault(FaultKind.UNSUPPORTED, f"{kind} files need an extra: {remedy}; or convert it: {command}")
+
+
 def _told(reason: str) -> str:
     return f": {escape_name(reason)[:_MOST_REASON]}" if _IS_SENTENCE.match(reason) else ""
 

@@ -11,7 +11,16 @@ from batchdigits.decoding import headers
 from batchdigits.decoding.bitmaps import packed_ends_in_nothing
 from batchdigits.decoding.grayscale import grey_of
 from batchdigits.decoding.jpeg import check_whole
-from batchdigits.decoding.pages import MOST_PAGE_BYTES, Page, PageError, check_size, damaged, guarded, page_of
+from batchdigits.decoding.pages import (
+    MOST_PAGE_BYTES,
+    Page,
+    PageError,
+    check_size,
+    damaged,
+    guarded,
+    needs_extra,
+    page_of,
+)
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
 
@@ -26,7 +35,7 @@ _STORED_BITS = [samples * depth for samples in (1, 3, 4) for depth in (1, 2, 4, 
 _MOST_FILLING = 64  # bytes after the last sample of an image
 _NO_MORE = 1 - 1e-6  # PDFium rounds sides up
 _MOST_PAGES = 1000  # of a file: drawing takes a tenth of a second a page
-_NEEDS = "PDF files need an extra: pip install batchdigits[formats]; or convert it: pdftoppm -r 300 -png IN.pdf OUT"
+_CONVERTED_BY = "pdftoppm -r 300 -png IN.pdf OUT"
 _LOCKED = "the PDF is protected by a password; save it without one"
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -52,7 +61,7 @@ def _opened(data: bytes) -> "PdfDocument | Fault":
         import pypdfium2
         from pypdfium2 import raw
     except ImportError:
-        return Fault(FaultKind.UNSUPPORTED, _NEEDS)
+        return needs_extra("PDF", _CONVERTED_BY)
     try:
         document = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:

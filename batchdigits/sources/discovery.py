@@ -40,6 +40,8 @@ from batchdigits.storage.guards import opened
 from batchdigits.storage.remote import listed
 from batchdigits.storage.urls import Location, parts
 
+_MOST_NAMED = 20  # folders that cannot be listed
+
 
 def discover(
     sources: Sequence[Location], *, outputs: Sequence[TargetFile], selection: Selection | None = None
@@ -83,6 +85,7 @@ def discover(
             yield from _folder(source.path, prefix, _Top.of(source.given), rules)
         else:
             yield _image(source.path, escape_name(source.given), ending_of(source.path), status, rules, given=True)
+    _check_all_listed(rules.unlisted)
 
 
 def source_identities(sources: Sequence[Location]) -> list[tuple[int, int] | None]:
@@ -159,7 +162,8 @@ def _status_of_source(source: str, selection: Selection) -> os.stat_result | Non
         if os.path.lexists(source) or not _is_pattern(source):
             message = f"The source {escaped(source)} does not exist; check its spelling and that its disk is mounted."
             raise StorageError(message)
-        if next(_matches(*_split_glob(source), selection), None) is None:
+        unlisted: set[str] = set()
+        if next(_matches(*_split_glob(source), selection, unlisted), None) is None and not unlisted:
             message = f"Nothing matches the source {escaped(source)}; check its spelling and that its disk is mounted."
             raise StorageError(message)
     elif not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
@@ -168,7 +172,7 @@ def _status_of_source(source: str, selection: Selection) -> os.stat_result | Non
     return status
 
 
-def _listing(folder: str, top: _Top | None = None) -> Iterator[os.DirEntry[str]]:
+def _listing(folder: str, top: _Top | None, unlisted: set[str]) -> Iterator[os.DirEntry[str]]:
     """Stream the entries of a folder; trouble with it ends the run, for a report must not lose rows silently.
 
     A sub-folder that was removed since it was found holds nothing any more.
@@ -176,6 +180,7 @@ def _listing(folder: str, top: _Top | None = None) -> Iterator[os.DirEntry[str]]
     Args:
         folder: Its path.
         top: What the pattern that leaves it out is relative to; None for the source itself.
+        unlisted: Takes that pattern where this user may not list it, so that all such folders are told at once.
     """
     try:
         with os.scandir(folder or ".") as entries:
@@ -183,7 +188,10 @@ def _listing(folder: str, top: _Top | None = None) -> Iterator[os.DirEntry[str]]
     except OSError as error:
         if top and isinstance(error, FileNotFoundError | NotADirectoryError):
             return
-        excluding = f", or leave it out with {_excluding(folder, top)}" if top else ""
+        if top and isinstance(error, PermissionError):
+            unlisted.add(_excluding(folder, top))
+            return
+        excluding = f", or leave it out with --exclude {_excluding(folder, top)}" if top else ""
         message = (
             f"The folder {escaped(folder)} cannot be listed: {error.strerror}. Check its permissions and its "
             f"disk{excluding}."
@@ -192,9 +200,26 @@ def _listing(folder: str, top: _Top | None = None) -> Iterator[os.DirEntry[str]]
 
 
 def _excluding(folder: str, top: _Top) -> str:
-    """Spell the option that leaves a folder out, for a shell; what means something else in a pattern becomes a `?`."""
+    """Spell the pattern that leaves a folder out, for a shell; what means something else in it becomes a `?`."""
     pattern = re.sub(r"[^\w./+@=:,-]", "?", top.relative(_absolute(folder)))
-    return f"--exclude {shlex.quote(f'/{pattern}/')}"
+    return shlex.quote(f"/{pattern}/")
+
+
+def _check_all_listed(unlisted: set[str]) -> None:
+    """Refuse sources of which folders may not be listed, and say how the rest goes on.
+
+    Raises:
+        StorageError: There are such folders.
+    """
+    if unlisted:
+        first = sorted(unlisted)[:_MOST_NAMED]
+        options = " ".join(f"--exclude {pattern}" for pattern in first)
+        more = f" and {len(unlisted) - len(first):,} more" if len(unlisted) > len(first) else ""
+        message = (
+            f"{len(unlisted):,} of the folders cannot be listed: Permission denied. Let this user read them, or leave "
+            f"them out with {options}{more}."
+        )
+        raise StorageError(message)
 
 
 def _folder(folder: str, prefix: str, top: _Top, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped]:
@@ -202,7 +227,7 @@ def _folder(folder: str, prefix: str, top: _Top, rules: DiscoveryRules) -> Itera
     ahead = [(folder, prefix)]
     while ahead:
         folder, prefix = ahead.pop()
-        for entry in _listing(folder, top if len(folder) >= len(top.path) else None):
+        for entry in _listing(folder, top if len(folder) >= len(top.path) else None, rules.unlisted):
             name = prefix + escape_name(entry.name)
             if not _is_folder(entry):
                 yield _file(entry, entry.path, name, top, rules)
@@ -216,7 +241,7 @@ def _glob(source: str, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped]:
     """Treat each match of a pattern like a file that was found, or walk it."""
     beginning, parts = _split_glob(source)
     top = _Top.of(beginning or ".")
-    for match, entry in _matches(beginning, parts, rules.selection):
+    for match, entry in _matches(beginning, parts, rules.selection, rules.unlisted):
         if not _is_folder(entry):
             yield _file(entry, _absolute(match), escape_name(match), top, rules)
         elif rules.selection.enters(top.relative(_absolute(match))):
@@ -236,7 +261,9 @@ def _split_glob(source: str) -> tuple[str, list[str]]:
     return "".join(f"{part}/" for part in parts[:literal]), [part for part in parts[literal:] if part]
 
 
-def _matches(beginning: str, parts: list[str], selection: Selection) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def _matches(
+    beginning: str, parts: list[str], selection: Selection, unlisted: set[str]
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Stream what a pattern matches, as path and entry; unlike `glob.glob` it never walks through a link."""
     top = _Top.of(beginning or ".")
     ahead = [(beginning, parts)]
@@ -248,7 +275,7 @@ def _matches(beginning: str, parts: list[str], selection: Selection) -> Iterator
         any_depth = part == "**" and bool(rest)
         if any_depth:
             ahead.append((folder, rest))
-        for entry in _listing(folder, top if folder != beginning else None):
+        for entry in _listing(folder, top if folder != beginning else None, unlisted):
             if any_depth:
                 if _is_folder(entry):
                     ahead.append((f"{folder}{entry.name}/", parts))

@@ -105,6 +105,8 @@ class DiscoveryRules:
     """What is taken."""
     fruitless: Counter[str] = field(default_factory=Counter)
     """Files that were opened and were no images, by ending."""
+    unlisted: set[str] = field(default_factory=set)
+    """The patterns of --exclude for folders that this user may not list."""
 
 
 def is_hidden(name: str) -> bool:

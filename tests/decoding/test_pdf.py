@@ -181,4 +181,4 @@ def test_without_the_extra_a_row_names_it(library: str, name: str, monkeypatch: 
     (fault,) = decode((DATA / name).read_bytes(), LIMITS)
     assert isinstance(fault, Fault)
     assert fault.kind == FaultKind.UNSUPPORTED
-    assert re.search(r"pip install batchdigits\[formats\]; or convert it", fault.detail)
+    assert re.search(r"pip install batchdigits\[formats\], then run with --retry-failed; or convert it", fault.detail)

@@ -357,7 +357,7 @@ def test_the_option_that_is_named_for_a_folder_that_cannot_be_listed_lets_the_re
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StorageError) as error:
         found(source)
-    option, pattern = shlex.split(str(error.value).partition("leave it out with ")[2].removesuffix("."))
+    option, pattern = shlex.split(str(error.value).partition("leave them out with ")[2].removesuffix("."))
     assert option == "--exclude"
     records = discover([locate(source)], outputs=[], selection=Selection(exclude=[pattern]))
     assert [record.name.rpartition("/")[2] for record in records if isinstance(record, ImageFile)] == ["a.png"]
@@ -380,6 +380,43 @@ def test_a_sub_folder_that_goes_while_it_is_listed_costs_its_own_files_alone(
     monkeypatch.setattr(discovery.os, "scandir", going)
     monkeypatch.chdir(tmp_path)
     assert sorted(image.name.rpartition("/")[2] for image in found(source)) == ["a.png", "c.png"]
+
+
+def test_all_folders_that_cannot_be_listed_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("", "open", "shut/a", "shut/b", "open/shut"):
+        touch(tmp_path / folder / "x.png")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if "shut" in path:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(discovery.os, "scandir", refusing)
+    with pytest.raises(StorageError, match="2 of the folders cannot be listed: Permission denied") as error:
+        found(tmp_path)
+    patterns = shlex.split(str(error.value).partition("leave them out with ")[2].removesuffix("."))[1::2]
+    assert sorted(patterns) == ["/open/shut/", "/shut/"]
+    records = discover([locate(str(tmp_path))], outputs=[], selection=Selection(exclude=patterns))
+    assert sorted(record.name for record in records if isinstance(record, ImageFile)) == ["open/x.png", "x.png"]
+
+
+def test_of_many_folders_that_cannot_be_listed_the_first_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(23):
+        touch(tmp_path / f"{number}" / "x.png")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if path != str(tmp_path):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(discovery.os, "scandir", refusing)
+    with pytest.raises(StorageError, match="and 3 more") as error:
+        found(tmp_path)
+    assert str(error.value).count("--exclude") == 20
 
 
 def test_a_file_whose_status_cannot_be_read_gets_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def test_an_excluded_folder_is_not_even_listed(folder: Path, monkeypatch: pytest
 
     listed = []
     listing = discovery._listing
-    monkeypatch.setattr(discovery, "_listing", lambda name, top: listed.append(Path(name).name) or listing(name, top))
+    monkeypatch.setattr(discovery, "_listing", lambda name, *of: listed.append(Path(name).name) or listing(name, *of))
     found = list(discover([locate(str(folder))], outputs=[], selection=Selection(exclude=["in/"])))
     assert sorted(listed) == ["drafts", "scans", "x y"]
     reasons = {item.path: item.reason for item in found if isinstance(item, Skipped)}
