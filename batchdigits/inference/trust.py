@@ -136,14 +136,14 @@ class Trust:
             case Basis.FOLDER:
                 scans = f"folders like the validation data, of which «{self.domain}» decides"
                 own = f"ok from a confidence of {self.threshold} here"
-                return f"target error {self.target_error:.2%} (proven for {scans}; {own}){expected}"
+                return f"target error {self.target_error:.2%} (proven for {scans}, {own}){expected}"
             case Basis.ANSWERS:
                 own = f"proven on {self.answers:,} of your own answers"
                 return (
-                    f"target error {self.target_error:.2%} ({own}; ok from a confidence of {self.threshold}){expected}"
+                    f"target error {self.target_error:.2%} ({own}, ok from a confidence of {self.threshold}){expected}"
                 )
             case Basis.DOUBTFUL:
-                own = f"these scans are less clear than the validation data; ok from a confidence of {self.threshold}"
+                own = f"these scans are less clear than the validation data, ok from a confidence of {self.threshold}"
                 return f"target error {self.target_error:.2%} (not proven: {own}){expected}"
 
 

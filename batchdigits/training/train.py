@@ -30,7 +30,7 @@ from batchdigits.training.datasets.simulated import SimulatedInk, read_simulated
 from batchdigits.training.datasets.simulator.hands import sources
 from batchdigits.training.datasets.simulator.pages import simulate
 from batchdigits.training.evaluation import plots
-from batchdigits.training.evaluation.evaluate import draw, made_folder, provable_threshold, score, write_text
+from batchdigits.training.evaluation.evaluate import draw, made_folder, score, write_text
 from batchdigits.training.evaluation.metrics import Evaluation, as_json, interval_text, percent
 from batchdigits.training.finder import fit_finder, golden_looks
 from batchdigits.training.loop import check_output, epochs_of, recipe
@@ -110,10 +110,10 @@ def train(settings: TrainSettings) -> Bundle:
     export.check(made, validation.pixels[:_GOLDEN])
 
     parts = {"validation": validation, **({"held_out": holdout} if len(holdout) else {})}
-    threshold = provable_threshold(made, EvaluateSettings(source=""))
+    settled = EvaluateSettings(source="")
     ours = list(parts)
     parts |= tests  # the one look at the test halves
-    scores = {name: score(part, made, threshold) for name, part in parts.items()}
+    scores = {name: score(part, made, settled) for name, part in parts.items()}
     results = {name: score.result for name, score in scores.items()}
     before = _compare(base, {name: parts[name] for name in ours}, results, kept) if base else {}
     for name, result in results.items():
@@ -135,7 +135,7 @@ def _compare(
     found = {}
     log.info("of what was learnt, %.0f%% are kept, so that MNIST is read as well as before", 100 * kept)
     for name, part in parts.items():
-        before, after = score(part, base, None).result, results[name]
+        before, after = score(part, base, EvaluateSettings(source="")).result, results[name]
         found[f"{name}_before"] = before
         log.info(
             "%s: %s right before, %s after, of %d; %s",

@@ -47,7 +47,7 @@ def test_a_clear_folder_gets_a_looser_threshold_than_the_validation_data_and_an_
     clear, unclear = judged(CLEAR), judged(folder([0.9999] * 500 + [0.993] * 300))
     assert (clear.threshold, clear.basis, clear.domain) == (0.5, Basis.FOLDER, "hard")
     assert (unclear.threshold, unclear.basis) == (0.994, Basis.FOLDER)
-    assert "proven for folders like the validation data, of which «hard» decides; ok from a confidence of 0.5 here" in (
+    assert "proven for folders like the validation data, of which «hard» decides, ok from a confidence of 0.5 here" in (
         clear.words()
     )
 
@@ -76,7 +76,7 @@ def test_a_given_threshold_stays_and_its_error_is_estimated_all_the_same() -> No
 def test_a_folder_that_is_worse_than_the_validation_data_has_nothing_proven() -> None:
     worse = judged(folder([0.9999] * 200 + [0.6] * 800))
     assert (worse.basis, worse.promised) == (Basis.DOUBTFUL, 0.005)
-    assert "(not proven: these scans are less clear than the validation data; ok from a confidence of" in worse.words()
+    assert "(not proven: these scans are less clear than the validation data, ok from a confidence of" in worse.words()
     none = judged(folder([0.996] * 1000))  # not even the strictest threshold keeps the doubt
     assert (none.basis, none.threshold) == (Basis.DOUBTFUL, 0.995)
 
@@ -116,7 +116,7 @@ def test_enough_answers_to_the_sample_prove_a_threshold_of_their_own() -> None:
     assert (found.basis, found.answers, found.wrong, found.passed) == (Basis.ANSWERS, 700, 0, 700)
     assert found.threshold < 0.61  # looser than any other: all were right
     assert found.words() == (
-        "target error 0.50% (proven on 700 of your own answers; ok from a confidence of 0.1)"
+        "target error 0.50% (proven on 700 of your own answers, ok from a confidence of 0.1)"
         ", about 0.1% of the ok are probably wrong, 0 of 700 sampled and answered are"
     )
     assert judged(folder([0.9999] * 1000, sampled(700)), adapt=False).basis is Basis.VALIDATION

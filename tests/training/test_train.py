@@ -298,6 +298,17 @@ def test_an_evaluation_counts_images_that_cannot_be_read_as_mistakes_and_names_t
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["count"] == 11
 
 
+def test_an_evaluation_takes_its_data_for_a_folder_and_says_why_it_cannot_judge_it(
+    made: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = EvaluateSettings(source="mnist", output=tmp_path / "out", model=made.directory)
+    assert evaluate(settings).selected is None  # 80 digits calibrated this model
+    assert "cannot prove the target error 0.50%" in caplog.text
+    given = evaluate(replace(settings, threshold=0.3))
+    assert given.selected is not None
+    assert (given.selected.threshold, given.promised_error, given.expected_error) == (0.3, None, None)
+
+
 def test_an_evaluation_of_a_blank_image_says_that_no_digit_was_said(
     made: Bundle, labelled: Path, tmp_path: Path
 ) -> None:

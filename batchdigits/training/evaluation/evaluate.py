@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,12 @@ from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import decide_calibrated
+from batchdigits.inference.decisions import Decisions, decide_calibrated
 from batchdigits.inference.runtimes import Predictor
+from batchdigits.inference.trust import Folder, Trust, judge
 from batchdigits.progress import Progress
 from batchdigits.records import NO_DIGIT
-from batchdigits.settings import EvaluateSettings, Runtime
+from batchdigits.settings import EvaluateSettings
 from batchdigits.storage.atomic import atomic_write
 from batchdigits.training.datasets import labelled
 from batchdigits.training.datasets.labelled import Labelled
@@ -47,8 +48,10 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         with SharedFinder(model.directory, settings.runtime) as network:
             data = labelled.read(settings.source, network, model.normalisation, part="test")
         progress.say(f"Predicting {len(data):,} images")
-        found = score(data, model, provable_threshold(model, settings), settings.runtime)
+        found = score(data, model, settings)
     result, said = found.result, found.said
+    if result.selected is None:
+        log.warning(unproven(model, settings))
     write_text(output / "metrics.json", json.dumps(as_json(result), indent=2) + "\n")
     draw(output, found)
     wrong = np.flatnonzero(said != data.labels)
@@ -60,13 +63,23 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     return result
 
 
-def provable_threshold(model: Bundle, settings: EvaluateSettings) -> float | None:
-    """Give the threshold of a target error; None, and a warning, where a model cannot prove it."""
+def trust_in(decided: Decisions, model: Bundle, settings: EvaluateSettings) -> Trust | None:
+    """Take labelled data for a folder, and judge it as a run would; None where the model cannot prove the target."""
+    folder = Folder()
+    folder.add(decided)
     try:
-        return model.calibration.threshold(settings)
-    except UsageError as error:
-        log.warning(str(error))
+        return judge(folder, model.calibration, settings.target_error, given=settings.threshold)
+    except UsageError:
         return None
+
+
+def unproven(model: Bundle, settings: EvaluateSettings) -> str:
+    """Say why a model cannot prove a target error."""
+    try:
+        model.calibration.threshold(settings)
+    except UsageError as error:
+        return str(error)
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +96,21 @@ class Score:
     """bool[M]."""
 
 
-def score(data: Labelled, model: Bundle, threshold: float | None, runtime: Runtime = Runtime.KERAS) -> Score:
+def score(data: Labelled, model: Bundle, settings: EvaluateSettings) -> Score:
     """Predict labelled images, and compare."""
-    with Predictor(model, batch_size=_BATCH, runtime=runtime) as predictor:
+    with Predictor(model, batch_size=_BATCH, runtime=settings.runtime) as predictor:
         logits = predictor(data.pixels)
     decided = decide_calibrated(logits, data.ink, model.calibration, threshold=0.0)
+    trust = trust_in(decided, model, settings)
     unread = len(data.unread)
     predicted = np.concatenate([decided.digit, np.full(unread, NO_DIGIT, np.int8)])
     true = np.concatenate([data.labels, np.array([label for _, _, label in data.unread], np.int8)])
     confidence = np.concatenate([decided.confidence, np.full(unread, np.nan)])
-    result = compare(predicted, true, confidence, threshold=threshold)
+    may_be_ok = np.concatenate([decided.may_be_ok, np.zeros(unread, np.bool_)])
+    threshold = trust.threshold if trust else None
+    result = compare(predicted, true, confidence, threshold=threshold, may_be_ok=may_be_ok)
+    if trust:
+        result = replace(result, promised_error=trust.promised, expected_error=trust.expected)
     return Score(result, decided.digit, confidence, predicted == true)
 
 

@@ -55,9 +55,20 @@ class Evaluation:
     """What the threshold lets pass, and what is wrong of it; None where there is no threshold."""
     confusion: Confusion
     """Images by true digit (row) and digit said (column; the last one `none`); int64[10, 11], read-only."""
+    promised_error: float | None = None
+    """The share of wrong digits among those that are `ok` that the threshold is to keep; None where it was given."""
+    expected_error: float | None = None
+    """The same share as a run would estimate it without labels; None of too few digits."""
 
 
-def evaluate(predicted: Digits, true: Digits, confidence: Confidences, *, threshold: float | None = None) -> Evaluation:
+def evaluate(
+    predicted: Digits,
+    true: Digits,
+    confidence: Confidences,
+    *,
+    threshold: float | None = None,
+    may_be_ok: NDArray[np.bool_] | None = None,
+) -> Evaluation:
     """Compare what was said with what is true.
 
     Args:
@@ -65,6 +76,7 @@ def evaluate(predicted: Digits, true: Digits, confidence: Confidences, *, thresh
         true: The digits that stand on the images, [N], 0 to 9.
         confidence: How sure each answer was, [N], 0 to 1; ignored (and may be NaN) where no digit was said.
         threshold: Confidence from which an answer would be `ok`, if that is of interest.
+        may_be_ok: Which digits are `ok` from there on, [N]; all of them without it.
 
     Raises:
         ValueError: The lengths differ, there are no images, or a digit is out of range.
@@ -86,6 +98,8 @@ def evaluate(predicted: Digits, true: Digits, confidence: Confidences, *, thresh
     hits = confusion.diagonal()
     sure = np.where(predicted == NO_DIGIT, np.nan, confidence)
     passed = sure >= (np.inf if threshold is None else threshold)
+    if may_be_ok is not None:
+        passed &= may_be_ok
     count, correct = int(true.size), int(right.sum())
     return Evaluation(
         count=count,
@@ -131,6 +145,8 @@ def as_json(evaluation: Evaluation) -> dict[str, object]:
         "confidence_when_wrong": _rounded(evaluation.confidence_when_wrong),
         "calibration_error": _rounded(evaluation.calibration_error),
         "selected": evaluation.selected._asdict() if evaluation.selected else None,
+        "promised_error": _rounded(evaluation.promised_error),
+        "expected_error": _rounded(evaluation.expected_error),
         "confusion": evaluation.confusion.tolist(),
     }
 
@@ -170,9 +186,22 @@ def _overall_lines(evaluation: Evaluation) -> list[str]:
             f"From a confidence of {threshold}: {percent(passed / count)} are ok, {wrong_ones / passed:.2%} of them "
             f"wrong ({wrong_ones:,} of {passed:,})"
         )
+        lines.append(_side_by_side(evaluation, evaluation.selected))
     if evaluation.unanswered:
         lines.append(f"No digit was said for {evaluation.unanswered:,} of them; they count as wrong")
     return lines
+
+
+def _side_by_side(evaluation: Evaluation, selected: ThresholdCounts) -> str:
+    """Say what was promised, estimated and found of those that are ok."""
+    parts = []
+    if evaluation.promised_error is not None:
+        parts.append(f"{evaluation.promised_error:.2%} promised")
+    if evaluation.expected_error is not None:
+        parts.append(f"{evaluation.expected_error:.2%} estimated")
+    low, high = wilson_interval(selected.wrong, selected.passed)
+    parts.append(f"{selected.wrong / selected.passed:.2%} true ({low:.2%} to {high:.2%})")
+    return f"Wrong of the ok: {', '.join(parts)}"
 
 
 def _confusion_lines(confusion: Confusion) -> list[str]:

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -156,6 +157,21 @@ def test_a_threshold_tells_what_it_lets_pass_and_what_is_wrong_of_it() -> None:
     assert as_json(found)["selected"] == {"threshold": 0.9, "passed": 2, "wrong": 1}
     assert evaluated([1], [1]).selected is None
     assert evaluated([NO_DIGIT], [1]).calibration_error is None
+
+
+def test_what_was_promised_estimated_and_found_stand_side_by_side() -> None:
+    found = evaluate(*[np.zeros(400, np.int8)] * 2, np.ones(400), threshold=0.9)
+    told = replace(found, promised_error=0.005, expected_error=0.0021)
+    line = "Wrong of the ok: 0.50% promised, 0.21% estimated, 0.00% true (0.00% to 0.95%)"
+    assert line in as_text(told).splitlines()
+    assert "Wrong of the ok: 0.00% true (0.00% to 0.95%)" in as_text(found).splitlines()
+    assert (as_json(told)["promised_error"], as_json(told)["expected_error"]) == (0.005, 0.0021)
+
+
+def test_a_digit_that_may_be_none_is_never_ok() -> None:
+    zeros = np.zeros(4, np.int8)
+    may_be_ok = np.array([True, False, True, True])
+    assert evaluate(zeros, zeros, np.ones(4), threshold=0.9, may_be_ok=may_be_ok).selected == (0.9, 3, 0)
 
 
 def test_the_text_says_nothing_of_unanswered_images_where_there_are_none() -> None:
