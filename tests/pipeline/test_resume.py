@@ -11,8 +11,10 @@ from batchdigits import pipeline
 from batchdigits.engine import networks, pool
 from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger.writer import LostAnswer
+from batchdigits.settings import Runtime
 from batchdigits.sources import settling
 from tests.digits import digits, on_page, one_of_each, write_png
+from tests.fake_model import bundle_in
 from tests.file_states import names, written
 from tests.pipeline.runs import PAGES, interrupted, no_model, predicted, rows_of, run
 
@@ -125,6 +127,16 @@ def test_bytes_that_are_known_under_another_name_are_not_predicted_again(
         patch.setattr(networks, "Predictor", None)  # so that whoever asks it meets an error
         assert run(model, growing, outputs=(report,)).pending == 3
     assert report.read_bytes() == predicted(model, growing)
+
+
+def test_another_runtime_reads_nothing_anew_where_the_bundle_proves_both_to_be_one_function(
+    mixed: Path, model: Bundle, tmp_path: Path
+) -> None:
+    exported = bundle_in(tmp_path / "exported", exported=b"the same", exported_finder=b"the same")
+    for bundle, pending in ((exported, 0), (model, 40)):
+        report = tmp_path / f"{pending}.csv"
+        assert run(bundle, mixed / "many", outputs=(report,), runtime=Runtime.KERAS).pending == 40
+        assert run(bundle, mixed / "many", outputs=(report,), runtime=Runtime.LITERT).pending == pending
 
 
 @pytest.mark.parametrize("year", [1902, 2400])
