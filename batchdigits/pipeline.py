@@ -441,14 +441,23 @@ def _name_skipped(plan: Plan) -> None:
 
 
 def _cache_key(model: Bundle, settings: PredictSettings) -> CacheKey:
-    """Name all that what is observed depends on, beside the files."""
+    """Name all that what is observed depends on, beside the files.
+
+    Of a bundle whose export for LiteRT was found to be the same function, the runtime is no part of that.
+
+    Raises:
+        UsageError: The runtime is not installed.
+    """
     limits = settings.decoding
-    threads = f"{settings.threads} threads, " if settings.threads > 1 else ""
-    return CacheKey(
-        model.id,
-        f"decoding {DecodingSettings.VERSION}, normalisation {NormalisationSettings.VERSION}, "
-        f"{version(settings.runtime)}, {threads}at most {limits.max_pixels} pixels and {limits.max_bytes} bytes",
-    )
+    runtime = version(settings.runtime)
+    others = [
+        f"decoding {DecodingSettings.VERSION}",
+        f"normalisation {NormalisationSettings.VERSION}",
+        *([] if model.is_exported else [runtime]),
+        *([f"{settings.threads} threads"] if settings.threads > 1 else []),
+        f"at most {limits.max_pixels} pixels and {limits.max_bytes} bytes",
+    ]
+    return CacheKey(model.id, ", ".join(others))
 
 
 def _show_traces(batch: "Batch") -> None:

@@ -406,13 +406,29 @@ def test_an_error_that_no_process_could_raise_again_is_told_as_one_of_ours(
         read_all(model, files)
 
 
+class Counted(module._Part):
+    """A part that is counted as it is made."""
+
+    told: Any = None
+
+    def __new__(cls, *arguments: Any) -> "Counted":
+        cls.told.release()
+        return super().__new__(cls, *arguments)
+
+
 @pytest.mark.parametrize("error", [Interrupted, Terminated, ArithmeticError])
 def test_what_was_read_before_the_run_ends_comes_first(
-    model: Bundle, files: list[ImageFile], error: type[Exception]
+    model: Bundle, files: list[ImageFile], error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told = multiprocessing.get_context("fork").Semaphore(0)
+    monkeypatch.setattr(module, "_Part", Counted)
+    Counted.told = told
+
     def asked_to_end() -> Iterator[ImageFile]:
         yield from files[:14]
-        time.sleep(2)  # the workers finish what they have
+        for _ in range(2):
+            assert told.acquire(timeout=60)
+        time.sleep(0.5)  # while it is written
         raise error
 
     found = []

@@ -129,6 +129,16 @@ def test_bytes_that_are_known_under_another_name_are_not_predicted_again(
     assert report.read_bytes() == predicted(model, growing)
 
 
+def test_another_runtime_reads_nothing_anew_where_the_bundle_proves_both_to_be_one_function(
+    mixed: Path, model: Bundle, tmp_path: Path
+) -> None:
+    exported = bundle_in(tmp_path / "exported", exported=b"the same", exported_finder=b"the same")
+    for bundle, pending in ((exported, 0), (model, 40)):
+        report = tmp_path / f"{pending}.csv"
+        assert run(bundle, mixed / "many", outputs=(report,), runtime=Runtime.KERAS).pending == 40
+        assert run(bundle, mixed / "many", outputs=(report,), runtime=Runtime.LITERT).pending == pending
+
+
 @pytest.mark.parametrize("year", [1902, 2400])
 def test_a_file_of_another_century_is_read_once(tmp_path: Path, model: Bundle, year: int) -> None:
     image = write_png(tmp_path / "in" / "a.png", one_of_each()[0])
