@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 
@@ -36,12 +36,9 @@ from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
 from batchdigits.reports.survey import survey
 from batchdigits.settings import (
-    CsvDialect,
     DecodingSettings,
     NormalisationSettings,
     PredictSettings,
-    ReportSettings,
-    Runtime,
 )
 from batchdigits.sources.discovery import discover, source_folders, source_identities
 from batchdigits.sources.mounts import disks_under
@@ -127,7 +124,7 @@ def run(
                 together=stop.patiently,
             )
         if place and names.outputs.files:
-            ledger.keep_run(_as_json(settings, model))
+            ledger.keep_run(last_run.spelled(settings, model.id))
         last_run.remember(plan, disks)
         if tally.several >= max(_LEAST_SEVERAL, _SEVERAL_SHARE * tally.rows.total()):
             log.warning(_SEVERAL, tally.several, tally.rows.total())
@@ -177,7 +174,7 @@ def renew(ledger: Path) -> tuple[Summary, tuple[str, ...]]:
     Raises:
         BatchDigitsError: What `run` would raise; or the model is another one.
     """
-    settings, model_id = _from_json(last_run.recall(ledger))
+    settings, model_id = last_run.parsed(last_run.recall(ledger))
     model = bundle.load(settings.model)
     if model.id != model_id:
         message = f"The model in {escaped(str(model.directory))} is another than the reports were made with."
@@ -207,39 +204,6 @@ def remembered(ledger: Path) -> Path | None:
     """Tell the folder in which a ledger's last run began; None where it cannot be made anew."""
     text = last_run.recall(ledger)
     return Path(json.loads(text)["folder"]) if text else None
-
-
-_KEPT = (
-    *("sources", "outputs", "include", "exclude", "allow_empty", "allow_vanished"),
-    *("target_error", "threshold", "no_adapt", "threads"),
-)
-
-
-def _as_json(settings: PredictSettings, model: Bundle) -> str:
-    """Spell what the rows of a run's reports depend on, beside the ledger."""
-    return json.dumps(
-        {
-            **{name: getattr(settings, name) for name in _KEPT},
-            **{"folder": str(Path.cwd()), "model": settings.model and str(settings.model), "model_id": model.id},
-            **{"outputs": [output for output in settings.outputs if output != publish.STDOUT]},
-            **{"runtime": settings.runtime, "max_pixels": settings.decoding.max_pixels},
-            **{"probabilities": settings.report.probabilities, "csv_dialect": settings.report.csv_dialect},
-        }
-    )
-
-
-def _from_json(text: str) -> tuple[PredictSettings, str]:
-    """Read what `_as_json` spells: the settings, and the id of the model."""
-    kept: dict[str, Any] = json.loads(text)
-    alike: dict[str, Any] = {name: tuple(kept[name]) if isinstance(kept[name], list) else kept[name] for name in _KEPT}
-    settings = PredictSettings(
-        **alike,
-        model=kept["model"] and Path(kept["model"]),
-        runtime=Runtime(kept["runtime"]),
-        decoding=DecodingSettings(max_pixels=kept["max_pixels"]),
-        report=ReportSettings(kept["probabilities"], CsvDialect(kept["csv_dialect"])),
-    )
-    return settings, kept["model_id"]
 
 
 def _terms(ledger: Ledger, model: Bundle, settings: PredictSettings, plan: Plan) -> DecisionSettings:

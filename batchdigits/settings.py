@@ -113,6 +113,9 @@ class ReportSettings:
     """The absolute folder in which the paths of rows begin, for links; empty where nothing can be linked to."""
 
 
+STDOUT = "-"
+"""The output that is no file: CSV goes to standard output."""
+
 MOST_WORKERS = 16
 """Decoding workers where nobody says how many: so many keep one prediction busy, whatever the machine."""
 

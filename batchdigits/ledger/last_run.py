@@ -4,13 +4,16 @@ By the first, reports can be made again from what the ledger holds; by the other
 a disk that is not mounted, are told from those that people delete.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from batchdigits.errors import StorageError, escaped
 from batchdigits.ledger.database import Database, checksum, glimpse
 from batchdigits.ledger.plan import Plan, Why, encoded
+from batchdigits.settings import STDOUT, CsvDialect, DecodingSettings, PredictSettings, ReportSettings, Runtime
 from batchdigits.storage.urls import span
 
 # One row, in a table that is made when the first run is kept: ledgers of the same version may lack it.
@@ -29,6 +32,39 @@ _LEFT = f"SELECT 1 FROM files WHERE {_BELOW} AND path IN (SELECT path FROM found
 _NEW = f"(SELECT path FROM pending WHERE why = '{Why.NEW}')"
 
 _Span = tuple[bytes, bytes]  # between which the paths of all in a folder stand
+
+
+_KEPT = (
+    *("sources", "outputs", "include", "exclude", "allow_empty", "allow_vanished"),
+    *("target_error", "threshold", "no_adapt", "threads"),
+)
+
+
+def spelled(settings: PredictSettings, model_id: str) -> str:
+    """Spell what the rows of a run's reports depend on, beside the ledger."""
+    return json.dumps(
+        {
+            **{name: getattr(settings, name) for name in _KEPT},
+            **{"folder": str(Path.cwd()), "model": settings.model and str(settings.model), "model_id": model_id},
+            **{"outputs": [output for output in settings.outputs if output != STDOUT]},
+            **{"runtime": settings.runtime, "max_pixels": settings.decoding.max_pixels},
+            **{"probabilities": settings.report.probabilities, "csv_dialect": settings.report.csv_dialect},
+        }
+    )
+
+
+def parsed(text: str) -> tuple[PredictSettings, str]:
+    """Read what `spelled` spells: the settings, and the id of the model."""
+    kept: dict[str, Any] = json.loads(text)
+    alike: dict[str, Any] = {name: tuple(kept[name]) if isinstance(kept[name], list) else kept[name] for name in _KEPT}
+    settings = PredictSettings(
+        **alike,
+        model=kept["model"] and Path(kept["model"]),
+        runtime=Runtime(kept["runtime"]),
+        decoding=DecodingSettings(max_pixels=kept["max_pixels"]),
+        report=ReportSettings(kept["probabilities"], CsvDialect(kept["csv_dialect"])),
+    )
+    return settings, kept["model_id"]
 
 
 def keep(database: Database, settings: str) -> None:

@@ -19,7 +19,7 @@ from batchdigits.reports.formats.html import HtmlReport
 from batchdigits.reports.formats.parquet import ParquetReport
 from batchdigits.reports.formats.xlsx import XlsxReport
 from batchdigits.reports.schema import About, Rows
-from batchdigits.settings import ReportSettings
+from batchdigits.settings import STDOUT, ReportSettings
 from batchdigits.storage.atomic import Keeper, TargetFile, atomic_write_all
 from batchdigits.storage.local import storage_errors
 from batchdigits.storage.remote import target_file
@@ -54,8 +54,6 @@ ENDINGS: dict[str, Callable[[BinaryIO, About, ReportSettings], Report]] = {
 PICTURED = frozenset({".xlsx", ".html"})
 """The formats that show thumbnails."""
 
-STDOUT = "-"
-"""The output that is CSV to standard output."""
 _TWICE = "The report {} is given twice; give each report once."
 
 
