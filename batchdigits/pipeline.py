@@ -203,7 +203,8 @@ def renew(ledger: Path) -> tuple[Summary, tuple[str, ...]]:
 def remembered(ledger: Path) -> Path | None:
     """Tell the folder in which a ledger's last run began; None where it cannot be made anew."""
     text = last_run.recall(ledger)
-    return Path(json.loads(text)["folder"]) if text else None
+    folder = json.loads(text)["folder"] if text else ""
+    return Path(folder) if folder else None
 
 
 def _terms(ledger: Ledger, model: Bundle, settings: PredictSettings, plan: Plan) -> DecisionSettings:

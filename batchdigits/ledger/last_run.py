@@ -45,12 +45,20 @@ def spelled(settings: PredictSettings, model_id: str) -> str:
     return json.dumps(
         {
             **{name: getattr(settings, name) for name in _KEPT},
-            **{"folder": str(Path.cwd()), "model": settings.model and str(settings.model), "model_id": model_id},
+            **{"folder": _working_folder(), "model": settings.model and str(settings.model), "model_id": model_id},
             **{"outputs": [output for output in settings.outputs if output != STDOUT]},
             **{"runtime": settings.runtime, "max_pixels": settings.decoding.max_pixels},
             **{"probabilities": settings.report.probabilities, "csv_dialect": settings.report.csv_dialect},
         }
     )
+
+
+def _working_folder() -> str:
+    """Give the folder in which names of the run begin; empty where it is gone, and all names are absolute."""
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return ""
 
 
 def parsed(text: str) -> tuple[PredictSettings, str]:

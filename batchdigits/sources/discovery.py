@@ -162,7 +162,7 @@ def _status_of_source(source: str, selection: Selection) -> os.stat_result | Non
         if os.path.lexists(source) or not _is_pattern(source):
             message = f"The source {escaped(source)} does not exist; check its spelling and that its disk is mounted."
             raise StorageError(message)
-        unlisted: set[str] = set()
+        unlisted: dict[str, str] = {}
         if next(_matches(*_split_glob(source), selection, unlisted), None) is None and not unlisted:
             message = f"Nothing matches the source {escaped(source)}; check its spelling and that its disk is mounted."
             raise StorageError(message)
@@ -172,7 +172,7 @@ def _status_of_source(source: str, selection: Selection) -> os.stat_result | Non
     return status
 
 
-def _listing(folder: str, top: _Top | None, unlisted: set[str]) -> Iterator[os.DirEntry[str]]:
+def _listing(folder: str, top: _Top | None, unlisted: dict[str, str]) -> Iterator[os.DirEntry[str]]:
     """Stream the entries of a folder; trouble with it ends the run, for a report must not lose rows silently.
 
     A sub-folder that was removed since it was found holds nothing any more.
@@ -189,7 +189,7 @@ def _listing(folder: str, top: _Top | None, unlisted: set[str]) -> Iterator[os.D
         if top and isinstance(error, FileNotFoundError | NotADirectoryError):
             return
         if top and isinstance(error, PermissionError):
-            unlisted.add(_excluding(folder, top))
+            unlisted[folder] = _excluding(folder, top)
             return
         excluding = f", or leave it out with --exclude {_excluding(folder, top)}" if top else ""
         message = (
@@ -205,7 +205,7 @@ def _excluding(folder: str, top: _Top) -> str:
     return shlex.quote(f"/{pattern}/")
 
 
-def _check_all_listed(unlisted: set[str]) -> None:
+def _check_all_listed(unlisted: dict[str, str]) -> None:
     """Refuse sources of which folders may not be listed, and say how the rest goes on.
 
     Raises:
@@ -213,11 +213,12 @@ def _check_all_listed(unlisted: set[str]) -> None:
     """
     if unlisted:
         first = sorted(unlisted)[:_MOST_NAMED]
-        options = " ".join(f"--exclude {pattern}" for pattern in first)
+        options = " ".join(sorted({f"--exclude {unlisted[folder]}" for folder in first}))
         more = f" and {len(unlisted) - len(first):,} more" if len(unlisted) > len(first) else ""
+        those = f"The folder {escaped(first[0])}" if len(unlisted) == 1 else f"{len(unlisted):,} folders"
         message = (
-            f"{len(unlisted):,} of the folders cannot be listed: Permission denied. Let this user read them, or leave "
-            f"them out with {options}{more}."
+            f"{those} cannot be listed: Permission denied. Give this user the right to list, or leave out what may "
+            f"not be listed with {options}{more}."
         )
         raise StorageError(message)
 
@@ -262,7 +263,7 @@ def _split_glob(source: str) -> tuple[str, list[str]]:
 
 
 def _matches(
-    beginning: str, parts: list[str], selection: Selection, unlisted: set[str]
+    beginning: str, parts: list[str], selection: Selection, unlisted: dict[str, str]
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Stream what a pattern matches, as path and entry; unlike `glob.glob` it never walks through a link."""
     top = _Top.of(beginning or ".")

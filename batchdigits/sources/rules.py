@@ -105,7 +105,7 @@ class DiscoveryRules:
     """What is taken."""
     fruitless: Counter[str] = field(default_factory=Counter)
     """Files that were opened and were no images, by ending."""
-    unlisted: set[str] = field(default_factory=set)
+    unlisted: dict[str, str] = field(default_factory=dict)
     """The patterns of --exclude for folders that this user may not list."""
 
 

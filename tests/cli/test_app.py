@@ -597,7 +597,7 @@ def test_a_training_that_is_interrupted_says_which_command_goes_on_and_is_not_lo
     command = ["train", "--arch", "dense", "--data", labelled, "--epochs", "9999", "--batch-size", "8", "-o", output]
     found = on_a_terminal(*command, "--overwrite", signal_after=(b"epoch 3/", int(signal.SIGINT)))
     assert found.code == 130
-    said = re.sub(r"\s+", " ", found.stderr.rpartition("batchdigits: ")[2].replace("\r\n", " ")).strip()
+    said = re.sub(r"\s+", " ", "Interrupted:" + found.stderr.rpartition("Interrupted:")[2].replace("\r\n", " ")).strip()
     goes_on = shlex.join(["batchdigits", *map(str, command), "--resume"])
     assert said == f"Interrupted: the epochs that were finished are kept; go on with: {goes_on}"
 

@@ -216,7 +216,7 @@ def test_the_counts_are_those_of_the_report(tmp_path: Path) -> None:
     assert said["new_faults"] == 2
     assert all(row["model"] == said["model"][:12] for row in rows)
     assert {"list", "decode", "normalise", "load model", "predict", "report"} <= set(said["stages"])
-    assert said["peak_memory_bytes"] > 200_000_000  # TensorFlow was in it
+    assert said["peak_memory_bytes"] > 30_000_000  # TensorFlow has a process of its own
     event = json.loads(first.stderr)
     assert event["level"] == "warning"  # there are faults that nobody knows yet
     assert event["message"].startswith(f"{said['images']['found']} images, ")
@@ -227,7 +227,7 @@ def test_the_counts_are_those_of_the_report(tmp_path: Path) -> None:
     assert again.code == after["exit_code"] == 0
     assert (after["pages"], after["digits"]) == (said["pages"], said["digits"])
     assert (after["images"]["new_or_changed"], after["new_faults"]) == (0, 0)
-    assert after["peak_memory_bytes"] < said["peak_memory_bytes"] / 2
+    assert after["peak_memory_bytes"] < said["peak_memory_bytes"]
 
 
 @pytest.mark.parametrize(

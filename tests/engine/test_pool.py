@@ -290,13 +290,13 @@ def test_workers_that_somebody_kills_all_the_time_cost_nothing(
         try:
             for batch in read(files):
                 found.append(batch)
-                if killed < 6:
+                if killed < 4:  # two and two: of a file that meets its third, the next run tries again
                     for child in multiprocessing.active_children():
                         child.kill()
                         killed += 1
         finally:
             module._BATCH_PAGES = pages
-    assert killed >= 6
+    assert killed >= 4
     assert by_row(Batch.concat(*found)) == expected
 
 

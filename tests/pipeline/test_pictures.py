@@ -33,8 +33,8 @@ def test_the_ledger_keeps_pictures_of_what_people_may_want_to_look_at(
     rows = by_page((tmp_path / "report.csv").read_bytes())
     expected = {Path(path).name for (path, _), row in rows.items() if row["status"] in ("review", "blank")}
     kept = thumbnails_in(tmp_path / "report.csv.ledger")
-    assert set(kept) == expected
-    assert 0 < len(expected) < len(rows)
+    assert set(kept) >= expected  # and those that a stricter threshold may doubt
+    assert 0 < len(expected) <= len(kept) < len(rows)
     assert all(png.startswith(b"\x89PNG") for png in kept.values())
 
 

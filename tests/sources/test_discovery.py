@@ -357,7 +357,7 @@ def test_the_option_that_is_named_for_a_folder_that_cannot_be_listed_lets_the_re
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StorageError) as error:
         found(source)
-    option, pattern = shlex.split(str(error.value).partition("leave them out with ")[2].removesuffix("."))
+    option, pattern = shlex.split(str(error.value).partition("may not be listed with ")[2].removesuffix("."))
     assert option == "--exclude"
     records = discover([locate(source)], outputs=[], selection=Selection(exclude=[pattern]))
     assert [record.name.rpartition("/")[2] for record in records if isinstance(record, ImageFile)] == ["a.png"]
@@ -393,9 +393,9 @@ def test_all_folders_that_cannot_be_listed_are_told_at_once(tmp_path: Path, monk
         return scandir(path)
 
     monkeypatch.setattr(discovery.os, "scandir", refusing)
-    with pytest.raises(StorageError, match="2 of the folders cannot be listed: Permission denied") as error:
+    with pytest.raises(StorageError, match="2 folders cannot be listed: Permission denied") as error:
         found(tmp_path)
-    patterns = shlex.split(str(error.value).partition("leave them out with ")[2].removesuffix("."))[1::2]
+    patterns = shlex.split(str(error.value).partition("may not be listed with ")[2].removesuffix("."))[1::2]
     assert sorted(patterns) == ["/open/shut/", "/shut/"]
     records = discover([locate(str(tmp_path))], outputs=[], selection=Selection(exclude=patterns))
     assert sorted(record.name for record in records if isinstance(record, ImageFile)) == ["open/x.png", "x.png"]
@@ -491,7 +491,7 @@ def test_an_output_that_cannot_be_read_counts_as_an_image(tmp_path: Path, monkey
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(discovery, "opened", refuse)
     with pytest.raises(UsageError, match="overwrite"):
         found(tmp_path, outputs=[image])
 
