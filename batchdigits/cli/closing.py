@@ -104,12 +104,16 @@ def _trust(summary: Summary) -> str:
 
 def _next(summary: Summary, files: Sequence[str]) -> str:
     """Say where people look at what is left."""
-    left = f"{summary.left:,} to look at"
+    doubtful = sum(summary.rows[status] for status in ("review", *_WITHOUT_A_DIGIT))
+    audit = summary.left - doubtful
+    left = some = f"{doubtful:,} to look at"
+    if audit:
+        left += f", {audit:,} to audit"
     if pages := _ending_in(".html", files):
         return f"open {escaped(pages[0])} ({left})"
     if books := _ending_in(".xlsx", files):
         return f"open {escaped(books[0])}, sheet Review ({left})"
-    return f"add -o report.html to check what is doubtful ({left})"
+    return f"add -o report.html to check what is doubtful ({some})"
 
 
 def _failures(summary: Summary) -> str:
