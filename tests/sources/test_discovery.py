@@ -454,7 +454,7 @@ def test_an_output_that_cannot_be_read_counts_as_an_image(tmp_path: Path, monkey
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(discovery, "opened", refuse)
     with pytest.raises(UsageError, match="overwrite"):
         found(tmp_path, outputs=[image])
 
@@ -464,3 +464,10 @@ def test_many_files_in_one_folder_are_streamed(tmp_path: Path) -> None:
         touch(tmp_path / f"{number}.{'png' if number % 2 else 'txt'}")
     kinds = Counter(type(record) for record in discover([locate(str(tmp_path))], outputs=[]))
     assert kinds == {ImageFile: 500, Skipped: 500}
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_that_takes_an_images_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert discovery._begins_as_image(str(tmp_path / "pipe")) is False
+    assert discovery._holds_image(str(tmp_path / "pipe")) is True
