@@ -189,10 +189,10 @@ class LocalFile:
 
     def pass_on_mode(self, descriptor: int) -> None:
         """Give an open file, which is to replace it, its permissions and, where that is allowed, its owner."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # there is none, or its file system has no permissions
             status = self.path.stat()
             for owner in (status.st_uid, -1):
-                with suppress(PermissionError):  # only root gives files away; to a group, its members do
+                with suppress(OSError):  # only root gives files away; to a group, its members do
                     os.fchown(descriptor, owner, status.st_gid)
                     break
             os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & 0o777)

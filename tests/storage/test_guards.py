@@ -226,3 +226,18 @@ def test_what_stands_at_the_name_of_a_backup_loses_no_edit(tmp_path: Path, make:
     assert kept.path.name.startswith("kept-")
     assert kept.path.read_text() == "my edit"
     assert report.back_up(kept.name) == kept  # once is enough
+
+
+def test_a_file_system_without_permissions_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    for name in ("fchmod", "fchown"):
+        monkeypatch.setattr(os, name, refuse)
+    for name in ("report", "lock"):
+        (tmp_path / name).touch(0o755)
+    with locked(tmp_path / "lock", wait_seconds=0), atomic_write(tmp_path / "report") as file:
+        file.write(b"new")
+    assert (tmp_path / "report").read_bytes() == b"new"
