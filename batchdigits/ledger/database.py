@@ -243,6 +243,8 @@ class Database:
                 "batchdigits wrote it; use that, or another --ledger."
             )
             raise StorageError(message)
+        if version < 0:
+            raise self.damaged()
         if self._path and version == 0:
             if not self.execute("SELECT 1 FROM sqlite_master").fetchone():
                 raise self.damaged()

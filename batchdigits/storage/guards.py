@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from batchdigits.errors import StorageError, escaped
@@ -124,7 +124,8 @@ def locked(path: Path, *, wait_seconds: float, mode: int = PRIVATE) -> Iterator[
         refuse_special(descriptor)
         status = os.fstat(descriptor)
         if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != mode:  # an older version's, or the umask
-            os.fchmod(descriptor, mode)
+            with suppress(OSError):  # a file system without permissions
+                os.fchmod(descriptor, mode)
         _lock(descriptor, until=time.monotonic() + wait_seconds)
         yield descriptor
     finally:

@@ -189,10 +189,10 @@ class LocalFile:
 
     def pass_on_mode(self, descriptor: int) -> None:
         """Give an open file, which is to replace it, its permissions and, where that is allowed, its owner."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # there is none, or its file system has no permissions
             status = self.path.stat()
             for owner in (status.st_uid, -1):
-                with suppress(PermissionError):  # only root gives files away; to a group, its members do
+                with suppress(OSError):  # only root gives files away; to a group, its members do
                     os.fchown(descriptor, owner, status.st_gid)
                     break
             os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & 0o777)
@@ -230,6 +230,8 @@ class LocalFile:
         """
         old, kept = lies or self.path, self.path.with_name(name)
         with storage_errors(kept):
+            if os.path.lexists(kept) and not _has_bytes_of(kept, old):  # somebody else's, who may know what it would be
+                kept = kept.with_name(fitting(kept.stem, f"-{secrets.token_hex(4)}{kept.suffix}"))
             try:
                 kept.hardlink_to(old)
             except FileExistsError:
@@ -253,6 +255,13 @@ def _is_free(temporary: Path) -> bool:
         if os.path.samestat(os.fstat(left.fileno()), temporary.stat()):
             temporary.unlink()
     return not os.path.lexists(temporary)
+
+
+def _has_bytes_of(kept: Path, old: Path) -> bool:
+    """Tell whether a name leads to a file with the bytes of another, and is no link."""
+    with suppress(StorageError):
+        return not kept.is_symlink() and file_sha256(kept) == file_sha256(old)
+    return False
 
 
 def sync_folder(folder: Path) -> None:

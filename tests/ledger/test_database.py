@@ -111,6 +111,14 @@ def test_a_disk_that_is_full_is_what_the_message_says_and_the_next_run_goes_on(t
     assert a_run(path, files) == (400, 400)
 
 
+def test_a_version_that_never_was_is_damage(path: Path) -> None:
+    a_run(path, [image("a.png")])
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = -5")
+    with pytest.raises(StorageError, match="is damaged; move it away"), ledger_at(path):
+        pass
+
+
 def test_text_that_is_not_utf_8_is_damage(path: Path) -> None:
     a_run(path, [image("a.png")])
     with closing(sqlite3.connect(path)) as database:

@@ -214,3 +214,30 @@ def test_where_the_owner_cannot_be_kept_the_mode_is() -> None:
         subprocess.run([sys.executable, "-c", WRITE, report], check=True, timeout=60)
         status = report.stat()
         assert (status.st_uid, stat.S_IMODE(status.st_mode), report.read_bytes()) == (65534, 0o664, b"new")
+
+
+@pytest.mark.parametrize("make", [make_pipe, make_device, lambda path: path.write_text("theirs")])
+@pytest.mark.timeout(20)
+def test_what_stands_at_the_name_of_a_backup_loses_no_edit(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    report = LocalFile(tmp_path / "report.csv")
+    report.path.write_text("my edit")
+    make(tmp_path / "kept.csv")
+    kept = report.back_up("kept.csv")
+    assert kept.path.name.startswith("kept-")
+    assert kept.path.read_text() == "my edit"
+    assert report.back_up(kept.name) == kept  # once is enough
+
+
+def test_a_file_system_without_permissions_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    for name in ("fchmod", "fchown"):
+        monkeypatch.setattr(os, name, refuse)
+    for name in ("report", "lock"):
+        (tmp_path / name).touch(0o755)
+    with locked(tmp_path / "lock", wait_seconds=0), atomic_write(tmp_path / "report") as file:
+        file.write(b"new")
+    assert (tmp_path / "report").read_bytes() == b"new"

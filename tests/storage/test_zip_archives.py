@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from batchdigits.errors import Fault, FaultKind, StorageError
+from batchdigits.storage import local
 from batchdigits.storage.backends import zip_archives
 from batchdigits.storage.backends.zip_archives import Archives
 from batchdigits.storage.reading import read_remote
@@ -315,3 +316,24 @@ def test_few_archives_stay_open(tmp_path: Path) -> None:
         assert len(list(archives.listed(place, lambda _: True))) == 1
         assert archives.get([place._replace(path="a")], 10) == {place._replace(path="a").url: b"a"}
     assert len(list(Path("/proc/self/fd").iterdir())) - before <= zip_archives._MOST_OPEN
+
+
+def test_what_another_program_writes_into_an_archive_meanwhile_is_kept(
+    archive: Path, draft: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_place = local.put_in_place
+    saved: list[bytes] = []
+
+    def save_first(new: Path, path: Path) -> Path | None:
+        if not saved:
+            with zipfile.ZipFile(archive, "a") as more:
+                more.writestr("saved.txt", "just now")
+            saved.append(archive.read_bytes())
+        return put_in_place(new, path)
+
+    monkeypatch.setattr(local, "put_in_place", save_first)
+    with pytest.raises(StorageError, match="was changed by another program"):
+        report(archive).replace_with(draft)
+    assert archive.read_bytes() == saved[0]
+    report(archive).replace_with(draft)
+    assert {"saved.txt", "r.csv"} <= set(names(archive))

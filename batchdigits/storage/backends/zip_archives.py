@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from batchdigits.errors import Fault, FaultKind, StorageError, escape_name, escaped
-from batchdigits.storage.atomic import atomic_write
+from batchdigits.storage.atomic import TargetFile, atomic_write_all
 from batchdigits.storage.backends.base import Enters, Entry, entered, version
 from batchdigits.storage.guards import locked, opened, resolved
+from batchdigits.storage.local import LocalFile
 from batchdigits.storage.urls import Parts
 
 if TYPE_CHECKING:
@@ -261,7 +262,9 @@ def _write(place: Parts, content: IO[bytes]) -> None:
         archive = resolved(Path(place.archive))
         stack.enter_context(_alone(archive))
         old = stack.enter_context(_opened_anew(place)) if archive.exists() else None
-        file = stack.enter_context(atomic_write(Path(place.archive)))
+        read = os.fstat(old.fp.fileno()) if old and old.fp else None
+        files = [LocalFile(Path(place.archive))]
+        [file] = stack.enter_context(atomic_write_all(files, keeper=_Unchanged(read)))
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
             new.comment = old.comment if old else b""
             for member in old.infolist() if old else []:
@@ -273,6 +276,34 @@ def _write(place: Parts, content: IO[bytes]) -> None:
             report.compress_type = zipfile.ZIP_DEFLATED
             with new.open(report, "w", force_zip64=True) as written:
                 shutil.copyfileobj(content, written)
+
+
+class _Unchanged:
+    """What notices that another program wrote an archive while it was written anew: a keeper of `atomic`."""
+
+    def __init__(self, read: os.stat_result | None) -> None:
+        """Say what was read; None where there was no archive."""
+        self._read = read
+
+    def before(self, draft: Path, target: TargetFile) -> bool:
+        """Tell whether there is anything new."""
+        return target.differs_from(draft)
+
+    def after(self, old: Path, target: TargetFile) -> None:
+        """Put what stood there back, unless it is as it was read.
+
+        Raises:
+            StorageError: It is another.
+        """
+        stood = old.stat()
+        if self._read and os.path.samestat(stood, self._read) and stood.st_mtime_ns == self._read.st_mtime_ns:
+            return
+        target.replace_with(old)
+        message = (
+            f"The archive {escaped(str(target))} was changed by another program while a report was written into it; "
+            "the changes are kept, and the report is not in it: run again."
+        )
+        raise StorageError(message)
 
 
 @contextmanager
