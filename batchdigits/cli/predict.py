@@ -90,7 +90,7 @@ def predict(
     threshold: Threshold = _DEFAULTS.threshold,
     runtime: Runtime = _DEFAULTS.runtime,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Images that are predicted and recorded together.")
+        int, typer.Option(min=1, help="Images that are predicted at a time, 256 at most.")
     ] = _DEFAULTS.batch_size,
     threads: Annotated[int, typer.Option(min=1, help="Threads within one prediction.")] = _DEFAULTS.threads,
     workers: Annotated[
