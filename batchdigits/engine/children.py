@@ -141,6 +141,9 @@ def _forked(serve: Callable[..., None], *arguments: object) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "only a child process is forked"
     kept |= {0, 1, 2, parent.sentinel}
+    for stream in (sys.stdout, sys.stderr):  # which need not be 1 and 2
+        with suppress(OSError, AttributeError):
+            kept.add(stream.fileno())
     for descriptor in map(int, os.listdir(_OPEN)):  # noqa: PTH208  (a Path would be made of each)
         if descriptor not in kept:
             with suppress(OSError):  # the list's own
