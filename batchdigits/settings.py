@@ -161,7 +161,7 @@ class PredictSettings:
     runtime: Runtime = Runtime.KERAS
     """What carries the model out."""
     batch_size: int = 1024
-    """Images that are predicted and recorded together."""
+    """Images that are predicted at a time, 256 at most."""
     threads: int = 1
     """Threads within one prediction; their number may change the last bits of its sums."""
     workers: int | None = None

@@ -101,7 +101,7 @@ def predict(
     ] = False,
     runtime: Runtime = RuntimeChoice.AUTO,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Images that are predicted and recorded together.")
+        int, typer.Option(min=1, help="Images that are predicted at a time, 256 at most.")
     ] = _DEFAULTS.batch_size,
     threads: Annotated[
         int, typer.Option(min=1, max=MOST_THREADS, help="Threads within one prediction.")

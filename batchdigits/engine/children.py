@@ -22,6 +22,7 @@ from multiprocessing.process import BaseProcess
 from batchdigits.errors import BatchDigitsError
 
 _SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
+_OPEN = "/dev/fd"  # lists what this process has open
 _SAFE_PATH = "PYTHONSAFEPATH"  # with it, Python does not put the current folder in front of what it searches
 
 
@@ -90,7 +91,8 @@ def _safe_path() -> Iterator[None]:
 
 def can_fork() -> bool:
     """Tell whether a fork of this process is sound: before it has threads, or TensorFlow, which has its own."""
-    return sys.platform.startswith("linux") and threading.active_count() == 1 and "tensorflow" not in sys.modules
+    is_single = threading.active_count() == 1 and "tensorflow" not in sys.modules
+    return is_single and sys.platform.startswith("linux") and os.path.isdir(_OPEN)  # noqa: PTH112
 
 
 class Child:
@@ -139,7 +141,10 @@ def _forked(serve: Callable[..., None], *arguments: object) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "only a child process is forked"
     kept |= {0, 1, 2, parent.sentinel}
-    for descriptor in map(int, os.listdir("/dev/fd")):  # noqa: PTH208  (a Path would be made of each)
+    for stream in (sys.stdout, sys.stderr):  # which need not be 1 and 2
+        with suppress(OSError, AttributeError):
+            kept.add(stream.fileno())
+    for descriptor in map(int, os.listdir(_OPEN)):  # noqa: PTH208  (a Path would be made of each)
         if descriptor not in kept:
             with suppress(OSError):  # the list's own
                 os.close(descriptor)

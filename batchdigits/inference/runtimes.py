@@ -100,7 +100,7 @@ class Predictor:
 
         Args:
             bundle: The checked bundle.
-            batch_size: Images that come together; the function is compiled for as many, and not more than 256.
+            batch_size: The function is compiled for as many images, and for not more than `_MOST_IMAGES`.
             runtime: What carries it out.
             threads: Within one call. One leaves the processors to the decoding workers.
         """

@@ -1,5 +1,6 @@
 """The pool: every page once, whatever becomes of its processes; the death of one costs nothing but time."""
 
+import logging
 import multiprocessing
 import os
 import re
@@ -483,6 +484,18 @@ def test_workers_do_not_wait_for_threads_that_opencv_had_before_the_fork(model: 
         cv2.setNumThreads(2)
         cv2.GaussianBlur(large, (9, 9), 2)
         assert len(read_all(model, files[:3])) == 3
+
+
+def test_what_a_worker_says_goes_where_the_run_s_own_words_go(
+    model: Bundle, files: list[ImageFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, {file_sha256(Path(files[0].path)): lambda: logging.warning("a word")})
+    with (tmp_path / "said").open("w") as said:
+        handler = logging.StreamHandler(said)
+        monkeypatch.setattr(sys, "stderr", said)
+        monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+        read_all(model, files[:3])
+    assert (tmp_path / "said").read_text() == "a word\n"
 
 
 # ---- processes that are no forks -------------------------------------------------------------------------------------

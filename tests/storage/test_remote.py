@@ -271,7 +271,8 @@ if __name__ == "__main__":
     script = folder.with_name("script.py")
     script.write_text(code)
     done = run([sys.executable, script], cwd=CHECKOUT, env=s3.environment(PYTHONPATH=CHECKOUT))
-    assert (done.code, done.stdout.strip(), done.stderr) == (0, str(FILES), "")
+    told = [line for line in done.stderr.splitlines() if "XNNPACK" not in line]  # which LiteRT says by itself
+    assert (done.code, done.stdout.strip(), told) == (0, str(FILES), [])
 
 
 def no_secret(done: Result, *secrets: str) -> None:
