@@ -156,7 +156,7 @@ def went_on(place: Place, run: "subprocess.Popen[str]", what: str, *, codes: tup
 
 def hurried(folder: Path, *, seconds: float, files: int = HURRIED) -> Outcome:
     """Kill each run after the same time, until one comes to its end: each that had time to start has got further."""
-    place = Place(folder)
+    place = Place(folder, batch_size=1024)  # as the program has it
     for number in range(0, files, 2000):  # the same bytes under other names would be read, but not predicted
         link_into(place.scans / f"{number:05}", stock(folder.parent)[: min(2000, files - number)])
     known = [0]

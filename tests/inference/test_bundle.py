@@ -493,7 +493,6 @@ def test_no_escape_sequence_of_a_card_reaches_a_terminal(made: Bundle, key: str)
     assert len(message) < 600
 
 
-@pytest.mark.timeout(20)
 def test_a_pipe_in_the_place_of_a_bundles_file_is_not_waited_for(made: Bundle) -> None:
     for name in ("model.keras", "bundle.json"):
         (made.directory / name).unlink()

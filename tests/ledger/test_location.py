@@ -128,7 +128,6 @@ def test_a_run_that_has_ended_leaves_no_name(ledger: Path) -> None:
     assert ledger.with_name(f".{ledger.name}.lock").read_bytes() == b""
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", ["x.ledger", "x.ledger-journal", ".x.ledger.lock"])
 def test_a_pipe_in_the_place_of_a_ledgers_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)

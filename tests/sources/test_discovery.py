@@ -503,7 +503,6 @@ def test_many_files_in_one_folder_are_streamed(tmp_path: Path) -> None:
     assert kinds == {ImageFile: 500, Skipped: 500}
 
 
-@pytest.mark.timeout(20)
 def test_a_pipe_that_takes_an_images_place_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert discovery._begins_as_image(str(tmp_path / "pipe")) is False

@@ -89,7 +89,6 @@ SPECIAL = pytest.mark.parametrize("make", [make_pipe, make_socket, make_device])
 
 
 @SPECIAL
-@pytest.mark.timeout(20)
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "x")
     with pytest.raises(OSError, match="pipe|No such device"):
@@ -99,7 +98,6 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, make: Cal
 
 
 @SPECIAL
-@pytest.mark.timeout(20)
 def test_what_stands_at_a_drafts_name_is_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
     with atomic_write(tmp_path / "report.csv"):
         [draft] = names(tmp_path)
@@ -111,7 +109,6 @@ def test_what_stands_at_a_drafts_name_is_left_alone(tmp_path: Path, make: Callab
 
 
 @SPECIAL
-@pytest.mark.timeout(20)
 def test_a_lock_that_is_no_file_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "lock")
     with pytest.raises(OSError) as caught, locked(tmp_path / "lock", wait_seconds=10):  # noqa: PT011
@@ -217,7 +214,6 @@ def test_where_the_owner_cannot_be_kept_the_mode_is() -> None:
 
 
 @pytest.mark.parametrize("make", [make_pipe, make_device, lambda path: path.write_text("theirs")])
-@pytest.mark.timeout(20)
 def test_what_stands_at_the_name_of_a_backup_loses_no_edit(tmp_path: Path, make: Callable[[Path], None]) -> None:
     report = LocalFile(tmp_path / "report.csv")
     report.path.write_text("my edit")
