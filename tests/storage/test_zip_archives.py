@@ -315,3 +315,11 @@ def test_few_archives_stay_open(tmp_path: Path) -> None:
         assert len(list(archives.listed(place, lambda _: True))) == 1
         assert archives.get([place._replace(path="a")], 10) == {place._replace(path="a").url: b"a"}
     assert len(list(Path("/proc/self/fd").iterdir())) - before <= zip_archives._MOST_OPEN
+
+
+def test_an_archive_in_no_folder_is_found_before_there_is_a_report_to_write(tmp_path: Path) -> None:
+    report = RemoteFile(absolute(f"zip://report.csv::file://{tmp_path}/none/out.zip"))
+    with pytest.raises(StorageError, match=r"archive .*/out\.zip does not exist; create .*/none first"):
+        report.check()
+    (tmp_path / "none").mkdir()
+    report.check()
