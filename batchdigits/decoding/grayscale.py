@@ -67,7 +67,7 @@ def grey_of(colour: GreyImage, alpha: GreyImage | None = None) -> GreyImage:
         alpha = np.ascontiguousarray(alpha)
         lowest, highest = cv2.minMaxLoc(alpha)[:2]
         if highest > 0 and lowest < 255:  # transparency that hides everything is none
-            planes = [colour] if colour.ndim == 2 else cv2.split(colour)
+            planes = [colour.copy()] if colour.ndim == 2 else cv2.split(colour)
             if lowest < highest and _is_of_one_colour(planes, alpha, highest):
                 return 255 - alpha
             colour = _over_white(planes, alpha)
@@ -159,5 +159,9 @@ def _is_of_one_colour(planes: Sequence[MatLike], alpha: GreyImage, highest: floa
 
 
 def _over_white(planes: Sequence[MatLike], alpha: GreyImage) -> GreyImage:
-    over = [255 - np.asarray(cv2.multiply(255 - plane, alpha, scale=1 / 255), np.uint8) for plane in planes]
-    return over[0] if len(over) == 1 else np.asarray(cv2.merge(over), np.uint8)
+    """Lay planes over white, in their own memory."""
+    for plane in planes:
+        cv2.bitwise_not(plane, dst=plane)
+        cv2.multiply(plane, alpha, dst=plane, scale=1 / 255)
+        cv2.bitwise_not(plane, dst=plane)
+    return np.asarray(planes[0] if len(planes) == 1 else cv2.merge(planes), np.uint8)

@@ -162,7 +162,7 @@ def _samples(page: "TiffPage", file: io.BytesIO) -> np.ndarray[Any, Any]:
         except imagecodecs.TiffError as error:
             raise PageError(damaged("TIFF", "its fax codes are wrong")) from error
     samples = page.asarray(maxworkers=1)
-    return np.moveaxis(samples, 0, -1) if page.planarconfig == 2 and samples.ndim == 3 else samples
+    return np.moveaxis(samples, 0, -1) if page.axes == "SYX" else samples  # whatever a wrong PlanarConfiguration says
 
 
 def _grey(page: "TiffPage", samples: np.ndarray[Any, Any]) -> GreyImage:

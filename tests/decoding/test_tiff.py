@@ -267,3 +267,13 @@ def test_chroma_that_is_subsampled_without_jpeg_is_read() -> None:
     (page,) = pages_of(b"II*\0" + struct.pack("<I", 8 + len(rows)) + rows + directory)
     assert page.grey.shape == (4, 4)
     assert abs(int(page.grey[0, 0]) - 200) < 10
+
+
+@pytest.mark.parametrize("planes", [0, 3, 2**16 - 1])
+def test_planes_are_read_whatever_a_wrong_number_says_of_them(planes: int) -> None:
+    colours = np.dstack([GREY, 255 - GREY, GREY])
+    whole = tiff(np.moveaxis(colours, -1, 0), photometric="rgb", planarconfig="separate")
+    tag = struct.pack("<HHIH", 284, 3, 1, 2)
+    assert whole.count(tag) == 1
+    (page,) = pages_of(whole.replace(tag, tag[:-2] + struct.pack("<H", planes)))
+    np.testing.assert_array_equal(page.grey, pages_of(whole)[0].grey)

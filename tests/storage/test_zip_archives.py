@@ -337,3 +337,11 @@ def test_what_another_program_writes_into_an_archive_meanwhile_is_kept(
     assert archive.read_bytes() == saved[0]
     report(archive).replace_with(draft)
     assert {"saved.txt", "r.csv"} <= set(names(archive))
+
+
+def test_an_archive_in_no_folder_is_found_before_there_is_a_report_to_write(tmp_path: Path) -> None:
+    report = RemoteFile(absolute(f"zip://report.csv::file://{tmp_path}/none/out.zip"))
+    with pytest.raises(StorageError, match=r"archive .*/out\.zip does not exist; create .*/none first"):
+        report.check()
+    (tmp_path / "none").mkdir()
+    report.check()

@@ -189,20 +189,10 @@ class Archives:
 
     def check_folder(self, place: Parts) -> None:
         """Find trouble with a report before there is one to write: what is there is an archive, and can be replaced."""
-        with _errors(place):
-            folder = resolved(Path(place.archive)).parent
         if os.path.lexists(place.archive):
             with _opened_anew(place):
                 pass
-        elif not folder.is_dir():
-            message = f"The folder of the archive {escaped(place.archive)} does not exist; create it first."
-            raise StorageError(message)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            message = (
-                f"There is no permission to write into {escaped(str(folder))}, where the archive "
-                f"{escaped(place.archive)} is replaced whole; change it, or choose another folder."
-            )
-            raise StorageError(message)
+        LocalFile(Path(place.archive)).check("the archive ")  # which is replaced whole
 
     def _archive(self, place: Parts) -> _Open:
         with self._lock:
