@@ -67,13 +67,13 @@ def _border(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Find the median level of each page's border, uint8[N], and tell whether that is even paper, bool[N].
 
-    Of two opposite sides, one at least has to show the paper: where neither does, bars stand beside each other.
+    Each side has to show the paper: where one does not, a line or a bar may stand there.
     """
     border = edges(strip.transpose(1, 0, 2), extents)  # uint8[N, 4 × side]: top and bottom, left and right
     median = np.sort(border, axis=1)[:, border.shape[1] // 2]
     near = np.abs(border.astype(np.int16) - median[:, None]) <= settings.flat_tolerance
-    by_side = near.reshape(len(near), 2, 2, len(strip)).mean(3)
-    return median, (near.mean(1) > settings.flat_share) & (by_side.max(2) > settings.flat_share).all(1)
+    by_side = near.reshape(len(near), 4, len(strip)).mean(2)
+    return median, (by_side > settings.flat_share).all(1)
 
 
 def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:
