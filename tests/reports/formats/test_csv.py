@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
-from batchdigits.reports.formats.csv import CsvReport, guard, unguard
+from batchdigits.reports.formats.csv import CsvReport, guard, tame, unguard, untame
 from batchdigits.reports.schema import Rows
 from batchdigits.settings import CsvDialect, ReportSettings
 from tests.reports.report_rows import ABOUT, hostile_names, hostile_texts, seven, unreadable
@@ -79,6 +80,11 @@ def test_other_cells_get_no_apostrophe() -> None:
 def test_a_guarded_text_starts_no_formula_and_is_read_back_exactly(text: str) -> None:
     assert not guard(text).startswith(("=", "+", "-", "@", "\t", "\r"))
     assert unguard(guard(text)) == text
+
+
+@given(st.text("=-,;\t\n'\"a"))
+def test_a_tamed_text_is_read_back_exactly(text: str) -> None:
+    assert untame(unguard(guard(tame(text)))) == text
 
 
 def test_importing_the_reports_loads_neither_pandas_nor_pyarrow() -> None:

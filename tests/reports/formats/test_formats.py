@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from batchdigits.errors import StorageError
 from batchdigits.records import Status
-from batchdigits.reports.formats.csv import unguard
+from batchdigits.reports.formats.csv import unguard, untame
 from batchdigits.reports.publish import ENDINGS, parse_outputs, publish
 from batchdigits.reports.schema import COLUMNS, Rows
 from batchdigits.settings import CsvDialect, ReportSettings
@@ -76,7 +76,9 @@ def of_csv(data: bytes, dialect: CsvDialect) -> list[Row]:
             return None
         if name in WHOLE:
             return int(cell)
-        return float(cell.replace(point, ".")) if name in SHARES else unguard(cell)
+        if name in SHARES:
+            return float(cell.replace(point, "."))
+        return unguard(cell) if name == "path" else untame(unguard(cell))
 
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     assert reader.fieldnames == NAMES

@@ -82,7 +82,7 @@ def test_a_pipe_of_answers_is_not_waited_for(tmp_path: Path, ending: str) -> Non
 
 @pytest.mark.parametrize("dialect", CsvDialect)
 @pytest.mark.parametrize("other", ",;")
-@pytest.mark.parametrize("name", ["a;=1+1.png", "a,=1+1.png", 'a";=1+1.png', "=1;=1+1.png"])
+@pytest.mark.parametrize("name", ["a;=1+1.png", "a,=1+1.png", 'a";=1+1.png', "=1;=1+1.png", 'a;"=1&"', "a\n=1+1.png"])
 def test_no_cell_is_a_formula_behind_another_separator(dialect: CsvDialect, other: str, name: str) -> None:
     written = io.BytesIO()
     with CsvReport(written, ABOUT, ReportSettings(csv_dialect=dialect)) as report:

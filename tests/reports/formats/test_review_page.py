@@ -484,7 +484,7 @@ def rows_of(data: bytes) -> list[dict[str, str]]:
 
 
 def test_the_download_holds_the_answers_that_were_given_here_as_our_own_csv(opened: Opener) -> None:
-    names = ['=1+"1",2.png', "é 7.png", "'quoted.png", "@sum.png", "-1.png"]
+    names = ['=1+"1",2.png', "é;=7.png", "'quoted.png", "@sum.png", "-1.png"]
     others = unsure(8, path=["z.png"], confidence=np.array([0.6])), unsure(9, corrected=["3"])
     page = opened(*(unsure(n, path=[name]) for n, name in enumerate(names)), *others)
     assert not page.chrome.find_element("id", "download").is_enabled()
@@ -495,6 +495,8 @@ def test_the_download_holds_the_answers_that_were_given_here_as_our_own_csv(open
     rows = rows_of(data)
     assert {unguard(row["path"]) for row in rows} == set(names)
     assert all(row["path"][:1] not in set("=+-@") for row in rows)
+    cells = [cell for row in csv.reader(io.StringIO(data.decode(), newline=""), delimiter=";") for cell in row]
+    assert all(cell[:1] not in set("=+-@") for cell in cells)  # nor where another program separates otherwise
     given = {row["sha256"]: (row["page"], row["corrected"]) for row in rows}
     order = sorted(range(5), key=lambda number: names[number])
     answers = ["1", "2", "x", "7", "0"]

@@ -588,7 +588,7 @@ function hear(event) {
 
 function cell(text) {
   const guarded = /^[=+\-@'\t\r]/.test(text) ? `'${text}` : text; // as our CSV reports do
-  return /[",\r\n]/.test(guarded) ? `"${guarded.replaceAll('"', '""')}"` : guarded;
+  return /[",;\t\r\n]/.test(guarded) ? `"${guarded.replaceAll('"', '""')}"` : guarded;
 }
 
 function corrections() {
