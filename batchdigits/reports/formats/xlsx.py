@@ -9,7 +9,6 @@ the `corrected` of its own row: no formula looks at another row or sheet, so tha
 The bytes depend on the rows and on `About` alone: neither on the clock nor on how the rows came in chunks.
 """
 
-import io
 import tempfile
 import warnings
 import zipfile
@@ -140,7 +139,7 @@ class XlsxReport:
                     self._finish()
                 self._check()
         finally:
-            self._sink.handle = io.BytesIO()
+            self._sink.handle = _Nowhere()
             for sheet in self._book.worksheets():
                 with suppress(OSError):  # what is still in its buffer is not wanted
                     sheet.row_data_fh.close()
@@ -194,11 +193,35 @@ def _as_on_the_page(row: tuple[dict[str, Any], bytes]) -> tuple[object, ...]:
 class _Sink:
     """A file that can be exchanged: a zip archive that was given up still writes its end when it is collected."""
 
-    def __init__(self, handle: BinaryIO) -> None:
+    def __init__(self, handle: "BinaryIO | _Nowhere") -> None:
         self.handle = handle
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.handle, name)
+
+
+class _Nowhere:
+    """What takes the end of such an archive: no file, which may be collected, and so closed, before the archive is."""
+
+    def __init__(self) -> None:
+        self._place = 0
+
+    def seek(self, place: int) -> int:
+        """Go to a place."""
+        self._place = place
+        return place
+
+    def tell(self) -> int:
+        """Tell the place."""
+        return self._place
+
+    def write(self, data: bytes) -> int:
+        """Go on by so much."""
+        self._place += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing."""
 
 
 class _Counts:

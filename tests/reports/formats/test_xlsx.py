@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import cv2
 import numpy as np
@@ -369,6 +369,19 @@ def test_a_report_that_finds_no_room_names_itself(room: int) -> None:
     handle.room = room
     with pytest.raises(StorageError, match=r"^r\.xlsx cannot be written"):
         write_to(handle, sevens([f"{number}.png" for number in range(100)]))
+
+
+def test_the_archive_of_a_report_that_found_no_room_ends_whatever_is_collected_before_it() -> None:
+    handle = Full()
+    handle.room = 3000
+    report = XlsxReport(handle, ABOUT, ReportSettings())
+    with pytest.raises(StorageError), report:
+        report.write(sevens([f"{number}.png" for number in range(100)]))
+    sink = report._sink.handle
+    assert not hasattr(sink, "__del__")  # as a file has, which closes it
+    with zipfile.ZipFile(cast("BinaryIO", sink), "w") as archive:
+        archive.writestr("a", "a")
+    assert sink.tell() > 0
 
 
 # ---- reading answers back ------------------------------------------------------------------------------------------
