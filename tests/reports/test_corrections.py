@@ -72,7 +72,7 @@ def known_paths(tmp_path: Path) -> Path:
     with ledger_at(Path(f"{path}.ledger")) as ledger:
         ledger.plan([*files, pages, closed])
         found = [seen(file, sha256=sha256) for file, sha256 in files.items()]
-        found += [seen(pages, number, of=2) for number in (1, 2)]
+        found += [seen(pages, number) for number in (1, 2)]
         record(ledger, batch_of(found, [(seen(closed, sha256=""), Fault(FaultKind.UNREADABLE, "closed"))]))
     return path
 
@@ -606,6 +606,8 @@ def test_what_is_no_parquet_table_of_answers_is_refused(report: Path) -> None:
 def workbook(report: Path, answers: dict[str, object]) -> Path:
     """A workbook about the first six pages, three of them for review and two answered, as people fill it in.
 
+    On Review stand the second page, the last one, which is no digit, and the fourth, which is blank.
+
     Args:
         report: Stands beside it.
         answers: By sheet and cell, such as `Review!2`: the second row that is about a page.
@@ -624,10 +626,15 @@ def workbook(report: Path, answers: dict[str, object]) -> Path:
     whole = openpyxl.load_workbook(path)
     for place, answer in answers.items():
         title, row = place.split("!")
-        [column] = [cell.column for cell in whole[title][1] if cell.value == "corrected"]
-        whole[title].cell(int(row) + 1, column).value = answer
+        cell_of(whole[title], "corrected", int(row) + 1).value = answer
     whole.save(path)
     return path
+
+
+def cell_of(sheet: Any, name: str, row: int, *, header: int = 1) -> Any:
+    """The cell of a row below the one header of a name."""
+    [column] = [cell.column for cell in sheet[header] if cell.value == name]
+    return sheet.cell(row, column)
 
 
 def test_answers_are_taken_from_both_sheets_of_a_workbook_as_text_or_number(report: Path) -> None:
@@ -638,7 +645,7 @@ def test_answers_are_taken_from_both_sheets_of_a_workbook_as_text_or_number(repo
     said = correct(LocalFile(report), workbook(report, typed), ledger=None, time=NOW)
     assert "6 answers" in said
     assert "(4 new, 0 changed)" in said
-    assert kept(report) == {**known, PAGES[1]: "0", PAGES[3]: "x", PAGES[5]: "3", PAGES[0]: "9"}
+    assert kept(report) == {**known, PAGES[1]: "0", PAGES[5]: "x", PAGES[3]: "3", PAGES[0]: "9"}
 
 
 def test_rows_above_the_names_of_a_sheets_columns_are_titles(report: Path) -> None:
@@ -646,11 +653,12 @@ def test_rows_above_the_names_of_a_sheets_columns_are_titles(report: Path) -> No
     whole = openpyxl.load_workbook(given)
     whole["Review"].insert_rows(1, 2)
     whole["Review"]["A1"] = "Scans of March"
-    whole["Review"].cell(5, 9).value = "y"
+    cell = cell_of(whole["Review"], "corrected", 5, header=3)
+    cell.value = "y"
     whole.save(given)
     with pytest.raises(UsageError, match="line 5 of Review"):
         correct(LocalFile(report), given, ledger=None, time=NOW)
-    whole["Review"].cell(5, 9).value = None
+    cell.value = None
     whole.save(given)
     correct(LocalFile(report), given, ledger=None, time=NOW)
     assert kept(report) == {PAGES[0]: "9", PAGES[1]: "3", PAGES[2]: "2", PAGES[4]: "4"}
@@ -661,7 +669,7 @@ def test_a_sheet_with_answers_whose_columns_lost_their_names_is_not_passed_over(
     given = workbook(report, {"Review!1": 3})
     whole = openpyxl.load_workbook(given)
     whole["Review"].title = title
-    whole[title]["B1"] = "file"
+    cell_of(whole[title], "path", 1).value = "file"
     whole.save(given)
     with pytest.raises(UsageError, match=f"The sheet {title} of .* has no row that names each of path, page"):
         correct(LocalFile(report), given, ledger=None, time=NOW)
@@ -693,7 +701,7 @@ def test_of_copies_of_an_image_one_answer_may_be_changed(report: Path) -> None:
         for name in ("a", "b", "c"):
             written.write(seven(name, page=[number], sha256=[sha256], corrected=["7"]))
     whole = openpyxl.load_workbook(path)
-    whole["Results"]["H3"].value = 2
+    cell_of(whole["Results"], "corrected", 3).value = 2
     whole.save(path)
     correct(LocalFile(report), path, ledger=None, time=NOW)
     assert kept(report) == {PAGES[0]: "2"}
@@ -714,7 +722,7 @@ def test_wrong_cells_of_a_workbook_are_named_with_their_sheet(report: Path) -> N
         "withdraw",
         "line 2 of Review, =1.tif, page 2: the answer 3 is another than 5 in line 3 of Results, and both are about the "
         "same bytes",
-        "line 3 of Review, =3.tif, page 2: «12» is no answer; expected a digit from 0 to 9, x for no digit, or "
+        "line 3 of Review, =5.tif, page 2: «12» is no answer; expected a digit from 0 to 9, x for no digit, or "
         "withdraw",
     ]
     assert kept(report) == {}
@@ -737,15 +745,16 @@ def test_an_edited_workbook_is_kept_and_its_answers_are_taken_over_by_the_comman
     assert predict().code == 0
     assert [path for path, *_ in shown_on("Review")] == ["=1.png", "=4.png", "=7.png"]
     whole = openpyxl.load_workbook(report)
-    whole["Review"]["I2"].value, whole["Review"]["I4"].value = 8, "x"
+    for row, answer in ((2, 8), (4, "x")):
+        cell_of(whole["Review"], "corrected", row).value = answer
     whole.save(report)
     again = predict()
     assert (again.code, shown_on("Results")[0]) == (0, ("=1.png", None, None))
     taken = batchdigits(*from_message(again))
-    assert taken.stderr.startswith(f"2 answers taken into {report}.ledger (2 new, 0 changed)\n2 answered, 2 left\n")
+    assert taken.stderr.startswith(f"2 answers taken into {report}.ledger (2 new, 0 changed)\n2 answered, 1 left\n")
     assert predict().code == 0
     assert shown_on("Results") == [("=1.png", "8", 8), ("=4.png", None, None), ("=7.png", "x", None)]
     assert [path for path, *_ in shown_on("Review")] == ["=4.png"]
     time = written(report)
-    assert "edited" not in predict().stderr
+    assert "was edited" not in predict().stderr
     assert written(report) == time
