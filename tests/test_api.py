@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import batchdigits
-from batchdigits import api, pipeline
-from batchdigits.engine import ink
+from batchdigits import api
+from batchdigits.engine import ink, local, networks
 from batchdigits.errors import NoImages, StorageError, UsageError
 from batchdigits.inference.bundle import Bundle
 from batchdigits.reports.schema import COLUMNS
@@ -28,7 +28,8 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """A bundle, and stand-ins for its networks."""
     monkeypatch.setattr(api, "Predictor", FakePredictor)
     monkeypatch.setattr(api, "InkFinder", FakeInkFinder)
-    monkeypatch.setattr(pipeline, "Predictor", FakePredictor)
+    monkeypatch.setattr(networks, "Predictor", FakePredictor)
+    monkeypatch.setattr(local, "can_fork", lambda: True)
     monkeypatch.setattr(ink, "InkFinder", FakeInkFinder)
     return bundle_in(tmp_path / "bundle", temperature=50.0)
 

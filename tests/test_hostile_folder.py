@@ -181,7 +181,7 @@ def test_every_page_of_a_tiff_is_read_and_a_broken_page_spares_the_others(night:
 
 def test_the_reports_in_the_folder_are_no_input_and_were_replaced(night: Night) -> None:
     assert [row["path"] for row in night.rows if "report" in row["path"]] == []
-    assert (night.folder / "report.csv").read_bytes().startswith(b"path,page,status,")
+    assert (night.folder / "report.csv").read_bytes().startswith(b"path,page,final,status,")
     hidden = {path.name for path in night.folder.iterdir() if path.name.startswith(".")}
     assert hidden == {".hidden.png", ".report.csv.ledger.lock"}
 

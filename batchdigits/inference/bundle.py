@@ -180,10 +180,9 @@ _LIMITS = {  # of what else would end a run or give nonsense; of all others, 0 a
     "slopes": (-_MOST, _MOST),
     "digit_side": (1, SIDE),
     "flat_tolerance": (0, 255),
-    "noise_factor": (1e-3, 1e3),
     "ink_level": (1e-3, 1.0),
     "part_distance": (0.0, _MOST),
-    **dict.fromkeys(("flat_share", "least_contrast", "line_thickness", "edge_weight", "part_mass"), _SHARE),
+    **dict.fromkeys(("flat_share", "part_mass"), _SHARE),
 }
 _WHOLE = frozenset({"digit_side", "flat_tolerance"})
 

@@ -73,7 +73,7 @@ json_values = st.recursive(
     max_leaves=12,
 )
 normalisations = st.builds(
-    NormalisationSettings, digit_side=st.integers(1, 28), ink_level=st.floats(0, 1), part_mass=st.floats(0, 99)
+    NormalisationSettings, digit_side=st.integers(1, 28), ink_level=st.floats(0.01, 1), part_mass=st.floats(0, 1)
 )
 
 counts = st.integers(0, 10**9)
@@ -154,7 +154,14 @@ def test_the_same_content_has_the_same_id_and_any_other_content_another(tmp_path
     ]
     for number, field in enumerate(fields(NormalisationSettings)):
         value = getattr(NORMALISATION, field.name)
-        others.append(made(f"n{number}", normalisation=replace(NORMALISATION, **{field.name: value + 1})))
+        others.append(
+            made(
+                f"n{number}",
+                normalisation=replace(
+                    NORMALISATION, **{field.name: value + 1 if isinstance(value, int) else value / 2}
+                ),
+            )
+        )
     assert len({*same, *others}) == 1 + len(others)
 
 

@@ -70,6 +70,12 @@ odd_pages = st.sampled_from(
 pages = random_pages | digit_pages | digit_pages | odd_pages
 
 
+def trimmed(digit: Grey) -> Grey:
+    """Cut a digit out of its paper."""
+    rows, columns = np.flatnonzero(digit.any(1)), np.flatnonzero(digit.any(0))
+    return digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
 def likeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float64]:
     """The cosine of each image of one stack with its fellow in the other: float64[N], 1 for the same, 0 for none."""
     a, b = (stack.reshape(len(stack), -1).astype(np.float64) for stack in (first, second))
@@ -153,7 +159,7 @@ def test_any_pages_give_pixels_and_measures_of_the_contract(network: InkFinder, 
     assert not ink[blank][:, [EDGE, DEPTH]].any()
     assert (pixels[~blank].max((1, 2), initial=0) == 255).all()
     for page, of_kinds in zip(batch, ink[:, -len(KINDS) :], strict=True):
-        if max(page.shape) > 40:
+        if max(page.shape) > 28:
             assert of_kinds.sum() == pytest.approx(1, abs=1e-5)
     for page, copy in zip(batch, copies, strict=True):
         np.testing.assert_array_equal(page, copy)
@@ -165,17 +171,17 @@ def test_no_pages_give_empty_arrays() -> None:
     assert (ink.shape, ink.dtype) == ((0, len(INK_MEASURES)), np.float32)
 
 
-def test_cut_outs_of_at_most_40_px_ask_the_ink_finder_only_where_their_paper_is_uneven() -> None:
+def test_cut_outs_of_at_most_28_px_ask_the_ink_finder_only_where_their_paper_is_uneven() -> None:
     seven = one_of_each()[7]
-    even = [seven, on_page(seven, 40, 40), on_page(seven, 29, 40), 255 - on_page(seven, 32, 32)]
+    even = [seven, on_page(trimmed(seven), 28, 27), on_page(trimmed(seven), 24, 28), 255 - seven]
     assert normalise(even, no_network).ink[:, SHARE].all()
-    of_one_bit = np.where(noise(40, 33, 1) > 127, np.uint8(255), np.uint8(0))
+    of_one_bit = np.where(noise(28, 23, 1) > 127, np.uint8(255), np.uint8(0))
     normalise([of_one_bit], no_network)
     for uneven in (
         noise(16, 16, 0),
         noise(28, 28, 0),
-        shaded(on_page(seven, 40, 40), darkest=0.5, angle=1),
-        on_page(seven, 28, 41),
+        shaded(on_page(seven, 28, 28), darkest=0.5, angle=1),
+        on_page(seven, 28, 29),
     ):
         with pytest.raises(AssertionError, match="1 pages ask for the ink finder"):
             normalise([uneven], no_network)
@@ -228,7 +234,7 @@ def test_no_digit_of_mnist_is_taken_for_a_blank_page() -> None:
 
 
 def test_an_inverted_cut_out_gives_the_same_pixels() -> None:
-    for some in (list(digits()), [on_page(digit, 40, 36) for digit in digits(100)]):
+    for some in (list(digits()), [on_page(trimmed(digit), 28, 26) for digit in digits(100)]):
         pixels, of_inverted = (
             normalise(pages, no_network).pixels.astype(int) for pages in (some, [255 - page for page in some])
         )
@@ -243,32 +249,33 @@ def test_neither_paper_nor_ink_of_a_cut_out_needs_to_be_white_or_black(paper: in
     assert_alike(cut_outs(in_grey), cut_outs(lambda digit: digit), share=0.98, at_least=0.9)
 
 
-@pytest.mark.parametrize(("height", "width"), [(30, 40), (40, 40), (33, 29)])
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (24, 28), (26, 25)])
 def test_a_digit_may_stand_anywhere_on_a_cut_out(height: int, width: int) -> None:
     places = np.random.default_rng(height)
 
     def somewhere(digit: Grey) -> Grey:
-        return on_page(digit, height, width, top=places.integers(0, height - 27), left=places.integers(0, width - 27))
+        digit = trimmed(digit)
+        top, left = (
+            places.integers(1, most - extent) for most, extent in zip((height, width), digit.shape, strict=True)
+        )
+        return on_page(digit, height, width, top=top, left=left)
 
     assert_alike(cut_outs(somewhere), cut_outs(lambda digit: digit), share=0.99, at_least=0.95)
 
 
 @pytest.mark.parametrize("edge", ["top", "bottom", "left", "right"])
 @pytest.mark.parametrize("thickness", [1, 3])
-def test_a_printed_line_at_the_edge_of_a_cut_out_is_left_out(edge: str, thickness: int) -> None:
+def test_a_cut_out_with_a_printed_line_at_a_side_is_for_the_ink_finder(edge: str, thickness: int) -> None:
     line: dict[str, tuple[slice, slice]] = {
         "top": (slice(thickness), slice(None)),
         "bottom": (slice(-thickness, None), slice(None)),
         "left": (slice(None), slice(thickness)),
         "right": (slice(None), slice(-thickness, None)),
     }
-
-    def beside_line(digit: Grey) -> Grey:
-        page = on_page(digit, 40, 40)
-        page[line[edge]] = INK
-        return page
-
-    assert_alike(cut_outs(beside_line), cut_outs(lambda digit: digit), share=0.99, at_least=0.95)
+    page = on_page(trimmed(one_of_each()[3]), 28, 28)
+    page[line[edge]] = INK
+    with pytest.raises(AssertionError, match="1 pages ask for the ink finder"):
+        normalise([page], no_network)
 
 
 def test_a_line_without_a_digit_beside_it_is_the_digit() -> None:
@@ -294,10 +301,10 @@ def test_a_page_of_one_bit_needs_no_paper_around_its_digit(invert: bool) -> None
 
 def test_another_digit_beside_the_first_is_measured(network: InkFinder) -> None:
     three, two = one_of_each()[3], one_of_each()[2]
-    small = np.zeros((16, 40), np.uint8)
-    small[:, 2:18] = cv2.resize(three, (16, 16), interpolation=cv2.INTER_AREA)
+    small = np.zeros((12, 28), np.uint8)
+    small[:, 1:13] = cv2.resize(three, (12, 12), interpolation=cv2.INTER_AREA)
     both = small.copy()
-    both[:, 22:38] = cv2.resize(two, (16, 16), interpolation=cv2.INTER_AREA)
+    both[:, 15:27] = cv2.resize(two, (12, 12), interpolation=cv2.INTER_AREA)
     alone, beside = normalise([small, both], no_network).ink[:, OTHER]
     assert alone == 0
     assert 0.4 < beside <= 1
@@ -307,16 +314,16 @@ def test_another_digit_beside_the_first_is_measured(network: InkFinder) -> None:
     assert ink[SINGLE] < 0.5 or ink[OTHER] > 0.4
 
 
-def test_a_small_speck_beside_the_digit_changes_nothing() -> None:
+def test_a_small_speck_in_a_corner_changes_nothing() -> None:
     corners = np.random.default_rng(9)
 
     def with_speck(digit: Grey) -> Grey:
-        page = on_page(digit, 40, 40)
-        top, left = corners.choice([1, 37], 2)
-        page[top : top + 2, left : left + 2] = INK
-        return page
+        digit = digit.copy()
+        top, left = corners.choice([0, 27], 2)
+        digit[top, left] = 255
+        return digit
 
-    assert_alike(cut_outs(with_speck), cut_outs(lambda digit: digit), share=0.98, at_least=0.99)
+    assert_alike(cut_outs(with_speck), cut_outs(lambda digit: digit), share=0.95, at_least=0.97)
 
 
 def a_five(*, aside: int = 0, above: int = 0) -> Grey:
@@ -337,15 +344,6 @@ def test_the_detached_bar_of_a_5_stays_part_of_it(network: InkFinder, gap: dict[
     whole, parted = normalise(fives, network).pixels
     bar = (slice(0, 9), slice(16, 28))  # the upper right, where a 5 without its bar has nothing
     assert (parted[bar] > 120).sum() >= 0.5 * (whole[bar] > 120).sum() > 0
-
-
-def test_a_fragment_of_a_neighbour_at_the_edge_of_a_cut_out_is_left_out() -> None:
-    def with_fragment(digit: Grey) -> Grey:
-        page = on_page(digit, 40, 40)
-        page[15:25, :2] = INK
-        return page
-
-    assert_alike(cut_outs(with_fragment), cut_outs(lambda digit: digit), share=0.99, at_least=0.95)
 
 
 # ---- larger pages: the digit as people scan and photograph it --------------------------------------------------------
@@ -606,13 +604,6 @@ def test_an_even_page_holds_no_ink(network: InkFinder, level: int) -> None:
     assert (ink[5:, NOTHING] > 0.99).all()
 
 
-def test_what_hardly_differs_from_the_paper_of_a_cut_out_is_no_ink() -> None:
-    traces = [np.rint(200 - np.pad(digit, 4) / 255 * 4).astype(np.uint8) for digit in digits(50)]
-    pixels, ink = normalise([*traces, *(255 - trace for trace in traces)], no_network)
-    assert not pixels.any()
-    assert not ink[:, SHARE].any()
-
-
 def test_a_blank_page_in_an_even_shadow_holds_no_ink(network: InkFinder) -> None:
     blank = np.full((200, 160), PAPER, np.uint8)
     made = [shaded(blank, darkest=darkest, angle=angle) for darkest in (0.9, 0.6) for angle in (0, 1, 2.5, 4)]
@@ -627,11 +618,11 @@ def test_grainy_paper_holds_no_ink(network: InkFinder) -> None:
     assert not pixels[ink[:, SHARE] == 0].any()
 
 
-def test_bars_at_both_sides_are_no_even_paper_and_a_digit_that_touches_one_side_stands_on_it() -> None:
+def test_bars_at_both_sides_are_no_even_paper_and_a_digit_that_touches_a_side_in_part_stands_on_it() -> None:
     striped = one_of_each()[3].copy()
     striped[:, :7], striped[:, 21:] = ~striped[:, :7], ~striped[:, 21:]
     with pytest.raises(AssertionError, match="1 pages ask for the ink finder"):
         normalise([striped], no_network)
-    touching = on_page(one_of_each()[2], 28, 28)
-    touching[27, 2:24] = touching.min()
+    touching = on_page(trimmed(one_of_each()[2]), 28, 28)
+    touching[27, 9:19] = touching.min()
     assert normalise([touching], no_network).ink[:, SHARE].all()

@@ -40,7 +40,7 @@ def test_a_picture_has_the_size_of_its_page_and_the_same_generator_takes_the_sam
 def test_what_is_dark_on_a_page_is_dark_in_its_picture() -> None:
     page, ink = marked()
     for seed in range(100):
-        grey = camera.take(page, np.random.default_rng(seed), careful=False, one_bit=seed % 5 == 0)
+        grey = camera.take(page, np.random.default_rng(seed), careful=False, one_bit=seed % 5 == 0, strength=0.5)
         assert grey[ink > 0].mean() < grey[ink == 0].mean() - 40
 
 

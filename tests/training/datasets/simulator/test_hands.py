@@ -39,7 +39,7 @@ def check(found: Sources) -> None:
 def test_hands_are_drawn_from_the_sets_of_the_package_in_fixed_shares() -> None:
     check(TRAIN)
     assert TRAIN.shares == pytest.approx([0.24, 0.38, 0.03, 0.35])
-    assert TRAIN.raster_shares == pytest.approx([0.66, 0.10, 0.08, 0.16])
+    assert TRAIN.raster_shares == pytest.approx([0.50, 0.12, 0.12, 0.26])
     assert [len(pictures) for pictures, _ in TRAIN.rasters] == [1000, 1449, 765, 641]
 
 
@@ -101,7 +101,7 @@ def test_only_the_chosen_rows_of_mnists_training_half_are_drawn_and_never_its_te
     assert asked == ["train"] * 3
     test = sources("test")
     assert asked == ["train"] * 3
-    assert test.raster_shares == pytest.approx([10 / 34, 8 / 34, 16 / 34])
+    assert test.raster_shares == pytest.approx([12 / 50, 12 / 50, 26 / 50])
 
 
 def test_without_unipen_its_share_goes_to_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
