@@ -26,6 +26,8 @@ from batchdigits.preprocessing.strips import (
 from batchdigits.records import DEPTH, EDGE, INK, INK_MEASURES, OTHER, GreyImage
 from batchdigits.settings import NormalisationSettings
 
+_LEAST_OF_A_SIDE = 0.1  # that shows the paper; of digits that fill their cut-outs much of a side is ink
+
 
 def find_small_ink(
     pages: Sequence[GreyImage], side: int, settings: NormalisationSettings
@@ -67,13 +69,13 @@ def _border(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Find the median level of each page's border, uint8[N], and tell whether that is even paper, bool[N].
 
-    Each side has to show the paper: where one does not, a line or a bar may stand there.
+    Each side has to show some paper: where one shows none, a line or a bar stands there.
     """
     border = edges(strip.transpose(1, 0, 2), extents)  # uint8[N, 4 × side]: top and bottom, left and right
     median = np.sort(border, axis=1)[:, border.shape[1] // 2]
     near = np.abs(border.astype(np.int16) - median[:, None]) <= settings.flat_tolerance
     by_side = near.reshape(len(near), 4, len(strip)).mean(2)
-    return median, (by_side > settings.flat_share).all(1)
+    return median, (near.mean(1) > settings.flat_share) & (by_side > _LEAST_OF_A_SIDE).all(1)
 
 
 def _has_two_levels(strip: Strip) -> NDArray[np.bool_]:

@@ -77,7 +77,7 @@ def lay_on_desk(page: Light, ink: Ink, rng: np.random.Generator) -> tuple[Light,
     return np.asarray(moved * cover + desk * (1 - cover), np.float32), inked
 
 
-def take(light: Light, rng: np.random.Generator, *, careful: bool, one_bit: bool, strength: float = 1.0) -> GreyImage:
+def take(light: Light, rng: np.random.Generator, *, careful: bool, one_bit: bool, strength: float = 0.5) -> GreyImage:
     """Photograph or scan a lit page: blur, noise, tone, compression.
 
     Args:
