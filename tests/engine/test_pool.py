@@ -284,20 +284,21 @@ def test_workers_that_somebody_kills_all_the_time_cost_nothing(
 ) -> None:
     spoil(monkeypatch, {}, seconds=0.02)
     monkeypatch.setattr(worker, "_PART_SECONDS", 0.1)
-    killed = 0
+    killed, times = 0, 0
     found = []
     with reading(model) as read:
         module._BATCH_PAGES, pages = 1, module._BATCH_PAGES
         try:
             for batch in read(files):
                 found.append(batch)
-                if killed < 4:  # two and two: of a file that meets its third, the next run tries again
+                if times < 2:  # a file that meets its third is left to the next run
+                    times += 1
                     for child in multiprocessing.active_children():
                         child.kill()
                         killed += 1
         finally:
             module._BATCH_PAGES = pages
-    assert killed >= 4
+    assert killed >= 2
     assert by_row(Batch.concat(*found)) == expected
 
 

@@ -359,7 +359,7 @@ class TestOnRay:
         assert 120 <= kept < FILES
         again = ray(*options)
         assert again.code == 0, again.stderr
-        assert f"{FILES - kept} of them new or changed" in again.stderr
+        assert f"{FILES - kept:,} of them new or changed" in again.stderr
         assert report.read_bytes() == expected
 
     def test_files_that_a_node_does_not_see_are_read_here(self, mixed: Path, tmp_path: Path) -> None:
