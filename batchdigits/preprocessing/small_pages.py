@@ -26,7 +26,7 @@ from batchdigits.preprocessing.strips import (
 from batchdigits.records import DEPTH, EDGE, INK, INK_MEASURES, OTHER, GreyImage
 from batchdigits.settings import NormalisationSettings
 
-_LEAST_OF_A_SIDE = 0.03  # that shows the paper: a printed line takes a side from end to end, a 2 that stands on it nearly so
+_LEAST_OF_A_SIDE = 0.03  # that shows the paper: a printed line takes all of a side, a 2 that stands on it nearly all
 
 
 def find_small_ink(
