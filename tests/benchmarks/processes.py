@@ -12,7 +12,6 @@ from functools import cache, partial
 from pathlib import Path
 
 from tests.benchmarks.trials import (
-    LONG_AGO,
     Outcome,
     Place,
     difference,
@@ -24,10 +23,9 @@ from tests.benchmarks.trials import (
     unmet,
 )
 from tests.commands import Result
-from tests.digits import make_work_for_processes
 
-FILES = 400
-"""Files of the folder, one of which makes work for processes."""
+FILES = 2000
+"""Files of the folder."""
 SEED = 1998
 BOUND = 60
 """Seconds after which a run that was disturbed has to have ended."""
@@ -41,13 +39,9 @@ MOST_RUNS = 400
 
 
 def disturbed(folder: Path) -> Place:
-    """Make the folder of scans of a trial, which decoding processes read."""
+    """Make the folder of scans of a trial."""
     place = Place(folder)
-    link_into(place.scans, stock(folder.parent)[: FILES - 1])
-    large = place.scans / "large.png"
-    large.write_bytes(stock(folder.parent)[FILES - 1].read_bytes())
-    make_work_for_processes(large)
-    os.utime(large, (LONG_AGO, LONG_AGO))
+    link_into(place.scans, stock(folder.parent)[:FILES])
     return place
 
 
@@ -75,8 +69,8 @@ def begun(place: Place, rng: random.Random) -> "subprocess.Popen[str]":
     while not workers_of(run) and run.poll() is None:
         time.sleep(0.01)
     if rng.random() < 0.7:
-        place.wait_until_known(rng.randint(1, FILES), run)
-    time.sleep(rng.uniform(0, 0.3))
+        place.wait_until_known(rng.randint(1, FILES // 4), run)
+    time.sleep(rng.uniform(0, 0.1))
     return run
 
 
