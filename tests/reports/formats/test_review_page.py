@@ -49,7 +49,23 @@ class ReviewPage:
         self.chrome = chrome
         self.path = path
         chrome.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(path.parent)})
+        self._wait_for_memory()
         self.reload()
+
+    def _wait_for_memory(self) -> None:
+        """Open an empty page until it keeps what it is told; under load Chromium now and then forgets at once."""
+        probe = self.path.with_name("probe.html")
+        probe.write_text("<!doctype html><title>probe</title>")
+        self.chrome.get(probe.as_uri())
+        for _ in range(_PRESSES):
+            self.run("localStorage.setItem('probe', '1')")
+            self.chrome.get(probe.as_uri())
+            if self.run("return localStorage.getItem('probe')") == "1":
+                break
+        else:
+            pytest.fail("the browser keeps nothing")
+        self.run("localStorage.removeItem('probe')")
+        probe.unlink()
 
     def type(self, *keys: str) -> None:
         """Press keys one by one; under load the browser now and then drops one, which is then pressed again."""
