@@ -130,7 +130,7 @@ class PredictSettings:
 
     sources: tuple[str, ...]
     """Folders, files and globs, as given."""
-    outputs: tuple[str, ...] = ("-",)
+    outputs: tuple[str, ...] = (STDOUT,)
     """Report files by ending; `-` is CSV to standard output."""
     model: Path | None = None
     """A bundle directory; None is the one in the package."""

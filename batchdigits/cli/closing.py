@@ -9,6 +9,7 @@ from pathlib import PurePath
 
 from batchdigits.errors import FaultKind, escaped
 from batchdigits.monitoring import Summary
+from batchdigits.settings import STDOUT
 
 _COLUMNS = 79  # that a line has; a terminal of 80 may break one that is full
 _MOST_OF_A_NAME = 34  # characters
@@ -26,7 +27,7 @@ def closing(summary: Summary, outputs: Sequence[str], *, verbose: bool = False) 
     Returns:
         Lines, without an end of the last.
     """
-    files = [output for output in outputs if output != "-"]
+    files = [output for output in outputs if output != STDOUT]
     lines = [_counts(summary), *_asides(summary)]
     if summary.audit.answered or verbose or (summary.trust and summary.trust.expected is not None):
         lines.append(_trust(summary))
