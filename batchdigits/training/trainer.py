@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 _THREADS = 2  # on every machine: the order of sums, and so the last bit, may depend on it
 _MADE_TOGETHER = 512  # images
-_LEAST_LIKENESS = 0.6  # of what was found to the digit that was written; where the finder lost it, nobody could read it
+_LEAST_LIKENESS = 0.4  # of what was found to the digit that was written; where the finder lost it, nobody could read it
 
 
 def fit(training: Labelled, pages: SimulatedInk | None, validation: Labelled, settings: TrainSettings) -> "keras.Model":
@@ -71,7 +71,8 @@ def fit(training: Labelled, pages: SimulatedInk | None, validation: Labelled, se
     varied = 0 if settings.arch is Arch.DENSE else len(labels)  # the tutorial's network sees images as they are
     if pages:
         teaches = pages.ink[:, INK] > 0  # what shows no ink is blank without any network
-        teaches &= (pages.labels >= DIGITS) | (pages.likeness >= _LEAST_LIKENESS)
+        if settings.teacher is None:  # a teacher's doubts are worth learning where its labels are not
+            teaches &= (pages.labels >= DIGITS) | (pages.likeness >= _LEAST_LIKENESS)
         pixels = np.concatenate([pixels, pages.pixels[teaches]])
         labels = np.concatenate([labels, pages.labels[teaches]])
     with (

@@ -373,6 +373,16 @@ def test_pages_whose_digit_was_not_found_teach_nothing_and_what_is_no_digit_need
     assert taught_by[~lost & (pages.ink[:, INK] > 0)].all()
 
 
+def test_a_pupil_learns_its_teachers_doubts_where_the_digit_was_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = some_pages(120)._replace(likeness=np.zeros(120, np.float32))
+    teacher = a_teacher(tmp_path / "teacher", outputs=12, says=3)
+    found = taught(replace(CNN, output=tmp_path / "out", teacher=teacher), pages, (1,), monkeypatch)
+    seen = {one.tobytes() for pixels, _ in found.epochs[0] for one in pixels}
+    assert all(one.tobytes() in seen for one in pages.pixels[pages.ink[:, INK] > 0])
+
+
 def test_the_tutorials_network_sees_digits_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = taught(replace(DENSE, output=tmp_path), None, (1,), monkeypatch)
     seen = np.concatenate([pixels for pixels, _ in found.epochs[0]])

@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.records import GreyImage, Labels
+from batchdigits.records import DIGITS, GreyImage, Labels
 from batchdigits.training.datasets import shipped
+from batchdigits.training.datasets.simulator import forms
 from batchdigits.training.datasets.simulator.paper import line, put
 from batchdigits.training.datasets.simulator.strokes import Ink, Movements, Pen, Stroke, bend, draw, roughen
 
 _SHARES = {"pendigits": 0.24, shipped.UNIPEN: 0.38, "uji": 0.03}  # of digits drawn by pens; the rest are pictures
+_FORMS = 0.1  # of all digits of the training part; others are measured by recorded hands alone
 _RASTER_SHARES = {shipped.MNIST: 0.50, "optdigits": 0.12, "hwd1000": 0.12, shipped.CC0_SCANS: 0.26}
 _DARK_ON_WHITE = ("hwd1000", shipped.CC0_SCANS)
 _GRAIN = 16  # grey levels that are paper and no ink, where pictures are scans
@@ -44,6 +46,8 @@ class Sources:
     """Which of them may be drawn."""
     foreign: Sequence[GreyImage]
     """Letters of other scripts, bright ink on 0."""
+    forms: float
+    """How often a digit is written in one of our own forms instead."""
 
 
 def sources(part: str, mnist_rows: NDArray[np.intp] | None = None) -> Sources:
@@ -76,6 +80,7 @@ def sources(part: str, mnist_rows: NDArray[np.intp] | None = None) -> Sources:
         others,
         np.arange(len(others)),
         shipped.foreign(part),
+        _FORMS if part == "train" else 0.0,
     )
 
 
@@ -124,6 +129,9 @@ class Hand(NamedTuple):
             ValueError: It is in none of 200 samples.
         """
         rng, sources = self.rng, self.sources
+        if rng.random() < sources.forms:
+            chosen = int(rng.integers(DIGITS)) if label is None else label
+            return self.write(forms.written(chosen, rng), size), chosen
         for _ in range(200):
             at = int(rng.choice(len(sources.shares), p=sources.shares))
             if at == len(sources.movements):
