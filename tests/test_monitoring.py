@@ -1,39 +1,25 @@
-"""Monitoring: the seconds of each stage, and how a run ended: as JSON, and as metrics of Prometheus."""
+"""How a run ended, as JSON and as metrics of Prometheus."""
 
 import importlib.metadata
 import json
 import sys
-import time
 from collections import Counter
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchdigits import monitoring
-from batchdigits.engine.run_context import StageTimer
 from batchdigits.errors import ExitCode, StorageError, UsageError
 from batchdigits.inference.audit import Audit
 from batchdigits.inference.trust import Basis, Trust
 from batchdigits.monitoring import Ending, Summary
 from batchdigits.records import Status
-from batchdigits.reports.rows import Tally
 from batchdigits.settings import DecodingSettings, PredictSettings
 from tests.commands import run
 from tests.file_states import disk_of, names
-from tests.reports.report_rows import joined, seven, sevens
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that stands still until a test moves its only entry."""
-    now = [100.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    return now
 
 
 def summary(**changes: Any) -> Summary:
@@ -58,59 +44,6 @@ def summary(**changes: Any) -> Summary:
     return Summary(rows=rows, verdicts=rows, digits=Counter({7: 2, 0: 1}), audit=audit, **{**fields, **changes})
 
 
-def test_the_seconds_of_a_stage_are_added_up(clock: list[float]) -> None:
-    timer = StageTimer()
-    for seconds in (1.5, 2.0):
-        with timer.stage("decode"):
-            clock[0] += seconds
-        clock[0] += 50  # nobody's
-    assert timer.seconds == {"decode": 3.5}
-
-
-def test_stages_stand_in_the_order_in_which_an_image_passes_through_whichever_ran_first(clock: list[float]) -> None:
-    timer = StageTimer()
-    for name in ("predict", "decode", "list", "decode"):
-        with timer.stage(name):
-            clock[0] += 1
-    assert list(timer.seconds.items()) == [("list", 1.0), ("decode", 2.0), ("predict", 1.0)]
-
-
-def test_a_stage_that_fails_is_counted_too(clock: list[float]) -> None:
-    timer = StageTimer()
-
-    @timer.stage("decode")
-    def fail() -> None:
-        clock[0] += 2
-        raise ArithmeticError
-
-    with pytest.raises(ArithmeticError):
-        fail()
-    assert timer.seconds == {"decode": 2.0}
-
-
-def test_time_that_was_measured_elsewhere_is_added_to_its_stage(clock: list[float]) -> None:
-    timer = StageTimer()
-    with timer.stage("decode"):
-        clock[0] += 3
-    timer.add("decode", 2.0)
-    timer.add("normalise", 0.5)
-    assert timer.seconds == {"decode": 5.0, "normalise": 0.5}
-
-
-def test_the_run_has_taken_what_the_clock_says_whatever_its_stages_did(clock: list[float]) -> None:
-    timer = StageTimer()
-    timer.add("decode", 100.0)
-    clock[0] += 7
-    assert timer.elapsed == 7
-
-
-def test_two_watches_do_not_share_their_seconds() -> None:
-    first, second = StageTimer(), StageTimer()
-    with first.stage("decode"):
-        pass
-    assert second.seconds == {}
-
-
 TRUST = Trust(0.94, Basis.FOLDER, 0.005, "photo", 0.0021, 0.0034, answers=40, wrong=1, passed=38, missing=(1, 2, 3))
 
 
@@ -128,39 +61,6 @@ def test_the_document_says_how_far_the_folder_can_be_trusted() -> None:
     assert b'batchdigits_expected_error_ratio{task="t"} 0.0021' in monitoring.metrics(ending, task="t")
     without = Ending(started, started, ExitCode.OK, None, summary(), 1)
     assert monitoring.document(without, PredictSettings(sources=()))["trust"] is None
-
-
-def test_the_audit_counts_answers_to_its_rows_alone() -> None:
-    rows = replace(sevens(["a", "b", "c", "d", "e"]), sha256=["aa", "bb", "cc", "dd", "ee"])
-    tally = Tally()
-    tally.add(replace(rows, corrected=["7", "1", "x", "", "1"], audit=np.array([True, True, True, True, False])))
-    for _ in range(3):  # copies of one image
-        tally.add(replace(seven(), corrected=["7"], audit=np.array([True])))
-    assert (tally.audit.sample, tally.audit.answered, tally.audit.wrong) == (5, 4, 2)
-    assert (tally.rows, tally.digits) == ({"ok": 8}, {7: 8})
-    assert tally.left == 1  # of the sample; the answered ones are done
-
-
-def test_what_is_left_is_what_people_should_look_at_and_have_not_answered() -> None:
-    tally = Tally()
-    for status in Status:
-        tally.add(seven(status=[status]))
-        tally.add(seven(status=["answered"], verdict=[status], corrected=["7"]))
-    assert tally.left == 3  # to review, blank, not a digit
-    tally.add(seven(audit=np.array([True])))
-    assert tally.left == 4
-
-
-def test_the_first_rows_that_failed_are_named_so_that_a_terminal_can_show_them() -> None:
-    tally = Tally()
-    tally.add(sevens(["a.png", "b.png"]))
-    failed = {"status": ["unreadable"], "page": [3]}
-    tally.add(joined(seven("fine.png"), seven(r"a\\b\x0a‮c.png", status=["too_large"])))
-    tally.add(joined(*(seven(f"{name}.tif", **failed) for name in "123")))
-    assert tally.failed == [
-        (r"a\\b\x0a\u202ec.png", "too_large"),
-        ("1.tif, page 3", "unreadable"),
-    ]
 
 
 # the JSON document

@@ -10,6 +10,7 @@ import re
 import shlex
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,13 +24,14 @@ from batchdigits.sources.rules import (
     FIRST_BYTES,
     FOLDER_LINK,
     FOUND_ENDINGS,
+    HIDDEN,
     NOT_AN_IMAGE,
+    OUTPUT,
     DiscoveryRules,
     Selection,
     ending_of,
     is_hidden,
     is_image,
-    overwriting,
     prefix_of,
     reason_by_content,
     skip_reason,
@@ -296,47 +298,46 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: DiscoveryRules) -> ImageFile | Skipped:
-    """Judge an entry that is not a folder to walk; where its name shows an image, only an output is opened."""
+    """Judge an entry that is not a folder to walk; where its name shows an image, only an output is opened.
+
+    A symbolic link that leads nowhere gets a row, if its own name is an image's.
+    """
     if is_hidden(entry.name):
-        return Skipped(path, "hidden or system file")
-    ending = ending_of(path)
-    if entry.is_symlink():
-        return _link(path, name, ending, top, rules)
-    reason = skip_reason(path, ending, top.relative(path), rules)
-    if reason == NOT_AN_IMAGE and entry.is_file(follow_symlinks=False):
-        reason = reason_by_content(ending, top.relative(path), rules, lambda: _begins_as_image(path))
-    if reason:
-        return Skipped(path, reason)
-    status: os.stat_result | None
-    try:
-        status = entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return Skipped(path, "gone while its folder was listed")
-    except OSError:
-        status = None  # gets a row, which will say why it cannot be read
-    if status is not None and not stat.S_ISREG(status.st_mode):
-        return Skipped(path, "not a regular file")
-    return _image(path, name, ending, status, rules, given=False)
-
-
-def _link(path: str, name: str, ending: str, top: _Top, rules: DiscoveryRules) -> ImageFile | Skipped:
-    """Judge a symbolic link; one that leads nowhere gets a row, if its own name is an image's."""
-    status = _status_of(path)
+        return Skipped(path, HIDDEN)
+    is_link = entry.is_symlink()
+    status = _status_of(path) if is_link else None
+    ending, relative = ending_of(path), top.relative(path)
     if status is not None and stat.S_ISDIR(status.st_mode):
-        if not rules.selection.enters(top.relative(path)):
-            return Skipped(path, EXCLUDED_FOLDER)
-        is_reached = _is_inside(os.path.realpath(path) + "/", top.real)
-        return Skipped(path, "symbolic link to a folder" if is_reached else FOLDER_LINK)
-    reason = skip_reason(path, ending, top.relative(path), rules)
-    if reason == NOT_AN_IMAGE and status is not None and stat.S_ISREG(status.st_mode):
-        reason = reason_by_content(ending, top.relative(path), rules, lambda: _begins_as_image(path))
+        return Skipped(path, _reason_of_folder_link(path, top, rules))
+    reason = skip_reason(path, ending, relative, rules)
+    if reason == NOT_AN_IMAGE and (_is_regular(status) if is_link else entry.is_file(follow_symlinks=False)):
+        reason = reason_by_content(ending, relative, rules, lambda: is_image(_first_bytes(path) or b""))
+    if not reason and status is not None and not _is_inside(os.path.realpath(path), top.real):
+        reason = FILE_LINK
     if reason:
         return Skipped(path, reason)
-    if status is not None and not _is_inside(os.path.realpath(path), top.real):
-        return Skipped(path, FILE_LINK)
-    if status is not None and not stat.S_ISREG(status.st_mode):
+    if not is_link:
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return Skipped(path, "gone while its folder was listed")
+        except OSError:
+            status = None  # gets a row, which will say why it cannot be read
+    if status is not None and not _is_regular(status):
         return Skipped(path, "not a regular file")
     return _image(path, name, ending, status, rules, given=False)
+
+
+def _is_regular(status: os.stat_result | None) -> bool:
+    return status is not None and stat.S_ISREG(status.st_mode)
+
+
+def _reason_of_folder_link(path: str, top: _Top, rules: DiscoveryRules) -> str:
+    """Say why a symbolic link to a folder is not followed."""
+    if not rules.selection.enters(top.relative(path)):
+        return EXCLUDED_FOLDER
+    is_reached = _is_inside(os.path.realpath(path) + "/", top.real)
+    return "symbolic link to a folder" if is_reached else FOLDER_LINK
 
 
 def _is_inside(real_path: str, real_folder: str) -> bool:
@@ -352,9 +353,11 @@ def _image(
         UsageError: it is an output, and an image already stands there.
     """
     if path in rules.outputs or (rules.identities and status is not None and _identity(status) in rules.identities):
-        if (given or ending in FOUND_ENDINGS) and _holds_image(path):
-            raise UsageError(overwriting(path))
-        return Skipped(path, "report of this run")
+        if given or ending in FOUND_ENDINGS:
+            first_bytes = _first_bytes(path)
+            if first_bytes is None or SIGNATURE.match(first_bytes):  # to be safe
+                raise UsageError(_overwriting(path))
+        return Skipped(path, OUTPUT)
     if status is None:
         return ImageFile(path, name, size_bytes=0, mtime_ns=0, ending=ending, inode=0)
     inode, ctime_ns = signed_64_bits(status.st_ino), signed_64_bits(status.st_ctime_ns)
@@ -366,22 +369,16 @@ def signed_64_bits(number: int) -> int:
     return number if -(2**63) <= number < 2**63 else (number + 2**63) % 2**64 - 2**63
 
 
-def _holds_image(path: str) -> bool:
-    """Look at the first bytes of a regular file; one that cannot be read counts as an image, to be safe."""
-    try:
-        with opened(Path(path)) as file:
-            return SIGNATURE.match(file.read(16)) is not None
-    except OSError:
-        return True
+def _first_bytes(path: str) -> bytes | None:
+    """Read the first bytes of a regular file; None where it cannot be read."""
+    with suppress(OSError), opened(Path(path)) as file:
+        return file.read(FIRST_BYTES)
+    return None
 
 
-def _begins_as_image(path: str) -> bool:
-    """Look at the first bytes of a regular file; one that cannot be read is no image, for nothing says that it is."""
-    try:
-        with opened(Path(path)) as file:
-            return is_image(file.read(FIRST_BYTES))
-    except OSError:
-        return False
+def _overwriting(path: str) -> str:
+    """Say that an output would take an input's place."""
+    return f"An output would overwrite the input image {escaped(path)}; choose another name for -o."
 
 
 def discover_remote(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
@@ -409,7 +406,7 @@ def _listed(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterat
 
     def enters(folder: str) -> bool:
         if is_hidden(folder.rpartition("/")[2]):
-            left.append(Skipped(place.inside(folder), "hidden or system file"))
+            left.append(Skipped(place.inside(folder), HIDDEN))
             return False
         if not rules.selection.enters(folder):
             left.append(Skipped(place.inside(folder), EXCLUDED_FOLDER))
@@ -422,7 +419,7 @@ def _listed(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterat
         if entry.rest:
             yield _judged(entry, place.inside(entry.rest), prefix + escape_name(entry.rest), rules)
         elif url in rules.outputs:
-            raise UsageError(overwriting(url))
+            raise UsageError(_overwriting(url))
         else:
             yield ImageFile(
                 url, escape_name(source.given), entry.size_bytes, entry.version, ending_of(place.path), inode=0
@@ -433,12 +430,12 @@ def _listed(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterat
 def _judged(entry: Entry, url: str, name: str, rules: DiscoveryRules) -> ImageFile | Skipped:
     """Judge a file that was found behind a URL."""
     if is_hidden(entry.rest.rpartition("/")[2]):
-        return Skipped(url, "hidden or system file")
+        return Skipped(url, HIDDEN)
     if entry.skipped:
         return Skipped(url, entry.skipped)
     ending = ending_of(entry.rest)
     if reason := skip_reason(url, ending, entry.rest, rules):
         return Skipped(url, reason)
     if url in rules.outputs:  # whose endings are never an image's
-        return Skipped(url, "report of this run")
+        return Skipped(url, OUTPUT)
     return ImageFile(url, name, entry.size_bytes, entry.version, ending, inode=0)

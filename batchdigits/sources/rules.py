@@ -25,6 +25,8 @@ UNSUPPORTED_ENDINGS = frozenset({".svg"})
 
 FOUND_ENDINGS = IMAGE_ENDINGS | UNSUPPORTED_ENDINGS
 NOT_AN_IMAGE = "not an image"
+HIDDEN = "hidden or system file"
+OUTPUT = "report of this run"
 IMAGE_BY_CONTENT = "an image by its first bytes, but not by its ending"
 EXCLUDED_FOLDER = "folder left out by --exclude"
 FOLDER_LINK = "symbolic link to a folder out of the source"
@@ -172,8 +174,3 @@ def skip_reason(path: str, ending: str, relative: str, rules: DiscoveryRules) ->
     if ending not in FOUND_ENDINGS:
         return NOT_AN_IMAGE
     return "" if rules.selection.takes(relative) else "left out by --include or --exclude"
-
-
-def overwriting(path: str) -> str:
-    """Say that an output would take an input's place."""
-    return f"An output would overwrite the input image {escaped(path)}; choose another name for -o."

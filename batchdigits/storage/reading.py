@@ -8,10 +8,9 @@ from pathlib import Path
 
 from batchdigits.errors import Fault, FaultKind, StorageError
 from batchdigits.storage import retries
-from batchdigits.storage.backends.base import Store
-from batchdigits.storage.backends.registry import store
+from batchdigits.storage.backends.base import Server
+from batchdigits.storage.backends.registry import archives, server
 from batchdigits.storage.backends.s3 import AT_A_TIME
-from batchdigits.storage.remote import archives
 from batchdigits.storage.urls import ZIP, Parts, is_remote, parts
 
 Found = tuple[str, int] | tuple[str, int, int]
@@ -106,17 +105,17 @@ def read_remote(files: Sequence[tuple[str, int]], most_bytes: int) -> dict[str, 
     wanted = [parts(url) for url, _ in files if url not in found]
     found |= archives.get([here for here in wanted if here.scheme == ZIP], most_bytes)
     if others := [here for here in wanted if here.scheme != ZIP]:
-        found |= retries.in_event_loop(_gathered([(store(here), here) for here in others], most_bytes))
+        found |= retries.in_event_loop(_gathered([(server(here), here) for here in others], most_bytes))
     return {url: too_large(most_bytes) if data is None else data for url, data in found.items()}
 
 
-async def _gathered(places: list[tuple[Store, Parts]], most_bytes: int) -> dict[str, bytes | Fault | None]:
+async def _gathered(places: list[tuple[Server, Parts]], most_bytes: int) -> dict[str, bytes | Fault | None]:
     """Read files of servers, many at a time; where one cannot be reached, nothing goes on."""
     import asyncio
 
     gate = asyncio.Semaphore(AT_A_TIME)
 
-    async def one(storage: Store, here: Parts) -> bytes | Fault | None:
+    async def one(storage: Server, here: Parts) -> bytes | Fault | None:
         async with gate:
             try:
                 return await retries.with_retries(lambda: storage.get(here, most_bytes))

@@ -11,24 +11,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchdigits.errors import UsageError, escaped
-from batchdigits.storage import retries
 from batchdigits.storage.atomic import TargetFile
-from batchdigits.storage.backends.base import Enters, Entry
-from batchdigits.storage.backends.registry import RemoteReader, store
-from batchdigits.storage.backends.zip_archives import Archives
+from batchdigits.storage.backends.base import Enters, Entry, Store
+from batchdigits.storage.backends.registry import store
 from batchdigits.storage.local import LocalFile, file_sha256, storage_errors
+from batchdigits.storage.retries import Missing
 from batchdigits.storage.scratch import scratch_folder
 from batchdigits.storage.urls import ZIP, Parts, absolute, is_remote, is_url, parts
-
-
-def _opened(member: Parts) -> str | RemoteReader:
-    """Give the path of a member's archive, or open it where that is remote."""
-    return RemoteReader(parts(member.archive)) if is_remote(member.archive) else member.archive
-
-
-archives = Archives(_opened)
-os.register_at_fork(after_in_child=archives.forget)
 
 
 def listed(url: str, enters: Enters) -> Iterator[Entry]:
@@ -43,7 +32,7 @@ def listed(url: str, enters: Enters) -> Iterator[Entry]:
         StorageError: Nothing is there, or it cannot be listed.
     """
     here = parts(url)
-    return archives.listed(here, enters) if here.scheme == ZIP else store(here).listed(here, enters)
+    return store(here).listed(here, enters)
 
 
 def remote_version(url: str) -> tuple[int, int] | None:
@@ -54,7 +43,7 @@ def remote_version(url: str) -> tuple[int, int] | None:
     """
     try:
         alone = next(listed(url, lambda _: False), None)
-    except retries.Missing:
+    except Missing:
         return None
     return (alone.size_bytes, alone.version) if alone and not alone.rest else None
 
@@ -65,13 +54,13 @@ def remote_sources_exist(urls: Iterable[str]) -> bool:
     Raises:
         StorageError: That cannot be found out.
     """
-    return all(_stands(parts(url)) for url in urls)
+    return all(store(here).stands(here) for here in map(_holding, urls))
 
 
-def _stands(here: Parts) -> bool:
-    if here.scheme != ZIP:
-        return retries.run(lambda: store(here).stands(here), here.url, "listed")
-    return _stands(parts(here.archive)) if is_remote(here.archive) else os.path.exists(here.archive)  # noqa: PTH110
+def _holding(url: str) -> Parts:
+    """Give what has to be there: of what is in a remote archive, the archive."""
+    here = parts(url)
+    return parts(here.archive) if here.scheme == ZIP and is_remote(here.archive) else here
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +82,12 @@ class RemoteFile:
     def __bytes__(self) -> bytes:
         """Give the URL, as a ledger has it."""
         return self.url.encode(errors="surrogateescape")
+
+    @property
+    def _reached(self) -> tuple[Store, Parts]:
+        """What reaches it, and its place there."""
+        here = parts(self.url)
+        return store(here), here
 
     @property
     def name(self) -> str:
@@ -134,18 +129,8 @@ class RemoteFile:
             UsageError: It cannot be written there at all, or the extra is not installed.
             StorageError: Its bucket, folder or archive is not there, or cannot be reached.
         """
-        here = parts(self.url)
-        if here.scheme != ZIP:
-            storage = store(here)
-            retries.run(lambda: storage.check_folder(here), self.url, "written")
-        elif is_remote(here.archive):
-            message = (
-                f"The report {escaped(self.url)} would stand in an archive that is not on this machine, which cannot "
-                "be replaced whole; name an archive here, or a report beside it."
-            )
-            raise UsageError(message)
-        else:
-            archives.check_folder(here)
+        storage, here = self._reached
+        storage.check_folder(here)
 
     def exists(self) -> bool:
         """Tell whether something stands there.
@@ -153,11 +138,8 @@ class RemoteFile:
         Raises:
             StorageError: That cannot be found out.
         """
-        here = parts(self.url)
-        if here.scheme == ZIP:
-            return archives.size(here) is not None
-        storage = store(here)
-        return retries.run(lambda: storage.size(here), self.url, "read") is not None
+        storage, here = self._reached
+        return storage.size(here) is not None
 
     def sha256(self) -> str:
         """Compute the SHA-256 of what stands there; empty where nothing does.
@@ -165,13 +147,10 @@ class RemoteFile:
         Raises:
             StorageError: It cannot be read.
         """
-        here = parts(self.url)
-        if here.scheme == ZIP:
-            return "" if archives.size(here) is None else archives.sha256(here)
-        storage = store(here)
+        storage, here = self._reached
         try:
-            return retries.run(lambda: storage.sha256(here), self.url, "read")
-        except retries.Missing:
+            return storage.sha256(here)
+        except Missing:
             return ""
 
     def differs_from(self, draft: Path) -> bool:
@@ -195,12 +174,8 @@ class RemoteFile:
         Raises:
             StorageError: That failed, and what stood there still does.
         """
-        here = parts(self.url)
-        if here.scheme == ZIP:
-            archives.put(draft, here)
-        else:
-            storage = store(here)
-            retries.run(lambda: storage.put(draft, here), self.url, "written")
+        storage, here = self._reached
+        storage.put(here, draft)
 
     def back_up(self, name: str, *, lies: Path | None = None) -> "RemoteFile":  # noqa: ARG002  (it never lies here)
         """Give what stands there a second name beside it.
@@ -209,12 +184,8 @@ class RemoteFile:
             StorageError: That failed.
         """
         other = self.with_name(name)
-        here, there = parts(self.url), parts(other.url)
-        if here.scheme == ZIP:
-            archives.copy(here, there)
-        else:
-            storage = store(here)
-            retries.run(lambda: storage.copy(here, there), other.url, "written")
+        storage, here = self._reached
+        storage.copy(parts(other.url), here)
         return other
 
 

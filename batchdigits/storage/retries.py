@@ -4,12 +4,16 @@ The one place that tries again: what the libraries below do of their own is turn
 names of their classes, so that no library has to be imported for it.
 """
 
+import functools
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from batchdigits.errors import Fault, FaultKind, StorageError, escaped
+from batchdigits.storage.urls import Parts
 
 _Result = TypeVar("_Result")
+_Store = TypeVar("_Store")
+_Rest = ParamSpec("_Rest")
 
 ATTEMPTS = 5
 """How often something is tried."""
@@ -86,6 +90,26 @@ def run(operation: Callable[[], Awaitable[_Result]], url: str, verb: str) -> _Re
         if not is_known(error):
             raise
         raise storage_error(error, url, verb) from error
+
+
+def retried(
+    verb: str,
+) -> Callable[
+    [Callable[Concatenate[_Store, Parts, _Rest], Coroutine[Any, Any, _Result]]],
+    Callable[Concatenate[_Store, Parts, _Rest], _Result],
+]:
+    """Make a method of what one attempt at a place is that does what `run` does."""
+
+    def decorated(
+        attempt: Callable[Concatenate[_Store, Parts, _Rest], Coroutine[Any, Any, _Result]],
+    ) -> Callable[Concatenate[_Store, Parts, _Rest], _Result]:
+        @functools.wraps(attempt)
+        def wrapped(self: _Store, place: Parts, /, *args: _Rest.args, **kwargs: _Rest.kwargs) -> _Result:
+            return run(lambda: attempt(self, place, *args, **kwargs), place.url, verb)
+
+        return wrapped
+
+    return decorated
 
 
 async def with_retries(operation: Callable[[], Awaitable[_Result]]) -> _Result:

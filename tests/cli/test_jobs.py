@@ -71,16 +71,6 @@ def test_a_job_file_gives_sources_and_reports_and_its_paths_start_where_the_job_
     assert made == ["a.csv", "a.csv.ledger", "b.parquet", "night.toml", "scans"]
 
 
-def test_the_command_line_of_a_job_wins_over_the_environment_and_that_over_the_job_file(tmp_path: Path) -> None:
-    (tmp_path / "scans").mkdir()
-    (tmp_path / "night.toml").write_text('sources = ["scans"]\noutput = ["file.csv"]\nallow_empty = true\n')
-    command = ("predict", "--config", "night.toml", "-q")
-    assert job(*command, cwd=tmp_path, BATCHDIGITS_PREDICT_OUTPUT="environment.csv").code == 0
-    assert (tmp_path / "environment.csv").exists()
-    assert job(*command, "-o", "line.csv", cwd=tmp_path, BATCHDIGITS_PREDICT_OUTPUT="other.csv").code == 0
-    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["environment.csv", "line.csv"]
-
-
 @every_job
 def test_an_unknown_key_of_a_job_file_ends_the_job_with_the_nearest_one(job: str, tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text("batch-sise = 7\n")

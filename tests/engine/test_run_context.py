@@ -1,11 +1,12 @@
-"""The first signal lets the batch in hand be finished, the second does not."""
+"""The first signal lets the batch in progress be finished, the second does not; and the seconds of each stage."""
 
 import os
 import signal
+import time
 
 import pytest
 
-from batchdigits.engine.run_context import Stop
+from batchdigits.engine.run_context import StageTimer, Stop
 from batchdigits.errors import BatchDigitsError, ExitCode, Interrupted, Terminated
 
 CASES = [(signal.SIGINT, Interrupted, ExitCode.INTERRUPTED), (signal.SIGTERM, Terminated, ExitCode.TERMINATED)]
@@ -116,3 +117,67 @@ def test_whoever_presses_ctrl_c_hears_at_once_that_the_batch_is_being_finished()
     with pytest.raises(Terminated), Stop(lambda: heard.append("a scheduler")) as stop, stop.patiently():
         signal.raise_signal(signal.SIGTERM)
     assert heard == ["waiting"]
+
+
+# the seconds of its stages
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still until a test moves its only entry."""
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_the_seconds_of_a_stage_are_added_up(clock: list[float]) -> None:
+    timer = StageTimer()
+    for seconds in (1.5, 2.0):
+        with timer.stage("decode"):
+            clock[0] += seconds
+        clock[0] += 50  # nobody's
+    assert timer.seconds == {"decode": 3.5}
+
+
+def test_stages_stand_in_the_order_in_which_an_image_passes_through_whichever_ran_first(clock: list[float]) -> None:
+    timer = StageTimer()
+    for name in ("predict", "decode", "list", "decode"):
+        with timer.stage(name):
+            clock[0] += 1
+    assert list(timer.seconds.items()) == [("list", 1.0), ("decode", 2.0), ("predict", 1.0)]
+
+
+def test_a_stage_that_fails_is_counted_too(clock: list[float]) -> None:
+    timer = StageTimer()
+
+    @timer.stage("decode")
+    def fail() -> None:
+        clock[0] += 2
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        fail()
+    assert timer.seconds == {"decode": 2.0}
+
+
+def test_time_that_was_measured_elsewhere_is_added_to_its_stage(clock: list[float]) -> None:
+    timer = StageTimer()
+    with timer.stage("decode"):
+        clock[0] += 3
+    timer.add("decode", 2.0)
+    timer.add("normalise", 0.5)
+    assert timer.seconds == {"decode": 5.0, "normalise": 0.5}
+
+
+def test_the_run_has_taken_what_the_clock_says_whatever_its_stages_did(clock: list[float]) -> None:
+    timer = StageTimer()
+    timer.add("decode", 100.0)
+    clock[0] += 7
+    assert timer.elapsed == 7
+
+
+def test_two_timers_do_not_share_their_seconds() -> None:
+    first, second = StageTimer(), StageTimer()
+    with first.stage("decode"):
+        pass
+    assert second.seconds == {}

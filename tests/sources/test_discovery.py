@@ -133,8 +133,8 @@ def test_of_an_ending_that_no_image_has_only_some_files_are_opened(
         touch(tmp_path / f"{number}.txt")
         touch(tmp_path / f"{number}")
     opened = []
-    look = discovery._begins_as_image
-    monkeypatch.setattr(discovery, "_begins_as_image", lambda path: opened.append(path) or look(path))
+    look = discovery._first_bytes
+    monkeypatch.setattr(discovery, "_first_bytes", lambda path: opened.append(path) or look(path))
     assert set(skipped(tmp_path).values()) == {"not an image"}
     assert sum(path.endswith(".txt") for path in opened) == 20
     assert len(opened) == 70
@@ -144,7 +144,7 @@ def test_no_file_is_opened_whose_name_shows_what_it_is(tmp_path: Path, monkeypat
     for name in ("a.png", ".hidden", "scan.pdf"):
         touch(tmp_path / name)
     os.mkfifo(tmp_path / "pipe")
-    monkeypatch.setattr(discovery, "_begins_as_image", pytest.fail)
+    monkeypatch.setattr(discovery, "_first_bytes", pytest.fail)
     assert names(tmp_path) == ["a.png", "scan.pdf"]
     assert skipped(tmp_path) == {".hidden": "hidden or system file", "pipe": "not an image"}
 
@@ -166,7 +166,7 @@ def test_hidden_and_system_files_are_skipped(tmp_path: Path, name: str) -> None:
         *("#recycle", "@Recycle", "#snapshot", "@Recently-Snapshot", "~snapshot", ".Trash-1000", ".snapshots"),
     ],
 )
-def test_a_hidden_folder_is_passed_over_whole(tmp_path: Path, folder: str) -> None:
+def test_a_hidden_folder_is_skipped_whole(tmp_path: Path, folder: str) -> None:
     touch(tmp_path / folder / "a.png")
     touch(tmp_path / folder / "b" / "a.png")
     records = list(discover([locate(str(tmp_path))], outputs=[]))
@@ -505,5 +505,4 @@ def test_many_files_in_one_folder_are_streamed(tmp_path: Path) -> None:
 
 def test_a_pipe_that_takes_an_images_place_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert discovery._begins_as_image(str(tmp_path / "pipe")) is False
-    assert discovery._holds_image(str(tmp_path / "pipe")) is True
+    assert discovery._first_bytes(str(tmp_path / "pipe")) is None

@@ -51,20 +51,20 @@ def written(path: Path, *, age: float = 0.0) -> ImageFile:
 
 
 @given(age_ns=st.integers(-(10**10), 10**10), settle=st.sampled_from([0.0, 0.5, 2.0, 3600.0]))
-def test_a_file_is_young_while_its_age_is_less_than_the_limit_and_never_negative(age_ns: int, settle: float) -> None:
+def test_a_file_is_recent_while_its_age_is_less_than_the_limit_and_never_negative(age_ns: int, settle: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "time", Clock())
         assert (NOW_NS - age_ns in Settling(settle).recent_ns()) == (0 <= age_ns < settle * 1e9)
 
 
-def test_a_file_that_comes_while_others_are_listed_is_young_too(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+def test_a_file_that_comes_while_others_are_listed_is_recent_too(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     settling = Settling(2.0)
     monkeypatch.setattr(clock, "time_ns", lambda: NOW_NS + 5_000_000_000)
     assert NOW_NS + 4_000_000_000 in settling.recent_ns()
     assert NOW_NS + 5_000_000_001 not in settling.recent_ns()
 
 
-def test_the_run_waits_until_a_young_file_has_come_of_age_and_no_longer(tmp_path: Path, clock: Clock) -> None:
+def test_the_run_waits_until_a_recent_file_is_stable_and_no_longer(tmp_path: Path, clock: Clock) -> None:
     files = [written(tmp_path / f"{age}.png", age=age) for age in (1.5, 0.25, 1.0)]
     deferred: list[ImageFile] = []
     settling = Settling(2.0)
@@ -74,7 +74,7 @@ def test_the_run_waits_until_a_young_file_has_come_of_age_and_no_longer(tmp_path
     assert deferred == []
 
 
-def test_a_young_file_that_goes_on_changing_is_deferred_and_the_others_are_not(tmp_path: Path, clock: Clock) -> None:
+def test_a_recent_file_that_goes_on_changing_is_deferred_and_the_others_are_not(tmp_path: Path, clock: Clock) -> None:
     grows, touched, replaced, gone, still = (written(tmp_path / f"{name}.png") for name in "abcde")
     Path(grows.path).write_bytes(Path(grows.path).read_bytes() + b"more")
     os.utime(grows.path, ns=(NOW_NS, NOW_NS))

@@ -593,7 +593,7 @@ def read_by(raises: dict[str, Exception], monkeypatch: pytest.MonkeyPatch) -> di
                 raise error
             return b"data"
 
-    monkeypatch.setattr(reading, "store", lambda _: Stub())
+    monkeypatch.setattr(reading, "server", lambda _: Stub())
     monkeypatch.setattr(retries, "_FIRST_WAIT", 0.001)
     return read_remote([(f"s3://bucket/{name}", 4) for name in "ab"], 100)
 
@@ -639,7 +639,7 @@ def test_a_connection_that_fails_for_whatever_reason_is_tried_again_and_is_about
 
     server = Sftp("sftp://host/")
     server._open = refused
-    monkeypatch.setattr(reading, "store", lambda _: server)
+    monkeypatch.setattr(reading, "server", lambda _: server)
     monkeypatch.setattr(retries, "_FIRST_WAIT", 0.001)
     with pytest.raises(StorageError, match="cannot be reached, after several tries"):
         read_remote([("sftp://host/a", 1)], 100)

@@ -242,7 +242,7 @@ def test_a_folder_is_asked_about_once_and_what_lies_in_a_closed_one_is_not() -> 
 
 
 @given(st.text())
-def test_the_number_of_a_mark_is_never_the_time_of_a_young_file_and_fits_a_ledger(mark: str) -> None:
+def test_the_number_of_a_mark_is_never_the_time_of_a_recent_file_and_fits_a_ledger(mark: str) -> None:
     assert -(2**63) <= version(mark) < 0
     assert version(mark) == version(mark) != version(mark + "x")
 

@@ -21,7 +21,7 @@ import pytest
 from batchdigits.errors import Fault, FaultKind, StorageError
 from batchdigits.storage import local
 from batchdigits.storage.backends import zip_archives
-from batchdigits.storage.backends.zip_archives import Archives
+from batchdigits.storage.backends.zip_archives import Archives, RemoteArchive
 from batchdigits.storage.reading import read_remote
 from batchdigits.storage.remote import RemoteFile
 from batchdigits.storage.urls import absolute, parts
@@ -161,58 +161,46 @@ def test_a_member_outside_its_archive_is_a_fault(offset: int, tmp_path: Path) ->
     assert isinstance(found, Fault)
 
 
-class FarFile(io.RawIOBase):
-    """A far file that counts what is asked of it."""
+def remote_archive(data: bytes, requests: list[int]) -> RemoteArchive:
+    """An archive somewhere else; what is asked of it is counted, in bytes."""
 
-    def __init__(self, data: bytes) -> None:
-        self._file = io.BytesIO(data)
-        self.requests: list[int] = []
+    def part(start: int, stop: int) -> bytes:
+        requests.append(stop - start)
+        return data[start:stop]
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        count = self._file.readinto(buffer)
-        self.requests.append(count)
-        return count
+    return RemoteArchive(len(data), part)
 
 
 @pytest.mark.parametrize(("member_bytes", "members"), [(3000, 1000), (30_000, 100)])
-def test_of_a_far_archive_little_more_is_read_than_its_members(member_bytes: int, members: int) -> None:
+def test_of_a_remote_archive_little_more_is_read_than_its_members(member_bytes: int, members: int) -> None:
     rng = random.Random(20260101)
     packed = io.BytesIO()
     contents = {f"{number:04}.png": rng.randbytes(member_bytes) for number in range(members)}
     with zipfile.ZipFile(packed, "w") as new:
         for name in rng.sample(sorted(contents), members):
             new.writestr(name, contents[name])
-    far = FarFile(packed.getvalue())
-    archives = Archives(lambda _: far)
+    requests: list[int] = []
+    archives = Archives(lambda _: remote_archive(packed.getvalue(), requests))
     places = [parts(f"zip://{name}::s3://bucket/x.zip") for name in sorted(contents)]
     found = archives.get(places[:1], 10**6)
-    far.requests.clear()
+    requests.clear()
     for at in range(0, members, 50):
         found |= archives.get(places[at : at + 50], 10**6)
     assert {parts(url).path: data for url, data in found.items()} == contents
-    assert len(far.requests) <= members
-    assert sum(far.requests) < 1.4 * len(packed.getvalue())
-    far.requests.clear()
+    assert len(requests) <= members
+    assert sum(requests) < 1.4 * len(packed.getvalue())
+    requests.clear()
     archives.get(places, 10**6)
-    assert sum(far.requests) < 1.02 * len(packed.getvalue())
-    assert len(far.requests) == 1
+    assert sum(requests) < 1.02 * len(packed.getvalue())
+    assert len(requests) == 1
 
 
-def test_a_far_member_with_a_long_header_is_read(tmp_path: Path) -> None:
+def test_a_remote_member_with_a_long_header_is_read(tmp_path: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as new:
         for name in ("a" * 5000, "b" * 5000):
             new.writestr(name, name)
-    archives = Archives(lambda _: FarFile(packed.getvalue()))
+    archives = Archives(lambda _: remote_archive(packed.getvalue(), []))
     places = [parts(f"zip://{name}::s3://bucket/x.zip") for name in ("b" * 5000, "a" * 5000)]
     assert archives.get(places, 10**6) == {place.url: place.path.encode() for place in places}
 

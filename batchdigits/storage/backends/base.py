@@ -52,31 +52,35 @@ def entered(entries: Iterable[Entry], enters: Enters) -> Iterator[Entry]:
 
 
 class Store(Protocol):
-    """What reaches a storage; each coroutine is one attempt, for `retries`."""
+    """What reaches a storage."""
 
-    def listed(self, place: Parts, enters: Enters) -> Iterator[Entry]:
+    def listed(self, place: Parts, enters: Enters, /) -> Iterator[Entry]:
         """List a folder, or a file by itself."""
 
-    async def get(self, place: Parts, most_bytes: int) -> bytes | None:
-        """Read a file; None where it is larger than that."""
-
-    async def part(self, place: Parts, start: int, stop: int) -> bytes:
-        """Read some of a file."""
-
-    async def size(self, place: Parts) -> int | None:
+    def size(self, place: Parts, /) -> int | None:
         """Give the size of a file; None where there is none."""
 
-    async def stands(self, place: Parts) -> bool:
-        """Tell whether a file or folder is there."""
+    def stands(self, place: Parts, /) -> bool:
+        """Tell whether a file or folder is there; of an archive's member, whether the archive is."""
 
-    async def sha256(self, place: Parts) -> str:
-        """Compute the SHA-256 of a file."""
+    def sha256(self, place: Parts, /) -> str:
+        """Compute the SHA-256 of a file in constant memory; `Missing` where there is none."""
 
-    async def put(self, draft: Path, place: Parts) -> None:
-        """Send a finished file, which takes its name when all of it has come."""
+    def put(self, place: Parts, draft: Path, /) -> None:
+        """Make a finished file of this machine one of the storage: whole, or not at all."""
 
-    async def copy(self, old: Parts, new: Parts) -> None:
+    def copy(self, place: Parts, old: Parts, /) -> None:
         """Give a file a second name."""
 
-    async def check_folder(self, place: Parts) -> None:
+    def check_folder(self, place: Parts, /) -> None:
         """Find trouble with a report before there is one to write."""
+
+
+class Server(Store, Protocol):
+    """A storage on a network."""
+
+    async def get(self, place: Parts, most_bytes: int, /) -> bytes | None:
+        """Try once to read a file; None where it is larger than that."""
+
+    def part(self, place: Parts, start: int, stop: int, /) -> bytes:
+        """Read some of a file."""

@@ -1,31 +1,35 @@
-"""Give the store that reaches a URL: one for each server and process."""
+"""Give the store that reaches a URL: one for each server and process, and one for all archives."""
 
-import io
 import logging
+import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
 
 from batchdigits.errors import UsageError
-from batchdigits.storage.backends.base import Store
+from batchdigits.storage.backends.base import Server, Store
 from batchdigits.storage.backends.s3 import S3
 from batchdigits.storage.backends.sftp import Sftp
-from batchdigits.storage.retries import run
-from batchdigits.storage.urls import Parts
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from batchdigits.storage.backends.zip_archives import Archives, RemoteArchive
+from batchdigits.storage.urls import ZIP, Parts, is_remote, parts
 
 _NOISY = ("asyncio", "asyncssh", "asyncssh.sftp", "aiobotocore", "aiohttp", "botocore", "fsspec", "s3fs", "sshfs")
-
-
-_KINDS: dict[str, Callable[[str], Store]] = {"s3": S3, "sftp": Sftp}
-_made: dict[str, Store] = {}
+_KINDS: dict[str, Callable[[str], Server]] = {"s3": S3, "sftp": Sftp}
+_made: dict[str, Server] = {}
 _lock = threading.Lock()
 
 
 def store(place: Parts) -> Store:
-    """Give what reaches a place; it is made once a process, and never travels to another.
+    """Give what reaches a place.
+
+    Raises:
+        UsageError: The extra is not installed.
+    """
+    return archives if place.scheme == ZIP else server(place)
+
+
+def server(place: Parts) -> Server:
+    """Give what reaches a place on a network; it is made once a process, and never travels to another.
 
     Raises:
         UsageError: The extra is not installed.
@@ -45,41 +49,22 @@ def store(place: Parts) -> Store:
         return _made[name]
 
 
-class RemoteReader(io.RawIOBase):
-    """A file of a storage, read a part at a time."""
+def _archive_of(member: Parts) -> str | RemoteArchive:
+    """Give the path of a member's archive, or what reads it where that is remote.
 
-    def __init__(self, place: Parts) -> None:
-        """Look how large it is.
+    Raises:
+        FileNotFoundError: It is remote, and does not exist.
+    """
+    if not is_remote(member.archive):
+        return member.archive
+    place = parts(member.archive)
+    reached = server(place)
+    size_bytes = reached.size(place)
+    if size_bytes is None:
+        raise FileNotFoundError(place.url)
+    return RemoteArchive(size_bytes, partial(reached.part, place))
 
-        Raises:
-            FileNotFoundError: It does not exist.
-        """
-        self._store, self._place, self._at = store(place), place, 0
-        size = run(lambda: self._store.size(place), place.url, "read")
-        if size is None:
-            raise FileNotFoundError(place.url)
-        self._size = size
 
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go elsewhere."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        """Read on."""
-        view = memoryview(buffer)
-        stop = min(self._at + len(view), self._size)
-        if stop <= self._at:
-            return 0
-        data = run(lambda: self._store.part(self._place, self._at, stop), self._place.url, "read")
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+archives = Archives(_archive_of)
+"""All that are open in this process."""
+os.register_at_fork(after_in_child=archives.forget)

@@ -1,4 +1,4 @@
-"""Reach S3: list objects, read them, and upload them whole. Each coroutine is one attempt."""
+"""Reach S3: list objects, read them, and upload them whole."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 from batchdigits.errors import StorageError, escaped
 from batchdigits.storage.backends.base import Enters, Entry, entered, version
-from batchdigits.storage.retries import Missing, run
+from batchdigits.storage.retries import Missing, retried, run
 from batchdigits.storage.urls import Parts
 
 AT_A_TIME = 32
@@ -84,28 +84,35 @@ class S3:
         return page
 
     async def get(self, place: Parts, most_bytes: int) -> bytes | None:
-        """Read an object; None where it is larger than that."""
+        """Try once to read an object; None where it is larger than that."""
         answer = await self._get(place)
         async with answer["Body"] as body:
             return None if answer["ContentLength"] > most_bytes else bytes(await body.read())
 
+    @retried("read")
     async def part(self, place: Parts, start: int, stop: int) -> bytes:
         """Read some of an object."""
         answer = await self._get(place, Range=f"bytes={start}-{stop - 1}")
         async with answer["Body"] as body:
             return bytes(await body.read())
 
+    @retried("read")
     async def size(self, place: Parts) -> int | None:
         """Give the size of an object; None where there is none."""
+        return await self._size(place)
+
+    async def _size(self, place: Parts) -> int | None:
         page = await self._page(place, place.path, 1, {})
         found = next(iter(page.get("Contents", [])), None)
         return int(found["Size"]) if found and found["Key"] == place.path else None
 
+    @retried("listed")
     async def stands(self, place: Parts) -> bool:
         """Tell whether an object has this name, or any lies below it."""
         below = await self._page(place, f"{place.path}/" if place.path else "", 1, {})
-        return bool(below.get("Contents")) or (bool(place.path) and await self.size(place) is not None)
+        return bool(below.get("Contents")) or (bool(place.path) and await self._size(place) is not None)
 
+    @retried("read")
     async def sha256(self, place: Parts) -> str:
         """Compute the SHA-256 of an object in constant memory."""
         checksum = hashlib.sha256()
@@ -120,7 +127,8 @@ class S3:
         answer: dict[str, Any] = await files._call_s3("get_object", Bucket=_bucket(place), Key=place.path, **more)
         return answer
 
-    async def put(self, draft: Path, place: Parts) -> None:
+    @retried("written")
+    async def put(self, place: Parts, draft: Path) -> None:
         """Make a finished file an object: it takes its name when all of it has come, or never."""
         import mimetypes
 
@@ -128,11 +136,13 @@ class S3:
         files = await self._connected()
         await files._put_file(str(draft), _name(place), chunksize=_UPLOAD_BYTES, ContentType=kind)
 
-    async def copy(self, old: Parts, new: Parts) -> None:
+    @retried("written")
+    async def copy(self, place: Parts, old: Parts) -> None:
         """Give an object a second name."""
         files = await self._connected()
-        await files._cp_file(_name(old), _name(new))
+        await files._cp_file(_name(old), _name(place))
 
+    @retried("written")
     async def check_folder(self, place: Parts) -> None:
         """Find trouble with a report before there is one to write: the bucket exists and lets us in."""
         await self._page(place, place.path, 1, {})

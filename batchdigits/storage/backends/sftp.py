@@ -1,4 +1,4 @@
-"""Reach SFTP servers: list folders, read files, and upload them whole. Each coroutine is one attempt."""
+"""Reach SFTP servers: list folders, read files, and upload them whole."""
 
 import hashlib
 import posixpath
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.storage.backends.base import Enters, Entry
-from batchdigits.storage.retries import Missing, in_event_loop, is_transient, run
+from batchdigits.storage.retries import Missing, in_event_loop, is_transient, retried, run
 from batchdigits.storage.urls import Parts, server
 
 if TYPE_CHECKING:
@@ -133,16 +133,18 @@ class Sftp:
         return _entry(rest, status, "" if is_inside else "symbolic link out of the source")
 
     async def get(self, place: Parts, most_bytes: int) -> bytes | None:
-        """Read a file; None where it is larger than that."""
+        """Try once to read a file; None where it is larger than that."""
         async with self._channel() as channel, channel.open(_path(place), "rb") as file:
             size_bytes = (await file.stat()).size
             return None if size_bytes > most_bytes else bytes(await file.read(size_bytes))
 
+    @retried("read")
     async def part(self, place: Parts, start: int, stop: int) -> bytes:
         """Read some of a file."""
         async with self._channel() as channel, channel.open(_path(place), "rb") as file:
             return bytes(await file.read(stop - start, start))
 
+    @retried("read")
     async def size(self, place: Parts) -> int | None:
         """Give the size of a file; None where there is none."""
         async with self._channel() as channel:
@@ -150,11 +152,13 @@ class Sftp:
                 return None
             return int((await channel.stat(_path(place))).size)
 
+    @retried("listed")
     async def stands(self, place: Parts) -> bool:
         """Tell whether a file or folder is there."""
         async with self._channel() as channel:
             return bool(await channel.exists(_path(place)))
 
+    @retried("read")
     async def sha256(self, place: Parts) -> str:
         """Compute the SHA-256 of a file in constant memory."""
         checksum = hashlib.sha256()
@@ -163,17 +167,19 @@ class Sftp:
                 checksum.update(block)
         return checksum.hexdigest()
 
-    async def put(self, draft: Path, place: Parts) -> None:
+    @retried("written")
+    async def put(self, place: Parts, draft: Path) -> None:
         """Send a finished file, which takes its name when all of it has come."""
         async with self._replacing(place) as (channel, temporary):
             await channel.put(str(draft), temporary)
 
-    async def copy(self, old: Parts, new: Parts) -> None:
+    @retried("written")
+    async def copy(self, place: Parts, old: Parts) -> None:
         """Give a file's bytes a second name too; not every server has links."""
         async with self._channel() as channel:
-            if await channel.exists(_path(new)):  # the same bytes, which were kept before
+            if await channel.exists(_path(place)):  # the same bytes, which were kept before
                 return
-        async with self._replacing(new) as (channel, temporary):
+        async with self._replacing(place) as (channel, temporary):
             await channel.copy(_path(old), temporary, follow_symlinks=True)
 
     @asynccontextmanager
@@ -190,6 +196,7 @@ class Sftp:
                     await channel.remove(temporary)
             raise
 
+    @retried("written")
     async def check_folder(self, place: Parts) -> None:
         """Find trouble with a report before there is one to write.
 

@@ -18,12 +18,13 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
-from batchdigits.errors import Fault, FaultKind, StorageError, escape_name, escaped
+from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, escape_name, escaped
 from batchdigits.storage.atomic import TargetFile, atomic_write_all
 from batchdigits.storage.backends.base import Enters, Entry, entered, version
 from batchdigits.storage.guards import locked, opened, resolved
 from batchdigits.storage.local import LocalFile
-from batchdigits.storage.urls import Parts
+from batchdigits.storage.retries import Missing
+from batchdigits.storage.urls import Parts, is_remote
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -37,47 +38,53 @@ _NO_TIME = (1980, 1, 1, 0, 0, 0)  # the same report in the same archive has the 
 _MOST_OPEN = 8  # archives
 _WAIT_SECONDS = 600.0  # until another run has written an archive
 
-_BLOCK_BYTES = 2**16  # of a far archive that are read at once where nothing was read ahead
+_BLOCK_BYTES = 2**16  # of a remote archive that are read at once where nothing was read ahead
 _HEADER_BYTES = 2**9  # of a member; what a longer one has more is read when it is needed
 _GAP_BYTES = 2**12  # between two members that are read at once
 _SPAN_BYTES = 2**23  # of several members that are read at once
 
 
-class _Ahead(io.RawIOBase):
-    """A far file, of which a span is in memory."""
+class RemoteArchive(io.RawIOBase):
+    """A remote archive, of which a span is in memory."""
 
-    def __init__(self, far: io.RawIOBase) -> None:
+    def __init__(self, size_bytes: int, part: Callable[[int, int], bytes]) -> None:
+        """Read nothing yet.
+
+        Args:
+            size_bytes: Of all of it.
+            part: Reads it from one place to another.
+        """
         self.lock = threading.Lock()  # for as long as a span is needed
-        self._far, self._at = far, 0
+        self._size_bytes, self._part, self._at = size_bytes, part, 0
         self._start, self._span = 0, b""
 
     def hold(self, start: int, stop: int) -> None:
         """Read a span at once, in place of the one before."""
-        self._start, self._span = start, b""
-        if start < stop:
-            self._far.seek(start)
-            self._span = self._far.read(stop - start) or b""
+        self._start, self._span = start, self._read(start, stop)
+
+    def _read(self, start: int, stop: int) -> bytes:
+        stop = min(stop, self._size_bytes)
+        return self._part(start, stop) if start < stop else b""
 
     def readable(self) -> bool:
+        """It is."""
         return True
 
     def seekable(self) -> bool:
+        """It is."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_CUR:
-            offset, whence = offset + self._at, io.SEEK_SET
-        self._at = self._far.seek(offset, whence)
+        """Go elsewhere."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size_bytes}[whence]
         return self._at
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        """Read on, of the span where it has this place."""
         view = memoryview(buffer)
         at = self._at - self._start
-        if 0 <= at < len(self._span):
-            data = self._span[at : at + len(view)]
-        else:
-            self._far.seek(self._at)
-            data = self._far.read(len(view)) or b""
+        is_held = 0 <= at < len(self._span)
+        data = self._span[at : at + len(view)] if is_held else self._read(self._at, self._at + len(view))
         view[: len(data)] = data
         self._at += len(data)
         return len(data)
@@ -87,20 +94,20 @@ class _Open(NamedTuple):
     """An archive that is open."""
 
     archive: zipfile.ZipFile
-    ahead: _Ahead | None
-    """Where it is far."""
+    remote: RemoteArchive | None
+    """What reads it, where it is remote."""
 
 
 class Archives:
     """Archives that are open, for all threads of this process."""
 
-    def __init__(self, opened: Callable[[Parts], str | io.RawIOBase]) -> None:
+    def __init__(self, archive_of: Callable[[Parts], str | RemoteArchive]) -> None:
         """Open none yet.
 
         Args:
-            opened: Gives the path of a member's archive, or an open file where it is far.
+            archive_of: Gives the path of a member's archive, or what reads it where it is remote.
         """
-        self._opened = opened
+        self._archive_of = archive_of
         self.forget()
 
     def forget(self) -> None:
@@ -132,7 +139,7 @@ class Archives:
         yield from entered(files, enters)
 
     def get(self, places: Sequence[Parts], most_bytes: int) -> dict[str, bytes | Fault | None]:
-        """Read members in the order in which their archives hold them; of a far one neighbours are read at once.
+        """Read members in the order in which their archives hold them; of a remote one neighbours are read at once.
 
         Returns:
             By the URL, the bytes, a fault where they cannot be read, and None where they are more than that.
@@ -143,7 +150,7 @@ class Archives:
         found: dict[str, bytes | Fault | None] = {}
         for tail in dict.fromkeys(place.tail for place in places):
             those = [place for place in places if place.tail == tail]
-            archive, ahead = self._archive(those[0])
+            archive, remote = self._archive(those[0])
             wanted: dict[str, zipfile.ZipInfo] = {}
             for place in those:
                 member = archive.NameToInfo.get(place.path)
@@ -156,13 +163,13 @@ class Archives:
                     found[place.url] = Fault(FaultKind.UNREADABLE, detail)
                 else:
                     wanted[place.url] = member
-            with ahead.lock if ahead else nullcontext():
+            with remote.lock if remote else nullcontext():
                 for start, stop, urls in _spans(wanted):
-                    if ahead:
-                        ahead.hold(start, stop)
+                    if remote:
+                        remote.hold(start, stop)
                     found |= {url: _unpacked(archive, wanted[url]) for url in urls}
-                if ahead:
-                    ahead.hold(0, 0)
+                if remote:
+                    remote.hold(0, 0)
         return found
 
     def size(self, place: Parts) -> int | None:
@@ -172,23 +179,45 @@ class Archives:
         with _opened_anew(place) as archive:
             return archive.NameToInfo[place.path].file_size if place.path in archive.NameToInfo else None
 
+    def stands(self, place: Parts) -> bool:
+        """Tell whether a local archive is there."""
+        return os.path.exists(place.archive)  # noqa: PTH110
+
     def sha256(self, place: Parts) -> str:
-        """Compute the SHA-256 of a member."""
+        """Compute the SHA-256 of a member.
+
+        Raises:
+            Missing: There is none, or no archive.
+        """
+        if self.size(place) is None:
+            message = f"{escaped(place.url)} does not exist; check its spelling."
+            raise Missing(message)
         with _opened_anew(place) as archive, archive.open(place.path) as member:
             return hashlib.file_digest(member, "sha256").hexdigest()  # type: ignore[arg-type]
 
-    def put(self, draft: Path, place: Parts) -> None:
+    def put(self, place: Parts, draft: Path) -> None:
         """Write a local archive anew with one member replaced; it takes its name when all of it is on the disk."""
         with draft.open("rb") as file:
             _write(place, file)
 
-    def copy(self, old: Parts, new: Parts) -> None:
+    def copy(self, place: Parts, old: Parts) -> None:
         """Give a member a second name."""
         with _opened_anew(old) as archive, archive.open(old.path) as member:
-            _write(new, member)
+            _write(place, member)
 
     def check_folder(self, place: Parts) -> None:
-        """Find trouble with a report before there is one to write: what is there is an archive, and can be replaced."""
+        """Find trouble with a report before there is one to write: what is there is an archive, and can be replaced.
+
+        Raises:
+            UsageError: The archive is remote.
+            StorageError: It is none, or its folder cannot be written.
+        """
+        if is_remote(place.archive):
+            message = (
+                f"The report {escaped(place.url)} would stand in an archive that is not on this machine, which cannot "
+                "be replaced whole; name an archive here, or a report beside it."
+            )
+            raise UsageError(message)
         if os.path.lexists(place.archive):
             with _opened_anew(place):
                 pass
@@ -198,12 +227,13 @@ class Archives:
         with self._lock:
             if place.tail not in self._open:
                 with _errors(place):
-                    file = self._opened(place)
-                    ahead = None if isinstance(file, str) else _Ahead(file)
-                    buffered = cast("BinaryIO", io.BufferedReader(ahead, _BLOCK_BYTES)) if ahead else None
-                    if not ahead:
-                        opened(Path(place.archive)).close()  # a pipe would be waited for
-                    self._open[place.tail] = _Open(zipfile.ZipFile(buffered or place.archive), ahead)
+                    archive = self._archive_of(place)
+                    if isinstance(archive, str):
+                        opened(Path(archive)).close()  # a pipe would be waited for
+                        self._open[place.tail] = _Open(zipfile.ZipFile(archive), None)
+                    else:
+                        buffered = cast("BinaryIO", io.BufferedReader(archive, _BLOCK_BYTES))
+                        self._open[place.tail] = _Open(zipfile.ZipFile(buffered), archive)
             found = self._open[place.tail]
             while len(self._open) > _MOST_OPEN:
                 del self._open[next(iter(self._open))]  # it is closed when no thread reads it any more
