@@ -100,6 +100,27 @@ def test_a_signal_keeps_what_was_finished_and_the_next_run_goes_on(
     assert report.read_bytes() == expected
 
 
+def test_a_signal_at_any_moment_after_the_report_is_written_leaves_an_exit_code(report: Path) -> None:
+    write_differing(report.with_name("scans"), 1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        run = subprocess.Popen(command(report.with_name("scans"), report), cwd=CHECKOUT, env=environment())
+        while not report.exists() and run.poll() is None:
+            time.sleep(0.001)
+        until = time.monotonic() + PATIENCE
+        while run.poll() is None and time.monotonic() < until:  # so that one meets Python as it ends
+            run.send_signal(number)
+            time.sleep(0.0005)
+        assert run.returncode in (0, 128 + number)
+        report.unlink()
+
+
+def test_a_signal_as_python_ends_changes_no_exit_code(report: Path) -> None:
+    late = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGTERM); import runpy; "
+    program = [sys.executable, "-c", late + "runpy.run_module('tests.fake_model_cli', run_name='__main__')"]
+    write_differing(report.with_name("scans"), 1)
+    assert run([*program, *command(report.with_name("scans"), report)[3:]], cwd=CHECKOUT).code == 0
+
+
 def test_a_limit_of_time_that_is_shorter_than_a_batch_lets_every_run_finish_something(
     folder: Path, report: Path
 ) -> None:

@@ -34,7 +34,9 @@ from batchdigits.cli.predict import predict
 from batchdigits.cli.process import (
     LOG,
     are_flushed,
+    end_with_exit_codes,
     exits,
+    keep_exit_code,
     open_standard_streams,
     run_program,
     silence_native_code,
@@ -66,7 +68,10 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ["PYTHONSAFEPATH"] = "1"  # for all that is started from here, as in `engine.children`
     commands = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     given = with_command(sys.argv[1:] if arguments is None else arguments, commands)
-    as_json = given[:1] == ["predict"] and "--log-json" in given
+    is_run = given[:1] == ["predict"]
+    if is_run:
+        end_with_exit_codes()
+    as_json = is_run and "--log-json" in given
     if as_json or not {"-v", "--verbose"} & set(given):
         silence_native_code()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -84,6 +89,9 @@ def main(arguments: list[str] | None = None) -> None:
         if not is_told and not end.code:
             sys.exit(ExitCode.STORAGE)
         raise
+    finally:
+        if is_run:
+            keep_exit_code()
 
 
 _PREDICT = PredictSettings(sources=())

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -66,6 +67,24 @@ def are_flushed(*streams: TextIO) -> bool:
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
     return done
+
+
+_ENDS = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+
+
+def end_with_exit_codes() -> None:
+    """Let a signal before and after the work of a run, which takes them itself, end the process with an exit code.
+
+    By default it would end it with none, also where the reports are written and the process is about to end.
+    """
+    for number in _ENDS:
+        signal.signal(number, lambda number, _: os._exit(_ENDS[number]))
+
+
+def keep_exit_code() -> None:
+    """Let no signal change the exit code any more: as it ends, Python gives back those that it handles, too early."""
+    for number in _ENDS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def silence_native_code() -> None:
