@@ -57,7 +57,7 @@ def store_answers(database: Database, answers: Mapping[Key, str], *, time: str, 
 
     Args:
         database: The ledger's, open.
-        answers: `0` to `9`, or `x`, by page.
+        answers: `0` to `9`, `x`, or `c`, by page.
         time: When they were given, as a text.
         source: Where they come from.
 
@@ -176,7 +176,7 @@ class Answered:
     sha256: str
     """Of the bytes that the answer is about."""
     answer: str
-    """`0` to `9`, or `x` for no digit."""
+    """`0` to `9`, `x` for no digit, or `c` where nobody can tell."""
 
 
 def has_answers(report: Path) -> bool:

@@ -30,7 +30,7 @@ _COLUMNS = ("path", "page", "sha256", "corrected")
 _NEEDED = ("path", "corrected")  # of a CSV; the path leads to the others
 WITHDRAW = "withdraw"
 """What people write in the place of an answer, to take back the one that is known."""
-_ANSWERS = frozenset("0123456789x") | {WITHDRAW}
+_ANSWERS = frozenset("0123456789xc") | {WITHDRAW}
 _WHOLE = re.compile(r"\A([0-9]+)[.,]0+\Z")
 _EMPTY = hashlib.sha256(b"").hexdigest()
 _MOST_PROBLEMS = 20  # lines that a message names
@@ -237,7 +237,8 @@ def _xlsx_rows(corrections: Path) -> Iterator[_Cells]:
     with storage_errors(corrections, verb="read"):
         for sheet, line, (path, page, sha256, corrected), known in text_rows(corrections, _COLUMNS):
             is_typed = corrected.strip().lower() != known
-            yield _Cells(sheet, line, path, page, sha256, corrected, is_typed)
+            answer = WITHDRAW if known and not corrected.strip() else corrected  # somebody emptied the cell
+            yield _Cells(sheet, line, path, page, sha256, answer, is_typed)
 
 
 ENDINGS: dict[str, Callable[[Path], Iterator[_Cells | _Problem]]] = {
@@ -273,7 +274,10 @@ def _whole(cell: str) -> str:
 def _wrong(cells: _Cells) -> str:
     """Say what is wrong with an answer by itself; empty where nothing is."""
     if _answer(cells) not in _ANSWERS:
-        return f"«{_brief(cells.corrected)}» is no answer; expected a digit from 0 to 9, x for no digit, or {WITHDRAW}"
+        return (
+            f"«{_brief(cells.corrected)}» is no answer; expected a digit from 0 to 9, x for no digit, c where nobody "
+            f"can tell, or {WITHDRAW}"
+        )
     page = _whole(cells.page)
     if not (page.isascii() and page.isdecimal() and len(page) <= _MOST_DIGITS):
         return f"«{_brief(cells.page)}» is no page; expected a number from 1"

@@ -77,7 +77,7 @@ class Rows:
     confidence: NDArray[np.float64]
     """float64[N], its probability."""
     corrected: list[str]
-    """A person's answer: `0` to `9`, or `x`."""
+    """A person's answer: `0` to `9`, `x` for no digit, or `c` where nobody can tell."""
     detail: list[str]
     """The fault, or the reason for review."""
     runner_up: NDArray[np.int8]

@@ -41,7 +41,7 @@ def test_an_answer_is_final_and_is_shown_without_predicting(
     assert {row["corrected"] for row in before.values()} == {""}
     assert "answered" not in {row["status"] for row in before.values()}
     assert all(row["final"] == (row["digit"] if row["status"] == "ok" else "") for row in before.values())
-    answer(reports[0], B="9", a="x", pages="4", blank="x", truncated="0", photo="x")
+    answer(reports[0], B="9", a="x", pages="4", blank="c", truncated="0", photo="x")
     with no_model():
         run(model, growing, outputs=reports, threshold=0.0)
     after = by_page(reports[0].read_bytes())
@@ -50,7 +50,7 @@ def test_an_answer_is_final_and_is_shown_without_predicting(
         ("B.png", 1): ("9", "9"),
         ("a.png", 1): ("x", ""),
         **{("a/b/pages.tif", number): ("4", "4") for number in range(1, 6)},
-        ("a/blank.png", 1): ("x", ""),
+        ("a/blank.png", 1): ("c", ""),
         ("photo.heic", 1): ("x", ""),
         ("truncated.jpg", 1): ("0", "0"),
     }

@@ -235,7 +235,7 @@ def test_an_answer_that_is_known_may_be_about_bytes_that_are_gone(report: Path) 
 spelled = st.builds(
     lambda before, answer, after: f"{before}{answer}{after}",
     st.sampled_from(["", " ", "\t", "\xa0"]),
-    st.sampled_from([*"0123456789xX"]),
+    st.sampled_from([*"0123456789xXcC"]),
     st.sampled_from(["", " ", "  "]),
 )
 
@@ -677,8 +677,8 @@ def test_a_sheet_with_answers_whose_columns_lost_their_names_is_not_passed_over(
 
 
 def test_an_answer_that_a_workbook_knows_is_changed_where_it_stands_and_contradicts_nothing(report: Path) -> None:
-    correct(LocalFile(report), workbook(report, {"Results!3": "8", "Results!5": "x"}), ledger=None, time=NOW)
-    assert kept(report) == {PAGES[2]: "8", PAGES[4]: "x"}
+    correct(LocalFile(report), workbook(report, {"Results!3": "8", "Results!5": "c"}), ledger=None, time=NOW)
+    assert kept(report) == {PAGES[2]: "8", PAGES[4]: "c"}
 
 
 def test_a_workbook_that_is_older_than_the_ledger_takes_nothing_back(
@@ -692,6 +692,14 @@ def test_a_workbook_that_is_older_than_the_ledger_takes_nothing_back(
     correct(LocalFile(report), workbook(report, {"Results!3": "7"}), ledger=None, time=NOW)  # typed over what it knows
     assert kept(report)[PAGES[2]] == "7"
     assert caplog.messages == ["line 4 of Results, =2.tif, page 1: the answer 9 becomes 7."]
+
+
+def test_an_emptied_cell_of_a_workbook_takes_its_answer_back(report: Path, caplog: pytest.LogCaptureFixture) -> None:
+    corrected(report, table(row(2, "2"), row(4, "4")))
+    said = correct(LocalFile(report), workbook(report, {"Results!3": None}), ledger=None, time=NOW)
+    assert kept(report) == {PAGES[4]: "4"}
+    assert "1 withdrawn" in said
+    assert caplog.messages == ["line 4 of Results, =2.tif, page 1: the answer 2 is withdrawn."]
 
 
 def test_of_copies_of_an_image_one_answer_may_be_changed(report: Path) -> None:
@@ -718,12 +726,12 @@ def test_wrong_cells_of_a_workbook_are_named_with_their_sheet(report: Path) -> N
         correct(LocalFile(report), given, ledger=None, time=NOW)
     _, *lines = str(error.value).split("\n  ")
     assert lines == [
-        "line 2 of Results, =0.tif, page 1: «True» is no answer; expected a digit from 0 to 9, x for no digit, or "
-        "withdraw",
+        "line 2 of Results, =0.tif, page 1: «True» is no answer; expected a digit from 0 to 9, x for no digit, c "
+        "where nobody can tell, or withdraw",
         "line 2 of Review, =1.tif, page 2: the answer 3 is another than 5 in line 3 of Results, and both are about the "
         "same bytes",
-        "line 3 of Review, =5.tif, page 2: «12» is no answer; expected a digit from 0 to 9, x for no digit, or "
-        "withdraw",
+        "line 3 of Review, =5.tif, page 2: «12» is no answer; expected a digit from 0 to 9, x for no digit, c "
+        "where nobody can tell, or withdraw",
     ]
     assert kept(report) == {}
 

@@ -12,7 +12,7 @@ from tests.reports.report_rows import joined, seven, sevens
 def test_the_audit_counts_answers_to_its_rows_alone() -> None:
     rows = replace(sevens(["a", "b", "c", "d", "e"]), sha256=["aa", "bb", "cc", "dd", "ee"])
     tally = Tally()
-    tally.add(replace(rows, corrected=["7", "1", "x", "", "1"], audit=np.array([True, True, True, True, False])))
+    tally.add(replace(rows, corrected=["7", "1", "c", "", "1"], audit=np.array([True, True, True, True, False])))
     for _ in range(3):  # copies of one image
         tally.add(replace(seven(), corrected=["7"], audit=np.array([True])))
     assert (tally.audit.sample, tally.audit.answered, tally.audit.wrong) == (5, 4, 2)

@@ -179,7 +179,7 @@ def test_an_answered_report_is_labelled_data(
     pipeline.run(run, stdout=None)  # type: ignore[arg-type]  # nothing goes there
     rows = [line.split(",") for line in report.read_text().splitlines()[1:]]
     lines = ["path,page,sha256,corrected"]
-    answers = {("[0].png", "1"): "3", ("[1].png", "1"): "x", ("[2].png", "1"): "5", ("pages.tif", "2"): "8"}
+    answers = {("[0].png", "1"): "3", ("[1].png", "1"): "c", ("[2].png", "1"): "5", ("pages.tif", "2"): "8"}
     lines += [f"{row[0]},{row[1]},{row[12]},{answers[row[0], row[1]]}" for row in rows if (row[0], row[1]) in answers]
     (tmp_path / "answers.csv").write_text("\n".join(lines))
     correct(LocalFile(report), tmp_path / "answers.csv", ledger=None, time=datetime.now(UTC))
@@ -190,10 +190,7 @@ def test_an_answered_report_is_labelled_data(
         ("[0].png", 3),
         ("pages.tif page 2", 8),
     ]
-    assert any(
-        "4 answers, of which 1 say that there is no digit and teach nothing, and 1 are" in said
-        for said in caplog.messages
-    )
+    assert any("4 answers, of which 1 name no digit and teach nothing, and 1 are" in said for said in caplog.messages)
 
 
 def test_the_network_of_a_bundle_has_the_architecture_that_it_is_built_anew_with(base: Bundle) -> None:

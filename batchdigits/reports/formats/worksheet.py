@@ -41,13 +41,14 @@ _UNPRINTED = {"width", "height", "sha256", "model", "known"}  # at the right end
 
 _ANSWER = {
     "validate": "list",
-    "source": [*map(str, range(DIGITS)), "x", "withdraw"],
+    "source": [*map(str, range(DIGITS)), "x", "c", "withdraw"],
     "error_title": "This is no answer",
-    "error_message": "Expected a digit from 0 to 9, x for «not a digit», or withdraw to take an answer back.",
+    "error_message": "Expected a digit from 0 to 9, x for «not a digit», c for «cannot tell», or withdraw to take an "
+    "answer back.",
 }
 _HOW_TO_ANSWER = (
-    "Type the digit that you see, or x for «not a digit»; withdraw takes back an answer that the report knows. Then "
-    "save this workbook and run: batchdigits correct REPORT WORKBOOK"
+    "Type the digit that you see, x for «not a digit», or c for «cannot tell»; an answer that is there is taken "
+    "back by emptying its cell. Then save this workbook and run: batchdigits correct REPORT WORKBOOK"
 )
 _COLOURS = {
     "type": "3_color_scale",

@@ -277,9 +277,11 @@ def _summarise(notes: Notes, counts: _Counts, about: About) -> None:
     notes.head("How to answer")
     notes.text(
         "Review shows what people should look at and have not answered yet; rows there that are ok, at its end, belong "
-        "to the sample. Type the digit, or x for «not a digit», into the column corrected, beside the picture."
+        "to the sample. Type the digit, x for «not a digit», or c for «cannot tell», into the column corrected."
     )
-    notes.text("Any other row is answered on Results, in the same column; answers that are known are changed there.")
+    notes.text(
+        "Any other row is answered on Results, in the same column; answers that are known are changed or emptied there."
+    )
     notes.text(
         "Then save this workbook and run: batchdigits correct REPORT WORKBOOK. That makes all reports of the run anew, "
         "with the answers in them; this sheet does not change before."

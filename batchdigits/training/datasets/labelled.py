@@ -292,8 +292,7 @@ def _answered(report: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
             if isinstance(item, ImageFile):
                 yield item, [(page.page, int(page.answer)) for page in known]
     log.info(
-        "%s: %d answers, of which %d say that there is no digit and teach nothing, and %d are about files that are "
-        "gone or changed.",
+        "%s: %d answers, of which %d name no digit and teach nothing, and %d are about files that are gone or changed.",
         escaped(str(report)),
         len(found),
         len(found) - len(digits),

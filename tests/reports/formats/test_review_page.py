@@ -534,7 +534,7 @@ def test_answers_go_from_the_page_into_the_report_and_back_onto_the_page(chrome:
     page = ReviewPage(chrome, report)
     read = [row["digit"] for row in rows_of(table.read_bytes())]
     assert len(page.marks) == 3
-    page.type("x", "0", Keys.ENTER)
+    page.type("c", "0", Keys.ENTER)
     page.reload()
     answers = rows_of(page.downloaded())
     assert page.text("next-title") == "All 3 answered"

@@ -90,7 +90,7 @@ def test_one_rule_covers_a_column_however_many_rows_there_are() -> None:
     whole = book(sevens(["a"] * 500), *[doubtful()] * 3)
     for title, answers, shares in (("Results", "G2:G504", "F2:F504"), ("Review", "B2:B4", "D2:D4")):
         [rule] = whole[title].data_validations.dataValidation
-        assert (str(rule.sqref), rule.type, rule.formula1) == (answers, "list", '"0,1,2,3,4,5,6,7,8,9,x,withdraw"')
+        assert (str(rule.sqref), rule.type, rule.formula1) == (answers, "list", '"0,1,2,3,4,5,6,7,8,9,x,c,withdraw"')
         assert rule.showErrorMessage
         [colours] = whole[title].conditional_formatting
         assert (str(colours.sqref), [rule.type for rule in colours.rules]) == (shares, ["colorScale"])

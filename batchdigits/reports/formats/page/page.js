@@ -28,6 +28,7 @@ const PARTS = {
   likely: ["Most likely wrong", "The least sure of those that were read as sure. Nobody has to look at them; whoever does finds most of what is wrong here."],
   audit: ["Audit sample", "Pages that were read as sure, picked without looking at them. Answer all, and you know how many are wrong."],
 };
+const SPOKEN = { x: "not a digit", c: "cannot tell" }; // answers that are no digit
 const REJECTS = { not_a_digit: "Not a digit", blank: "Blank" };
 
 function find(id) {
@@ -87,7 +88,7 @@ function isNeeded(item) {
 }
 
 function spoken(answer) {
-  return answer === "x" ? "not a digit" : answer;
+  return SPOKEN[answer] ?? answer;
 }
 
 function answer(changes, told) {
@@ -199,7 +200,7 @@ function recall() {
     if (!text) continue;
     const [value, known] = parsed(text);
     const corrected = items[index].corrected;
-    if ((/^[0-9x]$/.test(value) || value === WITHDRAW) && known === corrected) {
+    if ((/^[0-9xc]$/.test(value) || value === WITHDRAW) && known === corrected) {
       given.set(key, value);
     } else {
       memory.removeItem(memoryKey(key)); // the report has learnt an answer since
@@ -514,7 +515,7 @@ function press(event) {
     if (chosen >= 0) move(MOVES[event.key](chosen), event.shiftKey);
   } else if ((key === "enter" || key === " ") && event.target.closest("button, a")) {
     return;
-  } else if (key === "x" || key === "enter") {
+  } else if (key in SPOKEN || key === "enter") {
     if (!event.repeat) answerPicked(key === "enter" ? acceptable : () => key);
   } else if (key === " ") {
     if (!event.repeat) answerPicked(runnerUp);
@@ -652,6 +653,7 @@ for (const digit of "0123456789") button(digit, digit, digit, () => answerPicked
 button("x", "Not a digit", "x", () => answerPicked(() => "x"));
 const accept = button("✓", "Accept", "Enter", () => answerPicked(acceptable));
 accept.className = "main";
+button("Cannot tell", "Cannot tell", "c", () => answerPicked(() => "c")).className = "word long";
 button("Undo", "Undo", "u Control+Z", undo).className = "word";
 button("Clear", "Take your answer back", "Delete", takeBack).className = "word";
 
