@@ -78,7 +78,7 @@ def end_with_exit_codes() -> None:
     By default it would end it with none, also where the reports are written and the process is about to end.
     """
     for number in _ENDS:
-        signal.signal(number, lambda number, _: os._exit(_ENDS[number]))
+        signal.signal(number, lambda came, _: os._exit(_ENDS[signal.Signals(came)]))
 
 
 def keep_exit_code() -> None:
