@@ -7,10 +7,10 @@ import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
@@ -23,15 +23,14 @@ from batchdigits.inference.audit import audit_share
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import strictest_threshold
 from batchdigits.inference.runtimes import check_threads, version
-from batchdigits.inference.trust import judge
+from batchdigits.inference.trust import Trust, judge
 from batchdigits.ledger import last_run
-from batchdigits.ledger.ledger import CacheKey, Ledger
+from batchdigits.ledger.ledger import CacheKey, Ledger, LostAnswer
 from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Phase, Plan, Why
-from batchdigits.ledger.writer import LostAnswer
 from batchdigits.monitoring import Summary
 from batchdigits.progress import Progress
-from batchdigits.reports import backup, dry_run, publish
+from batchdigits.reports import backup, dry_run, publish, standing
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
 from batchdigits.reports.survey import survey
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MOST_NAMED = 3  # files of a kind
+_HELD = 4  # chunks of stored predictions that stay in memory between the look at all of them and the report
 _LEAST_SEVERAL, _SEVERAL_SHARE = 3, 0.2  # rows with several digits, and their share, from which a sentence says so
 _SEVERAL = "%d of %d images seem to hold several digits; this program reads one digit an image."
 _DRIFTED = (
@@ -88,7 +88,7 @@ def run(
     check_threads(settings.threads)
     model = bundle.load(settings.model)
     model.calibration.threshold(settings)  # before any work: some targets cannot be proven
-    timer, tally, settling, stop = StageTimer(), Tally(), Settling(settings.settle_seconds), stop or Stop()
+    timer, settling, stop = StageTimer(), Settling(settings.settle_seconds), stop or Stop()
     place, key = names.ledger(settings), _cache_key(model, settings)
     tidy_up()
     with _held_ledger(place, key, settings) as ledger, Progress(is_shown=settings.progress) as progress:
@@ -109,34 +109,74 @@ def run(
                         _tell(ledger.record(batch))
                     progress.record(len(batch.files))
                     confidences += batch.confidences or 0
-            ledger.forget()
         _check_that_sources_stayed(plan, folders, names, settings)
-        progress.say(f"Writing {', '.join(map(escaped, settings.outputs))}")
         with timer.stage("report"):
-            terms = _terms(ledger, model, settings, plan)
-            publish.publish(
-                render(ledger.observations(thumbnails=names.outputs.show_pictures), terms, tally),
-                names.outputs,
-                about=about_report(terms, settings, versions=key.others),
-                settings=replace(settings.report, originals=names.originals),
-                stdout=stdout,
-                keeper=backup.Replacing(found, names.sources, overwrite=settings.overwrite),
-                together=stop.patiently,
-            )
+            follow_from = [last_run.spelled(settings, model.id), key.others, plan.fingerprint]
+            kept = None if plan.pending else standing.kept(ledger, names.outputs, follow_from)
+            if kept:
+                tally, trust = kept
+            else:
+                progress.say(f"Writing {', '.join(map(escaped, settings.outputs))}")
+                replacing = backup.Replacing(found, names.sources, overwrite=settings.overwrite)
+                tally, trust = _publish(
+                    ledger, plan, names, model, settings, stdout=stdout, keeper=replacing, together=stop.patiently
+                )
         if place and names.outputs.files:
             ledger.keep_run(last_run.spelled(settings, model.id))
         last_run.remember(plan, disks)
         if tally.several >= max(_LEAST_SEVERAL, _SEVERAL_SHARE * tally.rows.total()):
             log.warning(_SEVERAL, tally.several, tally.rows.total())
-        faulty = ledger.mark_faults_reported() + tally.unforeseen
+        faulty = 0 if kept else ledger.mark_faults_reported() + tally.unforeseen
+        if not (kept or plan.deferred or tally.unforeseen):
+            standing.keep(ledger, names.outputs, follow_from, tally, trust)
         drifted = drift.index(confidences, model.calibration.reference)
         if drift.is_worse(confidences, model.calibration.reference):
             log.warning(_DRIFTED.format(settings.target_error, tally.audit.sample))
-        return _summary(plan, tally, terms, timer, faulty=faulty, drifted=drifted)
+        return _summary(plan, tally, trust, model, timer, faulty=faulty, drifted=drifted)
+
+
+def _publish(
+    ledger: Ledger,
+    plan: Plan,
+    names: "_Names",
+    model: Bundle,
+    settings: PredictSettings,
+    *,
+    stdout: BinaryIO,
+    keeper: backup.Replacing,
+    together: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> tuple[Tally, Trust]:
+    """Write the reports of what the ledger holds; give what is in them, and how far it can be trusted.
+
+    What rows are decided on by follows from the settings and from what the ledger holds.
+    """
+    tally, audit = Tally(), audit_share(model, settings.target_error, plan.files)
+    observed = ledger.observations()
+    few = list(islice(observed, _HELD))
+    trust = judge(
+        survey(chain(few, observed), model.calibration, audit),
+        model.calibration,
+        settings.target_error,
+        given=settings.threshold,
+        adapt=not settings.no_adapt,
+    )
+    terms = DecisionSettings(model, trust.threshold, trust.promised, audit, trust)
+    pictures = names.outputs.show_pictures
+    are_all = len(few) < _HELD and not pictures
+    publish.publish(
+        render(few if are_all else ledger.observations(thumbnails=pictures), terms, tally),
+        names.outputs,
+        about=about_report(terms, settings, versions=_cache_key(model, settings).others),
+        settings=replace(settings.report, originals=names.originals),
+        stdout=stdout,
+        keeper=keeper,
+        together=together,
+    )
+    return tally, trust
 
 
 def _summary(
-    plan: Plan, tally: Tally, terms: DecisionSettings, timer: StageTimer, *, faulty: int, drifted: float | None
+    plan: Plan, tally: Tally, trust: Trust, model: Bundle, timer: StageTimer, *, faulty: int, drifted: float | None
 ) -> Summary:
     return Summary(
         files=plan.files,
@@ -150,10 +190,10 @@ def _summary(
         audit=tally.audit,
         skipped=plan.skipped,
         faulty=faulty,
-        model=terms.model.id,
-        threshold=terms.threshold,
-        target_error=terms.target_error,
-        trust=terms.trust,
+        model=model.id,
+        threshold=trust.threshold,
+        target_error=trust.promised,
+        trust=trust,
         drift=drifted,
         seconds=timer.seconds,
         elapsed=timer.elapsed,
@@ -180,7 +220,6 @@ def renew(ledger: Path) -> tuple[Summary, tuple[str, ...]]:
         message = f"The model in {escaped(str(model.directory))} is another than the reports were made with."
         raise UsageError(message)
     names = _Names.of(settings)
-    tally, timer = Tally(), StageTimer()
     with ExitStack() as stack:
         stack.enter_context(held(ledger, wait_seconds=0))
         known = stack.enter_context(Ledger(ledger, _cache_key(model, settings)))
@@ -188,16 +227,9 @@ def renew(ledger: Path) -> tuple[Summary, tuple[str, ...]]:
         plan, _ = _plan(known, Settling(0), ledger, names, settings)
         for phase in Phase:
             plan.defer(plan.in_phase(phase))
-        terms = _terms(known, model, settings, plan)
-        publish.publish(
-            render(known.observations(thumbnails=names.outputs.show_pictures), terms, tally),
-            names.outputs,
-            about=about_report(terms, settings, versions=_cache_key(model, settings).others),
-            settings=replace(settings.report, originals=names.originals),
-            stdout=io.BytesIO(),
-            keeper=backup.Replacing(found, names.sources, overwrite=False),
-        )
-        return _summary(plan, tally, terms, timer, faulty=0, drifted=None), settings.outputs
+        replacing = backup.Replacing(found, names.sources, overwrite=False)
+        tally, trust = _publish(known, plan, names, model, settings, stdout=io.BytesIO(), keeper=replacing)
+        return _summary(plan, tally, trust, model, StageTimer(), faulty=0, drifted=None), settings.outputs
 
 
 def remembered(ledger: Path) -> Path | None:
@@ -205,19 +237,6 @@ def remembered(ledger: Path) -> Path | None:
     text = last_run.recall(ledger)
     folder = json.loads(text)["folder"] if text else ""
     return Path(folder) if folder else None
-
-
-def _terms(ledger: Ledger, model: Bundle, settings: PredictSettings, plan: Plan) -> DecisionSettings:
-    """Say by what the rows of this run are decided on: it follows from the settings and from what the ledger holds."""
-    audit = audit_share(model, settings.target_error, plan.files)
-    trust = judge(
-        survey(ledger.observations(), model.calibration, audit),
-        model.calibration,
-        settings.target_error,
-        given=settings.threshold,
-        adapt=not settings.no_adapt,
-    )
-    return DecisionSettings(model, trust.threshold, trust.promised, audit, trust)
 
 
 @contextmanager

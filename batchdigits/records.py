@@ -71,7 +71,9 @@ PAGE = np.dtype(
         ("fault", "?"),  # whether there are neither logits nor ink
     ]
 )
-"""One page, from the worker that reads it to the ledger."""
+"""One page, from the worker that reads it to the report."""
+NO_SUM = "0" * 64
+"""The sha256 of a record whose file's bytes could not be read, hexadecimal."""
 Pages = NDArray[np.void]  # [N] of PAGE
 Sums = NDArray[np.bytes_]  # [N] of 32 bytes each, sorted
 KnownBytes = Mapping[str, Sums]
@@ -218,7 +220,4 @@ def sums(pages: Pages) -> list[str]:
     """Spell the sha256 of pages, hexadecimal; empty where there is none."""
     text = pages["sha256"].tobytes().hex()
     found = [text[at : at + 64] for at in range(0, len(text), 64)]
-    return ["" if one == _NO_SUM else one for one in found]
-
-
-_NO_SUM = "0" * 64
+    return ["" if one == NO_SUM else one for one in found]

@@ -66,7 +66,7 @@ def known(report: Path) -> int:
         return 0
     try:
         with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True, timeout=5)) as database:
-            return int(database.execute("SELECT count(*) FROM files").fetchone()[0])
+            return int(database.execute("SELECT count(*) FROM pages WHERE page = 1").fetchone()[0])
     except sqlite3.OperationalError:  # its tables are being made
         return 0
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,6 +114,11 @@ class Trust:
     missing: tuple[int | None, ...]
     """How many answers more would prove each of `TARGETS`, if those to come are like those that are
     there; None: however many."""
+
+    @classmethod
+    def parsed(cls, kept: dict[str, Any]) -> Self:
+        """Read what JSON made of it."""
+        return cls(**kept | {"basis": Basis(kept["basis"]), "missing": tuple(kept["missing"])})
 
     @property
     def promised(self) -> float | None:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchdigits.errors import escape_name
-from batchdigits.ledger.database import Database, checksum, glimpse
+from batchdigits.ledger.database import Database, glimpse
 from batchdigits.ledger.location import ledger_of
+from batchdigits.ledger.schema import checksum
+from batchdigits.records import NO_SUM
 from batchdigits.storage.local import LocalFile
 
 Key = tuple[str, int]  # the sha256 of a file's bytes, and the page from 1
@@ -22,12 +24,9 @@ ON CONFLICT DO UPDATE SET answer = excluded.answer, time = excluded.time, source
 WHERE answer != excluded.answer
 """
 
-# What stands on the right of EXCEPT looks at each observation once: `known` holds no whole sha256.
-_UNKNOWN = """
-SELECT sha256, page FROM given
-EXCEPT SELECT sha256, given.page
-FROM observations JOIN given USING (sha256) JOIN pages ON observation = observations.id AND pages.page = given.page
-EXCEPT SELECT sha256, page FROM answers
+_SEEN = "lower(hex(substr(seen, 1, 32)))"
+_UNKNOWN = f"""
+SELECT sha256, page FROM given EXCEPT SELECT {_SEEN}, page FROM pages EXCEPT SELECT sha256, page FROM answers
 """
 
 
@@ -75,6 +74,8 @@ def store_answers(database: Database, answers: Mapping[Key, str], *, time: str, 
         (before,) = execute("SELECT count(*) FROM answers").fetchone()
         written = database.executemany(_STORE, rows).rowcount if rows else 0
         (after,) = execute("SELECT count(*) FROM answers").fetchone()
+        if written:
+            execute("DELETE FROM rendered WHERE true")
         if after != before:
             execute("UPDATE answered SET answers = answers + ?", (after - before,))
     return after - before, written - (after - before)
@@ -89,6 +90,7 @@ def withdraw(database: Database, keys: Collection[Key]) -> int:
     with database.transaction() as execute:
         found = database.executemany("DELETE FROM answers WHERE sha256 = ? AND page = ?", keys).rowcount if keys else 0
         if found:
+            execute("DELETE FROM rendered WHERE true")
             execute("UPDATE answered SET answers = answers - ?", (found,))
     return found
 
@@ -121,13 +123,13 @@ def files_named(database: Database, names: Collection[str]) -> dict[str, list[Kn
         wanted[name.rpartition("/")[2]].append(name)
     fitting: dict[str, list[KnownFile]] = defaultdict(list)
     with database.errors():
-        sources = {
-            f"{escape_name(source)}/"
-            for (listed,) in database.execute("SELECT sources FROM reports")
-            for source in json.loads(listed)
-        }
+        published = database.execute("SELECT path, sha256, sources, sum FROM reports").fetchall()
+        if any(row_sum != checksum(*row) for *row, row_sum in published):
+            raise database.damaged()
+        sources = {f"{escape_name(source)}/" for *_, listed, _ in published for source in json.loads(listed)}
         for path, sha256, pages in database.execute(_FILES):
-            file = KnownFile(escape_name(path.decode(errors="surrogateescape")), sha256, pages)
+            of_bytes = "" if sha256 == NO_SUM else sha256
+            file = KnownFile(escape_name(path.decode(errors="surrogateescape")), of_bytes, pages)
             for name in wanted.get(file.path.rpartition("/")[2], ()):
                 if f"/{file.path}".endswith(f"/{name}"):
                     fitting[name].append(file)
@@ -138,11 +140,11 @@ def files_named(database: Database, names: Collection[str]) -> dict[str, list[Kn
     return {name: exact[name] or files for name, files in fitting.items()}
 
 
-_FILES = "SELECT path, sha256, pages FROM files JOIN observations ON observations.id = observation ORDER BY path"
+_FILES = f"SELECT path, {_SEEN}, pages FROM pages WHERE page = 1 ORDER BY path"
 
 
-def check(database: Database) -> None:
-    """Check that all answers are there, as they were stored.
+def check(database: Database) -> int:
+    """Check that all answers are there, as they were stored; count them.
 
     Raises:
         StorageError: The ledger is damaged.
@@ -155,14 +157,21 @@ def check(database: Database) -> None:
             count, last = count + 1, (row[0], row[1])
         if database.execute("SELECT answers FROM answered").fetchall() != [(count,)]:
             raise database.damaged()
+    return count
 
 
-_ANSWERED = """
+_ANSWERED = f"""
+SELECT min(pages.path), answers.page, sha256, answer
+FROM answers JOIN pages ON pages.page = answers.page AND {_SEEN} = sha256
+GROUP BY sha256, answers.page
+ORDER BY 1, 2
+"""
+_ANSWERED_BEFORE = """
 SELECT min(files.path), answers.page, answers.sha256, answers.answer
 FROM answers JOIN observations USING (sha256) JOIN files ON files.observation = observations.id
 GROUP BY answers.sha256, answers.page
 ORDER BY min(files.path), answers.page
-"""
+"""  # of ledgers before version 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +198,8 @@ def answered(report: Path) -> list[Answered]:
 
     Of copies of an image one is given.
     """
-    rows = glimpse(ledger_of(LocalFile(report)), _ANSWERED)
+    ledger = ledger_of(LocalFile(report))
+    rows = glimpse(ledger, _ANSWERED) or glimpse(ledger, _ANSWERED_BEFORE)
     return [
         Answered(path.decode(errors="surrogateescape"), page, sha256, text)
         for path, page, sha256, text in rows

@@ -6,18 +6,18 @@ a disk that is not mounted, are told from those that people delete.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from batchdigits.errors import StorageError, escaped
-from batchdigits.ledger.database import Database, checksum, glimpse
-from batchdigits.ledger.plan import Plan, Why, encoded
+from batchdigits.ledger.database import Database, glimpse
+from batchdigits.ledger.plan import Plan
+from batchdigits.ledger.schema import checksum
 from batchdigits.settings import STDOUT, CsvDialect, DecodingSettings, PredictSettings, ReportSettings, Runtime
-from batchdigits.storage.urls import span
+from batchdigits.storage.urls import encoded, span
 
-# One row, in a table that is made when the first run is kept: ledgers of the same version may lack it.
-_TABLE = "CREATE TABLE IF NOT EXISTS last_run (settings TEXT NOT NULL, sum INTEGER NOT NULL)"
 _SELECT = "SELECT settings, sum FROM last_run"
 
 _MOST = 100  # files that may go at once, whatever share they are
@@ -25,11 +25,7 @@ _SHARE = 10  # a tenth of what the last report showed is many
 _REMEDY = "if that is how it should be, give --allow-vanished. Reports stay as they are."
 
 _BELOW = "path > ? AND path < ?"
-_COUNT = f"SELECT count(*) FROM {{}} WHERE {_BELOW}"
-_NOT_FOUND = f"SELECT path FROM files WHERE {_BELOW} AND path NOT IN (SELECT path FROM found)"
-_LEFT = f"SELECT 1 FROM files WHERE {_BELOW} AND path IN (SELECT path FROM found) LIMIT 1"
-
-_NEW = f"(SELECT path FROM pending WHERE why = '{Why.NEW}')"
+_KNOWN = "SELECT count(*) FROM pages WHERE page = 1"
 
 _Span = tuple[bytes, bytes]  # between which the paths of all in a folder stand
 
@@ -82,13 +78,42 @@ def keep(database: Database, settings: str) -> None:
         StorageError: The ledger cannot be written.
     """
     with database.errors():
-        is_there = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'last_run'").fetchone()
-        if is_there and database.execute(_SELECT).fetchall() == [(settings, checksum(settings))]:
+        if database.execute(_SELECT).fetchall() == [(settings, checksum(settings))]:
             return
     with database.transaction() as execute:
-        execute(_TABLE)
         execute("DELETE FROM last_run")
         execute("INSERT INTO last_run VALUES (?, ?)", (settings, checksum(settings)))
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What the reports of a run are known by, so that a run which would make the same ones need not."""
+
+    key: str
+    """Sums up what they follow from, beside what is observed and answered."""
+    marks: str
+    """How the file system knows them: JSON."""
+    summary: str
+    """Of what is in them: JSON."""
+
+
+def keep_rendered(database: Database, rendered: Rendered) -> None:
+    """Keep it until `record` or an answer removes it.
+
+    Raises:
+        StorageError: The ledger cannot be written.
+    """
+    row = (rendered.key, rendered.marks, rendered.summary)
+    with database.transaction() as execute:
+        execute("DELETE FROM rendered WHERE true")
+        execute("INSERT INTO rendered VALUES (?, ?, ?, ?)", (*row, checksum(*row)))
+
+
+def rendered(database: Database) -> Rendered | None:
+    """Give what is kept; None where nothing is, or a damaged one."""
+    with database.errors():
+        rows = database.execute("SELECT key, marks, summary, sum FROM rendered").fetchall()
+    return next((Rendered(*row) for *row, row_sum in rows if row_sum == checksum(*row)), None)
 
 
 def recall(ledger: Path) -> str:
@@ -109,22 +134,24 @@ def check(plan: Plan, disks: Mapping[str, str]) -> None:
     """
     database, spans = plan.database, _spans(disks)
     before = _remembered(database, spans)  # nothing, of an older version of this program
-    shown = _count(database, "files", spans) - _count(database, "gone", spans)
-    if not before or shown <= _count(database, "found", spans) - _count(database, _NEW, spans):
+    missing = _without(_within(plan.missing, spans), _gone(database, spans)) if before else ()
+    gone = [path for path in missing if not os.path.lexists(path)]
+    if not gone:
         return
-    gone = [path for one in spans for path in _gone(database, one)]
     for folder, disk in before.items():
         here = _span(folder)
         lost = sum(here[0] < path < here[1] for path in gone)
         is_other = disks.get(folder) != disk
-        if lost and is_other and (folder not in disks or not database.execute(_LEFT, here).fetchone()):
+        if lost and is_other and (folder not in disks or not _is_left(plan, here)):
             message = (
                 f"{_files(lost)} of the last report are gone from {escaped(folder)}, and the disk that was mounted "
                 f"there is not there any more; mount it, or {_REMEDY}"
             )
             raise StorageError(message)
+    known = sum(database.execute(f"{_KNOWN} AND {_BELOW}", here).fetchone()[0] for here in spans)
+    shown = known - sum(1 for _ in _gone(database, spans))
     if len(gone) > _MOST and len(gone) * _SHARE >= shown:
-        first = escaped(min(gone).decode(errors="surrogateescape"))
+        first = escaped(gone[0].decode(errors="surrogateescape"))
         message = (
             f"{_files(len(gone))} of the {shown:,} in the last report are gone at once, such as {first}; check that "
             f"all disks and shares are mounted, or {_REMEDY}"
@@ -135,17 +162,16 @@ def check(plan: Plan, disks: Mapping[str, str]) -> None:
 def remember(plan: Plan, disks: Mapping[str, str]) -> None:
     """Note which known files a report that was published did not show, and the disks under its sources."""
     database, spans = plan.database, _spans(disks)
-    with database.transaction() as execute:
+    with database.transaction():
         before = _remembered(database, spans)
         if before != disks:
             database.executemany("DELETE FROM mounted WHERE folder = ?", [(encoded(folder),) for folder in before])
             rows = [(encoded(folder), disk) for folder, disk in disks.items()]
             database.executemany("INSERT INTO mounted VALUES (?, ?)", rows)
-        shown = _count(database, "files", spans) - _count(database, "gone", spans)
-        if shown != _count(database, "found", spans):
-            execute("DELETE FROM gone WHERE path IN (SELECT path FROM found)")
-            for one in spans:
-                execute(f"INSERT OR IGNORE INTO gone {_NOT_FOUND}", one)
+        new = list(_without(_within(plan.missing, spans), _gone(database, spans)))
+        found = list(_without(_gone(database, spans), _within(plan.missing, spans)))
+        database.executemany("DELETE FROM gone WHERE path = ?", [(path,) for path in found])
+        database.executemany("INSERT INTO gone VALUES (?)", [(path,) for path in new])
 
 
 def _spans(folders: Mapping[str, str]) -> list[_Span]:
@@ -175,17 +201,31 @@ def _remembered(database: Database, spans: list[_Span]) -> dict[str, str]:
     }
 
 
-def _count(database: Database, table: str, spans: list[_Span]) -> int:
-    """Count the paths of a table that stand in folders."""
+def _gone(database: Database, spans: list[_Span]) -> Iterator[bytes]:
+    """Give the paths that the last report of these folders did not show, in order."""
     with database.errors():
-        return sum(int(database.execute(_COUNT.format(table), here).fetchone()[0]) for here in spans)
+        yield from _within((path for (path,) in database.execute("SELECT path FROM gone ORDER BY path")), spans)
 
 
-def _gone(database: Database, here: _Span) -> list[bytes]:
-    """Give the files of a folder that the last report showed, and that are not there any more."""
-    with database.errors():
-        rows = database.execute(f"{_NOT_FOUND} AND path NOT IN (SELECT path FROM gone)", here)
-        return [path for (path,) in rows if not os.path.lexists(path)]
+def _within(paths: Iterable[bytes], spans: list[_Span]) -> Iterator[bytes]:
+    """Keep the paths that stand in folders."""
+    return (path for path in paths if any(start < path < stop for start, stop in spans))
+
+
+def _without(paths: Iterable[bytes], others: Iterator[bytes]) -> Iterator[bytes]:
+    """Leave others out of some paths; both are in order."""
+    other = next(others, None)
+    for path in paths:
+        while other is not None and other < path:
+            other = next(others, None)
+        if path != other:
+            yield path
+
+
+def _is_left(plan: Plan, here: _Span) -> bool:
+    """Tell whether a file of a folder that the ledger knows is still there."""
+    select = "SELECT 1 FROM pages WHERE path = ?"
+    return any(plan.database.execute(select, (path,)).fetchone() for path in plan.between(*here))
 
 
 def _files(count: int) -> str:

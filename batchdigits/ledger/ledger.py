@@ -1,46 +1,80 @@
 """Keep what was seen of files: tell what is pending, store predictions, and give them back in the order of rows.
 
-An SQLite database that holds observations (logits, ink measures, faults) and under what they were made, and people's
-answers; never decisions. An observation belongs to bytes: files with the same bytes share it. Beside a report it is a
-file that grows from run to run; without one it is private to a run and gone with it.
+An SQLite database with a row a page: logits, ink measures or a fault, and under what they were made; and with people's
+answers, which belong to bytes, whatever file has them; never decisions. Beside a report it is a file that grows from
+run to run; without one it is private to a run and gone with it.
 
 What SQLite does not notice, a flipped byte in a value, the checksums of the rows do.
 """
 
 import json
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
 
 from batchdigits.errors import OF_THE_MACHINE, escaped, unforeseen
-from batchdigits.ledger import last_run, writer
+from batchdigits.ledger import last_run
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.plan import Plan, plan
 from batchdigits.ledger.reader import CHUNK, Observations, read
-from batchdigits.ledger.writer import LostAnswer
-from batchdigits.records import ImageFile, Skipped
+from batchdigits.ledger.schema import COVERED, INSERT, blobs, checksum, row_sum, stored
+from batchdigits.records import NO_SUM, ImageFile, Skipped
 from batchdigits.storage.atomic import TargetFile
+from batchdigits.storage.urls import encoded, ending_of, parts
 
 if TYPE_CHECKING:
     from batchdigits.records import Batch, KnownBytes
 
 log = logging.getLogger(__name__)
 
-# A file in a report whose fault no report has shown so far, as it is now.
-_UNREPORTED = """
-FROM pages
-CROSS JOIN files ON files.observation = pages.observation
-CROSS JOIN found ON found.path = files.path
-LEFT JOIN told ON told.path = found.path AND told.size_bytes = found.size_bytes AND told.mtime_ns = found.mtime_ns
-WHERE fault IS NOT NULL AND told.path IS NULL AND found.path NOT IN (SELECT path FROM deferred)
-"""  # CROSS JOIN: SQLite keeps the order, and so begins with the few pages that have a fault
+_SOME = 499  # values that a statement is asked with at a time; every SQLite takes 999
+_KEY = 8  # bytes of a sha256 by which copies are found; others begin so by chance alone
+_MOST_CONDITIONS = 2**31
+
+_KNOWN_BYTES = """
+SELECT path, substr(seen, 1, 32) FROM pages WHERE page = 1 AND condition = ? AND NOT stale ORDER BY path
+"""
+_OWN = f"SELECT {COVERED}, sum, stale, png FROM pages WHERE path = ? ORDER BY page"
+_COPIES = f"""
+CREATE TEMP TABLE copies (key BLOB, path BLOB, PRIMARY KEY (key, path)) WITHOUT ROWID;
+INSERT INTO copies SELECT substr(seen, 1, {_KEY}), path FROM pages
+WHERE page = 1 AND condition = {{}} AND NOT stale ORDER BY 1, 2
+"""  # made when the first copy is met: an index would change a page of the file for each image
+HAD = """
+SELECT pages.path, pages.page, answer
+FROM pages JOIN answers ON sha256 = lower(hex(substr(seen, 1, 32))) AND answers.page = pages.page
+WHERE pages.path IN ({}) ORDER BY 1, 2
+"""
+UNREPORTED = """
+SELECT path, size_bytes, mtime_ns, count(*)
+FROM pages INDEXED BY faulty LEFT JOIN told USING (path, size_bytes, mtime_ns)
+WHERE fault IS NOT NULL AND told.path IS NULL AND pages.path BETWEEN ? AND ? GROUP BY path
+"""
 
 Publications = dict[str, tuple[str, ...]]  # what may stand at a report's path, by its sha256: its sources
-PUBLISHED = "SELECT sha256, sources FROM reports WHERE path = ?"
+PUBLISHED = "SELECT path, sha256, sources, sum FROM reports WHERE path = ?"
 """The rows of one report, by its path: for `publications`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostAnswer:
+    """A person's answer that a file had, and has no more since its bytes are others."""
+
+    path: str
+    """The file, absolute."""
+    page: int
+    """From 1."""
+    answer: str
+    """`0` to `9`, or `x`."""
+    is_read: bool
+    """Whether the file's bytes could be read now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +108,25 @@ class Ledger:
             StorageError: It cannot be opened, is damaged, or is of a newer version.
         """
         self._database.__enter__()
-        key = (self._cache_key.bundle, self._cache_key.others)
-        with self._database.transaction() as execute:
-            execute("INSERT OR IGNORE INTO conditions (bundle, others) VALUES (?, ?)", key)
-            select = "SELECT id FROM conditions WHERE bundle = ? AND others = ?"
-            (self._condition_id,) = execute(select, key).fetchone()
-            writer.sort_in(self._database)  # what a killed run left, or an older version of this program
+        self._plan = Plan(self._database)
+        with self._database.errors():
+            self._condition = self._condition_of(self._cache_key)
         return self
+
+    def _condition_of(self, key: CacheKey) -> int:
+        """Find the number of a cache key, or make one."""
+        rows = self._database.execute("SELECT id, bundle, others, sum FROM conditions").fetchall()
+        if not all(row_sum == checksum(*row) and 0 < row[0] < _MOST_CONDITIONS for *row, row_sum in rows):
+            raise self._database.damaged()
+        self._bundles = {number: bundle for number, bundle, *_ in rows}
+        known = [number for number, *names, _ in rows if names == [key.bundle, key.others]]
+        if known:
+            return int(known[0])
+        row = (max(self._bundles, default=0) + 1, key.bundle, key.others)
+        with self._database.transaction() as execute:
+            execute("INSERT INTO conditions VALUES (?, ?, ?, ?)", (*row, checksum(*row)))
+        self._bundles[row[0]] = key.bundle
+        return row[0]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -97,19 +143,28 @@ class Ledger:
         force: bool = False,
     ) -> Plan:
         """Take in what discovery finds, as `plan.plan` does, under this ledger's cache key."""
-        return plan(
+        self._plan = plan(
             self._database,
             found,
-            condition=self._condition_id,
+            condition=self._condition,
             recent_ns=recent_ns,
             retry_failed=retry_failed,
             force=force,
         )
+        return self._plan
 
     def known_bytes(self) -> "KnownBytes":
-        """Give all bytes whose pages are known under this run's cache key, under whatever name."""
+        """Give all bytes whose pages are known under this run's cache key, and stay so, under whatever name."""
+        found: dict[str, list[bytes]] = defaultdict(list)
         with self._database.errors():
-            return writer.known_bytes(self._database, self._condition_id)
+            asked = self._plan.asked()
+            pending, *_ = next(asked, (b"",))
+            for path, sha256 in self._database.execute(_KNOWN_BYTES, (self._condition,)):
+                while pending and pending < path:
+                    pending, *_ = next(asked, (b"",))
+                if pending != path and any(sha256):
+                    found[_ending(path)].append(sha256)
+        return {ending: np.sort(np.frombuffer(b"".join(sums), "S32")) for ending, sums in found.items()}
 
     def record(self, batch: "Batch") -> list[LostAnswer]:
         """Store what was read of some files, faults too, in one transaction.
@@ -142,21 +197,92 @@ class Ledger:
             return self._record(batch.failed(fault))
 
     def _record(self, batch: "Batch") -> list[LostAnswer]:
-        with self._database.transaction():
-            return writer.record(self._database, self._condition_id, batch, bundle=self._cache_key.bundle)
+        with self._database.transaction() as execute:
+            paths = [encoded(file.path) for file in batch.files]
+            rows = [*self._read(batch, paths), *self._unchanged(batch, paths)]
+            lost = self._lost({row[0]: row[8][:32].hex() for row in rows})
+            self._database.executemany("DELETE FROM pages WHERE path = ?", [(path,) for path in paths])
+            self._database.executemany(INSERT, rows)
+            execute("DELETE FROM rendered WHERE true")
+        return lost
+
+    def _read(self, batch: "Batch", paths: list[bytes]) -> Iterator[tuple[Any, ...]]:
+        """Make rows of what was read."""
+        counts = Counter(batch.pages["file"].tolist())
+        pages = batch.pages.copy()
+        pages["file"] = 0
+        places, numbers, faults = (batch.pages[name].tolist() for name in ("file", "number", "fault"))
+        for row, (place, number, is_fault, seen) in enumerate(zip(places, numbers, faults, blobs(pages), strict=True)):
+            told = (batch.faults[row].kind.value, batch.faults[row].detail) if is_fault else (None, None)
+            now = (paths[place], number, counts[place], *self._as_it_is(batch.files[place]))
+            yield stored((*now, seen, *told), batch.thumbnails.get(row))
+
+    def _as_it_is(self, file: ImageFile) -> tuple[int, ...]:
+        return file.size_bytes, file.mtime_ns, file.inode, file.ctime_ns, self._condition
+
+    def _unchanged(self, batch: "Batch", paths: list[bytes]) -> Iterator[tuple[Any, ...]]:
+        """Make rows of what is known of the same bytes, of the file itself or of another one.
+
+        Raises:
+            StorageError: It is damaged.
+        """
+        for place, sha256 in batch.unchanged.items():
+            file = batch.files[place]
+            before = self._known_of(bytes.fromhex(sha256), file, paths[place])
+            if [row_sum(row[:-3]) for row in before] != [row[-3] for row in before] or len(before) != before[0][2]:
+                raise self._database.damaged()
+            for _, page, pages, *_, seen, fault, detail, _, _, _, png in before:
+                now = (paths[place], page, pages, *self._as_it_is(file))
+                yield stored((*now, seen, fault, detail), png)
+
+    def _known_of(self, sha256: bytes, file: ImageFile, path: bytes) -> list[tuple[Any, ...]]:
+        """Give the rows of a file that has the same bytes."""
+        for other in chain([path], self._copies(sha256[:_KEY])):
+            rows = self._database.execute(_OWN, (other,)).fetchall()
+            if (
+                rows
+                and _ending(other) == file.ending
+                and all((row[7], row[8][:32], row[13]) == (self._condition, sha256, 0) for row in rows)
+            ):
+                return rows
+        raise self._database.damaged()
+
+    def _copies(self, key: bytes) -> Iterator[bytes]:
+        """Find the paths of files whose bytes may be the same."""
+        execute = self._database.execute
+        if not execute("SELECT 1 FROM temp.sqlite_master WHERE name = 'copies'").fetchone():
+            for statement in _COPIES.format(self._condition).split(";"):
+                execute(statement)
+        return (path for (path,) in execute("SELECT path FROM copies WHERE key = ?", (key,)).fetchall())
+
+    def _lost(self, now: dict[bytes, str]) -> list[LostAnswer]:
+        """Give the answers to the bytes that files had, where those that they have now have none."""
+        execute = self._database.execute
+        if not execute("SELECT 1 FROM answers").fetchone():
+            return []
+        paths, lost = iter(sorted(now)), []
+        while some := list(islice(paths, _SOME)):
+            for path, page, answer in execute(HAD.format(", ".join("?" * len(some))), some).fetchall():
+                if not execute("SELECT 1 FROM answers WHERE sha256 = ? AND page = ?", (now[path], page)).fetchone():
+                    name = path.decode(errors="surrogateescape")
+                    lost.append(LostAnswer(name, page, answer, now[path] != NO_SUM))
+        return lost
 
     def observations(self, chunk: int = CHUNK, *, thumbnails: bool = False) -> Iterator[Observations]:
-        """Give all that was observed of what was found, as `observations.read` does."""
-        return read(self._database, chunk, thumbnails=thumbnails)
+        """Give all that was observed of what was found, as `reader.read` does."""
+        return read(self._plan, self._bundles, chunk, thumbnails=thumbnails)
 
     def mark_faults_reported(self) -> int:
         """Note that a report shows the faults of what was found; return how many pages it shows for the first time."""
-        (pages,) = self._database.execute(f"SELECT count(*) {_UNREPORTED}").fetchone()
-        if pages:
-            with self._database.transaction() as execute:
-                columns = "found.path, found.size_bytes, found.mtime_ns"
-                execute(f"INSERT OR REPLACE INTO told SELECT DISTINCT {columns} {_UNREPORTED}")
-        return int(pages)
+        new = 0
+        with self._database.transaction() as execute:
+            for files in self._plan.blocks():
+                names = dict(files)
+                rows = execute(UNREPORTED, (files[0][0], files[-1][0])).fetchall()
+                told = [row for row in rows if row[0] in names and row[0] not in self._plan.left]
+                self._database.executemany("INSERT OR REPLACE INTO told VALUES (?, ?, ?)", [row[:3] for row in told])
+                new += sum(row[3] for row in told)
+        return new
 
     def published(self, report: TargetFile) -> Publications:
         """Give what may stand at a report's path, by its sha256: the sources that it was made from.
@@ -168,7 +294,7 @@ class Ledger:
             rows = self._database.execute(PUBLISHED, (bytes(report),)).fetchall()
         try:
             return publications(rows)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise self._database.damaged() from error
 
     def publish(self, report: TargetFile, sha256: str, sources: Sequence[str], *, replaced: str) -> None:
@@ -183,32 +309,32 @@ class Ledger:
         with self._database.transaction() as execute:
             execute("DELETE FROM reports WHERE path = ? AND sha256 != ?", (bytes(report), replaced))
             row = (bytes(report), sha256, json.dumps(sources))
-            execute("INSERT OR REPLACE INTO reports (path, sha256, sources) VALUES (?, ?, ?)", row)
+            execute("INSERT OR REPLACE INTO reports VALUES (?, ?, ?, ?)", (*row, checksum(*row)))
 
     def keep_run(self, settings: str) -> None:
         """Keep how the reports were made, as `last_run.recall` gives it."""
         last_run.keep(self._database, settings)
 
-    def forget(self) -> None:
-        """Drop what was observed of bytes that no file has any more.
+    def keep_rendered(self, rendered: last_run.Rendered) -> None:
+        """Keep what the reports followed from, and what is in them, until what is observed or answered changes."""
+        last_run.keep_rendered(self._database, rendered)
 
-        Files that are gone stay known: people may still answer to them, and they may come back.
-        """
-        with self._database.transaction():
-            writer.forget(self._database)
-            if self.path:
-                writer.sort_in(self._database)
+    def rendered(self) -> last_run.Rendered | None:
+        """Give what the reports of the last run followed from; None where something has changed since."""
+        return last_run.rendered(self._database)
 
 
-def publications(rows: Iterable[tuple[str, str]]) -> Publications:
-    """Read what `PUBLISHED` selects; a ValueError or TypeError is damage."""
+def _ending(path: bytes) -> str:
+    """Give the ending under which a file was read."""
+    name = path.decode(errors="surrogateescape")
+    return ending_of(name if name.startswith("/") else parts(name).path)
+
+
+def publications(rows: Iterable[tuple[bytes, str, str, int]]) -> Publications:
+    """Read what `PUBLISHED` selects; a ValueError is damage."""
     found = {}
-    for sha256, sources in rows:
-        try:
-            names = json.loads(sources)
-        except RecursionError as error:
-            raise ValueError from error
-        if not (isinstance(names, list) and all(isinstance(name, str) for name in (sha256, *names))):
-            raise TypeError
-        found[sha256] = tuple(names)
+    for path, sha256, sources, found_sum in rows:
+        if found_sum != checksum(path, sha256, sources):
+            raise ValueError
+        found[sha256] = tuple(json.loads(sources))
     return found

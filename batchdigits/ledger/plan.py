@@ -1,18 +1,22 @@
-"""Find out which of the discovered files have to be read, in which phase, and why."""
+"""Find out which of the discovered files have to be read, in which phase, and why.
 
+What is found comes in the order of paths, and so do the rows of the ledger: both are gone through once, side by side.
+"""
+
+import hashlib
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from itertools import islice
-from operator import itemgetter
 
 from batchdigits.errors import FaultKind
 from batchdigits.ledger.database import Database
-from batchdigits.records import ImageFile, Skipped
-from batchdigits.storage.urls import span
+from batchdigits.records import NO_SUM, ImageFile, Skipped
+from batchdigits.storage.scratch import Spool
+from batchdigits.storage.urls import encoded, span
 
-_CHUNK = 8192  # records that are held at a time
+_BLOCK = 2048  # records that are held at a time
 
 
 class Phase(IntEnum):
@@ -39,58 +43,84 @@ class Why(StrEnum):
     """It could not be opened, or not be read for another reason that may pass."""
 
 
-_PENDING = f"""
-INSERT INTO pending (path, sha256, why, phase)
-SELECT
-    found.path,
-    CASE WHEN whole.condition = :condition AND whole.ending = found.ending AND NOT whole.stale
-        THEN whole.sha256 ELSE '' END,
-    CASE WHEN files.path IS NULL THEN '{Why.NEW}'
-        WHEN files.size_bytes != found.size_bytes OR files.mtime_ns != found.mtime_ns
-            OR files.inode IS NOT found.inode OR files.ctime_ns IS NOT found.ctime_ns THEN '{Why.CHANGED}'
-        WHEN whole.stale THEN '{Why.ASKED}'
-        WHEN whole.condition IS NOT :condition OR whole.ending != found.ending THEN '{Why.CONDITION}'
-        ELSE '{Why.UNOPENED}' END AS why,
-    CASE WHEN found.mtime_ns BETWEEN :oldest AND :now THEN {Phase.RECENT:d}
-        ELSE {Phase.STABLE:d} END AS phase
-FROM found
-LEFT JOIN files ON files.path = found.path
-LEFT JOIN observations AS whole ON whole.id = files.observation
-WHERE why != '{Why.UNOPENED}'
-    OR (whole.sha256 = ''
-        AND EXISTS (SELECT 1 FROM pages WHERE observation = whole.id AND fault = '{FaultKind.UNREADABLE}'))
-ORDER BY phase, found.name
-"""  # SQLite compares text as UTF-8 bytes, which is by code point
-
-
-_BLOCK = """
-SELECT path, name, size_bytes, mtime_ns, ending, inode, ctime_ns, sha256, position
-FROM (SELECT * FROM pending WHERE phase = ? AND position > ? ORDER BY position LIMIT ?) JOIN found USING (path)
-ORDER BY position
+_KNOWN = """
+SELECT path, size_bytes, mtime_ns, inode, ctime_ns, condition, {asked}, fault FROM pages WHERE page = 1 ORDER BY path
 """
+_FAILED = """
+stale OR EXISTS (SELECT 1 FROM pages AS any INDEXED BY faulty WHERE any.path = pages.path AND any.fault IS NOT NULL)
+"""
+_SHA256 = "SELECT lower(hex(substr(seen, 1, 32))) FROM pages WHERE path = ? AND page = 1"
+
+_Known = tuple[bytes, int, int, int | None, int | None, int, int, str | None]  # what `_KNOWN` selects
 
 
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run has to do; the files themselves stand in the database."""
+    """What a run has to do."""
 
-    files: int
-    """Image files found, each counted once."""
-    pending: Counter[Why]
-    """How many of them have to be read, by reason."""
-    pending_bytes: int
-    """The size of these together."""
-    skipped: Counter[str]
-    """Everything else, by reason."""
-    database: Database
-    """Open; `plan` has filled its tables `found`, `pending` and `skipped`."""
+    def __init__(self, database: Database) -> None:
+        """Begin with nothing found."""
+        self.files = 0
+        """Image files found, each counted once."""
+        self.pending: Counter[Why] = Counter()
+        """How many of them have to be read, by reason."""
+        self.pending_bytes = 0
+        """The size of these together."""
+        self.skipped: Counter[str] = Counter()
+        """Everything else, by reason."""
+        self.left: set[bytes] = set()
+        """The paths of files that were left to the next run so far."""
+        self.found: Spool[tuple[bytes, str]] = Spool()
+        """All that was found, in the order of paths: the path, and the name in rows."""
+        self.missing: Spool[bytes] = Spool()
+        """The paths that the ledger knows and that were not found, in order."""
+        self.is_by_name = True
+        """Whether the order of paths is that of names, too."""
+        self.database = database
+        """Open."""
+        self._edges: list[tuple[bytes, bytes]] = []
+        self._last_name = ""
+        self._pending = {phase: Spool[tuple[ImageFile, Why]]() for phase in Phase}
+        self._skipped: Spool[Skipped] = Spool()
+        self._sum = hashlib.sha256()
+
+    @property
+    def fingerprint(self) -> str:
+        """Sum up which files were found."""
+        return self._sum.hexdigest()
+
+    def take(self, found: list[tuple[bytes, str]], skipped: list[Skipped], missing: list[bytes]) -> None:
+        """Add a block of what was found, and is missing."""
+        if found:
+            names = [name for _, name in found]
+            self.is_by_name &= names == sorted(names) and self._last_name <= names[0]
+            self._last_name = names[-1]
+            self._edges.append((found[0][0], found[-1][0]))
+            self._sum.update(b"\0".join([path for path, _ in found]) + b"\0")
+            self.found.add(found)
+            self.files += len(found)
+        if skipped:
+            self._skipped.add(skipped)
+            self.skipped.update([record.reason for record in skipped])
+        if missing:
+            self.missing.add(missing)
+
+    def ask(self, files: list[tuple[ImageFile, Why]], phase: Phase) -> None:
+        """Add files that have to be read."""
+        if files:
+            self._pending[phase].add(files)
+            self.pending.update([why for _, why in files])
+            self.pending_bytes += sum(file.size_bytes for file, _ in files)
 
     def in_phase(self, phase: Phase) -> Iterator[ImageFile]:
-        """Give the files that have to be read in a phase, in the order of rows; what is recorded changes nothing."""
-        last = 0
-        while rows := self.database.execute(_BLOCK, (phase, last, _CHUNK)).fetchall():
-            for path, *rest, last in rows:  # noqa: B007  the last one is where the next block begins
-                yield ImageFile(path.decode(errors="surrogateescape"), *rest)
+        """Give the files that have to be read in a phase, in the order of paths; what is recorded changes nothing."""
+        return (file for file, _ in self._pending[phase])
+
+    def asked(self) -> Iterator[tuple[bytes, Phase, Why]]:
+        """Give the path of each file that has to be read, in order, its phase, and why."""
+        return heapq.merge(*map(self._asked_in, Phase))
+
+    def _asked_in(self, phase: Phase) -> Iterator[tuple[bytes, Phase, Why]]:
+        return ((encoded(file.path), phase, why) for file, why in self._pending[phase])
 
     def todo(self) -> Iterator[tuple[str, Phase | None, str]]:
         """Give all that is pending, and after it all that was skipped, in the order of paths.
@@ -98,40 +128,42 @@ class Plan:
         Yields:
             The absolute path, its phase, and a `Why`; of what was skipped, None and the reason.
         """
-        for path, phase, why in self.database.execute("SELECT path, phase, why FROM pending ORDER BY path"):
-            yield path.decode(errors="surrogateescape"), Phase(phase), why
-        for path, reason in self.database.execute("SELECT path, reason FROM skipped ORDER BY path, reason"):
-            yield path.decode(errors="surrogateescape"), None, reason
+        for path, phase, why in self.asked():
+            yield path.decode(errors="surrogateescape"), phase, why
+        for record in self._skipped:
+            yield record.path, None, record.reason
 
     def first_skipped(self, reason: str, most: int) -> list[str]:
         """Give the first absolute paths that were skipped for a reason."""
-        select = "SELECT path FROM skipped WHERE reason = ? ORDER BY path LIMIT ?"
-        return [path.decode(errors="surrogateescape") for (path,) in self.database.execute(select, (reason, most))]
+        return list(islice((record.path for record in self._skipped if record.reason == reason), most))
+
+    def blocks(self) -> Iterator[list[tuple[bytes, str]]]:
+        """Give what was found in blocks, none of which is empty, in the order of paths."""
+        return (self.found[at] for at in range(len(self.found)))
+
+    def between(self, start: bytes, stop: bytes) -> Iterator[bytes]:
+        """Give the paths of files that were found and stand between two others."""
+        for at, (first, last) in enumerate(self._edges):
+            if last > start and first < stop:
+                yield from (path for path, _ in self.found[at] if start < path < stop)
 
     def has_lost(self, folder: str) -> bool:
         """Tell whether an absolute folder, or a normalised URL, held images in an earlier run and holds none now."""
         beginning, ending = map(encoded, span(folder))
         after = beginning[:-1] + b"0"  # the byte after the slash, in which it ends
-        known, found = (
-            self.database.execute(
-                f"SELECT 1 FROM {table} WHERE path > ? AND path < ? AND substr(path, length(path) + 1 - ?) = ?",
-                (beginning, after, len(ending), ending),
-            ).fetchone()
-            for table in ("files", "found")
-        )
-        return bool(known and not found)
+        if any(path.endswith(ending) for path in self.between(beginning, after)):
+            return False
+        select = "SELECT 1 FROM pages WHERE path > ? AND path < ? AND substr(path, length(path) + 1 - ?) = ?"
+        return bool(self.database.execute(select, (beginning, after, len(ending), ending)).fetchone())
 
     def defer(self, files: Iterable[ImageFile]) -> None:
         """Leave files to the next run: the last known row of each stays, a new one has none yet."""
-        with self.database.transaction() as execute:
-            self.database.executemany("INSERT OR IGNORE INTO deferred VALUES (?)", [(encoded(f.path),) for f in files])
-            here = "path IN (SELECT path FROM deferred)"
-            execute(f"DELETE FROM found WHERE {here} AND path NOT IN (SELECT path FROM files)")
+        self.left.update(encoded(file.path) for file in files)
 
     @property
     def deferred(self) -> int:
         """How many files were left so far."""
-        return int(self.database.execute("SELECT count(*) FROM deferred").fetchone()[0])
+        return len(self.left)
 
 
 def plan(
@@ -149,46 +181,113 @@ def plan(
     opened then.
 
     Args:
-        database: Open, with nothing found so far.
-        found: All that the sources hold.
+        database: Open.
+        found: All that the sources hold, in the order of paths.
         condition: The id of the cache key under which files are read now.
-        recent_ns: Gives the times of last change, in nanoseconds, of files that are read last; called when all are
-            found.
+        recent_ns: Gives the times of last change, in nanoseconds, of files that are read last.
         retry_failed: Files with a fault are pending, too.
         force: All are.
     """
-    execute = database.execute
-    with database.transaction():
-        _insert_found(database, found)
-        if force or retry_failed:
-            here = "(SELECT observation FROM files JOIN found ON files.path = found.path)"
-            failed = "" if force else "AND id IN (SELECT observation FROM pages WHERE fault IS NOT NULL)"
-            execute(f"UPDATE observations SET stale = 1 WHERE id IN {here} {failed}")
-            execute("DELETE FROM told WHERE path IN (SELECT path FROM found)")
-        times = recent_ns()
-        execute(_PENDING, {"condition": condition, "oldest": times.start, "now": times.stop - 1})
-        (files,) = execute("SELECT count(*) FROM found").fetchone()
-        counts = execute(
-            "SELECT why, count(*), sum(size_bytes) FROM pending JOIN found USING (path) GROUP BY 1"
-        ).fetchall()
-        skipped = dict(execute("SELECT reason, count(*) FROM skipped GROUP BY 1"))
-    pending = Counter({Why(why): count for why, count, _ in counts})
-    return Plan(files, pending, sum(size_bytes for *_, size_bytes in counts), Counter(skipped), database)
+    made = Plan(database)
+    asked = "1" if force else _FAILED if retry_failed else "stale"
+    with database.errors():
+        _merge(made, found, _known(database, asked), condition, recent_ns)
+    if force or retry_failed:
+        with database.transaction():
+            database.executemany("DELETE FROM told WHERE path = ?", ((path,) for path, _ in made.found))
+            database.executemany("UPDATE pages SET stale = 1 WHERE path = ?", ((path,) for path, *_ in made.asked()))
+    return made
 
 
-def _insert_found(database: Database, found: Iterable[ImageFile | Skipped]) -> None:
-    columns = "path, name, size_bytes, mtime_ns, ending, inode, ctime_ns"
-    image = f"INSERT OR IGNORE INTO found ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)"
-    other = "INSERT INTO skipped (path, reason) VALUES (?, ?)"
-    found = iter(found)
-    while chunk := list(islice(found, _CHUNK)):
-        images = [(encoded(file.path), *file[1:-1]) for file in chunk if isinstance(file, ImageFile)]
-        images.sort(key=itemgetter(0))  # in the order of the table, which is quicker
-        database.executemany(image, images)
-        others = [(encoded(item.path), item.reason) for item in chunk if isinstance(item, Skipped)]
-        database.executemany(other, others)
+def _known(database: Database, asked: str) -> Iterator[_Known]:
+    """Give what the ledger knows, in the order of paths.
+
+    Raises:
+        StorageError: It is not in order, so that some would not be found.
+    """
+    last = b""
+    for row in database.execute(_KNOWN.format(asked=asked)):
+        if type(row[0]) is not bytes or row[0] <= last:
+            raise database.damaged()
+        last = row[0]
+        yield row
 
 
-def encoded(path: str) -> bytes:
-    """Spell a path as the file system has it."""
-    return path.encode(errors="surrogateescape")
+def _merge(
+    plan: Plan,
+    found: Iterable[ImageFile | Skipped],
+    known: Iterator[_Known],
+    condition: int,
+    recent_ns: Callable[[], range],
+) -> None:
+    """Go through what is found and what is known side by side."""
+    files: list[tuple[bytes, str]] = []
+    skipped: list[Skipped] = []
+    missing: list[bytes] = []
+    asked: dict[Phase, list[tuple[ImageFile, Why]]] = {phase: [] for phase in Phase}
+
+    def hand_on() -> None:
+        plan.take(files, skipped, missing)
+        for phase, pending in asked.items():
+            plan.ask(pending, phase)
+            pending.clear()
+        files.clear()
+        skipped.clear()
+        missing.clear()
+
+    last = b""
+    row = next(known, None)
+    for record in found:
+        if len(files) == _BLOCK or len(skipped) == _BLOCK:
+            hand_on()
+        if isinstance(record, Skipped):
+            skipped.append(record)
+            continue
+        path = encoded(record.path)
+        if path == last:
+            continue
+        last = path
+        while row is not None and row[0] < path:
+            missing.append(row[0])
+            row = next(known, None)
+            if len(missing) == _BLOCK:
+                hand_on()
+        files.append((path, record.name))
+        why: Why | None = Why.NEW
+        file = record
+        if row is not None and row[0] == path:
+            why = _why(plan.database, file, row, condition)
+            if why in (Why.CHANGED, Why.UNOPENED):
+                file = file._replace(known_sha256=_sha256(plan.database, row, condition))
+            row = next(known, None)
+        if why:
+            asked[Phase.RECENT if file.mtime_ns in recent_ns() else Phase.STABLE].append((file, why))
+    while row is not None:
+        missing.append(row[0])
+        row = next(known, None)
+        if len(missing) == _BLOCK:
+            hand_on()
+    hand_on()
+
+
+def _why(database: Database, file: ImageFile, row: _Known, condition: int) -> Why | None:
+    """Say why a file that is known has to be read; None where it has not."""
+    _, size_bytes, mtime_ns, inode, ctime_ns, read_under, is_asked_for, fault = row
+    if size_bytes != file.size_bytes or mtime_ns != file.mtime_ns or inode != file.inode or ctime_ns != file.ctime_ns:
+        return Why.CHANGED
+    if is_asked_for:
+        return Why.ASKED
+    if read_under != condition:
+        return Why.CONDITION
+    if fault == FaultKind.UNREADABLE and not _sha256(database, row, condition):
+        return Why.UNOPENED
+    return None
+
+
+def _sha256(database: Database, row: _Known, condition: int) -> str:
+    """Give the sum of the bytes that were read, which may be those of the file still; empty where it counts no more."""
+    path, *_, read_under, is_asked_for, _ = row
+    if read_under != condition or is_asked_for:
+        return ""
+    (sha256,) = database.execute(_SHA256, (path,)).fetchone()
+    return "" if sha256 == NO_SUM else str(sha256)

@@ -1,8 +1,10 @@
-"""Read stored predictions back in the order of rows, each row checked against its checksum."""
+"""Read stored predictions back in the order of rows, each row checked against its sum."""
 
-import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from itertools import chain, islice, pairwise
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -11,37 +13,19 @@ from numpy.typing import NDArray
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.ledger import answers
 from batchdigits.ledger.database import Database
+from batchdigits.ledger.plan import Plan
+from batchdigits.ledger.schema import COVERED, png_sum, row_sum
+from batchdigits.records import PAGE, sums
+from batchdigits.storage.scratch import in_order
 
 CHUNK = 8192
 """Rows that are held at a time."""
-_NEVER = -1e9  # a logit of what a model could not say
-FLOAT32 = np.dtype("<f4")
-"""How logits and ink measures are kept."""
 
-_ROWS = """
-SELECT
-    bundle, observations.sha256, pages.page, width, height, logits, ink, fault, detail, name, coalesce(answer, ''),
-    {png}, pages.sum, files.sum, found.path
-FROM found
-JOIN files ON files.path = found.path
-JOIN observations ON observations.id = files.observation
-JOIN pages ON pages.observation = observations.id
-JOIN conditions ON conditions.id = observations.condition
-LEFT JOIN answers ON answers.sha256 = observations.sha256 AND answers.page = pages.page
-{join}
-ORDER BY name, pages.page
+_SUM = 1 + len(COVERED.split(", "))  # its place behind the name and what it covers
+_ANSWER = """
+(SELECT answer FROM answers WHERE answers.sha256 = lower(hex(substr(seen, 1, 32))) AND answers.page = pages.page)
 """
-_ROWS_ALONE = _ROWS.format(png="x''", join="")
-_ROWS_WITH_THUMBNAILS = _ROWS.format(
-    png="coalesce(png, x'')",
-    join="LEFT JOIN thumbnails ON thumbnails.observation = pages.observation AND thumbnails.page = pages.page",
-)
-
-_FILES = "SELECT count(*), count(files.path) FROM found LEFT JOIN files ON files.path = found.path"
-_PAGES = """
-SELECT coalesce(sum(observations.pages), 0)
-FROM found JOIN files ON files.path = found.path JOIN observations ON observations.id = files.observation
-"""
+_ROWS = f"SELECT {COVERED}, sum, {{answer}}, {{png}} FROM pages WHERE path BETWEEN ? AND ? ORDER BY path, page"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +51,7 @@ class Observations:
     thumbnails: list[bytes]
     """A PNG of the page; empty where none is kept, or none was asked for."""
     logits: NDArray[np.float32]
-    """float32[P, K], of the P pages without a fault, in order."""
+    """float32[P, OUTPUTS], of the P pages without a fault, in order."""
     ink: NDArray[np.float32]
     """float32[P, M], of the P pages without a fault, in order."""
 
@@ -86,71 +70,96 @@ class Observations:
         return replace(self, faults=[fault], widths=[None], heights=[None], **empty)
 
 
-def read(database: Database, chunk: int = CHUNK, *, thumbnails: bool = False) -> Iterator[Observations]:
-    """Give all that was observed of what was found, in the order of rows.
+def read(plan: Plan, conditions: dict[int, str], chunk: int = CHUNK, *, thumbnails: bool) -> Iterator[Observations]:
+    """Give all that was observed of what a plan found, in the order of rows.
 
     Args:
-        database: Where a plan has taken in what was found.
+        plan: Says what was found.
+        conditions: The bundle's id of each condition.
         chunk: Rows at a time.
         thumbnails: Give the pictures, too.
 
     Raises:
         StorageError: The ledger is damaged.
     """
-    answers.check(database)
+    database = plan.database
+    has_answers = answers.check(database)
+    select = _ROWS.format(answer=_ANSWER if has_answers else "NULL", png="png" if thumbnails else "NULL")
+    rows = chain.from_iterable(_named(plan, select))
     with database.errors():
-        files, observed = database.execute(_FILES).fetchone()
-        if files != observed:
-            raise database.damaged()  # some would have no row
-        (missing,) = database.execute(_PAGES).fetchone()
-        cursor = database.execute(_ROWS_WITH_THUMBNAILS if thumbnails else _ROWS_ALONE)
-        while rows := cursor.fetchmany(chunk):
-            missing -= len(rows)
-            columns = [list(column) for column in zip(*rows, strict=True)]
-            models, sha256, pages, widths, heights, logits, ink, kinds, details, names, corrected, pictures = columns[
-                :12
-            ]
-            page_sums, file_sums, paths = columns[12:]
-            files -= pages.count(1)
-            if page_sums != [page_checksum(row[:9]) for row in rows] or file_sums != list(
-                map(file_checksum, paths, sha256)
-            ):
-                raise database.damaged()
-            faults = [
-                None if kind is None else Fault(FaultKind(kind), text)
-                for kind, text in zip(kinds, details, strict=True)
-            ]
-            matrices = _matrix(logits, missing=_NEVER), _matrix(ink, missing=0)
-            yield Observations(names, pages, sha256, widths, heights, faults, models, corrected, pictures, *matrices)
-        if files or missing:
+        while some := _checked(database, rows, chunk, thumbnails=thumbnails):
+            yield _observations(some, conditions)
+
+
+def _checked(
+    database: Database, rows: Iterator[tuple[Any, ...]], chunk: int, *, thumbnails: bool
+) -> list[tuple[Any, ...]]:
+    """Take rows, and check their sums.
+
+    Raises:
+        StorageError: One is damaged.
+    """
+    try:
+        some = list(islice(rows, chunk))
+        if any(row[_SUM] != row_sum(row[1:_SUM]) for row in some) or any(
+            thumbnails and row[_SUM - 1] != png_sum(row[-1]) for row in some
+        ):
             raise database.damaged()
+    except TypeError as error:
+        raise database.damaged() from error
+    return some
 
 
-def _matrix(blobs: list[bytes | None], *, missing: float) -> NDArray[np.float32]:
-    """Stack float32 rows: float32[P, K]; where there is none, float32[0, 10], which every reader takes.
+def _named(plan: Plan, select: str) -> Iterator[list[tuple[Any, ...]]]:
+    """Give the rows of what was found, in their order, each behind its name."""
+    if plan.is_by_name:
+        for files in plan.blocks():
+            yield from _of_files(plan, select, files)
+    else:
+        for file in in_order(plan.found, itemgetter(1)):
+            yield from _of_files(plan, select, [file])
 
-    Rows that an earlier model or version made may be shorter: `missing` stands where they have nothing.
+
+def _of_files(plan: Plan, select: str, files: list[tuple[bytes, str]]) -> Iterator[list[tuple[Any, ...]]]:
+    """Give the rows of files, which are in the order of paths.
+
+    Raises:
+        StorageError: Some are missing, or out of order.
     """
-    present = [blob for blob in blobs if blob is not None]
-    widths = {len(blob) for blob in present} or {10 * FLOAT32.itemsize}
-    most = max(widths)
-    if len(widths) > 1:
-        filling = np.float32(missing).astype(FLOAT32).tobytes()
-        present = [blob + filling * ((most - len(blob)) // FLOAT32.itemsize) for blob in present]
-    return np.frombuffer(b"".join(present), FLOAT32).reshape(len(present), most // FLOAT32.itemsize)
+    names, there, whole = dict(files), Counter[bytes](), dict[bytes, int]()
+    last = (b"", 0)
+    cursor = plan.database.execute(select, (files[0][0], files[-1][0]))
+    while rows := cursor.fetchmany(CHUNK):
+        rows = [row for row in rows if row[0] in names]
+        paths = [row[0] for row in rows]
+        places = [last, *(row[:2] for row in rows)]
+        if any(before >= after for before, after in pairwise(places)):
+            raise plan.database.damaged()
+        last = places[-1]
+        there.update(paths)
+        whole.update([(row[0], row[2]) for row in rows])
+        yield [(names[row[0]], *row) for row in rows]
+    if there != whole or not names.keys() - there.keys() <= plan.left:
+        raise plan.database.damaged()
 
 
-def page_checksum(values: tuple[Any, ...]) -> int:
-    """Compute the checksum of a page, as `database.checksum` does, in half its time.
-
-    Args:
-        values: The bundle's id, the sha256, and the page's number, width, height, logits, ink, fault and detail.
-    """
-    if type(values[5]) is bytes and type(values[6]) is bytes:
-        return zlib.crc32(b"%a\0%a\0%a\0%a\0%a\0%b\0%b\0%a\0%a" % values)
-    return zlib.crc32(b"%a\0%a\0%a\0%a\0%a\0%a\0%a\0%a\0%a" % values)
-
-
-def file_checksum(path: bytes, sha256: str) -> int:
-    """Compute the checksum of a file, as `database.checksum` does, in a third of its time."""
-    return zlib.crc32(b"%b\0%a" % (path, sha256))
+def _observations(rows: list[tuple[Any, ...]], conditions: dict[int, str]) -> Observations:
+    """Make a chunk of rows."""
+    names, _, numbers, *_, read_under, seen, kinds, details, _, _, corrected, pngs = zip(*rows, strict=True)
+    table = np.frombuffer(b"".join(seen), PAGE)
+    is_read = ~table["fault"]
+    return Observations(
+        names=list(names),
+        pages=list(numbers),
+        sha256=sums(table),
+        widths=[side or None for side in table["width"].tolist()],
+        heights=[side or None for side in table["height"].tolist()],
+        faults=[
+            None if kind is None else Fault(FaultKind(kind), text) for kind, text in zip(kinds, details, strict=True)
+        ],
+        models=[conditions[number] for number in read_under],
+        corrected=[answer or "" for answer in corrected],
+        thumbnails=[png or b"" for png in pngs],
+        logits=table["logits"][is_read],
+        ink=table["ink"][is_read],
+    )

@@ -121,7 +121,7 @@ class Replacing:
 
 def _published_by(ledger: Path, report: TargetFile) -> Publications:
     """Read what another ledger says of a report; nothing where it cannot be read."""
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError):
         return publications(glimpse(ledger, PUBLISHED, (bytes(report),)))
     return {}
 

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,28 @@ class Tally:
         for row in rows.audit.nonzero()[0].tolist():
             self.left += not rows.corrected[row]
             self.audit.add(rows.sha256[row], rows.page[row], int(rows.digit[row]), rows.corrected[row])
+
+    def spelled(self) -> dict[str, Any]:
+        """Spell it as what becomes JSON, but for what is counted once alone."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return kept | {"audit": [self.audit.sample, self.audit.answered, self.audit.wrong]}
+
+    @classmethod
+    def parsed(cls, kept: dict[str, Any]) -> Self:
+        """Read what `spelled` gives."""
+        digits = Counter({int(digit): count for digit, count in kept["digits"].items()})
+        return cls(
+            Counter(kept["rows"]),
+            Counter(kept["verdicts"]),
+            kept["left"],
+            [(name, status) for name, status in kept["failed"]],
+            digits,
+            Audit(*kept["audit"]),
+            kept["several"],
+        )
+
+
+_KEPT = ("rows", "verdicts", "left", "failed", "digits", "several")
 
 
 def _failed(rows: Rows) -> Iterator[tuple[str, str]]:

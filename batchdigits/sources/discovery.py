@@ -1,10 +1,11 @@
 """Find the files under all sources, as a stream of `ImageFile` and `Skipped` records that never holds all names.
 
-The order is the file system's (the ledger sorts), and a file that two sources reach is yielded twice: the
-ledger keeps the first of each absolute path. What is held at a time is one listing and the sub-folders ahead.
+The order is that of the bytes of their paths, in which a ledger has them; a file that two sources reach is yielded
+twice, as the first one names it first. What is held at a time is the listing of a folder and of those that it is in.
 """
 
 import fnmatch
+import heapq
 import os
 import re
 import shlex
@@ -14,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from batchdigits.errors import StorageError, UsageError, escape_name, escaped
 from batchdigits.records import SIGNATURE, ImageFile, Skipped
@@ -29,7 +30,6 @@ from batchdigits.sources.rules import (
     OUTPUT,
     DiscoveryRules,
     Selection,
-    ending_of,
     is_hidden,
     is_image,
     prefix_of,
@@ -40,7 +40,8 @@ from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.backends.base import Entry
 from batchdigits.storage.guards import opened
 from batchdigits.storage.remote import listed
-from batchdigits.storage.urls import Location, parts
+from batchdigits.storage.scratch import in_order
+from batchdigits.storage.urls import Location, encoded, ending_of, parts
 
 _MOST_NAMED = 20  # folders that cannot be listed
 
@@ -57,8 +58,8 @@ def discover(
         selection: What is taken of all that stands in folders or matches globs; None takes everything.
 
     Yields:
-        A record for each file found. Names are relative to the folder where that is the only source, else they
-        begin with the source as given.
+        A record for each file found, in the order of paths. Names are relative to the folder where that is the only
+        source, else they begin with the source as given.
 
     Raises:
         StorageError: a source does not exist or matches nothing, or a folder cannot be listed.
@@ -77,17 +78,25 @@ def discover(
     checked = [
         (source, None if source in begun else _status_of_source(source.given, rules.selection)) for source in sources
     ]
+    streams: list[Iterator[ImageFile | Skipped]] = []
     for source, status in checked:
         if source in begun:
-            yield from begun[source]
+            streams.append(in_order(begun[source], _path))
         elif status is None:
-            yield from _glob(source.given, rules)
+            streams.append(in_order(_glob(source.given, rules), _path))
         elif stat.S_ISDIR(status.st_mode):
             prefix = "" if is_only else prefix_of(source.given)
-            yield from _folder(source.path, prefix, _Top.of(source.given), rules)
+            streams.append(_folder(source.path, prefix, _Top.of(source.given), rules))
         else:
-            yield _image(source.path, escape_name(source.given), ending_of(source.path), status, rules, given=True)
+            image = _image(source.path, escape_name(source.given), ending_of(source.path), status, rules, given=True)
+            streams.append(iter([image]))
+    yield from streams[0] if is_only else heapq.merge(*streams, key=_path)
     _check_all_listed(rules.unlisted)
+
+
+def _path(record: "ImageFile | Skipped | _Inside") -> bytes:
+    """Give what records are sorted by."""
+    return encoded(record.path)
 
 
 def source_identities(sources: Sequence[Location]) -> list[tuple[int, int] | None]:
@@ -225,19 +234,43 @@ def _check_all_listed(unlisted: dict[str, str]) -> None:
         raise StorageError(message)
 
 
+class _Inside(NamedTuple):
+    """A folder that is to be walked."""
+
+    path: str
+    """With a slash at its end, as all in it begins."""
+    prefix: str
+    """What begins all names in it, escaped."""
+
+
 def _folder(folder: str, prefix: str, top: _Top, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped]:
     """Walk an absolute folder; `prefix` (escaped) begins all names."""
-    ahead = [(folder, prefix)]
-    while ahead:
-        folder, prefix = ahead.pop()
-        for entry in _listing(folder, top if len(folder) >= len(top.path) else None, rules.unlisted):
-            name = prefix + escape_name(entry.name)
-            if not _is_folder(entry):
-                yield _file(entry, entry.path, name, top, rules)
-            elif rules.selection.enters(top.relative(entry.path)):
-                ahead.append((entry.path, f"{name}/"))
-            else:
-                yield Skipped(entry.path, EXCLUDED_FOLDER)
+    begun = [_listed_in_order(_Inside(folder, prefix), top, rules)]
+    while begun:
+        for record in begun[-1]:
+            if isinstance(record, _Inside):
+                begun.append(_listed_in_order(record, top, rules))
+                break
+            yield record
+        else:
+            begun.pop()
+
+
+def _listed_in_order(inside: _Inside, top: _Top, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped | _Inside]:
+    """List a folder, the folders in it among the files."""
+    return in_order(_judged_in(inside, top, rules), _path)
+
+
+def _judged_in(inside: _Inside, top: _Top, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped | _Inside]:
+    folder = inside.path.rstrip("/") or "/"
+    for entry in _listing(folder, top if len(folder) >= len(top.path) else None, rules.unlisted):
+        name = inside.prefix + escape_name(entry.name)
+        if not _is_folder(entry):
+            yield _file(entry, entry.path, name, top, rules)
+        elif rules.selection.enters(top.relative(entry.path)):
+            yield _Inside(f"{entry.path}/", f"{name}/")
+        else:
+            yield Skipped(entry.path, EXCLUDED_FOLDER)
 
 
 def _glob(source: str, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped]:
@@ -302,11 +335,12 @@ def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: Disco
 
     A symbolic link that leads nowhere gets a row, if its own name is an image's.
     """
-    if is_hidden(entry.name):
+    ending = ending_of(entry.name)
+    if entry.name[0] in ".~" or (ending not in FOUND_ENDINGS and is_hidden(entry.name)):
         return Skipped(path, HIDDEN)
     is_link = entry.is_symlink()
     status = _status_of(path) if is_link else None
-    ending, relative = ending_of(path), top.relative(path)
+    relative = top.relative(path)
     if status is not None and stat.S_ISDIR(status.st_mode):
         return Skipped(path, _reason_of_folder_link(path, top, rules))
     reason = skip_reason(path, ending, relative, rules)

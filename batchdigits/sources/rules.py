@@ -127,13 +127,6 @@ def prefix_of(source: str) -> str:
     return escape_name(source).rstrip("/") + "/"
 
 
-def ending_of(path: str) -> str:
-    """Return the ending of a path's last part, with its dot, in lower case; empty without one."""
-    name = path.rpartition("/")[2]
-    dot = name.rfind(".")
-    return name[dot:].lower() if dot > 0 else ""
-
-
 def is_image(first_bytes: bytes) -> bool:
     """Tell whether a file is an image, or what a row says how to convert, by its first `FIRST_BYTES`."""
     signature = SIGNATURE.match(first_bytes)

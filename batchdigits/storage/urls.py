@@ -185,6 +185,18 @@ def span(folder: str) -> tuple[str, str]:
     return f"{found.head}{found.path}".rstrip("/") + "/" if found.path else found.head, found.tail
 
 
+def encoded(path: str) -> bytes:
+    """Spell a path as the file system has it, which is also the order of a ledger."""
+    return path.encode(errors="surrogateescape")
+
+
+def ending_of(path: str) -> str:
+    """Give the ending of a path's last part, with its dot, in lower case; empty without one."""
+    name = path.rpartition("/")[2]
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > 0 else ""
+
+
 def _holds_secret(text: str) -> bool:
     return any(
         _has_password(match[0].rstrip(":/").lower(), part[match.end() :]) or _SECRET.search(part, match.end())

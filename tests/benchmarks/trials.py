@@ -207,7 +207,7 @@ def known_in(ledger: Path, mode: str) -> int:
         return 0
     try:
         with closing(sqlite3.connect(f"file:{ledger}?mode={mode}", uri=True, timeout=5)) as database:
-            rows = database.execute("SELECT path, size_bytes, mtime_ns FROM files").fetchall()
+            rows = database.execute("SELECT path, size_bytes, mtime_ns FROM pages WHERE page = 1").fetchall()
     except sqlite3.OperationalError:  # its tables are being made, or it has to be repaired first
         return 0
     return sum(_state(path) == tuple(state) for path, *state in rows)

@@ -25,7 +25,8 @@ from pyarrow import parquet
 
 from batchdigits.errors import ExitCode, escape_name
 from batchdigits.reports.formats.csv import unguard
-from batchdigits.sources.rules import FIRST_BYTES, FOUND_ENDINGS, ending_of, is_hidden, is_image
+from batchdigits.sources.rules import FIRST_BYTES, FOUND_ENDINGS, is_hidden, is_image
+from batchdigits.storage.urls import ending_of
 from tests.file_states import written
 
 PROGRAM = [str(Path(sys.executable).with_name("batchdigits"))]

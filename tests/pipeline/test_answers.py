@@ -160,7 +160,7 @@ def test_reports_are_made_anew_with_the_answers_just_as_the_next_run_would_make_
     run(model, growing, outputs=reports, decoding=decoding, report=report_settings, **options)
     ledger = tmp_path / "a.csv.ledger"
     with Database(ledger) as database:
-        select = "SELECT sha256 FROM files JOIN observations ON id = observation WHERE path = ?"
+        select = "SELECT lower(hex(substr(seen, 1, 32))) FROM pages WHERE path = ?"
         [(sha256,)] = database.execute(select, (bytes(growing / "B.png"),))
         answers.store_answers(database, {(sha256, 1): "9"}, time="now", source="a test")
     write_png(growing / "new.png", on_page(digits(60)[58], 40, 40))

@@ -21,7 +21,7 @@ from tests.reports.formats.test_html import Page
 
 def thumbnails_in(ledger: Path) -> dict[str, bytes]:
     with Database(ledger) as database:
-        select = "SELECT path, png FROM thumbnails JOIN files USING (observation)"
+        select = "SELECT path, png FROM pages WHERE png IS NOT NULL"
         return {shown_in_csv(Path(os.fsdecode(path)).name): png for path, png in database.execute(select)}
 
 
@@ -86,7 +86,7 @@ def test_reports_for_people_show_the_pictures_that_the_ledger_keeps_and_the_audi
     for name in ("page.html", "book.xlsx"):  # each asks for them by itself
         run(surer, growing, outputs=(tmp_path / "report.csv", tmp_path / name))
     with Database(tmp_path / "report.csv.ledger") as database:
-        kept = {png for (png,) in database.execute("SELECT png FROM thumbnails")}
+        kept = {png for (png,) in database.execute("SELECT png FROM pages WHERE png IS NOT NULL")}
     page = Page((tmp_path / "page.html").read_bytes())
     assert set(page.pictures) - {b""} == kept
     assert {group["part"] for group in page.report["groups"]} == {"review", "no_digit", "audit"}

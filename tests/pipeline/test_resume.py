@@ -2,16 +2,21 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batchdigits import pipeline
+from batchdigits.cli.closing import closing
 from batchdigits.engine import networks, pool
 from batchdigits.inference.bundle import Bundle
-from batchdigits.ledger.writer import LostAnswer
-from batchdigits.settings import Runtime
+from batchdigits.ledger import answers
+from batchdigits.ledger.database import Database
+from batchdigits.ledger.ledger import LostAnswer
+from batchdigits.settings import ReportSettings, Runtime
 from batchdigits.sources import settling
 from tests.digits import digits, on_page, one_of_each, write_png
 from tests.fake_model import bundle_in
@@ -30,6 +35,68 @@ def test_nothing_new_needs_no_predictor_and_leaves_the_reports_untouched(
     assert list(map(written, reports)) == before
     assert (first.pending, again.pending, again.faulty) == (len(PAGES), 0, 0)
     assert again.rows == first.rows
+
+
+def refuse(*_: object, **__: object) -> Any:  # noqa: ANN401
+    pytest.fail("the reports are made again")
+
+
+def test_nothing_new_reads_no_page_of_the_ledger_and_tells_of_the_reports_as_before(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = tuple(tmp_path / f"a.{ending}" for ending in ("csv", "parquet", "xlsx", "html"))
+    first = run(model, growing, outputs=reports)
+    before = list(map(written, reports))
+    monkeypatch.setattr(pipeline.Ledger, "observations", refuse)
+    again = run(model, growing, outputs=reports)
+    assert list(map(written, reports)) == before
+    assert (first.pending, again.pending, again.faulty, again.drift) == (len(PAGES), 0, 0, None)
+    for name in ("rows", "verdicts", "left", "failed", "digits", "skipped", "threshold", "target_error", "trust"):
+        assert getattr(again, name) == getattr(first, name)
+    assert (again.audit.sample, again.audit.answered, again.audit.wrong) == (first.audit.sample, 0, 0)
+    assert closing(again, ["a.csv"]) == closing(replace(first, pending=0, faulty=0), ["a.csv"])
+
+
+def answered(report: Path) -> None:
+    row = rows_of(report.read_bytes())[0]
+    with Database(Path(f"{report}.ledger")) as database:
+        answers.store_answers(database, {(row["sha256"], int(row["page"])): "9"}, time="now", source="a test")
+
+
+CHANGES: dict[str, Callable[[Path, Path], object]] = {
+    "a report is gone": lambda report, _: report.unlink(),
+    "a report is edited": lambda report, _: report.write_bytes(report.read_bytes()[:-2]),
+    "a report is another file": lambda report, _: (
+        shutil.copy2(report, report.with_suffix(".copy")) and report.with_suffix(".copy").replace(report)
+    ),
+    "somebody has answered": lambda report, _: answered(report),
+    "a file is gone": lambda _, scans: (scans / "a.png").unlink(),
+    "a file is new": lambda _, scans: shutil.copy(scans / "a.png", scans / "z.png"),
+    "a file has another name": lambda _, scans: (scans / "a.png").rename(scans / "z.png"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_reports_are_made_again_where_anything_has_changed(
+    growing: Path, model: Bundle, tmp_path: Path, change: str
+) -> None:
+    report = tmp_path / "a.csv"
+    run(model, growing, outputs=(report,))
+    run(model, growing, outputs=(report,))
+    CHANGES[change](report, growing)
+    run(model, growing, outputs=(report,))
+    expected = predicted(model, growing, outputs=("-",), ledger=tmp_path / "a.csv.ledger")
+    assert report.read_bytes() == expected
+    if change != "somebody has answered":
+        assert expected == predicted(model, growing)
+
+
+def test_other_settings_make_the_reports_again(growing: Path, model: Bundle, tmp_path: Path) -> None:
+    report = tmp_path / "a.csv"
+    run(model, growing, outputs=(report,))
+    for options in ({"threshold": 1.0}, {"exclude": ("many",)}, {"report": ReportSettings(probabilities=True)}):
+        run(model, growing, outputs=(report,), **options)
+        assert report.read_bytes() == predicted(model, growing, **options)
 
 
 def test_a_report_in_the_scanned_folder_is_no_input_and_the_second_run_says_the_same(

@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from batchdigits.records import ImageFile, Skipped
 from batchdigits.sources import discovery
 from batchdigits.sources.discovery import discover
 from batchdigits.sources.rules import Selection
+from batchdigits.storage import scratch
 from batchdigits.storage.local import LocalFile
 from batchdigits.storage.urls import locate
 
@@ -248,16 +250,47 @@ def test_a_link_that_leads_nowhere_gets_a_row(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_that_vanishes_while_its_folder_is_listed_is_skipped(tmp_path: Path) -> None:
-    paths = [touch(tmp_path / f"{number}.png") for number in range(2)]
-    records = discover([locate(str(tmp_path))], outputs=[])
-    first = next(records)
-    for path in paths:
-        path.unlink()
-    (second,) = records
-    assert isinstance(first, ImageFile)
-    assert isinstance(second, Skipped)
-    assert second.reason == "gone while its folder was listed"
+def test_a_file_that_vanishes_while_its_folder_is_listed_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes = touch(tmp_path / "1.png")
+    touch(tmp_path / "2.png")
+    judge = discovery._file
+
+    def judged(entry: os.DirEntry[str], *rest: Any) -> ImageFile | Skipped:
+        goes.unlink(missing_ok=True)
+        return judge(entry, *rest)
+
+    monkeypatch.setattr(discovery, "_file", judged)
+    first, second = discover([locate(str(tmp_path))], outputs=[])
+    assert first == Skipped(str(goes), "gone while its folder was listed")
+    assert isinstance(second, ImageFile)
+
+
+@pytest.mark.parametrize("at_a_time", [3, 1000])
+def test_records_come_in_the_order_of_their_paths_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    monkeypatch.setattr(scratch, "_SORTED_AT_A_TIME", at_a_time)
+    for name in (
+        "a.png",
+        "a/b.png",
+        "a/b/c.png",
+        "a0.png",
+        "a b.txt",
+        "b/z.png",
+        "Z.png",
+        "\U00010000.png",
+        "\uffff.png",
+    ):
+        touch(tmp_path / "in" / name)
+    touch(tmp_path / "in" / os.fsdecode(b"a/\xff.png"))
+    touch(tmp_path / "other" / "y.png")
+    monkeypatch.chdir(tmp_path)
+    for sources in (["in"], ["other", "in"], ["in/**/*.png", "in", "other/y.png"], ["in/*"]):
+        paths = [os.fsencode(record.path) for record in discover([locate(source) for source in sources], outputs=[])]
+        assert paths == sorted(paths)
+        assert len(set(paths)) >= 10
 
 
 def test_a_glob_finds_by_ending_and_walks_the_folders_that_it_matches(

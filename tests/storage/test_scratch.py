@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batchdigits.storage.scratch import scratch_folder, tidy_up
+from batchdigits.storage.scratch import Spool, in_order, scratch_folder, tidy_up
 from tests.file_states import names
 
 USE = """
@@ -58,3 +58,24 @@ def test_what_is_not_this_users_folder_is_left_alone(temporary: Path) -> None:
     (temporary / "batchdigits-scratch-link").symlink_to("elsewhere")
     tidy_up()
     assert names(temporary) == ["batchdigits-scratch-link", "batchdigits-scratch-theirs", "elsewhere"]
+
+
+def test_a_spool_gives_what_was_put_in_also_while_more_is(temporary: Path) -> None:
+    spool: Spool[tuple[int, bytes]] = Spool()
+    blocks = [[(number, bytes(3000)) for number in range(first, first + 1000)] for first in range(0, 9000, 1000)]
+    for block in blocks[:5]:
+        spool.add(block)
+    records = iter(spool)
+    assert next(records) == blocks[0][0]
+    for block in blocks[5:]:
+        spool.add(block)
+    assert (len(spool), spool[7]) == (9, blocks[7])
+    assert list(spool) == [record for block in blocks for record in block]
+    assert list(records) == [record for block in blocks[:5] for record in block][1:]
+    assert names(temporary) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 16_383, 16_384, 50_000])
+def test_many_records_are_sorted_as_few_are(count: int) -> None:
+    records = [number * 7919 % 100_003 for number in range(count)]
+    assert list(in_order(iter(records), lambda record: -record)) == sorted(records, reverse=True)

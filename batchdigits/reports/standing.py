@@ -1,0 +1,51 @@
+"""Tell whether the reports that stand there would be made just so again, and what is in them.
+
+A run that finds nothing new ends with that: neither is the ledger read for its pages, nor a report written.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+
+from batchdigits import __version__
+from batchdigits.inference.trust import Trust
+from batchdigits.ledger.last_run import Rendered
+from batchdigits.ledger.ledger import Ledger
+from batchdigits.reports.publish import Outputs
+from batchdigits.reports.rows import Tally
+from batchdigits.reports.schema import SCHEMA_VERSION
+
+
+def kept(ledger: Ledger, outputs: Outputs, follow_from: Sequence[str]) -> tuple[Tally, Trust] | None:
+    """Give what is in the reports that stand there, and how far it can be trusted; None where they have to be made.
+
+    Args:
+        ledger: The run's.
+        outputs: The reports.
+        follow_from: All that decides what is in them, beside what the ledger has observed and people answered.
+    """
+    before, now = ledger.rendered(), _known_by(outputs, follow_from)
+    if not (before and now and (before.key, before.marks) == now):
+        return None
+    summary = json.loads(before.summary)
+    return Tally.parsed(summary["tally"]), Trust.parsed(summary["trust"])
+
+
+def keep(ledger: Ledger, outputs: Outputs, follow_from: Sequence[str], tally: Tally, trust: Trust) -> None:
+    """Keep what is in the reports that were published, for `kept`."""
+    if now := _known_by(outputs, follow_from):
+        ledger.keep_rendered(Rendered(*now, json.dumps({"tally": tally.spelled(), "trust": asdict(trust)})))
+
+
+def _known_by(outputs: Outputs, follow_from: Sequence[str]) -> tuple[str, str] | None:
+    """Say what reports follow from, and how the file system knows them; None where nobody could tell later."""
+    marks = []
+    for report in outputs.files:
+        with suppress(OSError):
+            if not report.is_remote:
+                status = report.target.here.stat()
+                marks.append([status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns])
+    if outputs.to_stdout or not marks or len(marks) != len(outputs.files):
+        return None
+    return json.dumps([__version__, SCHEMA_VERSION, *follow_from]), json.dumps(marks)
