@@ -20,7 +20,7 @@ from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.runtimes import InkFinder, quickest
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import GreyImage
-from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, Runtime, TrainSettings
+from batchdigits.settings import Arch, ModelSettings, NormalisationSettings, Runtime, TrainSettings
 from batchdigits.storage.atomic import atomic_write
 from batchdigits.training import export, finetuning
 from batchdigits.training.calibration import calibrate
@@ -110,10 +110,9 @@ def train(settings: TrainSettings) -> Bundle:
     export.check(made, validation.pixels[:_GOLDEN])
 
     parts = {"validation": validation, **({"held_out": holdout} if len(holdout) else {})}
-    settled = EvaluateSettings(source="")
     ours = list(parts)
     parts |= tests  # the one look at the test halves
-    scores = {name: score(part, made, settled) for name, part in parts.items()}
+    scores = {name: score(part, made, ModelSettings()) for name, part in parts.items()}
     results = {name: score.result for name, score in scores.items()}
     before = _compare(base, {name: parts[name] for name in ours}, results, kept) if base else {}
     for name, result in results.items():
@@ -121,9 +120,7 @@ def train(settings: TrainSettings) -> Bundle:
     metrics = {name: as_json(result) for name, result in (results | before).items()}
     write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     draw(output, scores.get("mnist_test", scores["validation"]))
-    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
-    if history:
-        plots.learning_curves(history, output / "learning_curves.png")
+    _draw_history(output)
     provenance = _provenance(settings, base, training, validation, results)
     return bundle.save(output, normalisation=normalisation, calibration=calibration, provenance=provenance)
 
@@ -135,7 +132,7 @@ def _compare(
     found = {}
     log.info("of what was learnt, %.0f%% are kept, so that MNIST is read as well as before", 100 * kept)
     for name, part in parts.items():
-        before, after = score(part, base, EvaluateSettings(source="")).result, results[name]
+        before, after = score(part, base, ModelSettings()).result, results[name]
         found[f"{name}_before"] = before
         log.info(
             "%s: %s right before, %s after, of %d; %s",
@@ -163,8 +160,7 @@ def train_finder(settings: TrainSettings) -> None:
     export.export(model, output, Network.FINDER)
     export.check_finder(output, golden_looks(settings.seed))
     _draw_simulated(output, settings.seed)
-    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
-    plots.learning_curves(history, output / "learning_curves.png")
+    _draw_history(output)
 
 
 def _take(network: Network, folder: Path, output: Path, *, into: Network | None = None) -> None:
@@ -237,6 +233,13 @@ def _describe(data: Labelled, path: Path) -> None:
     log.info("images a class: %s", ", ".join(f"{digit}: {count}" for digit, count in enumerate(counts)))
     plots.sample_grid(data.pixels, data.labels, path)
     log.info("labelled samples: %s", path)
+
+
+def _draw_history(output: Path) -> None:
+    """Draw how the epochs of a run went, if there were any."""
+    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+    if history:
+        plots.learning_curves(history, output / "learning_curves.png")
 
 
 def _draw_simulated(output: Path, seed: int) -> None:
