@@ -2,6 +2,7 @@
 
 The order is the file system's (the ledger sorts), and a file that two sources reach is yielded twice: the
 ledger keeps the first of each absolute path. What is held at a time is one listing and the sub-folders ahead.
+A report of this run is no input, and ends the run where it would overwrite an image.
 """
 
 import fnmatch
