@@ -69,7 +69,7 @@ class Arch(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DecodingSettings:
-    """What is too large to decode, and how large a page needs to be."""
+    """What is too large to decode."""
 
     VERSION: ClassVar[int] = 3
     """Rises when `decoding` gives other pixels for the same bytes."""

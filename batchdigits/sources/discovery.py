@@ -73,22 +73,23 @@ def discover(
         ),
         selection=selection or Selection(),
     )
-    is_only = len(sources) == 1
-    begun = {source: discover_remote(source, rules, is_only=is_only) for source in sources if source.is_remote}
-    checked = [
-        (source, None if source in begun else _status_of_source(source.given, rules.selection)) for source in sources
-    ]
-    for source, status in checked:
-        if source in begun:
-            yield from begun[source]
-        elif status is None:
-            yield from _glob(source.given, rules)
-        elif stat.S_ISDIR(status.st_mode):
-            prefix = "" if is_only else prefix_of(source.given)
-            yield from _folder(source.path, prefix, _Top.of(source.given), rules)
-        else:
-            yield _image(source.path, escape_name(source.given), ending_of(source.path), status, rules, given=True)
+    begun = [_begun(source, rules, is_only=len(sources) == 1) for source in sources]
+    yield from chain.from_iterable(begun)
     _check_all_listed(rules.unlisted)
+
+
+def _begun(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
+    """Look whether a source is there, and begin to find what it holds."""
+    if source.is_remote:
+        return discover_remote(source, rules, is_only=is_only)
+    status = _status_of_source(source.given, rules.selection)
+    if status is None:
+        return _glob(source.given, rules)
+    if stat.S_ISDIR(status.st_mode):
+        prefix = "" if is_only else prefix_of(source.given)
+        return _folder(source.path, prefix, _Top.of(source.given), rules)
+    name = escape_name(source.given)
+    return iter([_image(source.path, name, ending_of(source.path), status, rules, given=True)])
 
 
 def source_identities(sources: Sequence[Location]) -> list[tuple[int, int] | None]:

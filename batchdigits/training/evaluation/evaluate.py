@@ -103,7 +103,7 @@ def score(data: Labelled, model: Bundle, settings: ModelSettings) -> Score:
 
 
 def draw(output: Path, score: Score) -> None:
-    """Write into a folder who was taken for whom, and how far confidences can be trusted."""
+    """Write the confusion matrix, as picture and table, the reliability diagram and the risk-coverage curve."""
     plots.heatmap(score.result, output / "confusion.png")
     write_text(output / "confusion.csv", confusion_csv(score.result))
     plots.reliability_diagram(score.confidence, score.right, output / "reliability.png")
