@@ -12,7 +12,8 @@ The hierarchy::
     ├── Interrupted           130   SIGINT asks the run to end
     └── Terminated            143   SIGTERM does
 
-Each message is one sentence that names the thing, says what was expected, and gives the remedy.
+Each message is one sentence that names the thing, says what was expected, and gives the remedy. Names are spelled in
+messages and reports by `escaped` and `escape_name`.
 """
 
 import traceback

@@ -1,6 +1,5 @@
 """Say how a run ended to programs: as a JSON document, and as metrics of Prometheus."""
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -295,9 +294,11 @@ def peak_memory_bytes() -> int:
 
 def _version(library: str) -> str | None:
     """Tell which version is installed, without importing it; None where it is not, or under another name."""
+    from importlib.metadata import PackageNotFoundError, version  # here, for it brings in all of email
+
     try:
-        return importlib.metadata.version(_LIBRARIES[library])
-    except importlib.metadata.PackageNotFoundError:
+        return version(_LIBRARIES[library])
+    except PackageNotFoundError:
         return None
 
 

@@ -69,7 +69,7 @@ class Arch(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DecodingSettings:
-    """What is too large to decode, and how large a page needs to be."""
+    """What is too large to decode."""
 
     VERSION: ClassVar[int] = 3
     """Rises when `decoding` gives other pixels for the same bytes."""
@@ -124,16 +124,28 @@ MOST_THREADS = 256
 """Threads within one prediction, at most: no processor is quicker with more."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Which model reads digits, by what, and which of them are `ok`."""
+
+    model: Path | None = None
+    """A bundle directory; None is the one in the package."""
+    runtime: Runtime = Runtime.KERAS
+    """What carries the model out."""
+    target_error: float = 0.005
+    """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep."""
+    threshold: float | None = None
+    """Confidence, 0 to 1, below which a digit goes to review; None takes the one that keeps the target."""
+
+
 @dataclass(frozen=True, slots=True)
-class PredictSettings:
+class PredictSettings(ModelSettings):
     """One run of the main job."""
 
     sources: tuple[str, ...]
     """Folders, files and globs, as given."""
     outputs: tuple[str, ...] = (STDOUT,)
     """Report files by ending; `-` is CSV to standard output."""
-    model: Path | None = None
-    """A bundle directory; None is the one in the package."""
     ledger: Path | None = None
     """The ledger; None is the first report's name with `.ledger` after it."""
     no_ledger: bool = False
@@ -152,14 +164,8 @@ class PredictSettings:
     """A file younger than this may still be being written: it is read last, or in the next run; 0 reads all at once."""
     overwrite: bool = False
     """Replace reports that were made from other sources."""
-    target_error: float = 0.005
-    """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep."""
-    threshold: float | None = None
-    """Confidence, 0 to 1, below which a digit goes to review; None takes the one that keeps the target."""
     no_adapt: bool = False
     """Take the threshold that keeps the target on the validation data, whatever is known of the folder."""
-    runtime: Runtime = Runtime.KERAS
-    """What carries the model out."""
     batch_size: int = 1024
     """Images that are predicted at a time, 256 at most."""
     threads: int = 1
@@ -234,39 +240,23 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateSettings:
+class EvaluateSettings(ModelSettings):
     """One evaluation."""
 
     source: str
     """`mnist` (its test half), a folder with a sub-folder per digit, or a CSV file of path,label."""
     output: Path = Path("evaluation")
     """The folder for metrics and pictures."""
-    model: Path | None = None
-    """A bundle directory; None is the one in the package."""
-    runtime: Runtime = Runtime.KERAS
-    """What carries the model out."""
-    target_error: float = 0.005
-    """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep."""
-    threshold: float | None = None
-    """Confidence, 0 to 1, below which a digit goes to review; None takes the one that keeps the target."""
     progress: bool = False
     """Show on standard error what it is at."""
 
 
 @dataclass(frozen=True, slots=True)
-class ExplainSettings:
+class ExplainSettings(ModelSettings):
     """One image explained."""
 
     image: str
     """The file."""
-    model: Path | None = None
-    """A bundle directory; None is the one in the package."""
-    runtime: Runtime = Runtime.KERAS
-    """What carries the model out."""
-    target_error: float = 0.005
-    """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep."""
-    threshold: float | None = None
-    """Confidence, 0 to 1, below which a digit goes to review; None takes the one that keeps the target."""
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
     """Limits of decoding."""
 

@@ -266,6 +266,12 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
     assert ast.get_docstring(parsed(path))
 
 
+def test_a_folder_has_no_code_of_its_own() -> None:
+    """But for the names that the package gives, and the sentence that Windows is told before imports fail there."""
+    with_code = [module(path) for path in MODULES if path.name == "__init__.py" and len(parsed(path).body) > 1]
+    assert with_code == ["batchdigits", "batchdigits.cli"]
+
+
 @every_module
 def test_only_one_module_starts_processes(path: Path) -> None:
     starting = {"Process", "Pool", "ProcessPoolExecutor", "get_context", "set_start_method", "fork", "posix_spawn"}

@@ -153,6 +153,13 @@ def test_every_room_of_the_map_is_described() -> None:
     assert described == (rooms - {"__main__"}) | {"model/"}
 
 
+def test_every_place_where_something_is_found_is_there() -> None:
+    [table] = re.findall(r"^\| looked for .*?\n\n", MAP, re.MULTILINE | re.DOTALL)
+    places = re.findall(r"`([a-z_]+/[a-z_/]+)`", table)
+    assert len(places) > 10
+    assert [place for place in places if not (PACKAGE / place).with_suffix(".py").is_file()] == []
+
+
 # ---- links, pictures, commands of benchmarks -----------------------------------------------------------------------
 
 

@@ -148,11 +148,11 @@ def test_the_limits_are_those_of_the_settings(tmp_path: Path, model: Bundle) -> 
 
 def test_all_pages_of_a_file_are_explained_in_their_order(tmp_path: Path, model: Bundle) -> None:
     pages = [on_page(digit) for digit in one_of_each()[[2, 8]]]
-    found = explain(ExplainSettings(str(write_tiff(tmp_path / "a.tif", pages)), model.directory))
+    found = explain(ExplainSettings(str(write_tiff(tmp_path / "a.tif", pages)), model=model.directory))
     assert [explanation.page for explanation in found] == [1, 2]
     for explanation, pixels in zip(found, normalise(pages, FINDER).pixels, strict=True):
         np.testing.assert_array_equal(explanation.pixels, pixels)
-    broken = explain(ExplainSettings(str(DATA / "broken_second_page.tif"), model.directory))
+    broken = explain(ExplainSettings(str(DATA / "broken_second_page.tif"), model=model.directory))
     assert [(explanation.page, explanation.is_fault) for explanation in broken] == [(1, False), (2, True), (3, False)]
 
 

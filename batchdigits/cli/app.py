@@ -47,7 +47,6 @@ from batchdigits.cli.schedule import schedule as schedule_text
 from batchdigits.cli.train import evaluate, train
 from batchdigits.errors import BatchDigitsError, ExitCode, UsageError
 from batchdigits.settings import ExplainSettings, PredictSettings, RuntimeChoice, ScheduleSettings
-from batchdigits.storage import remote
 
 app = typer.Typer(
     help="Reads the handwritten digit on each image of a folder into a spreadsheet: batchdigits scans/",
@@ -140,9 +139,14 @@ def explain(
     from batchdigits.explain import save_input as write_input
 
     image = _asked_for_image() if image is None else image
-    explanations = explain_image(
-        ExplainSettings(image, model, runtime_for(runtime, model), target_error, given_threshold(context))
+    settings = ExplainSettings(
+        image,
+        model=model,
+        runtime=runtime_for(runtime, model),
+        target_error=target_error,
+        threshold=given_threshold(context),
     )
+    explanations = explain_image(settings)
     for explanation in explanations:
         if len(explanations) > 1:
             typer.echo(f"{'' if explanation.page == 1 else chr(10)}Page {explanation.page}")
@@ -230,8 +234,9 @@ def correct(
     from batchdigits import pipeline
     from batchdigits.ledger.location import ledger_of
     from batchdigits.reports.corrections import correct as take_over
+    from batchdigits.storage.remote import target_file
 
-    target = remote.target_file(report)
+    target = target_file(report)
     place = (ledger or ledger_of(target)).absolute()
     LOG.info(take_over(target, corrections, ledger=ledger, time=datetime.now(UTC)))
     folder = pipeline.remembered(place)

@@ -135,10 +135,10 @@ def evaluate(
     settings = EvaluateSettings(
         source,
         output,
-        model,
-        runtime_for(runtime, model),
-        target_error,
-        given_threshold(context),
+        model=model,
+        runtime=runtime_for(runtime, model),
+        target_error=target_error,
+        threshold=given_threshold(context),
         progress=sys.stderr.isatty(),
     )
     typer.echo(as_text(evaluate_model(settings)))

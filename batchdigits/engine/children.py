@@ -1,4 +1,4 @@
-"""Start processes: a function in; a process of its own that runs it, and the pipe to ask it by, out.
+"""Start processes that run one function each and are asked by a pipe.
 
 The process alone holds the other end of its pipe, so that its death ends the pipe, whatever it was about to say. It
 imports nothing from the folder that the run was started in: that one may hold the scans, and among them a `numpy.py`.

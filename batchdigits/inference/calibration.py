@@ -30,11 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchdigits.errors import UsageError
-from batchdigits.settings import (
-    EvaluateSettings,
-    ExplainSettings,
-    PredictSettings,
-)
+from batchdigits.settings import ModelSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,7 +134,7 @@ class Calibration:
     reference: tuple[int, ...] = ()
     """How many of these digits have a confidence in each bin of `drift.EDGES`; empty where drift cannot be told."""
 
-    def threshold(self, settings: PredictSettings | EvaluateSettings | ExplainSettings) -> float:
+    def threshold(self, settings: ModelSettings) -> float:
         """Find the confidence below which a digit goes to review: the one that is set, or that keeps the target error.
 
         Raises:

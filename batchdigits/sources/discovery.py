@@ -2,6 +2,7 @@
 
 The order is that of the bytes of their paths, in which a ledger has them; a file that two sources reach is yielded
 twice, as the first one names it first. What is held at a time is the listing of a folder and of those that it is in.
+A report of this run is no input, and ends the run where it would overwrite an image.
 """
 
 import fnmatch
@@ -74,24 +75,23 @@ def discover(
         selection=selection or Selection(),
     )
     is_only = len(sources) == 1
-    begun = {source: discover_remote(source, rules, is_only=is_only) for source in sources if source.is_remote}
-    checked = [
-        (source, None if source in begun else _status_of_source(source.given, rules.selection)) for source in sources
-    ]
-    streams: list[Iterator[ImageFile | Skipped]] = []
-    for source, status in checked:
-        if source in begun:
-            streams.append(in_order(begun[source], _path))
-        elif status is None:
-            streams.append(in_order(_glob(source.given, rules), _path))
-        elif stat.S_ISDIR(status.st_mode):
-            prefix = "" if is_only else prefix_of(source.given)
-            streams.append(_folder(source.path, prefix, _Top.of(source.given), rules))
-        else:
-            image = _image(source.path, escape_name(source.given), ending_of(source.path), status, rules, given=True)
-            streams.append(iter([image]))
-    yield from streams[0] if is_only else heapq.merge(*streams, key=_path)
+    begun = [_begun(source, rules, is_only=is_only) for source in sources]
+    yield from begun[0] if is_only else heapq.merge(*begun, key=_path)
     _check_all_listed(rules.unlisted)
+
+
+def _begun(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
+    """Look whether a source is there, and begin to find what it holds, in the order of paths."""
+    if source.is_remote:
+        return in_order(discover_remote(source, rules, is_only=is_only), _path)
+    status = _status_of_source(source.given, rules.selection)
+    if status is None:
+        return in_order(_glob(source.given, rules), _path)
+    if stat.S_ISDIR(status.st_mode):
+        prefix = "" if is_only else prefix_of(source.given)
+        return _folder(source.path, prefix, _Top.of(source.given), rules)
+    name = escape_name(source.given)
+    return iter([_image(source.path, name, ending_of(source.path), status, rules, given=True)])
 
 
 def _path(record: "ImageFile | Skipped | _Inside") -> bytes:

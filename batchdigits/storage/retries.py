@@ -98,7 +98,7 @@ def retried(
     [Callable[Concatenate[_Store, Parts, _Rest], Coroutine[Any, Any, _Result]]],
     Callable[Concatenate[_Store, Parts, _Rest], _Result],
 ]:
-    """Make a method of what one attempt at a place is that does what `run` does."""
+    """Decorate a method that makes one attempt at a place, so that it makes several, as `run` does."""
 
     def decorated(
         attempt: Callable[Concatenate[_Store, Parts, _Rest], Coroutine[Any, Any, _Result]],

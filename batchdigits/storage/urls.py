@@ -178,7 +178,7 @@ def server(url: str) -> Server:
 
 
 def span(folder: str) -> tuple[str, str]:
-    """Say with what the names of all in an absolute folder, or behind a normalised URL, begin and end."""
+    """Give what all paths in a folder begin and end with; it is absolute, or a normalised URL, as they are."""
     if not is_remote(folder):
         return folder.rstrip("/") + "/", ""
     found = parts(folder)

@@ -61,11 +61,11 @@ def fit_finder(settings: TrainSettings) -> "keras.Model":
     start_tensorflow(_THREADS)
     with one_for_each_core(prepare_process) as makers:
         numbers = range(_VALIDATION // _CHUNK)
-        held = list(makers.map(_make, [(settings.seed, 0, number) for number in numbers], ["test"] * len(numbers)))
+        unseen = list(makers.map(_make, [(settings.seed, 0, number) for number in numbers], ["test"] * len(numbers)))
         lesson = Lesson(
             steps=2 * _PAGES // settings.batch_size,
             batches=lambda epoch: _batches(makers, settings, epoch),
-            validation=(np.concatenate([one.cells for one in held]), np.concatenate([one.targets for one in held])),
+            validation=(np.concatenate([one.cells for one in unseen]), np.concatenate([one.targets for one in unseen])),
             loss=finder_loss,
             metric=overlap,
         )
@@ -122,9 +122,9 @@ def _batches(
             waiting.append(makers.submit(_make, (settings.seed, epoch, number), "train"))
             if len(waiting) >= 2 * _AHEAD:
                 break
-        fresh = [waiting.popleft().result() for _ in range(min(_AHEAD, len(waiting)))]
-        cells = np.concatenate([cells, *(one.cells for one in fresh)])
-        targets = np.concatenate([targets, *(one.targets for one in fresh)])
+        made = [waiting.popleft().result() for _ in range(min(_AHEAD, len(waiting)))]
+        cells = np.concatenate([cells, *(one.cells for one in made)])
+        targets = np.concatenate([targets, *(one.targets for one in made)])
         order = rng.permutation(len(cells))
         keep = len(order) % size if waiting else 0
         for start in range(0, len(order) - keep, size):

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.runtimes import InkFinder, quickest
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import GreyImage
-from batchdigits.settings import Arch, EvaluateSettings, NormalisationSettings, Runtime, TrainSettings
+from batchdigits.settings import Arch, ModelSettings, NormalisationSettings, Runtime, TrainSettings
 from batchdigits.storage.atomic import atomic_write
 from batchdigits.training import export, finetuning
 from batchdigits.training.calibration import calibrate
@@ -35,6 +35,9 @@ from batchdigits.training.evaluation.metrics import Evaluation, as_json, interva
 from batchdigits.training.finder import fit_finder, golden_looks
 from batchdigits.training.loop import check_output, epochs_of, recipe
 from batchdigits.training.trainer import fit, load_model
+
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger(__name__)
 
@@ -66,17 +69,52 @@ def train(settings: TrainSettings) -> Bundle:
     check_output(settings)
     if not settings.data and not base:
         settings = replace(settings, data=(shipped.MNIST,))
-    output = made_folder(settings.output)
+    made_folder(settings.output)
+    _take(Network.FINDER, settings.finder or (base.directory if base else bundle.PACKAGED), settings.output)
+    data = _read(settings, base)
+    model = _fit(data, settings)
+    kept = finetuning.blend(model, load_model(base), data.validation) if base else 1.0
+    export.export(model, settings.output, Network.READER)
+    _take_teacher(settings, base)
+    made = _calibrated(data, settings)
+    results = _measured(made, data, base, kept)
+    provenance = _provenance(settings, base, data, results)
+    return bundle.save(
+        settings.output, normalisation=made.normalisation, calibration=made.calibration, provenance=provenance
+    )
+
+
+class _Data(NamedTuple):
+    """What a network learns from, and what only measures it."""
+
+    training: Labelled
+    """What it learns from."""
+    validation: Labelled
+    """Of the same sources; never learnt from."""
+    holdout: Labelled
+    """Of what a bundle goes on learning from, for calibration and measuring; else empty."""
+    tests: dict[str, Labelled]
+    """Test halves by name, at which there is one look, at the end."""
+    others: Labelled | None
+    """By writers whom no training sees, for calibration; None for the tutorial's network."""
+
+
+def _read(settings: TrainSettings, base: Bundle | None) -> _Data:
+    """Read all data through the finder that stands in the output, as prediction will.
+
+    Raises:
+        UsageError: Labels are wrong, or the images too few.
+        StorageError: Data do not exist.
+    """
     normalisation = NormalisationSettings()
-    _take(Network.FINDER, settings.finder or (base.directory if base else bundle.PACKAGED), output)
-    with SharedFinder(output, quickest(output)) as network:
+    with SharedFinder(settings.output, quickest(settings.output)) as network:
         if base:
             lesson = finetuning.fine_tuning_data(settings, base, network)
             training, validation, holdout = lesson.training, lesson.validation, lesson.holdout
         else:
             read = [labelled.read(source, network, normalisation, part="train") for source in settings.data]
             data = _with_ink(labelled.join(read))
-            _describe(data, output / "samples.png")
+            _describe(data, settings.output / "samples.png")
             training, validation = labelled.split(data, share=settings.validation_share, seed=settings.seed)
             holdout = data.take(np.zeros(0, np.int64))
         tests = {
@@ -89,43 +127,64 @@ def train(settings: TrainSettings) -> Bundle:
         count = len(training) + len(validation)
         message = f"{count} labelled images are too few to train and to validate on; expected at least 20."
         raise UsageError(message)
+    return _Data(training, validation, holdout, tests, others)
 
-    learns = epochs_of(settings) > 0 and settings.pages > 0 and settings.arch is not Arch.DENSE
-    pages = _pages(settings, training, "train") if learns else None
-    seen = training if settings.arch is Arch.DENSE else _repeated(training)
-    model = fit(seen, pages, validation, settings)
-    kept = finetuning.blend(model, load_model(base), validation) if base else 1.0
-    export.export(model, output, Network.READER)
+
+def _fit(data: _Data, settings: TrainSettings) -> "keras.Model":
+    """Let the network learn; the tutorial's sees the digits alone, each once an epoch."""
+    if settings.arch is Arch.DENSE:
+        return fit(data.training, None, data.validation, settings)
+    learns_pages = epochs_of(settings) > 0 and settings.pages > 0
+    pages = _pages(settings, data.training, "train") if learns_pages else None
+    return fit(_repeated(data.training), pages, data.validation, settings)
+
+
+def _take_teacher(settings: TrainSettings, base: Bundle | None) -> None:
+    """Put into the bundle the teacher that it is to ask where it is unsure, or none."""
     if settings.teacher:
-        _take(Network.READER, settings.teacher, output, into=Network.TEACHER)
+        _take(Network.READER, settings.teacher, settings.output, into=Network.TEACHER)
     elif base and base.has(Network.TEACHER):
-        _take(Network.TEACHER, base.directory, output)
+        _take(Network.TEACHER, base.directory, settings.output)
     else:
-        _remove(Network.TEACHER, output)
-    gate = 1.0 if settings.arch is Arch.DENSE else _GATE
-    raw = bundle.save(output, normalisation=normalisation, calibration=Calibration(1.0, gate), provenance={})
-    unseen = None if settings.arch is Arch.DENSE else _pages(settings, validation, "test")
-    calibration = calibrate(raw, labelled.join([validation, holdout]), unseen, others)
-    made = bundle.save(output, normalisation=normalisation, calibration=calibration, provenance={})
-    export.check(made, validation.pixels[:_GOLDEN])
+        _remove(Network.TEACHER, settings.output)
 
-    parts = {"validation": validation, **({"held_out": holdout} if len(holdout) else {})}
-    settled = EvaluateSettings(source="")
-    ours = list(parts)
-    parts |= tests  # the one look at the test halves
-    scores = {name: score(part, made, settled) for name, part in parts.items()}
+
+def _calibrated(data: _Data, settings: TrainSettings) -> Bundle:
+    """Make a bundle of the networks in the output, calibrated on what they never learnt from.
+
+    Raises:
+        BatchDigitsError: The two runtimes do not read alike.
+    """
+    is_dense = settings.arch is Arch.DENSE
+    uncalibrated = Calibration(1.0, 1.0 if is_dense else _GATE)
+    raw = bundle.save(settings.output, normalisation=NormalisationSettings(), calibration=uncalibrated, provenance={})
+    pages = None if is_dense else _pages(settings, data.validation, "test")
+    calibration = calibrate(raw, labelled.join([data.validation, data.holdout]), pages, data.others)
+    made = bundle.save(settings.output, normalisation=raw.normalisation, calibration=calibration, provenance={})
+    export.check(made, data.validation.pixels[:_GOLDEN])
+    return made
+
+
+def _measured(made: Bundle, data: _Data, base: Bundle | None, kept: float) -> dict[str, Evaluation]:
+    """Measure a bundle, beside the one that it went on from, and write and draw what was measured.
+
+    Args:
+        made: The bundle.
+        data: What it is measured on.
+        base: What it went on from.
+        kept: The share of what was learnt that it has, 0 to 1.
+    """
+    ours = {"validation": data.validation, **({"held_out": data.holdout} if len(data.holdout) else {})}
+    scores = {name: score(part, made, ModelSettings()) for name, part in (ours | data.tests).items()}
     results = {name: score.result for name, score in scores.items()}
-    before = _compare(base, {name: parts[name] for name in ours}, results, kept) if base else {}
+    before = _compare(base, ours, results, kept) if base else {}
     for name, result in results.items():
         log.info("%s: %s of %d right, %s", name, percent(result.accuracy), result.count, interval_text(result))
     metrics = {name: as_json(result) for name, result in (results | before).items()}
-    write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    draw(output, scores.get("mnist_test", scores["validation"]))
-    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
-    if history:
-        plots.learning_curves(history, output / "learning_curves.png")
-    provenance = _provenance(settings, base, training, validation, results)
-    return bundle.save(output, normalisation=normalisation, calibration=calibration, provenance=provenance)
+    write_text(made.directory / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    draw(made.directory, scores.get("mnist_test", scores["validation"]))
+    _draw_history(made.directory)
+    return results
 
 
 def _compare(
@@ -135,7 +194,7 @@ def _compare(
     found = {}
     log.info("of what was learnt, %.0f%% are kept, so that MNIST is read as well as before", 100 * kept)
     for name, part in parts.items():
-        before, after = score(part, base, EvaluateSettings(source="")).result, results[name]
+        before, after = score(part, base, ModelSettings()).result, results[name]
         found[f"{name}_before"] = before
         log.info(
             "%s: %s right before, %s after, of %d; %s",
@@ -163,8 +222,7 @@ def train_finder(settings: TrainSettings) -> None:
     export.export(model, output, Network.FINDER)
     export.check_finder(output, golden_looks(settings.seed))
     _draw_simulated(output, settings.seed)
-    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
-    plots.learning_curves(history, output / "learning_curves.png")
+    _draw_history(output)
 
 
 def _take(network: Network, folder: Path, output: Path, *, into: Network | None = None) -> None:
@@ -239,6 +297,13 @@ def _describe(data: Labelled, path: Path) -> None:
     log.info("labelled samples: %s", path)
 
 
+def _draw_history(output: Path) -> None:
+    """Draw how the epochs of a run went, if there were any."""
+    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+    if history:
+        plots.learning_curves(history, output / "learning_curves.png")
+
+
 def _draw_simulated(output: Path, seed: int) -> None:
     """Draw some simulated pages, and the ink that is found on each."""
     rng = np.random.default_rng(seed)
@@ -257,8 +322,7 @@ def _draw_simulated(output: Path, seed: int) -> None:
 def _provenance(
     settings: TrainSettings,
     base: Bundle | None,
-    training: Labelled,
-    validation: Labelled,
+    data: _Data,
     results: dict[str, Evaluation],
 ) -> dict[str, Any]:
     made_by = recipe(settings)
@@ -271,7 +335,7 @@ def _provenance(
         "recipe": made_by,
         **before,
         "data": {source: labelled.fingerprint(source) for source in made_by["data"]},
-        "images": {"training": len(training), "validation": len(validation)},
+        "images": {"training": len(data.training), "validation": len(data.validation)},
         "metrics": {name: as_json(result) for name, result in results.items()},
         "versions": {name: importlib.metadata.version(name) for name in ("batchdigits", *_LIBRARIES)},
         "git_revision": _git_revision(),

@@ -22,11 +22,7 @@ from batchdigits.inference.runtimes import InkFinder, Predictor, quickest, start
 from batchdigits.preprocessing.finder import InkNetwork
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import DIGITS, INK, SIDE, InkImages, Labels
-from batchdigits.settings import (
-    Arch,
-    NormalisationSettings,
-    TrainSettings,
-)
+from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
 from batchdigits.training.architectures import OUTPUTS, build, fold
 from batchdigits.training.datasets.augmentation import vary
 from batchdigits.training.datasets.labelled import Labelled

@@ -2,9 +2,8 @@
 
 Make the whole table in one go: `python -m tests.benchmarks.speed`. What is compared is measured in turn, round after
 round, so that noise hits all alike; a first round warms up and does not count. Files come from the page cache. The
-table is Markdown; `--json` names a file for its numbers, of which `picture.py` draws the picture of README.md. Stopped,
-it goes on where it was: each part that has ended is a line of the file that `--state` names, and counts while the
-program's sources and the options stay as they are.
+table is Markdown. Stopped, it goes on where it was: each part that has ended is a line of the file that `--state`
+names, and counts while the program's sources and the options stay as they are.
 
 The parts:
 - `small`, `jpeg`, `photos`, `tiff`: pages per second, loading, imports and the start of worker processes left out;
@@ -54,7 +53,6 @@ def main(
     largest: Annotated[int, typer.Option(min=SIZES[0], help="Distinct images, at most.")] = SIZES[-1],
     folder: Annotated[Path | None, typer.Option(help="Where images are made, and kept: 5 GB.")] = None,
     state: Annotated[Path, typer.Option(help="The parts so far, as JSON lines.")] = STATE,
-    json_: Annotated[Path | None, typer.Option("--json", help="Gets the numbers.")] = None,
 ) -> None:
     """Measure the program, its peers and the floor, and print one table."""
     runtimes = tuple(runtime or RUNTIMES)
@@ -76,9 +74,6 @@ def main(
             measured[part] = lines
     print(tables.markdown(list(tables.rows(measured))))
     print(f"\n{origin(runtimes)}")
-    if json_:
-        data = {"origin": origin(runtimes), "parts": {part: plain(lines) for part, lines in measured.items()}}
-        json_.write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n")
 
 
 def check_runtimes(runtimes: tuple[str, ...]) -> None:

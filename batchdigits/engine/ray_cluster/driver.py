@@ -1,6 +1,7 @@
 """Run Ray in a child process, which gets a `Job` and shards of files over a pipe and sends results back.
 
-This is the process that Ray calls its driver. Its parent is the run, which jobs/README.md calls the driver.
+This is the process that Ray calls its driver. Its parent is the run, which jobs/README.md calls the driver. A shard
+whose worker was lost, with its node or by a file that crashes its decoder, is asked for again.
 """
 
 import logging

@@ -12,12 +12,12 @@ from batchdigits.engine.ink import SharedFinder
 from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import Decisions, decide_calibrated
+from batchdigits.inference.decisions import decide_calibrated
 from batchdigits.inference.runtimes import Predictor
-from batchdigits.inference.trust import Folder, Trust, judge
+from batchdigits.inference.trust import Folder, judge
 from batchdigits.progress import Progress
 from batchdigits.records import NO_DIGIT
-from batchdigits.settings import EvaluateSettings
+from batchdigits.settings import EvaluateSettings, ModelSettings
 from batchdigits.storage.atomic import atomic_write
 from batchdigits.training.datasets import labelled
 from batchdigits.training.datasets.labelled import Labelled
@@ -50,8 +50,8 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         progress.say(f"Predicting {len(data):,} images")
         found = score(data, model, settings)
     result, said = found.result, found.said
-    if result.selected is None:
-        log.warning(unproven(model, settings))
+    if found.unproven:
+        log.warning(found.unproven)
     write_text(output / "metrics.json", json.dumps(as_json(result), indent=2) + "\n")
     draw(output, found)
     wrong = np.flatnonzero(said != data.labels)
@@ -61,25 +61,6 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     for name, fault, _ in data.unread:
         log.warning("%s was not read and counts as a mistake: %s", name, fault)
     return result
-
-
-def trust_in(decided: Decisions, model: Bundle, settings: EvaluateSettings) -> Trust | None:
-    """Take labelled data for a folder, and judge it as a run would; None where the model cannot prove the target."""
-    folder = Folder()
-    folder.add(decided)
-    try:
-        return judge(folder, model.calibration, settings.target_error, given=settings.threshold)
-    except UsageError:
-        return None
-
-
-def unproven(model: Bundle, settings: EvaluateSettings) -> str:
-    """Say why a model cannot prove a target error."""
-    try:
-        model.calibration.threshold(settings)
-    except UsageError as error:
-        return str(error)
-    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +75,21 @@ class Score:
     """float64[M], NaN where no digit was said."""
     right: NDArray[np.bool_]
     """bool[M]."""
+    unproven: str
+    """Why no threshold keeps the target error; empty where one does, or was given."""
 
 
-def score(data: Labelled, model: Bundle, settings: EvaluateSettings) -> Score:
-    """Predict labelled images, and compare."""
+def score(data: Labelled, model: Bundle, settings: ModelSettings) -> Score:
+    """Predict labelled images, and compare; they are judged as the folder of a run would be."""
     with Predictor(model, batch_size=_BATCH, runtime=settings.runtime) as predictor:
         logits = predictor(data.pixels)
     decided = decide_calibrated(logits, data.ink, model.calibration, threshold=0.0)
-    trust = trust_in(decided, model, settings)
+    folder, trust, unproven = Folder(), None, ""
+    folder.add(decided)
+    try:
+        trust = judge(folder, model.calibration, settings.target_error, given=settings.threshold)
+    except UsageError as error:
+        unproven = str(error)
     unread = len(data.unread)
     predicted = np.concatenate([decided.digit, np.full(unread, NO_DIGIT, np.int8)])
     true = np.concatenate([data.labels, np.array([label for _, _, label in data.unread], np.int8)])
@@ -111,11 +99,11 @@ def score(data: Labelled, model: Bundle, settings: EvaluateSettings) -> Score:
     result = compare(predicted, true, confidence, threshold=threshold, may_be_ok=may_be_ok)
     if trust:
         result = replace(result, promised_error=trust.promised, expected_error=trust.expected)
-    return Score(result, decided.digit, confidence, predicted == true)
+    return Score(result, decided.digit, confidence, predicted == true, unproven)
 
 
 def draw(output: Path, score: Score) -> None:
-    """Write into a folder who was taken for whom, and how far confidences can be trusted."""
+    """Write the confusion matrix, as picture and table, the reliability diagram and the risk-coverage curve."""
     plots.heatmap(score.result, output / "confusion.png")
     write_text(output / "confusion.csv", confusion_csv(score.result))
     plots.reliability_diagram(score.confidence, score.right, output / "reliability.png")

@@ -1,7 +1,7 @@
 """Measure what answers are worth: counts, accuracy and its interval, confusion, calibration.
 
 Pure functions on arrays, and three renderings of their result: text for the terminal, JSON for `metrics.json`,
-CSV for the confusion matrix. The pictures are drawn in `pictures`.
+CSV for the confusion matrix. The pictures are drawn in `plots`.
 """
 
 import csv
@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from batchdigits.inference.audit import wilson_interval
 from batchdigits.inference.calibration import ThresholdCounts
 from batchdigits.records import NO_DIGIT, Digits
-
-pass
 
 Confidences = NDArray[np.float64]  # [N], 0 … 1
 Confusion = NDArray[np.int64]  # [10, 11], row: true digit; column: digit said, the last one `none`
