@@ -98,9 +98,14 @@ def source_identities(sources: Sequence[Location]) -> list[tuple[int, int] | Non
     return [_identity(status) if status and stat.S_ISDIR(status.st_mode) else None for status in states]
 
 
+def source_paths(sources: Sequence[Location]) -> tuple[str, ...]:
+    """Give the absolute paths of this machine, of folders and files, that sources are or, as patterns, begin with."""
+    return tuple(map(_absolute, _beginnings(sources)))
+
+
 def source_folders(sources: Sequence[Location]) -> list[str]:
-    """Give the absolute folders of this machine that sources are or, as patterns, begin with."""
-    return [_absolute(folder) for folder in _beginnings(sources) if os.path.isdir(folder)]  # noqa: PTH112
+    """Give those of them that are folders."""
+    return [path for path in source_paths(sources) if os.path.isdir(path)]  # noqa: PTH112
 
 
 def _beginnings(sources: Sequence[Location]) -> list[str]:
