@@ -36,7 +36,7 @@ from batchdigits.sources.rules import (
 )
 from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.backends.base import Entry
-from batchdigits.storage.guards import opened
+from batchdigits.storage.guards import opened, opened_folder
 from batchdigits.storage.remote import listed
 from batchdigits.storage.urls import Location, parts
 
@@ -180,7 +180,8 @@ def _status_of_source(source: str, selection: Selection) -> os.stat_result | Non
 def _listing(folder: str, top: _Top | None, unlisted: dict[str, str]) -> Iterator[os.DirEntry[str]]:
     """Stream the entries of a folder; trouble with it ends the run, for a report must not lose rows silently.
 
-    A sub-folder that was removed since it was found holds nothing any more.
+    A sub-folder that was removed since it was found, or replaced by a link, holds nothing any more. An entry knows no
+    path, and may be asked until the next one is taken.
 
     Args:
         folder: Its path.
@@ -188,8 +189,12 @@ def _listing(folder: str, top: _Top | None, unlisted: dict[str, str]) -> Iterato
         unlisted: Takes that pattern where this user may not list it, so that all such folders are told at once.
     """
     try:
-        with os.scandir(folder or ".") as entries:
-            yield from entries
+        descriptor = opened_folder(_absolute(folder), top.path) if top else os.open(folder or ".", os.O_DIRECTORY)
+        try:
+            with os.scandir(descriptor) as entries:
+                yield from entries
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if top and isinstance(error, FileNotFoundError | NotADirectoryError):
             return
@@ -233,14 +238,15 @@ def _folder(folder: str, prefix: str, top: _Top, rules: DiscoveryRules) -> Itera
     ahead = [(folder, prefix)]
     while ahead:
         folder, prefix = ahead.pop()
+        beginning = f"{folder.rstrip('/')}/"
         for entry in _listing(folder, top if len(folder) >= len(top.path) else None, rules.unlisted):
-            name = prefix + escape_name(entry.name)
+            path, name = beginning + entry.name, prefix + escape_name(entry.name)
             if not _is_folder(entry):
-                yield _file(entry, entry.path, name, top, rules)
-            elif rules.selection.enters(top.relative(entry.path)):
-                ahead.append((entry.path, f"{name}/"))
+                yield _file(entry, path, name, top, rules)
+            elif rules.selection.enters(top.relative(path)):
+                ahead.append((path, f"{name}/"))
             else:
-                yield Skipped(entry.path, EXCLUDED_FOLDER)
+                yield Skipped(path, EXCLUDED_FOLDER)
 
 
 def _glob(source: str, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped]:
@@ -309,7 +315,7 @@ def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: Disco
         return _link(path, name, ending, top, rules)
     reason = skip_reason(path, ending, top.relative(path), rules)
     if reason == NOT_AN_IMAGE and entry.is_file(follow_symlinks=False):
-        reason = reason_by_content(ending, top.relative(path), rules, lambda: _begins_as_image(path))
+        reason = reason_by_content(ending, top.relative(path), rules, lambda: _begins_as_image(path, follow=False))
     if reason:
         return Skipped(path, reason)
     status: os.stat_result | None
@@ -334,7 +340,7 @@ def _link(path: str, name: str, ending: str, top: _Top, rules: DiscoveryRules) -
         return Skipped(path, "symbolic link to a folder" if is_reached else FOLDER_LINK)
     reason = skip_reason(path, ending, top.relative(path), rules)
     if reason == NOT_AN_IMAGE and status is not None and stat.S_ISREG(status.st_mode):
-        reason = reason_by_content(ending, top.relative(path), rules, lambda: _begins_as_image(path))
+        reason = reason_by_content(ending, top.relative(path), rules, lambda: _begins_as_image(path, follow=True))
     if reason:
         return Skipped(path, reason)
     if status is not None and not _is_inside(os.path.realpath(path), top.real):
@@ -380,10 +386,10 @@ def _holds_image(path: str) -> bool:
         return True
 
 
-def _begins_as_image(path: str) -> bool:
+def _begins_as_image(path: str, *, follow: bool) -> bool:
     """Look at the first bytes of a regular file; one that cannot be read is no image, for nothing says that it is."""
     try:
-        with opened(Path(path)) as file:
+        with opened(Path(path), follow=follow) as file:
             return is_image(file.read(FIRST_BYTES))
     except OSError:
         return False

@@ -23,6 +23,7 @@ PRIVATE = 0o600
 
 _MOST_LINKS = 40  # that follow one another; more are a circle, as for Linux
 _POLL_SECONDS = 0.2
+_PATH_BYTES = 4096  # that Linux takes at once
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCHANGE = -100, 1, 2
@@ -103,8 +104,10 @@ def opened_folder(path: str, top: str) -> int:
         Its descriptor, for `dir_fd` or `os.scandir`.
 
     Raises:
-        OSError: It is not there any more; NotADirectoryError where a link took the place of a folder.
+        OSError: It is not there any more, or too deep; NotADirectoryError where a link took the place of a folder.
     """
+    if len(os.fsencode(path)) >= _PATH_BYTES:  # whoever makes folders without an end would keep us for ever
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     folder = os.open(top, _FOLDER)
     for name in path[len(top) :].split("/"):
         if name:

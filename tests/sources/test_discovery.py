@@ -2,10 +2,9 @@
 
 import os
 import shlex
-import shutil
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -134,7 +133,7 @@ def test_of_an_ending_that_no_image_has_only_some_files_are_opened(
         touch(tmp_path / f"{number}")
     opened = []
     look = discovery._begins_as_image
-    monkeypatch.setattr(discovery, "_begins_as_image", lambda path: opened.append(path) or look(path))
+    monkeypatch.setattr(discovery, "_begins_as_image", lambda path, **how: opened.append(path) or look(path, **how))
     assert set(skipped(tmp_path).values()) == {"not an image"}
     assert sum(path.endswith(".txt") for path in opened) == 20
     assert len(opened) == 70
@@ -248,6 +247,21 @@ def test_a_link_that_leads_nowhere_gets_a_row(tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_whose_place_a_link_took_is_not_listed(tmp_path: Path) -> None:
+    for name in ("scans/a/1.png", "scans/a/b/2.png", "scans/3.png", "outside/b/secret.png"):
+        touch(tmp_path / name)
+    for source in ("scans", "scans/*"):
+        records = discover([locate(str(tmp_path / source))], outputs=[])
+        first = next(records)
+        (tmp_path / "scans/a").rename(tmp_path / "away")
+        (tmp_path / "scans/a").symlink_to("../outside")
+        seen = [record.path for record in (first, *records)]
+        assert f"{tmp_path}/scans/3.png" in seen
+        assert [path for path in seen if "secret" in path] == []
+        (tmp_path / "scans/a").unlink()
+        (tmp_path / "away").rename(tmp_path / "scans/a")
+
+
 def test_a_file_that_vanishes_while_its_folder_is_listed_is_skipped(tmp_path: Path) -> None:
     paths = [touch(tmp_path / f"{number}.png") for number in range(2)]
     records = discover([locate(str(tmp_path))], outputs=[])
@@ -322,19 +336,28 @@ def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
     assert list(discover([locate(str(tmp_path))], outputs=[])) == []
 
 
-@pytest.mark.parametrize("unlistable", ["", "/sub"])
+def when_opened(monkeypatch: pytest.MonkeyPatch, folders: set[str], happens: Callable[[], object]) -> None:
+    """Let something happen when folders of these names are opened."""
+    opened = os.open
+
+    def opening(path: str, *flags: int, **where: int) -> int:
+        if Path(path).name in folders:
+            happens()
+        return opened(path, *flags, **where)
+
+    monkeypatch.setattr(discovery.os, "open", opening)
+
+
+def refuse() -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("unlistable", ["", "sub"])
 def test_a_folder_that_cannot_be_listed_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unlistable: str
 ) -> None:
     touch(tmp_path / "sub" / "a.png")
-    scandir = os.scandir
-
-    def refusing(path: str) -> object:
-        if path == f"{tmp_path}{unlistable}":
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(discovery.os, "scandir", refusing)
+    when_opened(monkeypatch, {unlistable or tmp_path.name}, refuse)
     with pytest.raises(StorageError, match="Permission denied") as error:
         found(tmp_path)
     assert ("--exclude /sub/." in str(error.value)) == bool(unlistable)
@@ -346,14 +369,7 @@ def test_the_option_that_is_named_for_a_folder_that_cannot_be_listed_lets_the_re
 ) -> None:
     touch(tmp_path / "in" / "a.png")
     touch(tmp_path / "in" / "b c*" / "d.png")
-    scandir = os.scandir
-
-    def refusing(path: str) -> object:
-        if path.rstrip("/").endswith("b c*"):
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(discovery.os, "scandir", refusing)
+    when_opened(monkeypatch, {"b c*"}, refuse)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StorageError) as error:
         found(source)
@@ -370,14 +386,7 @@ def test_a_sub_folder_that_goes_while_it_is_listed_costs_its_own_files_alone(
     touch(tmp_path / "in" / "a.png")
     touch(tmp_path / "in" / "goes" / "b.png")
     touch(tmp_path / "in" / "stays" / "c.png")
-    scandir = os.scandir
-
-    def going(path: str | int) -> object:
-        if isinstance(path, str) and path.rstrip("/").endswith("goes"):
-            shutil.rmtree(path)
-        return scandir(path)
-
-    monkeypatch.setattr(discovery.os, "scandir", going)
+    when_opened(monkeypatch, {"goes"}, lambda: (tmp_path / "in" / "goes").rename(tmp_path / "gone"))
     monkeypatch.chdir(tmp_path)
     assert sorted(image.name.rpartition("/")[2] for image in found(source)) == ["a.png", "c.png"]
 
@@ -385,14 +394,7 @@ def test_a_sub_folder_that_goes_while_it_is_listed_costs_its_own_files_alone(
 def test_all_folders_that_cannot_be_listed_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("", "open", "shut/a", "shut/b", "open/shut"):
         touch(tmp_path / folder / "x.png")
-    scandir = os.scandir
-
-    def refusing(path: str) -> object:
-        if "shut" in path:
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(discovery.os, "scandir", refusing)
+    when_opened(monkeypatch, {"shut"}, refuse)
     with pytest.raises(StorageError, match="2 folders cannot be listed: Permission denied") as error:
         found(tmp_path)
     patterns = shlex.split(str(error.value).partition("may not be listed with ")[2].removesuffix("."))[1::2]
@@ -406,14 +408,7 @@ def test_of_many_folders_that_cannot_be_listed_the_first_are_named(
 ) -> None:
     for number in range(23):
         touch(tmp_path / f"{number}" / "x.png")
-    scandir = os.scandir
-
-    def refusing(path: str) -> object:
-        if path != str(tmp_path):
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(discovery.os, "scandir", refusing)
+    when_opened(monkeypatch, {str(number) for number in range(23)}, refuse)
     with pytest.raises(StorageError, match="and 3 more") as error:
         found(tmp_path)
     assert str(error.value).count("--exclude") == 20
@@ -505,5 +500,5 @@ def test_many_files_in_one_folder_are_streamed(tmp_path: Path) -> None:
 
 def test_a_pipe_that_takes_an_images_place_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert discovery._begins_as_image(str(tmp_path / "pipe")) is False
+    assert discovery._begins_as_image(str(tmp_path / "pipe"), follow=True) is False
     assert discovery._holds_image(str(tmp_path / "pipe")) is True
