@@ -315,7 +315,7 @@ def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: Disco
         return _link(path, name, ending, top, rules)
     reason = skip_reason(path, ending, top.relative(path), rules)
     if reason == NOT_AN_IMAGE and entry.is_file(follow_symlinks=False):
-        reason = reason_by_content(ending, top.relative(path), rules, lambda: _begins_as_image(path, follow=False))
+        reason = reason_by_content(ending, top.relative(path), rules, lambda: _begins_as_image(path))
     if reason:
         return Skipped(path, reason)
     status: os.stat_result | None
@@ -340,7 +340,7 @@ def _link(path: str, name: str, ending: str, top: _Top, rules: DiscoveryRules) -
         return Skipped(path, "symbolic link to a folder" if is_reached else FOLDER_LINK)
     reason = skip_reason(path, ending, top.relative(path), rules)
     if reason == NOT_AN_IMAGE and status is not None and stat.S_ISREG(status.st_mode):
-        reason = reason_by_content(ending, top.relative(path), rules, lambda: _begins_as_image(path, follow=True))
+        reason = reason_by_content(ending, top.relative(path), rules, lambda: _begins_as_image(path))
     if reason:
         return Skipped(path, reason)
     if status is not None and not _is_inside(os.path.realpath(path), top.real):
@@ -386,10 +386,10 @@ def _holds_image(path: str) -> bool:
         return True
 
 
-def _begins_as_image(path: str, *, follow: bool) -> bool:
+def _begins_as_image(path: str) -> bool:
     """Look at the first bytes of a regular file; one that cannot be read is no image, for nothing says that it is."""
     try:
-        with opened(Path(path), follow=follow) as file:
+        with opened(Path(path)) as file:
             return is_image(file.read(FIRST_BYTES))
     except OSError:
         return False

@@ -133,7 +133,7 @@ def test_of_an_ending_that_no_image_has_only_some_files_are_opened(
         touch(tmp_path / f"{number}")
     opened = []
     look = discovery._begins_as_image
-    monkeypatch.setattr(discovery, "_begins_as_image", lambda path, **how: opened.append(path) or look(path, **how))
+    monkeypatch.setattr(discovery, "_begins_as_image", lambda path: opened.append(path) or look(path))
     assert set(skipped(tmp_path).values()) == {"not an image"}
     assert sum(path.endswith(".txt") for path in opened) == 20
     assert len(opened) == 70
@@ -500,5 +500,5 @@ def test_many_files_in_one_folder_are_streamed(tmp_path: Path) -> None:
 
 def test_a_pipe_that_takes_an_images_place_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert discovery._begins_as_image(str(tmp_path / "pipe"), follow=True) is False
+    assert discovery._begins_as_image(str(tmp_path / "pipe")) is False
     assert discovery._holds_image(str(tmp_path / "pipe")) is True
