@@ -9,7 +9,6 @@ import functools
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import NO_DIGIT
 from batchdigits.settings import DecodingSettings, PredictSettings, Runtime, RuntimeChoice
 from batchdigits.storage.reading import read_local
+from batchdigits.storage.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import pandas
@@ -199,8 +199,8 @@ def read_folder(
     import pandas
 
     directory = None if model is None else Path(model)
-    with tempfile.TemporaryDirectory(prefix="batchdigits-") as folder:
-        report = Path(folder, "report.parquet")
+    with scratch_folder() as folder:
+        report = folder / "report.parquet"
         settings = PredictSettings(
             sources=(os.fspath(path),),
             outputs=(str(report),),

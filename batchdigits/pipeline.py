@@ -39,7 +39,7 @@ from batchdigits.settings import (
     NormalisationSettings,
     PredictSettings,
 )
-from batchdigits.sources.discovery import discover, source_folders, source_identities
+from batchdigits.sources.discovery import discover, source_folders, source_identities, source_paths
 from batchdigits.sources.mounts import disks_under
 from batchdigits.sources.rules import IMAGE_ENDINGS, NAMED, Selection
 from batchdigits.sources.settling import Settling
@@ -270,7 +270,8 @@ def _reading(
     audit = 2 * audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
     drawing = Drawing(strictest, audit, is_drawn)
     is_remote = any(source.is_remote for source in names.sources)
-    return Reading(model, settings, drawing, timer, stop, ledger.known_bytes(), is_remote)
+    known, paths = ledger.known_bytes(), source_paths(names.sources)
+    return Reading(model, settings, drawing, timer, stop, known, is_remote, paths)
 
 
 def _read(

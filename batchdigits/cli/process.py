@@ -69,7 +69,7 @@ def are_flushed(*streams: TextIO) -> bool:
     return done
 
 
-_ENDS = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+_ENDS: dict[int, ExitCode] = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
 
 
 def end_with_exit_codes() -> None:

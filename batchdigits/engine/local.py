@@ -34,6 +34,8 @@ class Reading:
     """Bytes that are not decoded: whose pages are known, under whatever name."""
     is_remote: bool
     """Whether files come from servers or archives."""
+    sources: tuple[str, ...] = ()
+    """Absolute paths under which files of this machine were found: nothing that lies elsewhere is read."""
 
 
 Read = Callable[[Iterable[ImageFile]], Iterator[Batch]]
@@ -66,5 +68,5 @@ def on_this_machine(reading: Reading) -> Iterator[Read]:
         elif fork and settings.threads == 1:  # threads would not be there in a fork
             with timer.stage("load model"):
                 networks = entered.enter_context(OwnNetworks(model, settings))
-        job = Job(model, settings, reading.drawing, reading.known)
+        job = Job(model, settings, reading.drawing, reading.known, reading.sources)
         yield entered.enter_context(Workers(count, job, networks, fork=fork, timer=timer, stop=reading.stop)).read

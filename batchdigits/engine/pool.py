@@ -59,6 +59,8 @@ class Job(NamedTuple):
     """Of which pages pictures are kept."""
     known: KnownBytes
     """Bytes that are not decoded."""
+    sources: tuple[str, ...]
+    """Under which files were found."""
 
 
 class _Part(NamedTuple):
@@ -316,7 +318,7 @@ class Workers:
         elif len(chunk.files) > 1:
             self._again.extendleft([_Chunk(chunk.files[1:], is_suspect=True), _Chunk(chunk.files[:1], is_suspect=True)])
         else:
-            yield _fault(chunk.files[0], death, self._job.settings.decoding.max_bytes)
+            yield _fault(chunk.files[0], death, self._job)
 
 
 class _Worker:
@@ -384,12 +386,13 @@ def _death(worker: _Worker) -> _Death:
     return _Death(f"its decoder was ended ({name}), perhaps for want of memory", may_pass=True)
 
 
-def _fault(file: ImageFile, death: _Death, most_bytes: int) -> Batch:
+def _fault(file: ImageFile, death: _Death, job: Job) -> Batch:
     """Make the row of a file that ended its worker; its bytes are read here, for their sum, and not decoded.
 
     Where it may pass, the row has no sum, like that of a file that cannot be opened: the next run tries it again.
     """
-    data = b"" if death.may_pass else next(read_all([(file.path, file.size_bytes)], most_bytes))
+    found = (file.path, file.size_bytes, file.inode, file.ctime_ns)
+    data = b"" if death.may_pass else next(read_all([found], job.settings.decoding.max_bytes, job.sources))
     remedy = "the next run tries again" if death.may_pass else "move it away, or export it anew as PNG"
     fault = Fault(FaultKind.UNREADABLE, f"{death.what}; {remedy}")
     page = np.zeros(1, PAGE)
@@ -429,7 +432,8 @@ def serve(questions: Connection, answers: Connection, networks: OwnNetworks | Co
             else:
                 with patience(), timer.stage("load model"):
                     asked_for = entered.enter_context(OwnNetworks(job.model, job.settings))
-            reader = Reader(asked_for, job.model, job.settings.decoding, job.drawing, timer, patience, job.known)
+            limits = job.settings.decoding
+            reader = Reader(asked_for, job.model, limits, job.drawing, timer, patience, job.known, job.sources)
             while True:
                 files, one_by_one = pickle.loads(questions.recv_bytes())
                 for count, batch in reader.parts(files, one_by_one=one_by_one):

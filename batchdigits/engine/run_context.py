@@ -1,5 +1,6 @@
 """Hold what goes with a run: signals that end it after the current batches, and the seconds of its stages."""
 
+import os
 import shlex
 import signal
 import time
@@ -36,7 +37,10 @@ def resumable(arguments: list[str]) -> Iterator[None]:
 
 
 class Stop:
-    """What keeps a run's work in progress from signals; as a context manager it takes those of the process."""
+    """What keeps a run's work in progress from signals; as a context manager it takes those of the process.
+
+    A first signal waits, or ends the run; one more while the run waits ends it, and while it ends, the process.
+    """
 
     def __init__(self, on_wait: Callable[[], None] | None = None) -> None:
         """Nobody has asked yet.
@@ -97,6 +101,8 @@ class Stop:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         again, self._asked = self._asked is not None, _ERRORS[number]
+        if again and not self._patient:  # it is ending: one more error within that would leave no exit code
+            os._exit(self._asked.exit_code)
         if again or not self._patient:
             raise self._asked
         if self._on_wait and number == signal.SIGINT:

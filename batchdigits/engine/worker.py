@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -112,11 +112,13 @@ class Asked(NamedTuple):
     ending: str
     known_sha256: str
     is_remote: bool
+    inode: int
+    ctime_ns: int
 
 
 def asked(file: ImageFile) -> Asked:
     """Ask for a file to be read."""
-    return Asked(file.path, file.size_bytes, file.ending, file.known_sha256, file.is_remote)
+    return Asked(file.path, file.size_bytes, file.ending, file.known_sha256, file.is_remote, file.inode, file.ctime_ns)
 
 
 class Decoded(NamedTuple):
@@ -155,6 +157,7 @@ class Reader:
         timer: StageTimer,
         patience: Patience = nullcontext,
         known: KnownBytes = MappingProxyType({}),
+        sources: Collection[str] = (),
     ) -> None:
         """Hold what it needs.
 
@@ -166,8 +169,10 @@ class Reader:
             timer: Gets the seconds of each stage.
             patience: Entered while servers are read from.
             known: Bytes that are not decoded.
+            sources: Under which files were found, as `read_all` has them.
         """
         self._known = known
+        self._sources = sources
         self._patience = patience
         self._networks = networks
         self._model = model
@@ -200,7 +205,7 @@ class Reader:
                 part, started = [], time.perf_counter()
 
     def _whole(self, files: Sequence[Asked]) -> Iterable[bytes | Fault]:
-        whole = _whole(files, self._decoding.max_bytes)
+        whole = _whole(files, self._decoding.max_bytes, self._sources)
         if any(file.is_remote for file in files):
             with self._patience():
                 return list(whole)
@@ -258,11 +263,12 @@ class Reader:
         }
 
 
-def _whole(files: Sequence[Asked], most_bytes: int) -> Iterator[bytes | Fault]:
+def _whole(files: Sequence[Asked], most_bytes: int, sources: Collection[str]) -> Iterator[bytes | Fault]:
     """Read whole files; an error that nobody foresaw is that file's fault."""
     left = iter(files)
+    found = [(file.path, file.size_bytes, file.inode, file.ctime_ns) for file in files]
     try:
-        for data in read_all([(file.path, file.size_bytes) for file in files], most_bytes):
+        for data in read_all(found, most_bytes, sources):
             next(left)
             yield data
     except BatchDigitsError:
@@ -272,7 +278,7 @@ def _whole(files: Sequence[Asked], most_bytes: int) -> Iterator[bytes | Fault]:
             yield unforeseen(error)
             return
         for file in left:
-            yield from _whole([file], most_bytes)
+            yield from _whole([file], most_bytes, sources)
 
 
 def decoded(

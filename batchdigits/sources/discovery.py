@@ -39,7 +39,7 @@ from batchdigits.sources.rules import (
 )
 from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.backends.base import Entry
-from batchdigits.storage.guards import opened
+from batchdigits.storage.guards import opened, opened_folder
 from batchdigits.storage.remote import listed
 from batchdigits.storage.scratch import in_order
 from batchdigits.storage.urls import Location, encoded, ending_of, parts
@@ -109,9 +109,14 @@ def source_identities(sources: Sequence[Location]) -> list[tuple[int, int] | Non
     return [_identity(status) if status and stat.S_ISDIR(status.st_mode) else None for status in states]
 
 
+def source_paths(sources: Sequence[Location]) -> tuple[str, ...]:
+    """Give the absolute paths of this machine, of folders and files, that sources are or, as patterns, begin with."""
+    return tuple(map(_absolute, _beginnings(sources)))
+
+
 def source_folders(sources: Sequence[Location]) -> list[str]:
-    """Give the absolute folders of this machine that sources are or, as patterns, begin with."""
-    return [_absolute(folder) for folder in _beginnings(sources) if os.path.isdir(folder)]  # noqa: PTH112
+    """Give those of them that are folders."""
+    return [path for path in source_paths(sources) if os.path.isdir(path)]  # noqa: PTH112
 
 
 def _beginnings(sources: Sequence[Location]) -> list[str]:
@@ -186,7 +191,8 @@ def _status_of_source(source: str, selection: Selection) -> os.stat_result | Non
 def _listing(folder: str, top: _Top | None, unlisted: dict[str, str]) -> Iterator[os.DirEntry[str]]:
     """Stream the entries of a folder; trouble with it ends the run, for a report must not lose rows silently.
 
-    A sub-folder that was removed since it was found holds nothing any more.
+    A sub-folder that was removed since it was found, or replaced by a link, holds nothing any more. An entry knows no
+    path, and may be asked until the next one is taken.
 
     Args:
         folder: Its path.
@@ -194,8 +200,12 @@ def _listing(folder: str, top: _Top | None, unlisted: dict[str, str]) -> Iterato
         unlisted: Takes that pattern where this user may not list it, so that all such folders are told at once.
     """
     try:
-        with os.scandir(folder or ".") as entries:
-            yield from entries
+        descriptor = opened_folder(_absolute(folder), top.path) if top else os.open(folder or ".", os.O_DIRECTORY)
+        try:
+            with os.scandir(descriptor) as entries:
+                yield from entries
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if top and isinstance(error, FileNotFoundError | NotADirectoryError):
             return
@@ -245,7 +255,7 @@ class _Inside(NamedTuple):
 
 def _folder(folder: str, prefix: str, top: _Top, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped]:
     """Walk an absolute folder; `prefix` (escaped) begins all names."""
-    begun = [_listed_in_order(_Inside(folder, prefix), top, rules)]
+    begun = [_listed_in_order(_Inside(f"{folder.rstrip('/')}/", prefix), top, rules)]
     while begun:
         for record in begun[-1]:
             if isinstance(record, _Inside):
@@ -264,13 +274,13 @@ def _listed_in_order(inside: _Inside, top: _Top, rules: DiscoveryRules) -> Itera
 def _judged_in(inside: _Inside, top: _Top, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped | _Inside]:
     folder = inside.path.rstrip("/") or "/"
     for entry in _listing(folder, top if len(folder) >= len(top.path) else None, rules.unlisted):
-        name = inside.prefix + escape_name(entry.name)
+        path, name = inside.path + entry.name, inside.prefix + escape_name(entry.name)
         if not _is_folder(entry):
-            yield _file(entry, entry.path, name, top, rules)
-        elif rules.selection.enters(top.relative(entry.path)):
-            yield _Inside(f"{entry.path}/", f"{name}/")
+            yield _file(entry, path, name, top, rules)
+        elif rules.selection.enters(top.relative(path)):
+            yield _Inside(f"{path}/", f"{name}/")
         else:
-            yield Skipped(entry.path, EXCLUDED_FOLDER)
+            yield Skipped(path, EXCLUDED_FOLDER)
 
 
 def _glob(source: str, rules: DiscoveryRules) -> Iterator[ImageFile | Skipped]:

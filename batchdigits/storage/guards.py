@@ -11,9 +11,10 @@ import io
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from batchdigits.errors import StorageError, escaped
 
@@ -22,6 +23,9 @@ PRIVATE = 0o600
 
 _MOST_LINKS = 40  # that follow one another; more are a circle, as for Linux
 _POLL_SECONDS = 0.2
+_PATH_BYTES = 4096  # that Linux takes at once
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCHANGE = -100, 1, 2
 
 
@@ -80,14 +84,99 @@ def opened(path: Path, *, follow: bool = True) -> io.BufferedReader:
     Raises:
         OSError: It is none, which is not waited for, or cannot be opened.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    descriptor = os.open(path, flags)
+    descriptor = os.open(path, _FILE | (0 if follow else os.O_NOFOLLOW))
     try:
         refuse_special(descriptor)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def opened_folder(path: str, top: str) -> int:
+    """Open a folder that lies below another one; of its path, the other's alone may lead over links.
+
+    Args:
+        path: Absolute, and begins with `top`.
+        top: Absolute, with a slash at its end.
+
+    Returns:
+        Its descriptor, for `dir_fd` or `os.scandir`.
+
+    Raises:
+        OSError: It is not there any more, or too deep; NotADirectoryError where a link took the place of a folder.
+    """
+    if len(os.fsencode(path)) >= _PATH_BYTES:  # whoever makes folders without an end would keep us for ever
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    folder = os.open(top, _FOLDER)
+    for name in path[len(top) :].split("/"):
+        if name:
+            try:
+                below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            finally:
+                os.close(folder)
+            folder = below
+    return folder
+
+
+class Sources:
+    """Opens files of some sources, and nothing that lies outside, whatever takes a name's place: a context manager.
+
+    The folder of the last file stays open for the next one: those of a folder mostly come together.
+    """
+
+    def __init__(self, named: Iterable[str]) -> None:
+        """Take absolute paths that a user named, of folders and files; what these lead to counts, links or not."""
+        self._named = frozenset(named)
+        self._tops = sorted((f"{path.rstrip('/')}/" for path in self._named), key=len, reverse=True)
+        self._folder, self._descriptor = "", -1
+
+    def __enter__(self) -> Self:
+        """Nothing is open yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the folder that is still open."""
+        if self._folder:
+            os.close(self._descriptor)
+            self._folder = ""
+
+    def open(self, path: str) -> int:
+        """Open a file for reading; what is no file is not waited for.
+
+        Args:
+            path: Absolute.
+
+        Raises:
+            OSError: It cannot be opened; or a link to what lies outside, or in place of a folder, took its place.
+        """
+        top = next((top for top in self._tops if path.startswith(top)), "")
+        if path in self._named or not top:
+            return os.open(path, _FILE)
+        try:
+            return self._open(path, top)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+        real = os.path.realpath(path)
+        for top in self._tops:
+            if real.startswith(f"{os.path.realpath(top).rstrip('/')}/"):
+                return self._open(real, f"{os.path.realpath(top).rstrip('/')}/")
+        if not os.path.exists(real):  # noqa: PTH110
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        raise OSError(errno.EXDEV, "it is a symbolic link that leads out of the source now")
+
+    def _open(self, path: str, top: str) -> int:
+        folder, _, name = path.rpartition("/")
+        if folder != self._folder:
+            self.__exit__()
+            try:
+                self._descriptor = opened_folder(folder, top)
+            except NotADirectoryError as error:
+                message = "a folder of its path was replaced after it was found"
+                raise OSError(errno.ENOTDIR, message) from error
+            self._folder = folder
+        return os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=self._descriptor)
 
 
 def refuse_special(descriptor: int) -> None:

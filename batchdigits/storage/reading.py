@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from batchdigits.errors import Fault, FaultKind, StorageError
@@ -11,38 +11,56 @@ from batchdigits.storage import retries
 from batchdigits.storage.backends.base import Server
 from batchdigits.storage.backends.registry import archives, server
 from batchdigits.storage.backends.s3 import AT_A_TIME
+from batchdigits.storage.guards import Sources
 from batchdigits.storage.urls import ZIP, Parts, is_remote, parts
 
-Found = tuple[str, int] | tuple[str, int, int]
-"""The absolute path or normalised URL of a file, its size when it was found, and its inode then, where that counts."""
+_FOLD = 2**64  # to so many bits, with a sign, a ledger folds numbers
+_ANYWHERE = Sources(())
+
+Found = tuple[str, int] | tuple[str, int, int, int]
+"""The absolute path or normalised URL of a file, and its size when it was found; also its inode then, and when that was
+last changed, in nanoseconds since 1970, where it has to be that file. Both as a ledger has them; 0 takes any."""
 
 
-def read_all(files: Sequence[Found], most_bytes: int) -> Iterator[bytes | Fault]:
+def read_all(files: Sequence[Found], most_bytes: int, sources: Collection[str] = ()) -> Iterator[bytes | Fault]:
     """Read whole files one after the other; those behind URLs all at once, before the first.
 
     Args:
         files: What is known of each.
         most_bytes: A larger one is a fault, and is not read.
+        sources: Absolute paths under which files were found: what lies elsewhere is not read in the place of one.
 
     Raises:
         StorageError: What a URL names cannot be reached any more.
     """
     remote = [(path, size_bytes) for path, size_bytes, *_ in files if is_remote(path)]
     found = read_remote(remote, most_bytes) if remote else {}
-    for path, size_bytes, *inode in files:
-        yield found[path] if path in found else read_local(path, size_bytes, most_bytes, *inode)
+    with Sources(sources) as places:
+        for path, size_bytes, *known in files:
+            yield found[path] if path in found else read_local(path, size_bytes, most_bytes, *known, sources=places)
 
 
-def read_local(path: str, size_bytes: int, most_bytes: int, inode: int = 0) -> bytes | Fault:
+def read_local(
+    path: str,
+    size_bytes: int,
+    most_bytes: int,
+    inode: int = 0,
+    ctime_ns: int = 0,
+    *,
+    sources: Sources = _ANYWHERE,
+) -> bytes | Fault:
     """Read a whole file; it never blocks, whatever took the file's place since it was found.
 
-    A link, or another file, may have taken it: what lies outside of the source is not read by that.
+    Another file has another inode and another time of that: a share, or a USB stick, may number the same one anew, and
+    a second name for it changes the time.
 
     Args:
         path: Absolute path, as `os.fsdecode` gives it.
         size_bytes: Size of the file when it was found.
         most_bytes: A larger one is a fault, and is not read.
-        inode: Of the file when it was found, as a ledger has it; 0 takes whatever stands there.
+        inode: As `Found` has it.
+        ctime_ns: As `Found` has it.
+        sources: Where it was found; by default, anywhere.
 
     Returns:
         The bytes; or a fault: too large, or why it cannot be read.
@@ -50,14 +68,14 @@ def read_local(path: str, size_bytes: int, most_bytes: int, inode: int = 0) -> b
     if size_bytes > most_bytes:
         return too_large(most_bytes)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = sources.open(path)
     except OSError as error:
         return Fault(FaultKind.UNREADABLE, f"cannot be opened: {_reason(path, error)}")
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return Fault(FaultKind.UNREADABLE, "cannot be read: it is no longer a regular file")
-        if inode and (status.st_ino - inode) % 2**64:  # a ledger folds it into 64 bits with a sign
+        if inode and (status.st_ino - inode) % _FOLD and (status.st_ctime_ns - ctime_ns) % _FOLD:
             detail = "cannot be read: another file took its place after it was found; the next run reads that"
             return Fault(FaultKind.UNREADABLE, detail)
         data = os.read(descriptor, min(status.st_size, most_bytes) + 1)

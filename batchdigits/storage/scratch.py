@@ -23,18 +23,24 @@ T = TypeVar("T")
 _PREFIX = "batchdigits-scratch-"
 _MEMORY_BYTES = 2 * 2**20  # that a spool takes before it lies on the disk
 _SORTED_AT_A_TIME = 16_384  # records
+_SHORT = "/tmp"  # noqa: S108  (the folders in it have random names, and only we enter them)
+_MOST_CHARACTERS = 4096
 _TRIES = 10  # another run may take a folder for one that was left, in the moment before it is locked
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
+def scratch_folder(*, most_characters: int = _MOST_CHARACTERS) -> Iterator[Path]:
     """Give a new folder, among the system's temporary files, that nobody else reads; it goes on leaving.
+
+    Args:
+        most_characters: Of its path; where that of the system's temporary files is too long, it lies in `/tmp`.
 
     Raises:
         OSError: None can be made.
     """
+    is_short = len(tempfile.gettempdir()) + len(f"/{_PREFIX}12345678") <= most_characters
     for _ in range(_TRIES):
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=None if is_short else _SHORT))
         if (lock := _locked(folder)) is not None:
             break
     else:
@@ -49,11 +55,12 @@ def scratch_folder() -> Iterator[Path]:
 
 def tidy_up() -> None:
     """Remove the folders of this user that nobody uses any more; trouble with that is none."""
-    with suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
-        for entry in entries:
-            if entry.name.startswith(_PREFIX) and (lock := _locked(Path(entry.path))) is not None:
-                shutil.rmtree(entry.path, ignore_errors=True)
-                os.close(lock)
+    for folder in {tempfile.gettempdir(), _SHORT}:
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(_PREFIX) and (lock := _locked(Path(entry.path))) is not None:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                    os.close(lock)
 
 
 def _locked(folder: Path) -> int | None:

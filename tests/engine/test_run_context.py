@@ -55,6 +55,16 @@ def test_between_batches_a_signal_ends_the_run_at_once(
             os.kill(os.getpid(), number)
 
 
+def test_a_signal_while_the_run_ends_ends_the_process_with_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with Stop():
+        for number, error, _ in CASES:
+            with pytest.raises(error):  # the second only where `os._exit` comes back
+                os.kill(os.getpid(), number)
+    assert ended == [ExitCode.TERMINATED]
+
+
 def test_the_signals_are_given_back() -> None:
     before = [signal.getsignal(number) for number, _, _ in CASES]
     with Stop():

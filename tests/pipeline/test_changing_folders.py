@@ -135,6 +135,27 @@ def test_files_that_are_deleted_one_by_one_are_no_source_that_was_taken_away(
     assert "deleted or renamed" in rows["many/039.png", 1]["detail"]
 
 
+def test_nothing_outside_is_read_in_the_place_of_a_file_or_of_a_folder(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = Path(shutil.copytree(growing / "many", tmp_path / "outside"))
+
+    def replace_by_links() -> None:
+        (growing / "many").rename(tmp_path / "away")
+        (growing / "many").symlink_to(outside)
+        for name, make in (("photo.heic", Path.symlink_to), ("é.png", Path.hardlink_to)):
+            (growing / name).unlink()
+            make(growing / name, outside / "039.png")
+
+    during_prediction(monkeypatch, replace_by_links)
+    rows = by_page(predicted(model, growing))
+    found = {name: rows[name, 1] for name in ("many/039.png", "photo.heic", "é.png")}
+    assert {(row["status"], row["sha256"]) for row in found.values()} == {("unreadable", "")}
+    assert "a folder of its path was replaced" in found["many/039.png"]["detail"]
+    assert "leads out of the source now" in found["photo.heic"]["detail"]
+    assert "another file took its place after it was found" in found["é.png"]["detail"]
+
+
 # ---- an archive ----------------------------------------------------------------------------------------------------
 
 

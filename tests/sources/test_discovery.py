@@ -2,10 +2,9 @@
 
 import os
 import shlex
-import shutil
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +292,21 @@ def test_records_come_in_the_order_of_their_paths_bytes(
         assert len(set(paths)) >= 10
 
 
+def test_a_folder_whose_place_a_link_took_is_not_listed(tmp_path: Path) -> None:
+    for name in ("scans/a/1.png", "scans/a/b/2.png", "scans/3.png", "outside/b/secret.png"):
+        touch(tmp_path / name)
+    for source in ("scans", "scans/*"):
+        records = discover([locate(str(tmp_path / source))], outputs=[])
+        first = next(records)
+        (tmp_path / "scans/a").rename(tmp_path / "away")
+        (tmp_path / "scans/a").symlink_to("../outside")
+        seen = [record.path for record in (first, *records)]
+        assert f"{tmp_path}/scans/3.png" in seen
+        assert [path for path in seen if "secret" in path] == []
+        (tmp_path / "scans/a").unlink()
+        (tmp_path / "away").rename(tmp_path / "scans/a")
+
+
 def test_a_glob_finds_by_ending_and_walks_the_folders_that_it_matches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,19 +369,28 @@ def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
     assert list(discover([locate(str(tmp_path))], outputs=[])) == []
 
 
-@pytest.mark.parametrize("unlistable", ["", "/sub"])
+def when_opened(monkeypatch: pytest.MonkeyPatch, folders: set[str], happens: Callable[[], object]) -> None:
+    """Let something happen when folders of these names are opened."""
+    opened = os.open
+
+    def opening(path: str, *flags: int, **where: int) -> int:
+        if Path(path).name in folders:
+            happens()
+        return opened(path, *flags, **where)
+
+    monkeypatch.setattr(discovery.os, "open", opening)
+
+
+def refuse() -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("unlistable", ["", "sub"])
 def test_a_folder_that_cannot_be_listed_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unlistable: str
 ) -> None:
     touch(tmp_path / "sub" / "a.png")
-    scandir = os.scandir
-
-    def refusing(path: str) -> object:
-        if path == f"{tmp_path}{unlistable}":
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(discovery.os, "scandir", refusing)
+    when_opened(monkeypatch, {unlistable or tmp_path.name}, refuse)
     with pytest.raises(StorageError, match="Permission denied") as error:
         found(tmp_path)
     assert ("--exclude /sub/." in str(error.value)) == bool(unlistable)
@@ -379,14 +402,7 @@ def test_the_option_that_is_named_for_a_folder_that_cannot_be_listed_lets_the_re
 ) -> None:
     touch(tmp_path / "in" / "a.png")
     touch(tmp_path / "in" / "b c*" / "d.png")
-    scandir = os.scandir
-
-    def refusing(path: str) -> object:
-        if path.rstrip("/").endswith("b c*"):
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(discovery.os, "scandir", refusing)
+    when_opened(monkeypatch, {"b c*"}, refuse)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StorageError) as error:
         found(source)
@@ -403,14 +419,7 @@ def test_a_sub_folder_that_goes_while_it_is_listed_costs_its_own_files_alone(
     touch(tmp_path / "in" / "a.png")
     touch(tmp_path / "in" / "goes" / "b.png")
     touch(tmp_path / "in" / "stays" / "c.png")
-    scandir = os.scandir
-
-    def going(path: str | int) -> object:
-        if isinstance(path, str) and path.rstrip("/").endswith("goes"):
-            shutil.rmtree(path)
-        return scandir(path)
-
-    monkeypatch.setattr(discovery.os, "scandir", going)
+    when_opened(monkeypatch, {"goes"}, lambda: (tmp_path / "in" / "goes").rename(tmp_path / "gone"))
     monkeypatch.chdir(tmp_path)
     assert sorted(image.name.rpartition("/")[2] for image in found(source)) == ["a.png", "c.png"]
 
@@ -418,14 +427,7 @@ def test_a_sub_folder_that_goes_while_it_is_listed_costs_its_own_files_alone(
 def test_all_folders_that_cannot_be_listed_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("", "open", "shut/a", "shut/b", "open/shut"):
         touch(tmp_path / folder / "x.png")
-    scandir = os.scandir
-
-    def refusing(path: str) -> object:
-        if "shut" in path:
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(discovery.os, "scandir", refusing)
+    when_opened(monkeypatch, {"shut"}, refuse)
     with pytest.raises(StorageError, match="2 folders cannot be listed: Permission denied") as error:
         found(tmp_path)
     patterns = shlex.split(str(error.value).partition("may not be listed with ")[2].removesuffix("."))[1::2]
@@ -439,14 +441,7 @@ def test_of_many_folders_that_cannot_be_listed_the_first_are_named(
 ) -> None:
     for number in range(23):
         touch(tmp_path / f"{number}" / "x.png")
-    scandir = os.scandir
-
-    def refusing(path: str) -> object:
-        if path != str(tmp_path):
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(discovery.os, "scandir", refusing)
+    when_opened(monkeypatch, {str(number) for number in range(23)}, refuse)
     with pytest.raises(StorageError, match="and 3 more") as error:
         found(tmp_path)
     assert str(error.value).count("--exclude") == 20

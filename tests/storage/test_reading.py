@@ -59,11 +59,55 @@ def test_a_file_is_read_as_what_it_was_when_it_was_found(tmp_path: Path, folded:
     (tmp_path / "secret").write_bytes(b"outside")
     (tmp_path / "link.png").symlink_to("a.png")
     inode = (tmp_path / "a.png").stat().st_ino + folded
+    changed_ns = (tmp_path / "a.png").stat().st_ctime_ns + folded
     names = [str(tmp_path / "a.png"), str(tmp_path / "link.png")]
-    assert list(read_all([(name, 5, inode) for name in names], 100)) == [b"found", b"found"]
+    for known in ((inode, changed_ns), (inode, 1), (inode + 1, changed_ns)):  # of a share that numbers files anew
+        assert list(read_all([(name, 5, *known) for name in names], 100)) == [b"found", b"found"]
     (tmp_path / "a.png").unlink()
     (tmp_path / "a.png").symlink_to("secret")
-    for data in read_all([(name, 5, inode) for name in names], 100):
+    for data in read_all([(name, 5, inode, changed_ns) for name in names], 100):
         assert isinstance(data, Fault)
         assert "another file took its place" in data.detail
     assert list(read_all([(names[0], 5)], 100)) == [b"outside"]
+
+
+def reading_from(*sources: Path, path: Path) -> bytes | str:
+    """What is read of a file that was found under some sources; or why it is not."""
+    (data,) = read_all([(str(path), 5)], 100, [str(source) for source in sources])
+    return data.detail if isinstance(data, Fault) else data
+
+
+def test_links_are_followed_within_the_sources_and_where_a_user_names_them(tmp_path: Path) -> None:
+    scans, outside = tmp_path / "scans", tmp_path / "outside"
+    for folder in (scans / "a" / "b", outside):
+        folder.mkdir(parents=True)
+        (folder / "7.png").write_bytes(b"%5s" % folder.name[:5].encode())
+    (scans / "in.png").symlink_to("a/b/7.png")
+    (scans / "a/up.png").symlink_to("../in.png")
+    (scans / "out.png").symlink_to("../outside/7.png")
+    (scans / "none.png").symlink_to("../outside/8.png")
+    (scans / "linked").symlink_to("../outside")
+    (tmp_path / "named").symlink_to("scans")
+    for name in ("in.png", "a/up.png", "a/b/7.png"):
+        assert reading_from(scans, path=scans / name) == b"    b"
+        assert reading_from(tmp_path / "named", path=tmp_path / "named" / name) == b"    b"
+    assert reading_from(scans / "a", scans, path=scans / "a/up.png") == b"    b"
+    assert reading_from(scans, scans / "linked", path=scans / "linked/7.png") == b"outsi"
+    assert reading_from(scans, scans / "out.png", path=scans / "out.png") == b"outsi"
+    assert "leads out of the source" in str(reading_from(scans, path=scans / "out.png"))
+    assert "does not exist" in str(reading_from(scans, path=scans / "none.png"))
+    assert "was replaced after it was found" in str(reading_from(scans, path=scans / "linked/7.png"))
+
+
+def test_the_folder_of_the_last_file_stays_open_and_no_other(tmp_path: Path) -> None:
+    for name in ("a/1", "a/2", "b/c/3", "b/4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    before = len(os.listdir("/dev/fd"))  # noqa: PTH208
+    names = ["a/1", "a/2", "b/c/3", "gone/5", "b/4", "a/1"]
+    reading = read_all([(str(tmp_path / name), 5) for name in names], 100, [str(tmp_path)])
+    for name, data in zip(names, reading, strict=False):
+        assert data == name.encode() if (tmp_path / name).exists() else isinstance(data, Fault)
+        assert len(os.listdir("/dev/fd")) <= before + 1  # noqa: PTH208
+    reading.close()
+    assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from batchdigits.storage import scratch
 from batchdigits.storage.scratch import Spool, in_order, scratch_folder, tidy_up
 from tests.file_states import names
 
 USE = """
+from batchdigits.storage import scratch
 from batchdigits.storage.scratch import scratch_folder
 with scratch_folder() as folder:
     (folder / "draft").write_text("half")
@@ -48,6 +50,21 @@ def test_what_a_killed_run_left_is_tidied_up_and_what_another_uses_is_not(tempor
     user.communicate()
     tidy_up()
     assert names(temporary) == ["of another program"]
+
+
+def test_where_a_name_has_to_be_short_the_folder_lies_elsewhere_and_is_tidied_up_there_too(
+    temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "short"
+    elsewhere.mkdir()
+    monkeypatch.setattr(scratch, "_SHORT", str(elsewhere))
+    with scratch_folder(most_characters=len(f"{temporary}/batchdigits-scratch-12345678")) as folder:
+        assert folder.parent == temporary
+    with scratch_folder(most_characters=40) as folder:
+        assert folder.parent == elsewhere
+    (elsewhere / "batchdigits-scratch-left").mkdir()
+    tidy_up()
+    assert names(elsewhere) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")

@@ -7,7 +7,6 @@ import logging
 import os
 import pickle
 import signal
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -24,6 +23,7 @@ from batchdigits.engine.ray_cluster.driver import Job, Message, main
 from batchdigits.engine.ray_cluster.worker import Found, Shard, versions
 from batchdigits.errors import BatchDigitsError, Interrupted, StorageError, Terminated
 from batchdigits.inference import bundle
+from batchdigits.storage.scratch import scratch_folder
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ _SECONDS_IN_HAND = 1.0  # after a signal, in which what comes back is still give
 _SECONDS_TO_END = 10.0  # that a cluster may take which did all
 _SECONDS_TO_DIE = 2.0  # that killed processes may take
 _MOST_CHARACTERS = 40  # of the folder in which Ray makes sockets, whose names the system limits
-_SHORT = "/tmp"  # noqa: S108  (the folder in it has a random name, and only we enter it)
 
 
 class _LostError(StorageError):
@@ -68,13 +67,13 @@ class Cluster:
         """
         with ExitStack() as undo:
             try:
-                folder = undo.enter_context(_folder())
+                folder = undo.enter_context(scratch_folder(most_characters=_MOST_CHARACTERS))
                 # It gets the job by the pipe: as an argument, so much would keep `start` for ever if it died meanwhile.
                 self._ours, self._process = children.start(main)
                 undo.callback(self._ours.close)
                 undo.callback(_end, self._process)
                 with self._stop.readily():
-                    self._send(pickle.dumps(self._job(folder)))
+                    self._send(pickle.dumps(self._job(str(folder))))
                 self._word()
             except (_LostError, OSError) as error:
                 message = (
@@ -157,7 +156,7 @@ class Cluster:
             reader=(
                 versions(settings.runtime),
                 settings.runtime.value,
-                pickle.dumps((settings, self._reading.drawing)),
+                pickle.dumps((settings, self._reading.drawing, self._reading.sources)),
                 bundle.packed(self._reading.model),
             ),
         )
@@ -193,14 +192,6 @@ def _lives(pid: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes() != b""  # which a process has none that waits for its parent
     return False
-
-
-def _folder() -> "tempfile.TemporaryDirectory[str]":
-    """Make a folder for Ray, whose name is short enough."""
-    elsewhere = len(tempfile.gettempdir()) + len("/batchdigits-12345678") > _MOST_CHARACTERS
-    return tempfile.TemporaryDirectory(
-        prefix="batchdigits-", dir=_SHORT if elsewhere else None, ignore_cleanup_errors=True
-    )
 
 
 def _received(connection: Connection) -> Message:

@@ -128,6 +128,7 @@ def _readable(files: list[ImageFile], reading: Reading) -> ImageFile | None:
     for file in files:
         if file.is_remote:
             continue
-        if isinstance(read_local(file.path, file.size_bytes, reading.settings.decoding.max_bytes), bytes):
+        most_bytes = reading.settings.decoding.max_bytes
+        if isinstance(read_local(file.path, file.size_bytes, most_bytes, file.inode, file.ctime_ns), bytes):
             return file
     return None

@@ -4,10 +4,8 @@ import faulthandler
 import importlib.metadata
 import pickle
 import socket
-import tempfile
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -22,6 +20,7 @@ from batchdigits.inference import bundle
 from batchdigits.inference.runtimes import version
 from batchdigits.records import Batch, ImageFile
 from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings, Runtime
+from batchdigits.storage.scratch import scratch_folder
 
 _SECONDS_A_CHUNK = 300.0  # that one may take; a worker that hangs longer in a decoder ends itself
 
@@ -49,7 +48,8 @@ class RayWorker:
         Args:
             versions: What this worker has to have, as `versions` gives it.
             runtime: The name of the runtime among it.
-            settings: `PredictSettings` and `Drawing`, pickled, since to another version they may mean nothing.
+            settings: `PredictSettings`, `Drawing` and the sources' paths, pickled: to another version they may mean
+                nothing.
             model: A bundle, `packed`.
         """
         cv2.setNumThreads(1)
@@ -59,14 +59,14 @@ class RayWorker:
         try:
             _check(versions, runtime)
             chosen: PredictSettings
-            chosen, drawing = pickle.loads(settings)
-            with self._timer.stage("load model"), tempfile.TemporaryDirectory() as folder:
+            chosen, drawing, sources = pickle.loads(settings)
+            with self._timer.stage("load model"), scratch_folder() as folder:
                 for name, data in model.items():
-                    Path(folder, name).write_bytes(data)
-                loaded = bundle.load(Path(folder))
+                    (folder / name).write_bytes(data)
+                loaded = bundle.load(folder)
                 networks = OwnNetworks(loaded, chosen).__enter__()
                 networks.load()
-            self._reader = Reader(networks, loaded, chosen.decoding, drawing, self._timer)
+            self._reader = Reader(networks, loaded, chosen.decoding, drawing, self._timer, sources=sources)
         except BatchDigitsError as error:  # is sent: had it been raised, Ray would have tried again
             self._trouble = type(error)(f"The worker on {socket.gethostname()} cannot read: {error}")
 

@@ -30,6 +30,6 @@ class RayWorker(worker.RayWorker):
         return super()._read(shard)
 
 
-def _read_what_is_seen(path: str, size_bytes: int, most_bytes: int) -> bytes | Fault:
+def _read_what_is_seen(path: str, *found: Any, **options: Any) -> bytes | Fault:
     unseen = os.environ.get("UNSEEN")
-    return _GONE if unseen and unseen in path else _read(path, size_bytes, most_bytes)
+    return _GONE if unseen and unseen in path else _read(path, *found, **options)

@@ -150,9 +150,10 @@ def test_an_address_is_read(address: str, place: object) -> None:
     assert host_and_port(address) == place
 
 
-def reader(monkeypatch: pytest.MonkeyPatch, **changes: str) -> RayWorker:
+def reader(monkeypatch: pytest.MonkeyPatch, *sources: str, **changes: str) -> RayWorker:
     monkeypatch.setattr(networks, "Predictor", FakePredictor)
-    chosen = pickle.dumps((PredictSettings(sources=(), runtime=Runtime.LITERT), Drawing(1.0, 0.0, is_wanted=True)))
+    settings = PredictSettings(sources=(), runtime=Runtime.LITERT)
+    chosen = pickle.dumps((settings, Drawing(1.0, 0.0, is_wanted=True), sources))
     return RayWorker(versions(Runtime.LITERT) | changes, "litert", chosen, bundle.packed(bundle.load()))
 
 
@@ -181,6 +182,19 @@ def test_a_worker_sends_a_row_for_each_page_and_loads_the_model_once(
     assert (set(first.seconds), set(second.seconds)) == (stages | {"load model"}, stages)
 
 
+def test_a_worker_reads_nothing_outside_in_the_place_of_what_was_found(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = shard(mixed)
+    shutil.copytree(mixed, tmp_path / "outside")
+    shutil.rmtree(mixed / "many")
+    (mixed / "many").symlink_to(tmp_path / "outside" / "many")
+    found = sent(reader(monkeypatch, str(mixed))(files))
+    assert isinstance(found, reading.Found)
+    details = [fault.detail for part in found.chunks for fault in part.faults.values()]
+    assert sum("was replaced after it was found" in detail for detail in details) == 40
+
+
 def test_a_worker_of_another_version_says_so(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trouble = sent(reader(monkeypatch, batchdigits="9.9", opencv="1.0")(shard(mixed)))
     assert isinstance(trouble, UsageError)
@@ -190,7 +204,7 @@ def test_a_worker_of_another_version_says_so(mixed: Path, monkeypatch: pytest.Mo
 
 def test_a_worker_that_cannot_load_the_model_says_so(mixed: Path) -> None:
     files = bundle.packed(bundle.load()) | {"model.keras": b"damaged"}
-    chosen = pickle.dumps((PredictSettings(sources=()), Drawing(1.0, 0.0, is_wanted=True)))
+    chosen = pickle.dumps((PredictSettings(sources=()), Drawing(1.0, 0.0, is_wanted=True), ()))
     worker = RayWorker(versions(Runtime.LITERT), "litert", chosen, files)
     trouble = sent(worker(shard(mixed)))
     assert isinstance(trouble, BundleError)
