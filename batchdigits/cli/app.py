@@ -26,6 +26,7 @@ from batchdigits.cli.options import (
     TargetError,
     Threshold,
     Verbose,
+    given_target,
     given_threshold,
     parameters_of,
     runtime_for,
@@ -133,7 +134,7 @@ def explain(
 
     image = _asked_for_image() if image is None else image
     explanations = explain_image(
-        ExplainSettings(image, model, runtime_for(runtime, model), target_error, given_threshold(context))
+        ExplainSettings(image, model, runtime_for(runtime, model), given_target(context), given_threshold(context))
     )
     for explanation in explanations:
         if len(explanations) > 1:

@@ -6,10 +6,11 @@ import logging
 import os
 import re
 import sys
+import textwrap
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import ParamSpec, TextIO
+from typing import Any, ParamSpec, TextIO
 
 import typer
 from typer.exceptions import TyperException
@@ -230,6 +231,26 @@ def _log_to_stderr(*, verbose: bool = False, quiet: bool = False, as_json: bool 
         logging.getLogger("py.warnings").handlers = [handler]
 
 
+_KIND = re.compile(r"a valid (int|float)\w*( range)?")  # as Typer calls what an option takes
+
+
+def _plain_kind(found: re.Match[str]) -> str:
+    return "a whole number" if found[1] == "int" else "a number"
+
+
+def _known(error: TyperException) -> str:
+    """Name the commands, or the options, there are, where an unknown one resembles none of them."""
+    context: Any = getattr(error, "ctx", None)
+    message = error.format_message()
+    if message.startswith("No such command") and "Did you mean" not in message:
+        names = ", ".join(context.command.commands)
+        return f"\nNor is there a file or folder of that name. Commands:\n{names}."
+    if message.startswith("No such option") and not getattr(error, "possibilities", None):
+        names = ", ".join(name for parameter in context.command.params for name in parameter.opts if name[:2] == "--")
+        return "\n" + textwrap.fill(f"Options are {names}.", 79, break_on_hyphens=False)
+    return ""
+
+
 def run_program(app: typer.Typer, arguments: list[str], *, as_json: bool) -> None:
     """Run the program where no argument, or variable in its place, holds a secret. Ends in `SystemExit`.
 
@@ -252,7 +273,7 @@ def run_program(app: typer.Typer, arguments: list[str], *, as_json: bool) -> Non
         code = error.exit_code
         context = getattr(error, "ctx", None)
         if message := error.format_message():  # of a command line without anything, Typer has shown the help
-            LOG.error(message, extra={"exit_code": code})
+            LOG.error(_KIND.sub(_plain_kind, message) + _known(error), extra={"exit_code": code})
             if context and not as_json:
                 typer.echo(f"{context.get_usage()}\nTry: {context.command_path} --help", err=True)
     sys.exit(code)

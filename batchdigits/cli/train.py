@@ -16,6 +16,7 @@ from batchdigits.cli.options import (
     Threshold,
     Verbose,
     check_number,
+    given_target,
     given_threshold,
     runtime_for,
 )
@@ -137,7 +138,7 @@ def evaluate(
         output,
         model,
         runtime_for(runtime, model),
-        target_error,
+        given_target(context),
         given_threshold(context),
         progress=sys.stderr.isatty(),
     )
