@@ -36,6 +36,7 @@ from batchdigits.cli.process import (
     LOG,
     are_flushed,
     exits,
+    leave_on_interrupt,
     open_standard_streams,
     run_program,
     silence_native_code,
@@ -133,6 +134,7 @@ def explain(
     from batchdigits.explain import save_input as write_input
 
     image = _asked_for_image() if image is None else image
+    leave_on_interrupt()
     explanations = explain_image(
         ExplainSettings(image, model, runtime_for(runtime, model), given_target(context), given_threshold(context))
     )

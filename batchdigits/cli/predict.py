@@ -159,7 +159,8 @@ def predict(
     if show_config:
         typer.echo(config_text(context))
         return ExitCode.OK
-    from batchdigits import pipeline
+    with Stop() as stop, stop.patiently():  # an import may swallow what a signal raises
+        from batchdigits import pipeline
 
     if given_by(context, "output") == "DEFAULT" and sys.stdout.isatty():
         output = list(_FOR_PEOPLE)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import textwrap
 import threading
@@ -87,6 +88,8 @@ def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
         verbose = bool(kwargs.get("verbose"))
         _log_to_stderr(verbose=verbose, quiet=bool(kwargs.get("quiet")), as_json=bool(kwargs.get("log_json")))
         try:
+            if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `batchdigits.cli` leaves it
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             code = command(*args, **kwargs)
         except (Exception, KeyboardInterrupt) as error:
             code, message = _told(error)
@@ -101,6 +104,20 @@ def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
         raise typer.Exit(code)
 
     return wrapped
+
+
+def leave_on_interrupt() -> None:
+    """Let Ctrl-C end the process at once, of a command that has nothing to keep.
+
+    What a handler raises while TensorFlow loads is swallowed there, with a traceback.
+    """
+
+    def leave(*_: object) -> None:
+        os.write(sys.stderr.fileno(), b"\r\x1b[Kinterrupted\n" if sys.stderr.isatty() else b"interrupted\n")
+        os._exit(ExitCode.INTERRUPTED)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
 
 
 def _leave_at_once_if_busy(code: ExitCode) -> None:

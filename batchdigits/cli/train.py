@@ -20,7 +20,7 @@ from batchdigits.cli.options import (
     given_threshold,
     runtime_for,
 )
-from batchdigits.cli.process import LOG, exits
+from batchdigits.cli.process import LOG, exits, leave_on_interrupt
 from batchdigits.engine.run_context import resumable
 from batchdigits.errors import ExitCode, escaped
 from batchdigits.settings import Arch, EvaluateSettings, RuntimeChoice, TrainSettings
@@ -130,6 +130,7 @@ def evaluate(
     verbose: Verbose = False,
 ) -> ExitCode:
     """Measure the model on labelled images."""
+    leave_on_interrupt()
     from batchdigits.training.evaluation.evaluate import evaluate as evaluate_model
     from batchdigits.training.evaluation.metrics import as_text
 

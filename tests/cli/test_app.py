@@ -595,6 +595,26 @@ def test_ctrl_c_is_130_with_one_sentence_and_leaves_the_old_report(
     assert names(tmp_path) == [".report.csv.ledger.lock", "modules", "report.csv"]
 
 
+def test_ctrl_c_while_modules_load_shows_no_traceback() -> None:
+    pressing = "import os, signal, batchdigits.cli; os.kill(os.getpid(), signal.SIGINT); import batchdigits.cli.app"
+    assert run([sys.executable, "-c", pressing]) == Result(-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_is_not_lost_in_what_explain_loads(tmp_path: Path) -> None:
+    write_png(tmp_path / "7.png", on_page(one_of_each()[7]))
+    swallowing = stand_in_for_tensorflow(
+        tmp_path / "modules",
+        "import os, time",
+        "try:",
+        f"    os.kill(os.getpid(), {int(signal.SIGINT)})",
+        "    time.sleep(60)",
+        "except BaseException:",
+        "    pass",
+    )
+    result = batchdigits("explain", tmp_path / "7.png", "--runtime", "keras", env=swallowing)
+    assert result == Result(130, "", "interrupted\n")
+
+
 def test_an_error_that_nobody_planned_is_1_and_shows_its_traceback_only_when_asked(
     tmp_path: Path, report: Path
 ) -> None:
