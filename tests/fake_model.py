@@ -98,6 +98,7 @@ def bundle_in(
     finder: bytes = b"no finder",
     exported: bytes | None = None,
     exported_finder: bytes | None = None,
+    domains: tuple[Domain, ...] = DOMAINS,
 ) -> Bundle:
     """Make a bundle that loads, whose networks only stand-ins can use."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -111,5 +112,5 @@ def bundle_in(
         if content is not None:
             (directory / name).write_bytes(content)
     provenance = {"data": {"mnist": "ab" * 32}, "seed": 1998, "metrics": {"accuracy": 0.99}, "note": "made — here"}
-    calibration = Calibration(temperature, gate=1.0, domains=DOMAINS)
+    calibration = Calibration(temperature, gate=1.0, domains=domains)
     return bundle.save(directory, normalisation=NormalisationSettings(), calibration=calibration, provenance=provenance)

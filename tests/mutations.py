@@ -369,7 +369,7 @@ def keep_normalisation(greys: list[GreyImage]) -> None:
     Raises:
         AssertionError: normalisation breaks a promise.
     """
-    pixels, ink = normalise(greys, _FINDER)
+    pixels, ink, _ = normalise(greys, _FINDER)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (len(greys), SIDE, SIDE)
     assert ink.shape == (len(greys), len(INK_MEASURES))

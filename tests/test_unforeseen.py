@@ -105,11 +105,10 @@ def spoil(stage: str, patch: pytest.MonkeyPatch, scans: Path, error: type[Except
     targets: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         "read": (reading, "read_local", lambda path, *_: path.endswith("hit.png")),
         "decode": (worker, "decode", lambda data, *_: data == (scans / "hit.png").read_bytes()),
-        "halve": (worker, "halved", lambda grey, *_: is_hit(grey)),
         "normalise": (worker, "normalise", lambda greys, *_: any(map(is_hit, greys))),
         "reduce": (thumbnails, "reduced", lambda grey, *_: is_hit(grey)),
         "decide": (rows, "decide_calibrated", lambda logits, *_: (logits[:, :10] == hit_logits).all(1).any()),
-        "draw": (thumbnails, "png", is_hit),
+        "draw": (thumbnails, "png", lambda grey, *_: is_hit(grey)),
         "record": (ledger, "stored", lambda row, _: row[8][:32].hex() == sha256 and row[9] is None),
         "render": (
             rows,
@@ -123,7 +122,7 @@ def spoil(stage: str, patch: pytest.MonkeyPatch, scans: Path, error: type[Except
             patch.setattr(place, name, raising(getattr(place, name), at, error))
 
 
-STAGES = ("read", "decode", "halve", "normalise", "reduce", "predict", "decide", "draw", "record", "render")
+STAGES = ("read", "decode", "normalise", "reduce", "predict", "decide", "draw", "record", "render")
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -26,6 +26,7 @@ from batchdigits.cli.options import (
     TargetError,
     Threshold,
     Verbose,
+    given_target,
     given_threshold,
     parameters_of,
     runtime_for,
@@ -37,6 +38,7 @@ from batchdigits.cli.process import (
     end_with_exit_codes,
     exits,
     keep_exit_code,
+    leave_on_interrupt,
     open_standard_streams,
     run_program,
     silence_native_code,
@@ -139,11 +141,12 @@ def explain(
     from batchdigits.explain import save_input as write_input
 
     image = _asked_for_image() if image is None else image
+    leave_on_interrupt()
     settings = ExplainSettings(
         image,
         model=model,
         runtime=runtime_for(runtime, model),
-        target_error=target_error,
+        target_error=given_target(context),
         threshold=given_threshold(context),
     )
     explanations = explain_image(settings)

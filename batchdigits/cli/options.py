@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 import math
 import tomllib
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ import typer
 from batchdigits import settings
 from batchdigits.cli.schedule import Parameter
 from batchdigits.errors import UsageError, escaped
-from batchdigits.inference.calibration import LOOSEST, STRICTEST
+from batchdigits.inference.calibration import LOOSEST, STRICTEST, tightest_target
 from batchdigits.settings import EngineName
 from batchdigits.storage.local import opened_text
 from batchdigits.storage.urls import check, refuse_secrets
+
+log = logging.getLogger(__name__)
 
 _NOT_IN_JOB_FILES = {"config", "show_config"}
 
@@ -100,7 +103,8 @@ def read_share(text: str | float) -> float:
     except ValueError:
         share = math.nan
     if not STRICTEST <= share <= LOOSEST:
-        message = f"{escaped(word)} is no share of errors; expected {STRICTEST:.1%} to {LOOSEST:.0%}, as in 0.5%."
+        expected = f"expected {STRICTEST:.1%} to {LOOSEST:.0%}, as in 0.5%"
+        message = f"{escaped(word)} is no share of errors; {expected}{_meant(word, STRICTEST, LOOSEST) or '.'}"
         raise typer.BadParameter(message)
     return round(share, 6)
 
@@ -113,9 +117,21 @@ def read_confidence(text: str | float) -> float:
     except ValueError:
         confidence = math.nan
     if not 0 <= confidence <= 1:
-        message = f"{escaped(word)} is no confidence; expected 0% to 100%, as in 95%, or 0 to 1."
+        expected = "expected 0% to 100%, as in 95%, or 0 to 1"
+        message = f"{escaped(word)} is no confidence; {expected}{_meant(word, 0, 1) or '.'}"
         raise typer.BadParameter(message)
     return round(confidence, 6)
+
+
+def _meant(word: str, least: float, most: float) -> str:
+    """Guess which share a word means that lacks the sign of per cent, or has a decimal comma."""
+    try:
+        number = float(word.removesuffix("%").replace(",", "."))
+    except ValueError:
+        return ""
+    if "%" not in word and least <= number <= most:
+        return f"; did you mean {number:g}?"
+    return f"; did you mean {number:g}%?" if least <= number / 100 <= most else ""
 
 
 def check_number(number: float | None) -> float | None:
@@ -207,6 +223,29 @@ def given_threshold(context: typer.Context) -> float | None:
         return None
     found: float | None = context.params["threshold"]
     return found
+
+
+def given_target(context: typer.Context) -> float:
+    """Give `--target-error`; where nobody named it, and the model cannot prove the default, the tightest that it can.
+
+    Raises:
+        BundleError: The model cannot be used.
+    """
+    target: float = context.params["target_error"]
+    model = context.params["model"]
+    if model is None or given_by(context, "target_error") != "DEFAULT" or given_threshold(context) is not None:
+        return target
+    from batchdigits.inference import bundle
+
+    tightest = tightest_target(bundle.load(Path(model)).calibration.domains)
+    if tightest is None or tightest <= target:
+        return target
+    log.warning(
+        "The validation data of the model in %s cannot prove a target error of %.1f%%; %.1f%% is the tightest that "
+        "they can, and is used. Validate on more, or name --target-error or --threshold.",
+        *(escaped(str(model)), 100 * target, 100 * tightest),
+    )
+    return tightest
 
 
 def given_ledger(context: typer.Context) -> Path | None:

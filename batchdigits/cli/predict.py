@@ -21,6 +21,7 @@ from batchdigits.cli.options import (
     given_by,
     given_ledger,
     given_ray_address,
+    given_target,
     given_threshold,
     runtime_for,
     without_source,
@@ -158,7 +159,8 @@ def predict(
     if show_config:
         typer.echo(config_text(context))
         return ExitCode.OK
-    from batchdigits import pipeline
+    with Stop() as stop, stop.patiently():  # an import may swallow what a signal raises
+        from batchdigits import pipeline
 
     if given_by(context, "output") == "DEFAULT" and sys.stdout.isatty():
         output = list(_FOR_PEOPLE)
@@ -178,7 +180,7 @@ def predict(
         exclude=tuple(exclude),
         settle_seconds=settle,
         overwrite=overwrite,
-        target_error=target_error,
+        target_error=given_target(context),
         threshold=given_threshold(context),
         no_adapt=no_adapt,
         runtime=runtime_for(runtime, model),

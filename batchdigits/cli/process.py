@@ -7,10 +7,11 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import ParamSpec, TextIO
+from typing import Any, ParamSpec, TextIO
 
 import typer
 from typer.exceptions import TyperException
@@ -75,9 +76,12 @@ _ENDS: dict[int, ExitCode] = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTER
 def end_with_exit_codes() -> None:
     """Let a signal before and after the work of a run, which takes them itself, end the process with an exit code.
 
-    By default it would end it with none, also where the reports are written and the process is about to end.
+    By default it would end it with none, also where the reports are written and the process is about to end. What is
+    ignored, as in the background of a shell's script, stays so.
     """
     for number in _ENDS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue
         signal.signal(number, lambda came, _: os._exit(_ENDS[signal.Signals(came)]))
 
 
@@ -105,6 +109,8 @@ def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
         verbose = bool(kwargs.get("verbose"))
         _log_to_stderr(verbose=verbose, quiet=bool(kwargs.get("quiet")), as_json=bool(kwargs.get("log_json")))
         try:
+            if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `batchdigits.cli` leaves it
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             code = command(*args, **kwargs)
         except (Exception, KeyboardInterrupt) as error:
             code, message = _told(error)
@@ -119,6 +125,20 @@ def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
         raise typer.Exit(code)
 
     return wrapped
+
+
+def leave_on_interrupt() -> None:
+    """Let Ctrl-C end the process at once, of a command that has nothing to keep.
+
+    What a handler raises while TensorFlow loads is swallowed there, with a traceback.
+    """
+
+    def leave(*_: object) -> None:
+        os.write(sys.stderr.fileno(), b"\r\x1b[Kinterrupted\n" if sys.stderr.isatty() else b"interrupted\n")
+        os._exit(ExitCode.INTERRUPTED)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
 
 
 def _leave_at_once_if_busy(code: ExitCode) -> None:
@@ -249,6 +269,26 @@ def _log_to_stderr(*, verbose: bool = False, quiet: bool = False, as_json: bool 
         logging.getLogger("py.warnings").handlers = [handler]
 
 
+_KIND = re.compile(r"a valid (int|float)\w*( range)?")  # as Typer calls what an option takes
+
+
+def _plain_kind(found: re.Match[str]) -> str:
+    return "a whole number" if found[1] == "int" else "a number"
+
+
+def _known(error: TyperException) -> str:
+    """Name the commands, or the options, there are, where an unknown one resembles none of them."""
+    context: Any = getattr(error, "ctx", None)
+    message = error.format_message()
+    if message.startswith("No such command") and "Did you mean" not in message:
+        names = ", ".join(context.command.commands)
+        return f"\nNor is there a file or folder of that name. Commands:\n{names}."
+    if message.startswith("No such option") and not getattr(error, "possibilities", None):
+        names = ", ".join(name for parameter in context.command.params for name in parameter.opts if name[:2] == "--")
+        return "\n" + textwrap.fill(f"Options are {names}.", 79, break_on_hyphens=False)
+    return ""
+
+
 def run_program(app: typer.Typer, arguments: list[str], *, as_json: bool) -> None:
     """Run the program where no argument, or variable in its place, holds a secret. Ends in `SystemExit`.
 
@@ -271,7 +311,7 @@ def run_program(app: typer.Typer, arguments: list[str], *, as_json: bool) -> Non
         code = error.exit_code
         context = getattr(error, "ctx", None)
         if message := error.format_message():  # of a command line without anything, Typer has shown the help
-            LOG.error(message, extra={"exit_code": code})
+            LOG.error(_KIND.sub(_plain_kind, message) + _known(error), extra={"exit_code": code})
             if context and not as_json:
                 typer.echo(f"{context.get_usage()}\nTry: {context.command_path} --help", err=True)
     sys.exit(code)

@@ -16,10 +16,11 @@ from batchdigits.cli.options import (
     Threshold,
     Verbose,
     check_number,
+    given_target,
     given_threshold,
     runtime_for,
 )
-from batchdigits.cli.process import LOG, exits
+from batchdigits.cli.process import LOG, exits, leave_on_interrupt
 from batchdigits.engine.run_context import resumable
 from batchdigits.errors import ExitCode, escaped
 from batchdigits.settings import Arch, EvaluateSettings, RuntimeChoice, TrainSettings
@@ -129,6 +130,7 @@ def evaluate(
     verbose: Verbose = False,
 ) -> ExitCode:
     """Measure the model on labelled images."""
+    leave_on_interrupt()
     from batchdigits.training.evaluation.evaluate import evaluate as evaluate_model
     from batchdigits.training.evaluation.metrics import as_text
 
@@ -137,7 +139,7 @@ def evaluate(
         output,
         model=model,
         runtime=runtime_for(runtime, model),
-        target_error=target_error,
+        target_error=given_target(context),
         threshold=given_threshold(context),
         progress=sys.stderr.isatty(),
     )

@@ -26,15 +26,13 @@ from batchdigits.inference.audit import in_sample
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import Decisions, decide_calibrated
 from batchdigits.preprocessing import thumbnails
-from batchdigits.preprocessing.canvas import halved
 from batchdigits.preprocessing.finder import InkMaps, InkNetwork, Kinds
 from batchdigits.preprocessing.normalisation import normalise
+from batchdigits.preprocessing.strips import Boxes
 from batchdigits.records import (
-    INK,
     NEVER,
     PAGE,
     Batch,
-    GreyImage,
     ImageFile,
     InkImages,
     KnownBytes,
@@ -52,7 +50,6 @@ Patience = Callable[[], AbstractContextManager[None]]
 
 _MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 64 * 2**20}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: what glibc comes to at most
 _PART_SECONDS = 0.4  # after which what was decoded is predicted and told of, while the rest waits
-_LOST = 0.002  # share of ink below which a digit is a few pixels of a thumbnail
 
 
 def prepare_process() -> None:
@@ -141,8 +138,10 @@ class Normalised(NamedTuple):
     """The sha256 of files that have no page here, hexadecimal, by their place."""
     pixels: InkImages
     """uint8[P, 28, 28]."""
-    pictures: list[GreyImage]
-    """[P], reduced for people."""
+    places: Boxes
+    """float32[P, 4], where the digit is on its page, as `preprocessing.normalise` says it."""
+    read: list[Page]
+    """[P], in grey."""
 
 
 class Reader:
@@ -244,22 +243,20 @@ class Reader:
             decided = decide_calibrated(
                 logits, pages["ink"], self._model.calibration, threshold=self._drawing.threshold
             )
-            pictures = [found.pictures[place] for place in at.tolist()]
-            drawn = self._drawn(pages, pixels, pictures, decided) if self._drawing.is_wanted else {}
+            drawn = self._drawn(pages, found, at, decided) if self._drawing.is_wanted else {}
             counts = drift.histogram(decided.confidence)
         batch.pages["logits"][rows] = logits
         batch.thumbnails.update({int(rows[place]): png for place, png in drawn.items()})
         return replace(batch, confidences=tuple((counts + (batch.confidences or 0)).tolist()))
 
-    def _drawn(
-        self, pages: Pages, pixels: InkImages, pictures: Sequence[GreyImage], decided: Decisions
-    ) -> dict[int, bytes]:
-        """Draw what people may want to look at; where a digit is lost on its page, what the model saw of it."""
+    def _drawn(self, pages: Pages, found: Normalised, at: NDArray[np.intp], decided: Decisions) -> dict[int, bytes]:
+        """Draw what people may want to look at, by the row among those that were decided on."""
         wanted = in_sample(sums(pages), self._drawing.audit)
         wanted |= np.array([status is not Status.OK for status in decided.status], np.bool_)
         return {
-            row: thumbnails.png(255 - pixels[row] if 0 < pages["ink"][row, INK] < _LOST else pictures[row])
+            row: thumbnails.png(page.grey, found.places[at[row]], page.finer)
             for row in np.flatnonzero(wanted).tolist()
+            for page in [found.read[at[row]]]
         }
 
 
@@ -336,7 +333,8 @@ def normalised(files: Sequence[Decoded], network: InkNetwork, settings: Normalis
         joined.faults,
         {at: part.unchanged[0] for at, part in enumerate(parts) if part.unchanged},
         np.concatenate([part.pixels for part in parts]),
-        [picture for part in parts for picture in part.pictures],
+        np.concatenate([part.places for part in parts]),
+        [page for part in parts for page in part.read],
     )
 
 
@@ -355,9 +353,7 @@ def _normalised(files: Sequence[Decoded], network: InkNetwork, settings: Normali
     pages["fault"][list(faults)] = True
     read = [page for page in every if isinstance(page, Page)]
     greys = [page.grey for page in read]
-    smaller = [halved(grey, thumbnails.SIDE) for grey in greys]
-    pixels, ink = normalise(greys, network, settings, finer=[page.finer for page in read])
+    pixels, ink, places = normalise(greys, network, settings, finer=[page.finer for page in read])
     pages["ink"][~pages["fault"]] = ink
-    pictures = [thumbnails.reduced(page) for page in smaller]
     unchanged = {at: file.sha256.hex() for at, file in enumerate(files) if not file.pages}
-    return Normalised(pages, faults, unchanged, pixels, pictures)
+    return Normalised(pages, faults, unchanged, pixels, places, read)

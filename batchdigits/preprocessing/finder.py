@@ -87,7 +87,7 @@ def find_ink(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[Fu
         for at in np.flatnonzero(new_boxes[:, 2] > 0).tolist():  # what looked like ink from afar may be none from near
             row = rows[at]
             strip[:, row], boxes[row], closest[row] = new_strip[:, at], new_boxes[at], nearer[at]
-    return FoundInk(strip, boxes, _measures(strip, boxes, other, kinds, closest))
+    return FoundInk(strip, boxes, _measures(strip, boxes, other, kinds, closest), _places(boxes, closest))
 
 
 def _may_be_missed(seen: Sequence[_Closest], maps: InkMaps, kinds: Kinds) -> NDArray[np.bool_]:
@@ -187,6 +187,16 @@ def _measures(
     measures[:, EDGE] = has_ink & ((low <= slack) | (high >= extent - slack)).any(1)
     measures[:, -len(KINDS) :] = _shares(kinds)
     return measures
+
+
+def _places(boxes: Boxes, closest: Sequence[_Closest]) -> Boxes:
+    """Say where on its page each box of a look is, as shares of the page's width and height: float32[N, 4]."""
+    cell = np.array([one.square.side / LOOK_CELLS for one in closest])[:, None]
+    corners = np.array([(one.square.left, one.square.top) for one in closest])
+    extents = np.array([one.page.shape[::-1] for one in closest])
+    places = np.clip((boxes * cell + np.tile(corners, 2)) / np.tile(extents, 2), 0, 1)
+    places[boxes[:, 2] == 0] = 0
+    return np.asarray(places, np.float32)
 
 
 def _shares(kinds: Kinds) -> Kinds:

@@ -13,6 +13,7 @@ from batchdigits.preprocessing.canvas import CANVAS_SIDES
 from batchdigits.preprocessing.finder import InkNetwork, find_ink
 from batchdigits.preprocessing.framing import frame
 from batchdigits.preprocessing.small_pages import find_small_ink
+from batchdigits.preprocessing.strips import Boxes
 from batchdigits.records import INK_MEASURES, SIDE, FullResolution, GreyImage, InkImages, InkMeasures
 from batchdigits.settings import NormalisationSettings
 
@@ -24,6 +25,7 @@ class Normalised(NamedTuple):
 
     pixels: InkImages
     ink: InkMeasures
+    places: Boxes
 
 
 def normalise(
@@ -46,11 +48,13 @@ def normalise(
             more pixels. None: not available.
 
     Returns:
-        uint8[N, 28, 28], bright ink on 0, the digit's longer side 20 px, its centre of mass in the middle; and
-        float32[N, M], the columns of `INK_MEASURES`. A page without ink gives zeros.
+        uint8[N, 28, 28], bright ink on 0, the digit's longer side 20 px, its centre of mass in the middle;
+        float32[N, M], the columns of `INK_MEASURES`; and float32[N, 4], the digit's box on its page as shares of its
+        width and height, zeros where it was not looked for. A page without ink gives zeros.
     """
     pixels = np.zeros((len(pages), SIDE, SIDE), np.uint8)
     ink = np.zeros((len(pages), len(INK_MEASURES)), np.float32)
+    places = np.zeros((len(pages), 4), np.float32)
     longer = np.array([max(page.shape) for page in pages], np.intp)
     canvas = np.searchsorted(CANVAS_SIDES, longer)
     hard = canvas == len(CANVAS_SIDES)
@@ -64,4 +68,5 @@ def normalise(
         better = [finer[row] if finer else None for row in rows.tolist()]
         found = find_ink([pages[row] for row in rows.tolist()], network, better)
         pixels[rows], ink[rows] = frame(found.strip, found.boxes, settings.digit_side), found.measures
-    return Normalised(pixels, ink)
+        places[rows] = found.places
+    return Normalised(pixels, ink, places)

@@ -127,7 +127,7 @@ def _choose(ink: Strip, extents: Rows, settings: NormalisationSettings) -> Found
     measures = np.zeros((count, len(INK_MEASURES)), np.float32)
     measures[:, INK], measures[:, EDGE] = area / extents.prod(1), cut
     measures[:, OTHER], measures[:, DEPTH] = longest / own, np.where(area > 0, peak / 255, 0)
-    return FoundInk(kept, boxes, measures)
+    return FoundInk(kept, boxes, measures, np.zeros_like(boxes))
 
 
 def _is_part(

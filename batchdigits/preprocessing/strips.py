@@ -44,6 +44,9 @@ class FoundInk(NamedTuple):
     """float32[N, 4], the digit's box on its canvas: left, top, right, bottom; zeros where no ink was found."""
     measures: InkMeasures
     """float32[N, M], the columns of `INK_MEASURES`."""
+    places: Boxes
+    """float32[N, 4], the digit's box on its page, as shares of the page's width and height; zeros where there is none,
+    and on cut-outs, which are nearly all digit."""
 
 
 def edges(pages: NDArray[Any], extents: Rows) -> NDArray[Any]:

@@ -20,6 +20,7 @@ from batchdigits import __version__
 from batchdigits.engine.run_context import resumable
 from batchdigits.errors import Interrupted
 from batchdigits.inference.bundle import PACKAGED
+from batchdigits.inference.calibration import Domain, ThresholdCounts
 from tests import digits as written
 from tests.commands import (
     BATCHDIGITS,
@@ -344,7 +345,8 @@ def test_an_image_a_bundle_and_a_job_file_that_may_not_be_read_are_named(scans: 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--nope"], ["--nope"]),
+        (["--zzz"], ["--zzz", "Options are --output, --model, "]),
+        (["--workers", "many"], ["'many' is not a whole number"]),
         (["--treshold", "0.5"], ["--treshold", "--threshold"]),
         (["--threshold", "1.5"], ["--threshold", "1"]),
         (["--threshold", "nan"], ["--threshold"]),
@@ -365,8 +367,12 @@ def test_a_confidence_may_be_per_cent(empty: Path) -> None:
     for threshold in ("95%", "0.95", " 95 %"):
         result = batchdigits("predict", empty, "--threshold", threshold, "--show-config")
         assert "threshold = 0.95  # from the command line" in result.stdout
-    refused = batchdigits("predict", empty, "--threshold", "95")
-    assert (refused.code, "95 is no confidence; expected 0% to 100%, as in 95%" in refused.stderr) == (2, True)
+    for threshold, meant in (("95", "95%"), ("0,95", "0.95")):
+        refused = batchdigits("predict", empty, "--threshold", threshold)
+        assert refused.code == 2
+        assert f"{threshold} is no confidence; expected 0% to 100%, as in 95%, or 0 to 1; did you mean {meant}?" in (
+            refused.stderr
+        )
 
 
 def test_the_folders_of_reports_are_made_but_not_by_a_dry_run(empty: Path, tmp_path: Path) -> None:
@@ -421,6 +427,23 @@ def test_a_target_error_that_makes_no_sense_is_a_usage_error(target: str, empty:
     assert "is no share of errors; expected 0.1% to 10%, as in 0.5%" in result.stderr
 
 
+def test_where_the_default_target_cannot_be_proven_the_tightest_that_can_is_used(tmp_path: Path) -> None:
+    hard = Domain("all", digits=6000, risks=(ThresholdCounts(0.9, passed=5000, wrong=80),))
+    model = bundle_in(tmp_path / "model", domains=(hard,)).directory
+    write_png(tmp_path / "scans" / "1.png", on_page(one_of_each()[1]))
+
+    def predict(*options: str) -> Result:
+        command = ["-m", "tests.fake_model_cli", "predict", tmp_path / "scans", "-o", tmp_path / "r.csv"]
+        return run([sys.executable, *command, "--model", model, *options], cwd=CHECKOUT)
+
+    found = predict()
+    assert found.code == 0
+    assert "cannot prove a target error of 0.5%; 2.0% is the tightest that they can, and is used" in found.stderr
+    refused = predict("--target-error", "0.5%")  # who names it wants it
+    assert (refused.code, "cannot prove the target error 0.50%" in refused.message) == (2, True)
+    assert "cannot prove" not in predict("--threshold", "0.9").stderr
+
+
 def test_of_threshold_and_target_error_the_one_nearer_to_the_command_line_counts(tmp_path: Path) -> None:
     write_png(tmp_path / "scans" / "7.png", one_of_each()[7])
     (tmp_path / "job.toml").write_text("threshold = 0.75\n")
@@ -442,6 +465,8 @@ def test_a_command_that_is_incomplete_or_unknown_is_a_usage_error(arguments: lis
     result = batchdigits(*arguments)
     assert result.code == 2
     assert "Usage: batchdigits" in result.stderr + result.stdout
+    commands = "\nNor is there a file or folder of that name. Commands:\npredict, train, evaluate, explain, schedule"
+    assert (commands in result.stderr) == ("recognise" in arguments)
 
 
 @pytest.mark.parametrize(
@@ -568,6 +593,26 @@ def test_ctrl_c_is_130_with_one_sentence_and_leaves_the_old_report(
     assert "Interrupted: what was finished is kept" in result.message
     assert report.read_bytes() == b"last night"
     assert names(tmp_path) == [".report.csv.ledger.lock", "modules", "report.csv"]
+
+
+def test_ctrl_c_while_modules_load_shows_no_traceback() -> None:
+    pressing = "import os, signal, batchdigits.cli; os.kill(os.getpid(), signal.SIGINT); import batchdigits.cli.app"
+    assert run([sys.executable, "-c", pressing]) == Result(-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_is_not_lost_in_what_explain_loads(tmp_path: Path) -> None:
+    write_png(tmp_path / "7.png", on_page(one_of_each()[7]))
+    swallowing = stand_in_for_tensorflow(
+        tmp_path / "modules",
+        "import os, time",
+        "try:",
+        f"    os.kill(os.getpid(), {int(signal.SIGINT)})",
+        "    time.sleep(60)",
+        "except BaseException:",
+        "    pass",
+    )
+    result = batchdigits("explain", tmp_path / "7.png", "--runtime", "keras", env=swallowing)
+    assert result == Result(130, "", "interrupted\n")
 
 
 def test_an_error_that_nobody_planned_is_1_and_shows_its_traceback_only_when_asked(

@@ -3,6 +3,7 @@
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openpyxl
@@ -44,9 +45,9 @@ def test_no_picture_is_drawn_that_nobody_could_see(
 ) -> None:
     png = thumbnails.png
 
-    def noted(grey: np.ndarray) -> bytes:
+    def noted(grey: np.ndarray, *others: Any) -> bytes:
         (tmp_path / "drawn").touch()
-        return png(grey)
+        return png(grey, *others)
 
     monkeypatch.setattr(thumbnails, "png", noted)
     run(surer, growing, outputs=(tmp_path / name,), no_ledger=True)

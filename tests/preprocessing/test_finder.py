@@ -93,6 +93,15 @@ class Speck:
         return maps, np.zeros((len(looks), 4), np.float32)
 
 
+@pytest.mark.parametrize("finer", [False, True])
+def test_the_place_of_a_digit_is_told_as_shares_of_its_page(finer: bool) -> None:
+    box = (600, 90, 660, 270)
+    seen = page(300, 400, *[tuple(edge // 2 for edge in box)]) if finer else page(600, 800, box)  # type: ignore[misc]
+    found = find_ink([seen, page(600, 800)], Rule(), [(lambda: page(600, 800, box)) if finer else None, None])
+    assert found.places[0] == pytest.approx([0.75, 0.15, 0.825, 0.45], abs=0.02)
+    assert not found.places[1].any()
+
+
 def test_what_stays_small_is_looked_at_twice_at_most() -> None:
     speck = Speck()
     find_ink([page(900, 900, (0, 0, 900, 450))], speck, [None])

@@ -145,7 +145,7 @@ def test_a_digit_does_not_depend_on_its_neighbours_nor_on_its_place_among_them(n
 @given(st.lists(pages, max_size=5))
 def test_any_pages_give_pixels_and_measures_of_the_contract(network: InkFinder, batch: list[Grey]) -> None:
     copies = [page.copy() for page in batch]
-    pixels, ink = normalise(batch, network)
+    pixels, ink, _ = normalise(batch, network)
     assert pixels.dtype == np.uint8
     assert pixels.shape == (len(batch), SIDE, SIDE) == (len(batch), 28, 28)
     assert ink.dtype == np.float32
@@ -166,7 +166,7 @@ def test_any_pages_give_pixels_and_measures_of_the_contract(network: InkFinder, 
 
 
 def test_no_pages_give_empty_arrays() -> None:
-    pixels, ink = normalise([], no_network)
+    pixels, ink, _ = normalise([], no_network)
     assert (pixels.shape, pixels.dtype) == ((0, 28, 28), np.uint8)
     assert (ink.shape, ink.dtype) == ((0, len(INK_MEASURES)), np.float32)
 
@@ -598,7 +598,7 @@ def test_a_large_drawing_in_bold_strokes_is_the_digit(network: InkFinder, invert
 @pytest.mark.parametrize("level", [0, 1, 90, 128, PAPER, 255])
 def test_an_even_page_holds_no_ink(network: InkFinder, level: int) -> None:
     shapes = [(1, 1), (1, 40), (40, 1), (28, 28), (40, 40), (33, 60), (600, 300), (3000, 200)]
-    pixels, ink = normalise([np.full(shape, level, np.uint8) for shape in shapes], network)
+    pixels, ink, _ = normalise([np.full(shape, level, np.uint8) for shape in shapes], network)
     assert not pixels.any()
     assert not ink[:, : -len(KINDS)].any()
     assert (ink[5:, NOTHING] > 0.99).all()
@@ -607,13 +607,13 @@ def test_an_even_page_holds_no_ink(network: InkFinder, level: int) -> None:
 def test_a_blank_page_in_an_even_shadow_holds_no_ink(network: InkFinder) -> None:
     blank = np.full((200, 160), PAPER, np.uint8)
     made = [shaded(blank, darkest=darkest, angle=angle) for darkest in (0.9, 0.6) for angle in (0, 1, 2.5, 4)]
-    pixels, ink = normalise(made, network)
+    pixels, ink, _ = normalise(made, network)
     assert not pixels.any()
     assert not ink[:, SHARE].any()
 
 
 def test_grainy_paper_holds_no_ink(network: InkFinder) -> None:
-    pixels, ink = normalise([paper_noise(150 + 10 * seed, 200, seed) for seed in range(20)], network)
+    pixels, ink, _ = normalise([paper_noise(150 + 10 * seed, 200, seed) for seed in range(20)], network)
     assert (ink[:, SHARE] > 0).mean() <= 0.1
     assert not pixels[ink[:, SHARE] == 0].any()
 

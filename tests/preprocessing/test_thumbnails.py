@@ -1,14 +1,19 @@
 """Thumbnails: small pictures that fit, whatever the page."""
 
+import io
+import struct
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
 
 from batchdigits.preprocessing.canvas import halved
-from batchdigits.preprocessing.thumbnails import MOST_BYTES, SIDE, png, reduced
-from tests.digits import digits
+from batchdigits.preprocessing.thumbnails import CHUNK, MOST_BYTES, SIDE, png, reduced
+from tests.digits import digits, on_page
 
 
 @settings(max_examples=60, deadline=None)
@@ -54,6 +59,57 @@ def test_the_grain_of_even_paper_stays_faint() -> None:
     page = np.random.default_rng(1).integers(238, 242, (60, 60)).astype(np.uint8)
     shown = cv2.imdecode(np.frombuffer(png(page), np.uint8), cv2.IMREAD_UNCHANGED)
     assert np.ptp(shown) < 60
+
+
+def decoded(data: bytes) -> NDArray[np.uint8]:
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)
+
+
+def chunk(data: bytes) -> tuple[tuple[int, ...], bytes]:
+    """The four numbers, and the picture of the whole page."""
+    size, name = struct.unpack(">I4s", data[33:41])
+    assert name == CHUNK
+    return struct.unpack(">4H", data[41:49]), data[49 : 41 + size]
+
+
+def test_a_small_digit_is_shown_by_itself_with_its_place_on_the_page() -> None:
+    page = on_page(digits(60)[3], 1000, 700, top=100, left=600)
+    box = (600 / 700, 0.1, 628 / 700, 0.128)
+    data = png(page, box)
+    assert len(data) <= MOST_BYTES
+    shown = decoded(data)
+    assert (shown < 128).mean() > 0.05  # of the page it is less than a thousandth
+    assert max(shown.shape) < 60
+    numbers, whole = chunk(data)
+    left, top, right, bottom = (number / 65535 for number in numbers)
+    assert left < box[0] < box[2] < right <= 1
+    assert top < box[1] < box[3] < bottom < 0.2
+    assert decoded(whole).shape == (48, 33)
+    Image.open(io.BytesIO(data)).load()  # other programs pass over the chunk
+
+
+def test_more_pixels_are_asked_for_where_a_small_digit_has_few() -> None:
+    full = on_page(digits(60)[3], 1600, 1600, top=400, left=400)
+    half = cv2.resize(full, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    box = (0.25, 0.25, 0.2675, 0.2675)
+    coarse, fine = decoded(png(half, box)), decoded(png(half, box, lambda: full))
+    assert max(fine.shape) > 1.8 * max(coarse.shape)
+
+
+@pytest.mark.parametrize(("share", "is_told"), [(0.6, False), (0.4, True)])
+def test_a_page_that_is_half_digit_is_shown_whole(share: float, is_told: bool) -> None:
+    data = png(on_page(digits(60)[3]), (0.1, 0.1, 0.1 + share, 0.1 + share))
+    assert decoded(data).shape == (56, 56)
+    assert (data[37:41] == CHUNK) == is_told
+    if is_told:
+        assert chunk(data)[1] == b""
+
+
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.integers(1, 200), st.integers(1, 200))
+def test_any_box_on_any_page_gives_a_picture(edges: list[float], height: int, width: int) -> None:
+    left, right, top, bottom = *sorted(edges[:2]), *sorted(edges[2:])
+    data = png(np.full((height, width), 200, np.uint8), (left, top, right, bottom))
+    assert decoded(data).size
 
 
 def test_the_same_picture_has_the_same_bytes() -> None:

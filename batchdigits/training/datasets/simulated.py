@@ -146,7 +146,8 @@ def _make(seed: tuple[int, int]) -> SimulatedInk:
     found = normalise([page.grey for page in pages], maker.find, maker.job.normalisation)
     labels = [_LABELS.get(page.kind, page.label) for page in pages]
     likeness = _likeness(found.pixels, _written([page.ink for page in pages], maker.job.normalisation))
-    return SimulatedInk(*found, np.array(labels, np.int8), np.array([page.scene for page in pages]), likeness)
+    scenes = np.array([page.scene for page in pages])
+    return SimulatedInk(found.pixels, found.ink, np.array(labels, np.int8), scenes, likeness)
 
 
 def _written(inks: Sequence[GreyImage], settings: NormalisationSettings) -> InkImages:

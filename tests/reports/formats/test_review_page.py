@@ -15,6 +15,7 @@ import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from batchdigits.preprocessing import thumbnails
 from batchdigits.reports.formats.csv import unguard
 from batchdigits.reports.formats.html import HtmlReport
 from batchdigits.reports.schema import Rows
@@ -371,6 +372,37 @@ def test_the_audit_sample_tells_the_share_of_errors_and_its_interval(opened: Ope
     assert page.text("audit") == (
         "10 of 10 checked, 1 wrong: 10.00%, 95% interval 1.79% to 40.42% (Wilson); the target is 0.50%."
     )
+
+
+def test_the_ink_is_shown_large_with_its_place_on_the_page(opened: Opener) -> None:
+    small = on_page(digits(60)[0], 800, 600, top=500, left=100)
+    drawn = [
+        thumbnails.png(small, (100 / 600, 500 / 800, 128 / 600, 528 / 800)),
+        thumbnails.png(on_page(digits(60)[1]), (0.2, 0.2, 0.6, 0.6)),
+        thumbnails.png(on_page(digits(60)[2])),
+    ]
+    page = opened(*(unsure(number, thumbnail=[picture]) for number, picture in enumerate(drawn)))
+    places = []
+    for _ in drawn:
+        size, box, frame = page.run("""
+            const [svg, place] = [document.querySelector("#picture svg"), document.getElementById("place")];
+            const { width, height } = svg.getBoundingClientRect();
+            const [size, box] = [Math.min(width, height), svg.getAttribute("viewBox")];
+            if (place.hidden) return [size, box, null];
+            const [page, part] = ["image", "rect"].map((name) => place.querySelector(name).getBoundingClientRect());
+            const across = [part.left, part.right].map((edge) => (edge - page.left) / page.width);
+            const down = [part.top, part.bottom].map((edge) => (edge - page.top) / page.height);
+            return [size, box, [across[0], down[0], across[1], down[1]]];
+        """)
+        assert size >= 200
+        places.append((box, frame))
+        page.type(Keys.ARROW_RIGHT)
+    (whole_view, on_the_page), (part_view, in_the_picture), (no_part, nowhere) = places
+    assert whole_view.startswith("0 0 ")
+    assert on_the_page == pytest.approx([0.157, 0.618, 0.223, 0.667], abs=0.02)
+    assert [float(number) for number in part_view.split()] == pytest.approx([6.7, 6.7, 31.4, 31.4], abs=0.3)
+    assert in_the_picture == pytest.approx([0.12, 0.12, 0.68, 0.68], abs=0.02)
+    assert (no_part, nowhere) == ("0 0 56 56", None)
 
 
 def test_pictures_are_drawn_when_they_come_near_and_a_missing_one_says_so(opened: Opener) -> None:

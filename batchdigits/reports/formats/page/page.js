@@ -245,13 +245,57 @@ function draw(frame, index) {
     return;
   }
   waiting.delete(frame);
-  if (picture) {
-    const image = element("img", { alt: "", decoding: "async", draggable: false });
-    image.src = `data:image/png;base64,${picture}`;
-    frame.replaceChildren(image);
-  } else {
-    frame.replaceChildren(element("span", { className: "none" }, "no picture"));
-  }
+  if (frame.id === "picture") showPlace(picture);
+  if (!picture) frame.replaceChildren(element("span", { className: "none" }, "no picture"));
+  else if (frame.id === "picture") frame.replaceChildren(large(picture));
+  else frame.replaceChildren(element("img", { alt: "", decoding: "async", draggable: false, src: png(picture) }));
+}
+
+function png(picture) {
+  return `data:image/png;base64,${picture}`;
+}
+
+function drawn(name, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
+  made.append(...children);
+  return made;
+}
+
+// Two bytes of a PNG as a number.
+function numberAt(bytes, at) {
+  return 256 * bytes.charCodeAt(at) + bytes.charCodeAt(at + 1);
+}
+
+// Where on its page people should look, and a picture of the page, as `preprocessing/thumbnails.py` writes them into a
+// chunk behind the picture's header; null where the picture says all.
+function placeOf(picture) {
+  const bytes = atob(picture);
+  if (bytes.slice(37, 41) !== "inKp") return null;
+  const page = bytes.slice(49, 41 + numberAt(bytes, 35));
+  return { part: [41, 43, 45, 47].map((at) => numberAt(bytes, at) / 65535), isApart: page !== "", page: page ? btoa(page) : picture };
+}
+
+// A picture, or what is within some shares of its width and height, as large as there is room.
+function view(picture, [left, top, right, bottom] = [0, 0, 1, 1]) {
+  const [width, height] = [18, 22].map((at) => numberAt(atob(picture), at));
+  const box = [left * width, top * height, (right - left) * width, (bottom - top) * height];
+  return drawn("svg", { viewBox: box.join(" "), "aria-hidden": "true" }, drawn("image", { href: png(picture), width, height }));
+}
+
+function large(picture) {
+  const place = placeOf(picture);
+  return place && !place.isApart ? view(picture, place.part) : view(picture);
+}
+
+function showPlace(picture) {
+  const place = picture && placeOf(picture);
+  find("place").hidden = !place;
+  if (!place) return;
+  const [left, top, right, bottom] = place.part.map((share) => 100 * share);
+  const page = view(place.page);
+  page.append(drawn("rect", { x: `${left}%`, y: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` }));
+  find("place").replaceChildren(page);
 }
 
 function drawWaiting() {
@@ -561,7 +605,7 @@ function filter() {
 function zoom() {
   if (chosen < 0) return;
   const item = items[chosen];
-  const small = `data:image/png;base64,${pictureAt(chosen) || ""}`;
+  const small = png(pictureAt(chosen) || "");
   const image = element("img", { alt: place(item) });
   image.addEventListener("error", () => { if (image.src !== small) image.src = small; });
   image.src = item.link && item.page === 1 ? item.link : small;
