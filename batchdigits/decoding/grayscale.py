@@ -78,10 +78,15 @@ def grey_of(colour: GreyImage, alpha: GreyImage | None = None) -> GreyImage:
 
 
 def is_flat(grey: GreyImage) -> bool:
-    """Tell whether there is so little contrast in uint8[H, W] that colours have to be asked."""
-    step = 1 + min(grey.shape) // _LOOKED_AT_ROWS
-    some = grey if step == 1 else np.ascontiguousarray(grey[::step, ::step])
-    return float(cv2.meanStdDev(some)[1][0, 0]) < _LEAST_CONTRAST
+    """Tell whether there is so little contrast in uint8[H, W] that colours have to be asked.
+
+    By the variance of some rows from their two norms: `cv2.meanStdDev` takes twice as long for a small page.
+    """
+    step = len(grey) // _LOOKED_AT_ROWS
+    some = grey[::step] if step > 1 else grey
+    count = some.size
+    summed, squared = cv2.norm(some, cv2.NORM_L1), cv2.norm(some, cv2.NORM_L2SQR)
+    return squared * count - summed * summed < (_LEAST_CONTRAST * count) ** 2
 
 
 def by_colour(colour: GreyImage, grey: GreyImage) -> GreyImage:

@@ -99,7 +99,7 @@ def png(data: bytes) -> Png:
             left_out.append((at, end))
             if turn == 1 and name in _PNG_METADATA:
                 turn = _orientation_of_chunk(name, data[at + 8 : end - 4])
-        elif zlib.crc32(view[at + 4 : end - 4]) != _PNG_CHECKSUM.unpack_from(data, end - 4)[0]:
+        elif length and zlib.crc32(view[at + 4 : end - 4]) != _PNG_CHECKSUM.unpack_from(data, end - 4)[0]:
             message = f"the checksum of its chunk {name!r} is wrong"
             raise ValueError(message)
         elif name == b"tRNS":

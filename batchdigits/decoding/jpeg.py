@@ -86,8 +86,8 @@ def _turbo(data: bytes, header: headers.JpegHeader, colours: str, factor: int = 
             raise PageError(damaged("JPEG", str(error))) from error
         silence_pillow()
         image = JpegImageFile(io.BytesIO(data)).convert("L" if colours == "GRAY" else colours)
-        pixels = cv2.resize(np.asarray(image), (columns, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(pixels, np.uint8).reshape(rows, columns, -1)
+        pixels = cv2.resize(np.asarray(image), (columns, rows), interpolation=cv2.INTER_AREA).reshape(rows, columns, -1)
+    return np.asarray(pixels, np.uint8)
 
 
 def check_whole(data: bytes, settings: DecodingSettings) -> None:

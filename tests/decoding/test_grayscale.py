@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchdigits.decoding.grayscale import grey_of, in_bytes
+from batchdigits.decoding.grayscale import grey_of, in_bytes, is_flat
 from tests.commands import CHECKOUT, batchdigits
 
 SAMPLES = CHECKOUT / "sample_images"
@@ -167,6 +167,15 @@ def test_paper_of_one_colour_stays_empty() -> None:
     noise = np.random.default_rng(1).integers(-4, 5, (80, 80, 3))
     for colour in ((240, 235, 220), (120, 160, 200)):
         assert grey_of(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).std() < 5
+
+
+@pytest.mark.parametrize("side", [1, 28, 64, 200, 1500])
+def test_colours_are_asked_where_the_standard_deviation_of_grey_is_below_eight(side: int) -> None:
+    rng = np.random.default_rng(side)
+    for deviation, expected in ((0, True), (6, True), (11, side == 1), (60, side == 1)):
+        grey = np.clip(rng.normal(120, deviation, (side, side)), 0, 255).astype(np.uint8)
+        assert is_flat(grey) == expected
+    assert is_flat(np.full((side, side), 255, np.uint8))
 
 
 @pytest.mark.parametrize("top", [255, 1023, 4095, 16383, 32767, 65535])
