@@ -129,14 +129,15 @@ def run(
         if tally.several >= max(_LEAST_SEVERAL, _SEVERAL_SHARE * tally.rows.total()):
             log.warning(_SEVERAL, tally.several, tally.rows.total())
         faulty = ledger.mark_faults_reported() + tally.unforeseen
-        drifted = drift.index(confidences, model.calibration.reference)
+        drift_index = drift.index(confidences, model.calibration.reference)
         if drift.is_worse(confidences, model.calibration.reference):
             log.warning(_DRIFTED.format(settings.target_error, tally.audit.sample))
-        return _summary(plan, tally, terms, timer, faulty=faulty, drifted=drifted)
+            terms = replace(terms, trust=replace(terms.trust, drifted=True))  # of what is new, whatever the rest is
+        return _summary(plan, tally, terms, timer, faulty=faulty, drift_index=drift_index)
 
 
 def _summary(
-    plan: Plan, tally: Tally, terms: DecisionSettings, timer: StageTimer, *, faulty: int, drifted: float | None
+    plan: Plan, tally: Tally, terms: DecisionSettings, timer: StageTimer, *, faulty: int, drift_index: float | None
 ) -> Summary:
     return Summary(
         files=plan.files,
@@ -151,10 +152,8 @@ def _summary(
         skipped=plan.skipped,
         faulty=faulty,
         model=terms.model.id,
-        threshold=terms.threshold,
-        target_error=terms.target_error,
         trust=terms.trust,
-        drift=drifted,
+        drift=drift_index,
         seconds=timer.seconds,
         elapsed=timer.elapsed,
     )
@@ -197,7 +196,7 @@ def renew(ledger: Path) -> tuple[Summary, tuple[str, ...]]:
             stdout=io.BytesIO(),
             keeper=backup.Replacing(found, names.sources, overwrite=False),
         )
-        return _summary(plan, tally, terms, timer, faulty=0, drifted=None), settings.outputs
+        return _summary(plan, tally, terms, timer, faulty=0, drift_index=None), settings.outputs
 
 
 def remembered(ledger: Path) -> Path | None:
@@ -217,7 +216,7 @@ def _terms(ledger: Ledger, model: Bundle, settings: PredictSettings, plan: Plan)
         given=settings.threshold,
         adapt=not settings.no_adapt,
     )
-    return DecisionSettings(model, trust.threshold, trust.promised, audit, trust)
+    return DecisionSettings(model, audit, trust)
 
 
 @contextmanager
