@@ -220,6 +220,13 @@ def loosest_threshold(target: float, domains: Sequence[Domain]) -> float:
     return prove(target, domains).limit
 
 
+def tightest_target(domains: Sequence[Domain]) -> float | None:
+    """Find the smallest target, in steps of `STRICTEST` up to `LOOSEST`, that is proven; None where none is."""
+    targets = (round(STRICTEST * step, 6) for step in range(1, round(LOOSEST / STRICTEST) + 1))
+    proven = (t for t in targets if _tested_by_domain(t, domains, [domain.risks for domain in domains]))
+    return next(proven, None)
+
+
 def strictest_threshold(domains: Sequence[Domain]) -> float:
     """Give the strictest threshold that a report may have where none is given: 1 where no target is proven."""
     targets = (STRICTEST * step for step in range(1, round(1 / STRICTEST)))
