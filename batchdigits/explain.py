@@ -49,6 +49,8 @@ class Explanation:
     """Probability, 0 to 1, that the page shows no digit; None where nobody asked."""
     gate: float = 1.0
     """Above which it is said to have none."""
+    threshold: float | None = None
+    """Confidence, 0 to 1, from which a digit of one image is `ok`; None where the model proves none."""
 
     @property
     def is_fault(self) -> bool:
@@ -68,6 +70,9 @@ class Explanation:
             lines = [f"The handwritten digit is recognised as {self.digit}"]
             if self.status != Status.OK:
                 lines.append(f"It would go to {self.status}: {self.detail}")
+            if self.threshold is not None:
+                own = "a run may have a threshold of its folder's own, and names it"
+                lines.append(f"Here a digit is ok from a confidence of {self.threshold} on; {own}")
         if np.isnan(self.probabilities).any():
             return "\n".join(lines)
         for digit, share in enumerate(self.probabilities):
@@ -117,12 +122,12 @@ def _explained(
         seen = normalise([page.grey for page in pages], network, model.normalisation, finer=finer)
     with Predictor(model, batch_size=_MAIN_JOB.batch_size, runtime=settings.runtime) as predictor:
         logits = predictor(seen.pixels)
+    threshold = None
     try:
         threshold = model.calibration.threshold(settings)
     except UsageError as error:  # the digit can be told all the same
         log.warning(str(error))
-        threshold = 0.0
-    decided = decide_calibrated(logits, seen.ink, model.calibration, threshold=threshold)
+    decided = decide_calibrated(logits, seen.ink, model.calibration, threshold=threshold or 0.0)
     shares = probabilities(logits, temperature=model.calibration.temperature).astype(np.float32)
     empty = no_digit(logits, seen.ink)
     for row, number in enumerate(numbers):
@@ -136,6 +141,7 @@ def _explained(
             number,
             float(empty[row]) if is_refused else None,
             model.calibration.gate,
+            threshold,
         )
 
 

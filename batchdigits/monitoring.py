@@ -68,18 +68,14 @@ class Summary:
     """Pages new to this report that are unreadable, too large or unsupported."""
     model: str
     """The bundle's id."""
-    threshold: float
-    """Confidence, 0 to 1, below which a digit went to review."""
-    target_error: float | None
-    """What the threshold is proven to keep on scans like the validation data; None where it was given itself."""
+    trust: "Trust"
+    """By which threshold digits went to review, and how far those that are `ok` can be trusted."""
     drift: float | None
     """How far the confidences of the new rows are from those of the validation data; None where that cannot be told."""
     seconds: dict[str, float]
     """For how long each stage was at work; several are at the same time."""
     elapsed: float
     """Wall-clock seconds of the run."""
-    trust: "Trust | None" = None
-    """How far the rows that are `ok` can be trusted; None where nothing judged that."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -204,9 +200,9 @@ def _numbers(summary: Summary) -> dict[str, Any]:
         "model": summary.model,
         "images": {"found": summary.files, "new_or_changed": summary.pending, "deferred": summary.deferred},
         "pages": _pages(summary),
-        "threshold": summary.threshold,
-        "target_error": summary.target_error,
-        "trust": _trust(summary),
+        "threshold": summary.trust.threshold,
+        "target_error": summary.trust.promised,
+        "trust": _trust(summary.trust),
         "audit": _audit(summary),
         "drift": summary.drift,
         "new_faults": summary.faulty,
@@ -260,7 +256,7 @@ def metrics(ending: Ending, *, task: str) -> bytes:
             single("review_ratio", "Share of the pages with a digit that is to be reviewed.", summary.review_share)
         if summary.drift is not None:
             single("drift_index", "Population stability index of the new confidences.", summary.drift)
-        if summary.trust and summary.trust.expected is not None:
+        if summary.trust.expected is not None:
             meaning = "Share of wrong digits among those that are ok, as it is estimated."
             single("expected_error_ratio", meaning, summary.trust.expected)
         audit = _audit(summary)
@@ -307,17 +303,16 @@ def _audit(summary: Summary) -> dict[str, int]:
     return {"sample": audit.sample, "answered": audit.answered, "wrong": audit.wrong}
 
 
-def _trust(summary: Summary) -> dict[str, Any] | None:
+def _trust(trust: "Trust") -> dict[str, Any]:
     """Say why the threshold is what it is, and how many of the rows that are `ok` are probably wrong."""
-    trust = summary.trust
-    if trust is None:
-        return None
     return {
         "basis": trust.basis,
+        "drifted": trust.drifted,
         "decided_by": trust.domain,
         "expected_error": trust.expected,
         "expected_error_at_most": trust.at_most,
         "answers": trust.answers,
+        "answers_ok": trust.passed,
         "answers_wrong": trust.wrong,
     }
 

@@ -129,10 +129,11 @@ def run(
         faulty = 0 if kept else ledger.mark_faults_reported() + tally.unforeseen
         if not (kept or plan.deferred or tally.unforeseen):
             standing.keep(ledger, names.outputs, follow_from, tally, trust)
-        drifted = drift.index(confidences, model.calibration.reference)
+        drift_index = drift.index(confidences, model.calibration.reference)
         if drift.is_worse(confidences, model.calibration.reference):
             log.warning(_DRIFTED.format(settings.target_error, tally.audit.sample))
-        return _summary(plan, tally, trust, model, timer, faulty=faulty, drifted=drifted)
+            trust = replace(trust, drifted=True)  # of what is new, whatever the rest is
+        return _summary(plan, tally, trust, model, timer, faulty=faulty, drift_index=drift_index)
 
 
 def _publish(
@@ -160,7 +161,7 @@ def _publish(
         given=settings.threshold,
         adapt=not settings.no_adapt,
     )
-    terms = DecisionSettings(model, trust.threshold, trust.promised, audit, trust)
+    terms = DecisionSettings(model, audit, trust)
     pictures = names.outputs.show_pictures
     are_all = len(few) < _HELD and not pictures
     publish.publish(
@@ -176,7 +177,7 @@ def _publish(
 
 
 def _summary(
-    plan: Plan, tally: Tally, trust: Trust, model: Bundle, timer: StageTimer, *, faulty: int, drifted: float | None
+    plan: Plan, tally: Tally, trust: Trust, model: Bundle, timer: StageTimer, *, faulty: int, drift_index: float | None
 ) -> Summary:
     return Summary(
         files=plan.files,
@@ -191,10 +192,8 @@ def _summary(
         skipped=plan.skipped,
         faulty=faulty,
         model=model.id,
-        threshold=trust.threshold,
-        target_error=trust.promised,
         trust=trust,
-        drift=drifted,
+        drift=drift_index,
         seconds=timer.seconds,
         elapsed=timer.elapsed,
     )
@@ -229,7 +228,7 @@ def renew(ledger: Path) -> tuple[Summary, tuple[str, ...]]:
             plan.defer(plan.in_phase(phase))
         replacing = backup.Replacing(found, names.sources, overwrite=False)
         tally, trust = _publish(known, plan, names, model, settings, stdout=io.BytesIO(), keeper=replacing)
-        return _summary(plan, tally, trust, model, StageTimer(), faulty=0, drifted=None), settings.outputs
+        return _summary(plan, tally, trust, model, StageTimer(), faulty=0, drift_index=None), settings.outputs
 
 
 def remembered(ledger: Path) -> Path | None:

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,7 @@ def summary(**changes: Any) -> Summary:
         "skipped": Counter(),
         "faulty": 0,
         "model": "a" * 64,
-        "threshold": 0.86,
-        "target_error": 0.005,
+        "trust": TRUST,
         "drift": None,
         "seconds": {"list": 0.5, "decode": 1.0},
         "elapsed": 1.25,
@@ -44,23 +44,27 @@ def summary(**changes: Any) -> Summary:
     return Summary(rows=rows, verdicts=rows, digits=Counter({7: 2, 0: 1}), audit=audit, **{**fields, **changes})
 
 
-TRUST = Trust(0.94, Basis.FOLDER, 0.005, "photo", 0.0021, 0.0034, answers=40, wrong=1, passed=38, missing=(1, 2, 3))
+TRUST = Trust(
+    0.94, Basis.FOLDER, 0.005, "photo", 0.0021, 0.0034, answers=40, wrong=1, passed=38, drifted=False, missing=(1, 2, 3)
+)
 
 
 def test_the_document_says_how_far_the_folder_can_be_trusted() -> None:
     started = datetime(2026, 11, 30, 12, tzinfo=UTC)
-    ending = Ending(started, started, ExitCode.OK, None, summary(trust=TRUST), 1)
+    ending = Ending(started, started, ExitCode.OK, None, summary(), 1)
     assert monitoring.document(ending, PredictSettings(sources=()))["trust"] == {
         "basis": "folder",
+        "drifted": False,
         "decided_by": "photo",
         "expected_error": 0.0021,
         "expected_error_at_most": 0.0034,
         "answers": 40,
+        "answers_ok": 38,
         "answers_wrong": 1,
     }
     assert b'batchdigits_expected_error_ratio{task="t"} 0.0021' in monitoring.metrics(ending, task="t")
-    without = Ending(started, started, ExitCode.OK, None, summary(), 1)
-    assert monitoring.document(without, PredictSettings(sources=()))["trust"] is None
+    without = Ending(started, started, ExitCode.OK, None, summary(trust=replace(TRUST, expected=None)), 1)
+    assert b"expected_error" not in monitoring.metrics(without, task="t")
 
 
 # the JSON document
@@ -107,7 +111,7 @@ def test_the_document_says_when_under_which_settings_and_with_what() -> None:
     assert said["schema"] == 2
     assert (said["started"], said["ended"]) == ("2026-03-01T02:15:00+00:00", "2026-03-01T02:16:30+00:00")
     assert said["settings"] == {"threshold": 0.8, "max_pixels": 1000, "runtime": "keras"}
-    assert (said["threshold"], said["target_error"], said["drift"]) == (0.86, 0.005, None)
+    assert (said["threshold"], said["target_error"], said["drift"]) == (0.94, 0.005, None)
     assert said["audit"] == {"sample": 0, "answered": 0, "wrong": 0}
     assert said["peak_memory_bytes"] == 2**30
     assert said["tool_version"] == said["versions"]["batchdigits"] == importlib.metadata.version("batchdigits")

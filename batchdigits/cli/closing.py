@@ -29,8 +29,8 @@ def closing(summary: Summary, outputs: Sequence[str], *, verbose: bool = False) 
     """
     files = [output for output in outputs if output != STDOUT]
     lines = [_counts(summary), *_asides(summary)]
-    if summary.audit.answered or verbose or (summary.trust and summary.trust.expected is not None):
-        lines.append(_trust(summary))
+    if verbose or summary.trust.passed or summary.trust.expected is not None:
+        lines.append(f"Trust: {summary.trust.words()}")
     if files:
         lines.append(f"Wrote {', '.join(map(escaped, files))}")
     if summary.left:
@@ -83,24 +83,6 @@ def _asides(summary: Summary) -> Iterator[str]:
     if summary.skipped:
         reasons = ", ".join(f"{count:,} × {reason}" for reason, count in summary.skipped.most_common())
         yield f"Skipped: {reasons}"
-
-
-def _trust(summary: Summary) -> str:
-    """Say what the rows that are `ok` are worth."""
-    if summary.trust:
-        told = f"Trust: {summary.trust.words()}"
-    elif summary.target_error is None:
-        told = f"Trust: ok from a confidence of {summary.threshold}"
-    else:
-        told = f"Trust: target error {summary.target_error:.2%} (proven for scans like the validation data)"
-    audit = summary.audit
-    if not audit.answered:
-        return told
-    if (interval := audit.interval()) is None:
-        return f"{told}, {audit.answered:,} of the {audit.sample:,} pages to audit answered"
-    low, high = interval
-    share = f"{audit.wrong / audit.answered:.2%}, 95% interval {low:.2%} to {high:.2%}"
-    return f"{told}, {audit.wrong:,} of {audit.answered:,} audited wrong ({share})"
 
 
 def _next(summary: Summary, files: Sequence[str]) -> str:

@@ -38,13 +38,6 @@ class Audit:
             self.answered += answer != ""
             self.wrong += answer not in ("", str(digit))
 
-    def interval(self) -> tuple[float, float] | None:
-        """Give what the true share of wrong ones may be, at 95%; None before all are answered.
-
-        Those that people looked at first are no sample.
-        """
-        return wilson_interval(self.wrong, self.answered) if self.answered and self.answered == self.sample else None
-
 
 def wilson_interval(correct: int, count: int, z: float = 1.959964) -> tuple[float, float]:
     """Give the score interval of a share: what the true share may be, given `correct` of `count`.

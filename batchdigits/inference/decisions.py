@@ -35,7 +35,7 @@ DECIMALS = 4
 FAINT = 0.25
 """Of the column `DEPTH`, below which ink is called faint."""
 ANOTHER = 0.5
-"""Of the column `OTHER`, above which a page shows several things."""
+"""Of the column `OTHER`, from which a page shows several things: of photographed sheets many have just that."""
 DOUBT = 0.2
 """Probability that a page shows no digit, above which a person is asked; above the gate nobody is. From 0.5 down to it,
 a third of the foreign letters that were `ok` go to review, and one digit in a thousand of real scans."""
@@ -115,7 +115,7 @@ def decide(
     empty = ~has_ink & ~written
     if logits.shape[1] > BLANK:
         empty |= refused & ~written & (logits[:, BLANK] > logits[:, NOT_A_DIGIT])
-    several = has_ink & ~refused & (ink[:, OTHER] > ANOTHER)
+    several = has_ink & ~refused & (ink[:, OTHER] >= ANOTHER)
     refused |= several & ~(asked & (ink[:, SINGLE] > _LIKELY))
     doubted = several | (nothing > DOUBT if gate < 1 else np.zeros_like(several))
     read = has_ink & ~refused

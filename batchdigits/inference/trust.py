@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.inference import drift
+from batchdigits.inference.audit import wilson_interval
 from batchdigits.inference.calibration import (
     OWN_THRESHOLDS,
     Calibration,
@@ -31,7 +32,6 @@ from batchdigits.inference.calibration import (
 )
 from batchdigits.inference.decisions import Decisions
 from batchdigits.inference.folders import confidence_counts, mean_doubt, own_threshold
-from batchdigits.records import Fractions
 
 LEAST_DIGITS = 200
 """Digits of a folder from which its error is estimated, and its threshold follows it."""
@@ -81,12 +81,16 @@ class Folder:
         self.counted += confidence_counts(decided.confidence[decided.may_be_ok])
         self.said += drift.histogram(decided.confidence)
 
-    def answered(self) -> list[Checked]:
+    def answered(self, threshold: float = 0.0) -> list[Checked]:
         """Give the sample's pages up to the first that nobody has answered, in the order of their sums.
 
         That order is as good as by lot; of answers beyond it, somebody chose which to give.
+
+        Args:
+            threshold: Confidence, 0 to 1: pages below it are passed over.
         """
-        return list(takewhile(lambda page: page.answer, (self.sample[key] for key in sorted(self.sample))))
+        pages = (self.sample[key] for key in sorted(self.sample))
+        return list(takewhile(lambda page: page.answer, (page for page in pages if page.confidence >= threshold)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +110,13 @@ class Trust:
     at_most: float | None
     """What it would be if the folder were like the hardest kind of validation data."""
     answers: int
-    """Answers that count as a sample."""
+    """Answers that count as a sample of all pages."""
     wrong: int
-    """How many of these are to digits that are `ok` and wrong."""
+    """How many of `passed` are wrong."""
     passed: int
-    """How many are to digits that are `ok`."""
+    """Answers that count as a sample of the digits that are `ok`."""
+    drifted: bool
+    """Whether the folder's digits are less clear than those of the validation data."""
     missing: tuple[int | None, ...]
     """How many answers more would prove each of `TARGETS`, if those to come are like those that are
     there; None: however many."""
@@ -126,30 +132,34 @@ class Trust:
         return None if self.basis is Basis.GIVEN else self.target_error
 
     def words(self) -> str:
-        """Say it in a clause."""
-        expected = ""
+        """Say it in a clause: what was asked for, what is estimated, and what people found.
+
+        «Proven» is said only of what was tested as it is: not where the threshold follows the folder's own clearness,
+        nor of scans that are less clear than those that proved it.
+        """
+        parts = [self._basis()]
         if self.expected is not None:
-            expected = f", about {self.expected:.1%} of the ok are probably wrong"
-        if self.answers and self.passed:
-            expected += f", {self.wrong} of {self.passed} sampled and answered are"
+            parts.append(f"about {self.expected:.2%} of the ok are probably wrong")
+        if self.passed:
+            low, high = wilson_interval(self.wrong, self.passed)
+            interval = f"{self.wrong / self.passed:.2%}, 95% interval {low:.2%} to {high:.2%}"
+            parts.append(f"of {self.passed:,} ok that were sampled and answered {self.wrong:,} are wrong ({interval})")
+        return ", ".join(parts)
+
+    def _basis(self) -> str:
+        own, scans = f"ok from a confidence of {self.threshold}", "scans like the validation data"
         match self.basis:
             case Basis.GIVEN:
-                return f"ok from a confidence of {self.threshold}{expected}"
-            case Basis.VALIDATION:
-                scans = f"scans like the validation data, of which «{self.domain}» decides"
-                return f"target error {self.target_error:.2%} (proven for {scans}){expected}"
+                return own
+            case Basis.VALIDATION if not self.drifted:
+                why = f"proven for {scans}, of which «{self.domain}» decides"
             case Basis.FOLDER:
-                scans = f"folders like the validation data, of which «{self.domain}» decides"
-                own = f"ok from a confidence of {self.threshold} here"
-                return f"target error {self.target_error:.2%} (proven for {scans}, {own}){expected}"
+                why = f"{own}, by how clear these scans are; of {scans}, «{self.domain}» decides"
             case Basis.ANSWERS:
-                own = f"proven on {self.answers:,} of your own answers"
-                return (
-                    f"target error {self.target_error:.2%} ({own}, ok from a confidence of {self.threshold}){expected}"
-                )
-            case Basis.DOUBTFUL:
-                own = f"these scans are less clear than the validation data, ok from a confidence of {self.threshold}"
-                return f"target error {self.target_error:.2%} (not proven: {own}){expected}"
+                why = f"proven on {self.answers:,} of your own answers, {own}"
+            case _:
+                why = f"it may be missed: these scans are less clear than the validation data, {own}"
+        return f"target error {self.target_error:.2%} ({why})"
 
 
 def judge(
@@ -169,14 +179,13 @@ def judge(
     """
     domains = calibration.domains
     answered = folder.answered()
-    confidence = np.array([page.confidence for page in answered], np.float64)
-    right = np.array([page.answer == str(page.digit) for page in answered], np.bool_)
+    drifted = drift.is_worse(folder.said, calibration.reference)
     threshold, basis, domain = given, Basis.GIVEN, ""
     if threshold is None:
-        threshold, basis, domain = _threshold(folder, confidence, right, calibration, target, adapt=adapt)
+        threshold, basis, domain = _threshold(folder, answered, calibration, target, drifted=drifted, adapt=adapt)
     expected, at_most = estimate(folder.counted, threshold, domains)
-    passes = confidence >= threshold
-    passed, wrong = int(passes.sum()), int((~right[passes]).sum())
+    passed, wrong = _counted(answered, threshold)
+    ok, wrong_ok = _counted(folder.answered(threshold), threshold)
     return Trust(
         threshold=threshold,
         basis=basis,
@@ -185,32 +194,35 @@ def judge(
         expected=expected,
         at_most=at_most,
         answers=len(answered),
-        wrong=wrong,
-        passed=passed,
+        wrong=wrong_ok,
+        passed=ok,
+        drifted=drifted,
         missing=tuple(answers_for(one, len(answered), passed, wrong) for one in TARGETS),
     )
 
 
+def _counted(answered: Sequence[Checked], threshold: float) -> tuple[int, int]:
+    """Count answers to digits that are `ok` at a threshold, and the wrong ones of these."""
+    right = [page.answer == str(page.digit) for page in answered if page.confidence >= threshold]
+    return len(right), len(right) - sum(right)
+
+
 def _threshold(
-    folder: Folder,
-    confidence: Fractions,
-    right: NDArray[np.bool_],
-    calibration: Calibration,
-    target: float,
-    *,
-    adapt: bool,
+    folder: Folder, answered: Sequence[Checked], calibration: Calibration, target: float, *, drifted: bool, adapt: bool
 ) -> tuple[float, Basis, str]:
     """Choose the threshold: by answers, else by the folder's doubt, else by the validation data alone."""
     fixed = prove(target, calibration.domains)
     if not adapt:
         return fixed.limit, Basis.VALIDATION, fixed.domain
+    confidence = np.array([page.confidence for page in answered], np.float64)
+    right = np.array([page.answer == str(page.digit) for page in answered], np.bool_)
     if (own := prove_answers(target, threshold_table(confidence, right))) is not None:
         return own, Basis.ANSWERS, ""
     doubt = prove_doubt(target, calibration.domains)
     if doubt is None or folder.counted.sum() < LEAST_DIGITS:
         return fixed.limit, Basis.VALIDATION, fixed.domain
     threshold = own_threshold(folder.counted, doubt.limit)
-    if threshold is None or drift.is_worse(folder.said, calibration.reference):
+    if threshold is None or drifted:
         return threshold or OWN_THRESHOLDS[0], Basis.DOUBTFUL, doubt.domain
     return threshold, Basis.FOLDER, doubt.domain
 

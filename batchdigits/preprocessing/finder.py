@@ -38,9 +38,11 @@ _PART_DISTANCE = 0.5  # of its longer side, at most
 _MARGIN = 0.3  # of the digit's longer side, around it in a closer look
 _ONE_DIGIT = 1  # its column among the kinds
 _SURELY_NOTHING = np.array([9, 0, 0, 0], np.float32)  # logits of the kinds
+_SURELY_SEVERAL = np.array([0, 0, 9, 0], np.float32)
 _LARGE = 600  # pixels of a page's longer side, from which a digit may be too small to be seen on the whole of it
 _SURE_PEAK = 200  # of 255: from which the ink that is seen on the whole of a large page is believed
 _SURE_PART = 180  # of 255: from which a part is taken for the place of the digit
+_OTHER_PARTS = 2  # apart from it and as sure, from which a page shows several digits: another is seen in up to four
 _PART = 4  # parts of a large page, across and down, and as many again between them
 _FEATURE = 0.2  # of the largest difference within a cell of the page: a part without such a cell is empty
 _LONG_ENOUGH = 38  # cells: of a digit that is as long in the first look, no closer one is taken
@@ -78,6 +80,9 @@ def find_ink(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[Fu
             new_strip, new_boxes, new_other = _digits(new_maps[best : best + 1])
             strip[:, row], boxes[row], other[row] = new_strip[:, 0], new_boxes[0], new_other[0]
             closest[row], kinds[row] = nearer[best], new_kinds[best]
+            sure = [square for square, much in zip(squares, sureness, strict=True) if much >= _SURE_PART]
+            if sum(not square.meets(squares[best]) for square in sure) >= _OTHER_PARTS:
+                kinds[row], other[row] = _SURELY_SEVERAL, 1
     longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     rows = np.flatnonzero((longer > 0) & (longer < _LONG_ENOUGH))
     if len(rows):

@@ -31,6 +31,10 @@ class Square(NamedTuple):
     top: int
     side: int
 
+    def meets(self, other: "Square") -> bool:
+        """Tell whether it shares pixels with another of its size."""
+        return max(abs(self.left - other.left), abs(self.top - other.top)) < self.side
+
 
 class Look(NamedTuple):
     """What is seen of a part of a page."""

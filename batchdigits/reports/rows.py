@@ -32,18 +32,14 @@ MODEL_ID_LENGTH = 12
 
 @dataclass(frozen=True, slots=True)
 class DecisionSettings:
-    """What turns stored predictions into rows: the model, the threshold and the audit sample."""
+    """What turns stored predictions into rows: the model, the audit sample, and the threshold with its reasons."""
 
     model: Bundle
     """What made the logits."""
-    threshold: float
-    """Confidence, 0 to 1, below which a digit goes to review."""
-    target_error: float | None
-    """What the threshold is to keep; None where it was given itself."""
     audit: float
     """Share of files, 0 to 1, that people should check though they are `ok`."""
     trust: Trust
-    """Why the threshold is that, and what it is worth."""
+    """Below which confidence a digit goes to review, why that is so, and what it is worth."""
 
 
 @dataclass(slots=True)
@@ -142,7 +138,7 @@ def _sparing(seen: Observations, terms: DecisionSettings, tally: Tally) -> list[
 
 
 def _rows(seen: Observations, terms: DecisionSettings) -> Rows:
-    found = decide_calibrated(seen.logits, seen.ink, terms.model.calibration, threshold=terms.threshold)
+    found = decide_calibrated(seen.logits, seen.ink, terms.model.calibration, threshold=terms.trust.threshold)
     read = np.array([fault is None for fault in seen.faults], np.bool_)
     verdict = np.array([fault.kind.value if fault else "" for fault in seen.faults], dtype=object)
     detail = np.array([fault.detail if fault else "" for fault in seen.faults], dtype=object)
@@ -199,10 +195,11 @@ def about_report(terms: DecisionSettings, settings: PredictSettings, *, versions
         model=terms.model.id,
         temperature=terms.model.calibration.temperature,
         gate=terms.model.calibration.gate,
-        threshold=terms.threshold,
-        target_error=terms.target_error,
+        threshold=terms.trust.threshold,
+        target_error=terms.trust.promised,
         expected_error=terms.trust.expected,
         basis=terms.trust.basis.value,
+        trust=terms.trust.words(),
         answers_missing=terms.trust.missing,
         max_pixels=settings.decoding.max_pixels,
         max_bytes=settings.decoding.max_bytes,

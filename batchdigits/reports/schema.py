@@ -121,12 +121,14 @@ class About:
     threshold: float
     """Confidence, 0 to 1, below which a digit went to review."""
     target_error: float | None
-    """Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold keeps on scans like the validation
-    data; None where the threshold was given itself."""
+    """Share of wrong digits, 0 to 1, among those that are `ok`, that was asked for; None where the threshold was given
+    itself."""
     expected_error: float | None
     """Share of wrong digits among those that are `ok`, 0 to 1, as it is estimated; None of too few digits."""
     basis: str
     """Why the threshold is what it is: a word of `trust.Basis`."""
+    trust: str
+    """What the rows that are `ok` are worth: the clause that the end of the run says, too."""
     answers_missing: tuple[int | None, ...]
     """How many answers to the audit sample more would prove each of `trust.TARGETS`, about; None: however many."""
     max_pixels: int

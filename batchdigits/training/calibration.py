@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from batchdigits.errors import UsageError
 from batchdigits.inference import drift
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.calibration import Calibration, Domain, Slope, prove, prove_doubt, threshold_table
+from batchdigits.inference.calibration import (
+    Calibration,
+    Domain,
+    Slope,
+    prove,
+    prove_doubt,
+    threshold_table,
+    tightest_target,
+)
 from batchdigits.inference.decisions import MOST_STEPS, decide, evidence, probabilities, temperatures
 from batchdigits.inference.folders import doubt_table
 from batchdigits.inference.runtimes import Predictor
@@ -139,7 +147,9 @@ def _tell_cost(made: Calibration, confidence: Fractions, right: NDArray[np.bool_
     try:
         each, alone = prove(target, made.domains), prove(target, [_counted("all", confidence, right)])
     except UsageError as error:
-        log.warning(str(error))
+        tightest = tightest_target(made.domains)
+        best = f"The tightest target that they can prove is {tightest:.1%}." if tightest else "They can prove none."
+        log.warning("%s %s", error, best)
         return
     log.info(
         "target error %.2f%%: from a confidence of %s, which «%s» decides, and %.1f%% are ok; for the mixture of all "

@@ -11,6 +11,7 @@ import pytest
 
 from batchdigits.cli.closing import closing
 from batchdigits.inference.audit import Audit
+from batchdigits.inference.trust import Basis, Trust
 from batchdigits.monitoring import Summary
 from tests.commands import batchdigits, environment, on_a_terminal
 from tests.digits import one_of_each, write_png
@@ -29,8 +30,9 @@ NIGHT = Summary(
     skipped=Counter(),
     faulty=9,
     model="a" * 64,
-    threshold=0.86,
-    target_error=0.005,
+    trust=Trust(
+        0.86, Basis.VALIDATION, 0.005, "photo", None, None, answers=0, wrong=0, passed=0, drifted=False, missing=()
+    ),
     drift=None,
     seconds={"list": 0.5, "decode": 1.0},
     elapsed=1.25,
@@ -98,20 +100,20 @@ def test_of_faults_that_a_report_has_shown_before_the_new_ones_are_told_apart() 
     assert said(replace(night, faulty=0))[0] == "3,000 images: 2,991 read, 9 failed"
 
 
-def test_what_people_found_in_the_audit_sample_is_told() -> None:
-    some = said(replace(FINE, audit=Audit(200, 199, 3)))
-    assert "Trust: target error 0.50%" in some[1]
-    assert "199 of the 200 pages to audit answered" in " ".join(line.strip() for line in some)
-    all_of_it = " ".join(line.strip() for line in said(replace(FINE, audit=Audit(200, 200, 3))))
-    assert "3 of 200 audited wrong (1.50%, 95% interval 0.51% to 4.32%)" in all_of_it
+def test_what_ok_is_worth_is_told_once_there_is_an_estimate_or_an_answer() -> None:
+    for told in ({"expected": 0.002}, {"passed": 200, "wrong": 3}):
+        trust = replace(FINE.trust, **told)
+        [line] = [line for line in closing(replace(FINE, trust=trust), []).split("\n") if line.startswith("Trust: ")]
+        assert line.startswith("Trust: target error 0.50%")
+        assert trust.words() in " ".join(closing(replace(FINE, trust=trust), []).split())
 
 
 def test_times_and_what_ok_is_worth_are_for_those_who_ask() -> None:
     assert said(FINE, verbose=True)[1:] == [
-        "Trust: target error 0.50% (proven for scans like the validation data)",
+        "Trust: target error 0.50% (proven for scans like the validation data, of which",
+        "  «photo» decides)",
         "Time: 1.2 seconds, 2,400 images/s; at work: list 40%, decode 80%",
     ]
-    assert "Trust: ok from a confidence of 0.86" in said(replace(FINE, target_error=None), verbose=True)
 
 
 def test_no_line_is_longer_than_a_terminal_of_80_columns_unless_a_name_is() -> None:

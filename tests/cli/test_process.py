@@ -35,6 +35,7 @@ from batchdigits.errors import (
     UsageError,
 )
 from batchdigits.inference.audit import Audit
+from batchdigits.inference.trust import Basis, Trust
 from batchdigits.ledger.location import held
 from batchdigits.monitoring import Summary
 from batchdigits.settings import PredictSettings
@@ -65,8 +66,9 @@ SUMMARY = Summary(
     skipped=Counter(),
     faulty=0,
     model="a" * 64,
-    threshold=0.86,
-    target_error=0.005,
+    trust=Trust(
+        0.86, Basis.VALIDATION, 0.005, "photo", None, None, answers=0, wrong=0, passed=0, drifted=False, missing=()
+    ),
     drift=None,
     seconds={"list": 0.5},
     elapsed=0.8,

@@ -47,8 +47,9 @@ def test_a_clear_folder_gets_a_looser_threshold_than_the_validation_data_and_an_
     clear, unclear = judged(CLEAR), judged(folder([0.9999] * 500 + [0.993] * 300))
     assert (clear.threshold, clear.basis, clear.domain) == (0.5, Basis.FOLDER, "hard")
     assert (unclear.threshold, unclear.basis) == (0.994, Basis.FOLDER)
-    assert "proven for folders like the validation data, of which «hard» decides, ok from a confidence of 0.5 here" in (
-        clear.words()
+    assert clear.words() == (
+        "target error 0.50% (ok from a confidence of 0.5, by how clear these scans are; of scans like the validation "
+        "data, «hard» decides), about 0.15% of the ok are probably wrong"
     )
 
 
@@ -69,14 +70,21 @@ def test_without_adapting_the_threshold_is_that_of_the_validation_data() -> None
 def test_a_given_threshold_stays_and_its_error_is_estimated_all_the_same() -> None:
     given = judged(UNCLEAR, given=0.94)
     assert (given.threshold, given.basis, given.promised) == (0.94, Basis.GIVEN, None)
-    assert given.words() == "ok from a confidence of 0.94, about 1.1% of the ok are probably wrong"
+    assert given.words() == "ok from a confidence of 0.94, about 1.10% of the ok are probably wrong"
     assert judge(CLEAR, Calibration(1.0, 1.0), 0.005, given=0.9).expected is None
 
 
 def test_a_folder_that_is_worse_than_the_validation_data_has_nothing_proven() -> None:
     worse = judged(folder([0.9999] * 200 + [0.6] * 800))
     assert (worse.basis, worse.promised) == (Basis.DOUBTFUL, 0.005)
-    assert "(not proven: these scans are less clear than the validation data, ok from a confidence of" in worse.words()
+    assert worse.words().startswith(
+        "target error 0.50% (it may be missed: these scans are less clear than the validation data, ok from"
+    )
+    assert "proven" not in worse.words()
+    fixed = judged(folder([0.9999] * 200 + [0.6] * 800), adapt=False)
+    assert (fixed.basis, fixed.drifted) == (Basis.VALIDATION, True)
+    assert "it may be missed" in fixed.words()
+    assert "proven" not in fixed.words()
     none = judged(folder([0.996] * 1000))  # not even the strictest threshold keeps the doubt
     assert (none.basis, none.threshold) == (Basis.DOUBTFUL, 0.995)
 
@@ -116,8 +124,8 @@ def test_enough_answers_to_the_sample_prove_a_threshold_of_their_own() -> None:
     assert (found.basis, found.answers, found.wrong, found.passed) == (Basis.ANSWERS, 700, 0, 700)
     assert found.threshold < 0.61  # looser than any other: all were right
     assert found.words() == (
-        "target error 0.50% (proven on 700 of your own answers, ok from a confidence of 0.1)"
-        ", about 0.1% of the ok are probably wrong, 0 of 700 sampled and answered are"
+        "target error 0.50% (proven on 700 of your own answers, ok from a confidence of 0.1), about 0.15% of the ok "
+        "are probably wrong, of 700 ok that were sampled and answered 0 are wrong (0.00%, 95% interval 0.00% to 0.55%)"
     )
     assert judged(folder([0.9999] * 1000, sampled(700)), adapt=False).basis is Basis.VALIDATION
 
@@ -134,6 +142,12 @@ def test_answers_count_up_to_the_first_page_of_the_sample_that_nobody_answered()
     pages[100] = pages[100]._replace(answer="")
     found = judged(folder([0.9999] * 1000, pages))
     assert (found.answers, found.basis) == (100, Basis.FOLDER)
+
+
+def test_answers_to_what_is_ok_show_its_error_though_nobody_answered_what_is_to_review() -> None:
+    pages = [Checked(7, 0.6, ""), *(Checked(7, 0.9999, "7" if number else "1") for number in range(50))]
+    found = judged(folder([0.9999] * 1000, pages), adapt=False)
+    assert (found.answers, found.passed, found.wrong) == (0, 50, 1)
 
 
 def test_an_answer_that_there_is_no_digit_is_a_mistake() -> None:

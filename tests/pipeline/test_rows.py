@@ -271,8 +271,10 @@ def test_a_run_whose_confidences_have_drifted_says_so(
         calibration = replace(model.calibration, reference=reference)
         monkeypatch.setattr(bundle, "load", lambda _, made=calibration: replace(model, calibration=made))
         caplog.clear()
-        found = run(model, tmp_path / "in").drift
-        assert (found is not None) == is_known
+        found = run(model, tmp_path / "in")
+        assert (found.drift is not None) == is_known
+        assert found.trust.drifted == is_told
+        assert ("proven" in found.trust.words()) != is_told
         sentence = "These scans differ from what the model was tested on. Expect more mistakes than 0.5%: answer the "
         assert any(sentence in said for said in caplog.messages) == is_told
 
@@ -288,15 +290,14 @@ def test_a_report_says_from_its_ledger_alone_how_many_are_probably_wrong_and_its
     report = tmp_path / "report.csv"
     first = run(model, growing, outputs=(report,))
     written = report.read_bytes()
-    assert first.trust
     assert (first.trust.basis, first.trust.domain) in ((Basis.FOLDER, "all"), (Basis.DOUBTFUL, "all"))
-    assert first.threshold == first.trust.threshold != 0.9
+    assert first.trust.threshold != 0.9
     assert first.trust.words() in " ".join(closing(first, ("report.csv",)).split())
     again = run(model, growing, outputs=(report,))
     assert (again.pending, again.trust) == (0, first.trust)
     assert report.read_bytes() == written
-    assert run(model, growing, outputs=(report,), no_adapt=True).threshold == 0.9
-    assert run(model, growing, outputs=(report,), threshold=0.7).threshold == 0.7
+    assert run(model, growing, outputs=(report,), no_adapt=True).trust.threshold == 0.9
+    assert run(model, growing, outputs=(report,), threshold=0.7).trust.threshold == 0.7
 
 
 def test_what_may_be_missed_in_the_report_is_named_once_for_all_of_a_kind(

@@ -142,6 +142,13 @@ def test_a_digit_that_is_not_seen_on_the_whole_of_a_large_page_is_sought_in_its_
     assert alone.calls[1] > network.calls[1]
 
 
+def test_a_large_page_with_digits_in_places_apart_shows_several() -> None:
+    beside = [(left, 1000, left + 40, 1100) for left in (200, 2000)]
+    one, two = (find_ink([page(3000, 2400, *beside[:count])], FarSighted(), [None]).measures[0] for count in (1, 2))
+    assert (one[SINGLE] > 0.9, one[OTHER]) == (True, 0)
+    assert (two[SEVERAL] > 0.9, two[OTHER]) == (True, 1)
+
+
 def test_no_parts_are_looked_at_of_a_small_page_an_even_one_and_one_of_several_things() -> None:
     small, even = page(500, 400, (200, 200, 204, 210)), page(3000, 2400)
     for one in (small, even):

@@ -31,6 +31,7 @@ def test_the_metadata_name_the_schema_the_tool_the_model_and_every_setting_that_
         "batchdigits.target_error": "0.005",
         "batchdigits.expected_error": "0.002",
         "batchdigits.basis": "validation",
+        "batchdigits.trust": "target error 0.50% (proven for scans like the validation data)",
         "batchdigits.answers_missing": "(299, 598, 2995)",
         "batchdigits.max_pixels": "100000000",
         "batchdigits.max_bytes": "536870912",

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.evaluation.metrics import bins_of, calibration_error, risk_coverage
 from tests.digits import digits
-from tests.fake_model import FakePredictor, bundle_in, no_network
+from tests.fake_model import FakePredictor, bundle_in, logits_of, no_network
 
 
 def drawn(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -134,6 +135,12 @@ def test_the_cost_of_a_threshold_for_each_kind_is_told(made: Bundle, caplog: pyt
     caplog.set_level(logging.INFO)
     calibrate(made, labelled(100), simulated(90))
     assert "cannot prove the target error 0.50%" in caplog.text  # with 128 digits
+    assert caplog.text.endswith("They can prove none.\n")  # most are wrong
+    data = labelled(100)
+    all_right = replace(data, labels=logits_of(data.pixels)[:, :10].argmax(1).astype(np.int8))
+    tightest = risk.tightest_target(calibrate(made, all_right, None).domains)
+    assert tightest is not None
+    assert caplog.text.endswith(f"The tightest target that they can prove is {tightest:.1%}.\n")
 
 
 def test_without_pages_the_digits_alone_calibrate(made: Bundle) -> None:

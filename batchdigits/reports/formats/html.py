@@ -199,10 +199,8 @@ def _report(items: Sequence[_Item], about: About, statuses: Counter[str]) -> dic
 
 
 def _trust(about: About) -> str:
-    """Say how many are probably wrong, and how many answers more a proof takes."""
-    sentences = []
-    if about.expected_error is not None:
-        sentences.append(f"About {about.expected_error:.2%} of those that are ok are probably wrong.")
+    """Say what those that are ok are worth, and how many answers more a proof takes."""
+    sentences = [f"Trust: {about.trust}."]
     missing = [(target, count) for target, count in zip(TARGETS, about.answers_missing, strict=True) if count]
     if missing:
         parts = ", ".join(f"{count:,} for {target:.1%}" for target, count in missing)

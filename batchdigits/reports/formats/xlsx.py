@@ -62,6 +62,7 @@ _MEANINGS = {
     "target_error": "How many of the digits that are ok may be wrong, as a share",
     "expected_error": "How many of the digits that are ok are probably wrong here, as a share",
     "basis": "Why the threshold is what it is",
+    "trust": "What the digits that are ok are worth",
     "answers_missing": "About how many more answers to the sample would prove 1%, 0.5% and 0.1%",
     "max_pixels": "The most pixels that a page may have to be read",
     "max_bytes": "The most bytes that a file may have to be read",
@@ -258,21 +259,14 @@ def _summarise(notes: Notes, counts: _Counts, about: About) -> None:
     read = counts.verdict[Status.OK] + counts.verdict[Status.REVIEW]
     notes.head("What to expect", "", "share")
     notes.line("For review, of all digits that were read", None, _share(counts.verdict[Status.REVIEW], read))
-    expected = f"A digit is ok from a confidence of {about.threshold:.2%} on."
-    if about.target_error is not None:
-        expected += f" On scans like the validation data, that keeps those that are wrong to {about.target_error:.2%}."
-    notes.text(expected)
-    if about.expected_error is not None:
-        notes.text(f"About {about.expected_error:.2%} of those that are ok are probably wrong, as far as can be told.")
+    notes.text(f"A digit is ok from a confidence of {about.threshold:.2%} on.")
+    notes.text(f"Trust: {about.trust}.")
 
     notes.head("The sample of ok rows that people should check", "rows", "share")
     audit = counts.audit
     notes.line("In the sample", audit.sample, _share(audit.sample, counts.verdict[Status.OK]))
     notes.line("Of these, answered", audit.answered, _share(audit.answered, audit.sample))
     notes.line("Of these, wrong", audit.wrong, _share(audit.wrong, audit.answered))
-    if interval := audit.interval():
-        low, high = interval
-        notes.text(f"So between {low:.2%} and {high:.2%} of all ok rows may be wrong (95% interval).")
 
     notes.head("How to answer")
     notes.text(

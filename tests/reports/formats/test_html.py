@@ -255,15 +255,13 @@ def test_the_script_sets_no_html_and_evaluates_nothing() -> None:
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", script)
 
 
-def test_the_page_says_how_many_are_probably_wrong_and_how_many_answers_a_proof_takes() -> None:
+def test_the_page_says_what_ok_is_worth_and_how_many_answers_a_proof_takes() -> None:
     answers = "To prove an error on these scans takes about so many answers to the audit sample: "
-    assert Page(written(seven())).report["trust"] == (
-        "About 0.20% of those that are ok are probably wrong. "
-        + answers
-        + "299 for 1.0%, 598 for 0.5%, 2,995 for 0.1%."
-    )
-    proven = replace(ABOUT, expected_error=None, answers_missing=(0, None, 900))
-    assert Page(written(seven(), about=proven)).report["trust"] == answers + "900 for 0.1%."
+    words = f"Trust: {ABOUT.trust}."
+    every = f"{words} {answers}299 for 1.0%, 598 for 0.5%, 2,995 for 0.1%."
+    assert Page(written(seven())).report["trust"] == every
+    proven = replace(ABOUT, answers_missing=(0, None, 900))
+    assert Page(written(seven(), about=proven)).report["trust"] == f"{words} {answers}900 for 0.1%."
 
 
 # ---- the least sure of the sure, and the originals ------------------------------------------------------------------

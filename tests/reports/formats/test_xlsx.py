@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -215,13 +214,10 @@ def test_the_summary_counts_rows_digits_and_the_sample() -> None:
     assert told["Of these, wrong"] == [2, 2 / 3]
 
 
-def test_the_summary_tells_what_error_the_threshold_keeps_only_where_one_was_asked_for() -> None:
-    assert any("keeps those that are wrong to 0.50%" in note for note in summary())
-    alone = summary(about=replace(ABOUT, target_error=None))
-    assert not any("wrong to" in note for note in alone)
-    assert any("from a confidence of 90.00% on" in note for note in alone)
-    assert any("About 0.20% of those that are ok are probably wrong" in note for note in alone)
-    assert not any("probably wrong" in note for note in summary(about=replace(ABOUT, expected_error=None)))
+def test_the_summary_tells_from_what_confidence_a_digit_is_ok_and_what_that_is_worth() -> None:
+    told = summary()
+    assert "A digit is ok from a confidence of 90.00% on." in told
+    assert f"Trust: {ABOUT.trust}." in told
 
 
 def test_about_says_what_the_report_was_made_by_and_under() -> None:

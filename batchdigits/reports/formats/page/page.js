@@ -442,10 +442,9 @@ function wilson(wrong, total) {
 
 function summarise() {
   const shares = Object.entries(report.statuses).filter(([, size]) => size);
-  const held = report.target_error === null ? "" : `, chosen so that at most ${percent(report.target_error)} of the others are wrong, on scans like the validation data`;
   find("summary").textContent =
     `${plural(report.pages, "page")}: ${shares.map(([status, size]) => `${size.toLocaleString("en")} ${status.replaceAll("_", " ")}`).join(", ") || "none"}. ` +
-    `Digits below a confidence of ${percent(report.threshold)} are to review${held}. ${report.trust} Model ${report.model}.`;
+    `Digits below a confidence of ${percent(report.threshold)} are to review. ${report.trust} Model ${report.model}.`;
 }
 
 function describe() {
