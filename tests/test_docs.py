@@ -180,6 +180,7 @@ def test_every_picture_stands_in_a_document() -> None:
 def test_every_benchmark_stands_in_their_document_and_every_one_that_is_named_exists() -> None:
     told = TEXTS["tests/benchmarks/README.md"]
     for text in TEXTS.values():
+        assert "python tests/" not in text, "a script there finds no module of the tests: python -m tests.…"
         for script, module in re.findall(r"(tests/benchmarks/[\w/]+\.py)|python -m (tests\.benchmarks\.[\w.]+)", text):
             path = script or module.replace(".", "/") + ".py"
             assert (ROOT / path).exists(), path
