@@ -153,6 +153,12 @@ def test_every_room_of_the_map_is_described() -> None:
     assert described == (rooms - {"__main__"}) | {"model/"}
 
 
+def test_every_module_that_the_map_leads_to_is_there() -> None:
+    rooms = "|".join(name.rstrip("/") for name in floors() if name.endswith("/"))
+    for name in re.findall(rf"`((?:{rooms})/[\w/]+)`", MAP):
+        assert (PACKAGE / f"{name}.py").exists(), name
+
+
 # ---- links, pictures, commands of benchmarks -----------------------------------------------------------------------
 
 
