@@ -109,6 +109,19 @@ def test_every_option_that_a_document_shows_exists(page: str) -> None:
             assert set(re.findall(r"(?<= )--?[a-z][\w-]*", arguments.split(" #")[0])) <= there | {"--help", "-h"}
 
 
+def test_every_metric_stands_in_the_document_of_jobs() -> None:
+    source = (PACKAGE / "monitoring.py").read_text(encoding="utf-8")
+    metrics = set(re.findall(r'(?:gauge|single)\(\s*"(\w+)"', source))
+    assert len(metrics) > 10
+    assert {name for name in metrics if f"`batchdigits_{name}`" not in TEXTS["jobs/README.md"]} == set()
+
+
+def test_the_lines_for_cron_are_those_of_the_crontab() -> None:
+    lines = re.findall(r"^    (\d.* cd .*)$", TEXTS["jobs/README.md"], re.MULTILINE)
+    crontab = (ROOT / "jobs" / "crontab").read_text(encoding="utf-8").splitlines()
+    assert lines == [line for line in crontab if not line.startswith("#")]
+
+
 # ---- the map of the code -------------------------------------------------------------------------------------------
 
 
@@ -187,6 +200,7 @@ def test_every_picture_stands_in_a_document() -> None:
 def test_every_benchmark_stands_in_their_document_and_every_one_that_is_named_exists() -> None:
     told = TEXTS["tests/benchmarks/README.md"]
     for text in TEXTS.values():
+        assert "python tests/" not in text, "a script there finds no module of the tests: python -m tests.…"
         for script, module in re.findall(r"(tests/benchmarks/[\w/]+\.py)|python -m (tests\.benchmarks\.[\w.]+)", text):
             path = script or module.replace(".", "/") + ".py"
             assert (ROOT / path).exists(), path

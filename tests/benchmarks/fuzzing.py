@@ -1,6 +1,6 @@
 """100,000 broken image files through decoding and normalisation: crashes, foreign exceptions, hangs and memory.
 
-Run `python tests/benchmarks/fuzzing.py`: three minutes. Mutants (`tests/mutations.py`) are worked through in order, in
+Run `python -m tests.benchmarks.fuzzing`: three minutes. Mutants (`tests/mutations.py`) are worked through in order, in
 blocks, each in a process of its own that says which file it has in hand: a file that ends it, or on which it hangs, is
 told by name, written beside the state file, and left out of the block's next attempt. With `--state FILE` a run that
 was stopped goes on after its last whole block, as long as the decoder, the mutants and the codecs are the same.

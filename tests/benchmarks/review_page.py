@@ -1,6 +1,6 @@
 """Seconds from opening a review page of 10,000 images to its first picture, and milliseconds a key press takes there.
 
-Run it in one go: `python tests/benchmarks/review_page.py`. It writes the page from digits of MNIST's training half,
+Run it in one go: `python -m tests.benchmarks.review_page`. It writes the page from digits of MNIST's training half,
 enlarged to thumbnails of 96 pixels, and opens it in a fresh headless Chromium, round after round. A key press counts
 from the event to the end of the frame that shows its effect; a frame of scrolling is one of 60 steps of 700 pixels.
 """
