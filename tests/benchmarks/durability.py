@@ -1,13 +1,13 @@
 """A ledger with a flipped bit, or the disk after a loss of power, in; whether the next run is right, or refuses, out.
 
-A loss of power is replayed from the system calls of a command: what was synced is there after it, and of the rest
-nothing, all, or the names alone, or the bytes alone.
+A loss of power is replayed from the system calls of a command: what was synced is there after it. Of the rest there are
+the names up to some moment, in whose order file systems keep them, and any of the writes, in whatever order.
 """
 
 import random
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -71,7 +71,7 @@ _DESCRIPTOR = re.compile(r"\d+<([^>]*)>")
 _LAST_NUMBERS = re.compile(r"(?:, (\d+))?, (\d+)$")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Inode:
     """The bytes of a file."""
 
@@ -79,6 +79,29 @@ class Inode:
     """As programs see them."""
     synced: bytes = b""
     """As they are on the disk for certain."""
+    writes: list[tuple[int, bytes | None]] = field(default_factory=list)
+    """What was written since, and where; None cuts the file there."""
+
+    def write(self, at: int, written: bytes | None) -> None:
+        """Write, or cut."""
+        _write(self.data, at, written)
+        self.writes.append((at, written))
+
+    def after_loss(self, kept: Callable[[], bool]) -> bytes:
+        """Give what is there of it, with those of the writes that are kept."""
+        data = bytearray(self.synced)
+        for at, written in self.writes:
+            if kept():
+                _write(data, at, written)
+        return bytes(data)
+
+
+def _write(data: bytearray, at: int, written: bytes | None) -> None:
+    if written is None:
+        data[:] = data[:at].ljust(at, b"\0")
+    else:
+        data[:] = data.ljust(at, b"\0")
+        data[at : at + len(written)] = written
 
 
 class Disk:
@@ -88,7 +111,8 @@ class Disk:
         """Begin with what stands there, all of it synced."""
         self.folder = str(folder)
         self.names = {str(path): _inode(path.read_bytes()) for path in folder.iterdir()}
-        self.synced_names = dict(self.names)
+        self.names_since = [dict(self.names)]
+        """The names when they were synced, and after each change since."""
 
     def apply(self, call: str, arguments: str) -> None:
         """Carry out a system call that succeeded."""
@@ -100,7 +124,7 @@ class Disk:
             self._sync(path)
         elif call in ("write", "pwrite64", "ftruncate"):
             if path in self.names:
-                self._write(call, self.names[path].data, texts, arguments)
+                self._write(call, self.names[path], texts, arguments)
         elif not any(one.startswith(self.folder) for one in paths):
             return
         elif call == "openat" and "O_CREAT" in arguments:
@@ -111,22 +135,23 @@ class Disk:
             self.names[paths[1]] = self.names[paths[0]]
         elif call.startswith("unlink"):
             self.names.pop(paths[0], None)
+        if self.names != self.names_since[-1]:
+            self.names_since.append(dict(self.names))
 
     def _sync(self, path: str) -> None:
         if path == self.folder:
-            self.synced_names = dict(self.names)
+            self.names_since = [dict(self.names)]
         elif path in self.names:
             self.names[path].synced = bytes(self.names[path].data)
+            self.names[path].writes.clear()
 
-    def _write(self, call: str, data: bytearray, texts: list[bytes], arguments: str) -> None:
+    def _write(self, call: str, inode: Inode, texts: list[bytes], arguments: str) -> None:
         numbers = _LAST_NUMBERS.search(arguments)
         last = int(numbers[2]) if numbers else 0
         if call == "ftruncate":
-            data[:] = data[:last].ljust(last, b"\0")
-        else:
-            at = last if call == "pwrite64" else len(data)  # of what is written without a place, all is new
-            data[:] = data.ljust(at, b"\0")
-            data[at : at + len(texts[0])] = texts[0]
+            inode.write(last, None)
+        else:  # of what is written without a place, all is new
+            inode.write(last if call == "pwrite64" else len(inode.data), texts[0])
 
     def _rename(self, old: str, new: str, *, exchange: bool) -> None:
         if exchange:
@@ -134,10 +159,10 @@ class Disk:
         else:
             self.names[new] = self.names.pop(old)
 
-    def after_loss(self, *, names: bool, data: bool) -> dict[str, bytes]:
-        """Give the files by name, with the names and bytes that were not synced, or without."""
-        inodes = self.names if names else self.synced_names
-        return {Path(path).name: bytes(inode.data) if data else inode.synced for path, inode in inodes.items()}
+    def after_loss(self, rng: random.Random, share: float) -> dict[str, bytes]:
+        """Give the files by name, with the names of some moment since they were synced, and a share of the writes."""
+        inodes = rng.choice(self.names_since)
+        return {Path(path).name: inode.after_loss(lambda: rng.random() < share) for path, inode in inodes.items()}
 
 
 def _inode(data: bytes) -> Inode:
@@ -217,9 +242,9 @@ def _after_answers(place: Place, trace: Path, rng: random.Random) -> Outcome:
 
 def _lose_power(disk: Disk, place: Place, rng: random.Random) -> str:
     """Let the folder hold what a loss of power leaves; say what that is."""
-    names, data = rng.random() < 0.5, rng.random() < 0.5
+    share = rng.choice((0.0, 0.5, 1.0))
     shutil.rmtree(place.report.parent)
     place.report.parent.mkdir()
-    for name, content in disk.after_loss(names=names, data=data).items():
+    for name, content in disk.after_loss(rng, share).items():
         (place.report.parent / name).write_bytes(content)
-    return f"{'all' if names else 'synced'} names, {'all' if data else 'synced'} bytes"
+    return f"{share:.0%} of the writes since they were synced"
