@@ -8,9 +8,12 @@ that are none of ours. Safe to call from several threads.
 
 import io
 import logging
+import struct
 from collections.abc import Callable
 
 import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
 from PIL import ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -18,8 +21,9 @@ from PIL.GifImagePlugin import GifImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from batchdigits.decoding import bitmaps, headers, pdf
-from batchdigits.decoding.grayscale import grey_of_channels, grey_of_pillow, in_bytes
+from batchdigits.decoding import headers, pdf
+from batchdigits.decoding.completeness import ends_in_nothing, packed_ends_in_nothing
+from batchdigits.decoding.grayscale import grey_of, grey_of_channels, grey_of_pillow, in_bytes
 from batchdigits.decoding.jpeg import jpeg_page
 from batchdigits.decoding.pages import (
     Page,
@@ -33,10 +37,12 @@ from batchdigits.decoding.pages import (
 )
 from batchdigits.decoding.tiff import tiff_pages
 from batchdigits.errors import Fault, FaultKind
-from batchdigits.records import SIGNATURE
+from batchdigits.records import SIGNATURE, GreyImage
 from batchdigits.settings import DecodingSettings
 
 _PNG_USUAL_COLOURS = (0, 2, 6)  # grey, RGB, RGBA, which libspng decodes a little faster than libpng
+_BMP_HEADER = struct.Struct("<IiiHHI")
+_BIT_FIELDS = (3, 6)  # of a BMP's «compression»: masks of red, green, blue, or of alpha as well
 _EMPTY = Fault(FaultKind.UNREADABLE, "the file is empty; copy it again")
 _HEIC_CONVERTED_BY = "heif-convert IN.heic OUT.png"
 
@@ -87,10 +93,56 @@ def _with_pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: byte
 
 
 def _bmp(data: bytes, settings: DecodingSettings) -> Page:
-    page = bitmaps.with_masks(data, settings) or _with_pillow(BmpImageFile, data, settings)
-    if page.grey[0, -1] == 0 and bitmaps.is_cut_off(data):
+    page = _bmp_of_masks(data, settings) or _with_pillow(BmpImageFile, data, settings)
+    if page.grey[0, -1] == 0 and _is_cut_off(data):
         raise PageError(damaged("BMP", "its end was never written"))
     return page
+
+
+def _bmp_of_masks(data: bytes, settings: DecodingSettings) -> Page | None:
+    """Read a BMP whose colours stand at places that it names; None where it names none.
+
+    Raises:
+        PageError: it is over the limit.
+        ValueError: it is cut short, or of a depth that no BMP of this kind has.
+        struct.error: it ends within its header.
+    """
+    header_bytes, width, height, _, bits, packing = _BMP_HEADER.unpack_from(data, 14)
+    if header_bytes < 40 or packing not in _BIT_FIELDS:
+        return None
+    check_size(width, abs(height), settings)
+    if bits not in (16, 32):
+        message = f"bit fields of {bits} bits are not supported"
+        raise ValueError(message)
+    has_alpha = packing == 6 or header_bytes >= 56
+    masks = struct.unpack_from("<4I" if has_alpha else "<3I", data, 54)
+    (start,) = struct.unpack_from("<I", data, 10)
+    row = -(-width * bits // 32) * 4
+    if len(data) < start + row * abs(height):
+        message = "it is cut short"
+        raise ValueError(message)
+    words = np.frombuffer(data, f"<u{bits // 8}", row * abs(height) // (bits // 8), start)
+    words = words.reshape(abs(height), -1)[:, :width]
+    words = words[::-1] if height > 0 else words
+    colour = np.dstack([_field(words, mask) for mask in masks[:3]])
+    return page_of(grey_of(colour, _field(words, masks[3]) if has_alpha and masks[3] else None), width, abs(height))
+
+
+def _field(words: NDArray[np.unsignedinteger], mask: int) -> GreyImage:
+    """Take the bits of a mask out of [H, W], scaled to 8."""
+    if not mask:
+        return np.zeros(words.shape, np.uint8)
+    shift = (mask & -mask).bit_length() - 1
+    values = (words.astype(np.uint32) & np.uint32(mask)) >> np.uint32(shift)
+    return np.asarray(np.rint(values * np.float32(255 / (mask >> shift))), np.uint8)
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Tell whether the last pixels of a BMP were never written; of its last row, the first, where they are black."""
+    start, (_, width, _, _, bits, packing) = struct.unpack_from("<I", data, 10)[0], _BMP_HEADER.unpack_from(data, 14)
+    return packing in (0, *_BIT_FIELDS) and ends_in_nothing(
+        data, start, max(1, -(-width * bits // 32) * 4), -(-width * bits // 8)
+    )
 
 
 def _gif(data: bytes, settings: DecodingSettings) -> Page:
@@ -132,7 +184,7 @@ def _check_end(kind: str, packed: bytes) -> None:
     Raises:
         PageError: its last part was never written.
     """
-    if bitmaps.packed_ends_in_nothing(packed):
+    if packed_ends_in_nothing(packed):
         raise PageError(damaged(kind, "its end was never written"))
 
 

@@ -3,12 +3,12 @@
 By PDFium, of the extra `formats`. It is not safe in threads, so that one page is drawn at a time.
 """
 
+import re
 import threading
 import zlib
 from typing import TYPE_CHECKING, Final
 
-from batchdigits.decoding import headers
-from batchdigits.decoding.bitmaps import packed_ends_in_nothing
+from batchdigits.decoding import completeness, headers
 from batchdigits.decoding.grayscale import grey_of
 from batchdigits.decoding.jpeg import check_whole
 from batchdigits.decoding.pages import (
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 DOTS_PER_INCH: Final = 300
 
 _POINTS_PER_INCH = 72
-_FOR_BILEVEL = ("CCITTFaxDecode", "JBIG2Decode")
 _STORED_BITS = [samples * depth for samples in (1, 3, 4) for depth in (1, 2, 4, 8, 16)]  # of a pixel
+_GROUP_4 = re.compile(rb"/K\s*-")
+_ALIGNED = re.compile(rb"/EncodedByteAlign\s+true")
 _MOST_FILLING = 64  # bytes after the last sample of an image
 _NO_MORE = 1 - 1e-6  # PDFium rounds sides up
 _MOST_PAGES = 1000  # of a file: drawing takes a tenth of a second a page
@@ -51,7 +52,7 @@ def pdf_pages(data: bytes, settings: DecodingSettings) -> list[Page | Fault]:
         if isinstance(document, Fault):
             return [document]
         try:
-            return _pages(document, settings)
+            return _pages(document, settings, _fax(data))
         finally:
             document.close()
 
@@ -72,7 +73,12 @@ def _opened(data: bytes) -> "PdfDocument | Fault":
     return document
 
 
-def _pages(document: "PdfDocument", settings: DecodingSettings) -> list[Page | Fault]:
+def _fax(data: bytes) -> completeness.Fax:
+    """Look for how the fax codes of a file have to be read, which PDFium does not tell."""
+    return completeness.Fax(*(pattern.search(data) is not None for pattern in (_GROUP_4, _ALIGNED)))
+
+
+def _pages(document: "PdfDocument", settings: DecodingSettings, fax: completeness.Fax) -> list[Page | Fault]:
     if len(document) == 0:
         return [damaged("PDF", "it has no pages")]
     pages: list[Page | Fault] = []
@@ -81,12 +87,12 @@ def _pages(document: "PdfDocument", settings: DecodingSettings) -> list[Page | F
         if room < 0 or number == _MOST_PAGES:
             detail = f"the file has {len(document):,} pages, more than the {number:,} so far; split it"
             return [*pages, Fault(FaultKind.TOO_LARGE, detail)]
-        pages.append(page := guarded("PDF", _page, document, number, settings))
+        pages.append(page := guarded("PDF", _page, document, number, settings, fax))
         room -= page.grey.nbytes if isinstance(page, Page) else 0
     return pages
 
 
-def _page(document: "PdfDocument", number: int, settings: DecodingSettings) -> Page:
+def _page(document: "PdfDocument", number: int, settings: DecodingSettings, fax: completeness.Fax) -> Page:
     """Draw a page, by its number from 0.
 
     Raises:
@@ -98,7 +104,7 @@ def _page(document: "PdfDocument", number: int, settings: DecodingSettings) -> P
         scale = _image_scale(page, settings) or DOTS_PER_INCH / _POINTS_PER_INCH
         width, height = (round(side * scale) for side in page.get_size())
         check_size(width, height, settings)
-        _check_images(page, settings)
+        _check_images(page, settings, fax)
         bitmap = page.render(scale=scale * _NO_MORE, rev_byteorder=True)
         grey = grey_of(bitmap.to_numpy()[..., :3].copy())
         width, height = bitmap.width, bitmap.height
@@ -108,11 +114,8 @@ def _page(document: "PdfDocument", number: int, settings: DecodingSettings) -> P
         page.close()
 
 
-def _check_images(page: "PdfPage", settings: DecodingSettings) -> None:
+def _check_images(page: "PdfPage", settings: DecodingSettings, fax: completeness.Fax) -> None:
     """Refuse a page of whose images one is not whole: PDFium draws the half that there is.
-
-    What is packed by fax codes or JBIG2 is only known to be cut where it ends in zeros: how it has to be read, PDFium
-    does not tell.
 
     Raises:
         PageError: it is such a page.
@@ -131,8 +134,10 @@ def _check_images(page: "PdfPage", settings: DecodingSettings) -> None:
             continue
         if packed_as == "JPXDecode":
             is_whole = headers.JPEG_2000_END in data
-        elif packed_as in _FOR_BILEVEL:
-            is_whole = not packed_ends_in_nothing(data)
+        elif packed_as == "CCITTFaxDecode":
+            is_whole = completeness.is_whole_fax(data, about.width, about.height, fax)
+        elif packed_as == "JBIG2Decode":
+            is_whole = completeness.is_whole_jbig2(data)
         else:
             bits = 32 if about.colorspace == raw.FPDF_COLORSPACE_DEVICECMYK else about.bits_per_pixel
             is_whole = _has_all_samples(len(data), about.width, about.height, bits)

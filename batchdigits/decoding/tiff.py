@@ -13,7 +13,7 @@ import imagecodecs
 import numpy as np
 
 from batchdigits.decoding import headers
-from batchdigits.decoding.bitmaps import ends_in_nothing, packed_ends_in_nothing
+from batchdigits.decoding.completeness import ends_in_nothing, packed_ends_in_nothing
 from batchdigits.decoding.grayscale import grey_of, in_bytes
 from batchdigits.decoding.jpeg import check_whole
 from batchdigits.decoding.pages import (

@@ -2,12 +2,14 @@
 
 import io
 import re
+import struct
 import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from batchdigits.decoding import pdf
@@ -18,6 +20,7 @@ from batchdigits.settings import DecodingSettings
 
 DATA = Path(__file__).parents[1] / "data"
 LIMITS = DecodingSettings()
+ONE_BIT = "/DeviceGray/BitsPerComponent 1"
 GREY = np.full((120, 90), 235, np.uint8)
 GREY[20:100, 40:52] = 15
 GREY[20:32, 20:52] = 15
@@ -59,6 +62,11 @@ def packed(kind: str) -> tuple[str, str, bytes]:
         image.save(file, kind)
         packing = {"JPEG": "/Filter/DCTDecode", "JPEG2000": "/Filter/JPXDecode"}[kind]
         return packing, "/DeviceGray/BitsPerComponent 8", file.getvalue()
+    if kind.startswith("group"):
+        rows = "/K -1" if kind == "group4" else "/K 0/EndOfLine true"
+        return f"/Filter/CCITTFaxDecode/DecodeParms<<{rows}/Columns 90/Rows 120>>", ONE_BIT, fax(kind)
+    if kind.startswith("JBIG2"):
+        return "/Filter/JBIG2Decode", ONE_BIT, jbig2(fax("group4"), is_open=kind.endswith("open"))
     colours, depth = kind.split()
     samples = NOISY[..., : {"Gray": 1, "RGB": 3, "CMYK": 4}[colours]]
     bits = np.unpackbits(samples.reshape(120, -1, 1), axis=-1)[..., : int(depth)]  # the first of each sample
@@ -66,7 +74,31 @@ def packed(kind: str) -> tuple[str, str, bytes]:
     return "/Filter/FlateDecode", f"/Device{colours}/BitsPerComponent {depth}", zlib.compress(rows.tobytes())
 
 
-PACKED = ["JPEG", "JPEG2000", *(f"{name} {bits}" for name in ("Gray", "RGB", "CMYK") for bits in (1, 2, 4, 8))]
+def fax(packing: str) -> bytes:
+    """Pack the first bits of `NOISY` as fax codes."""
+    file = io.BytesIO()
+    Image.fromarray(NOISY[..., 0] > 127).save(file, "TIFF", compression=packing, strip_size=2**20)
+    with tifffile.TiffFile(io.BytesIO(file.getvalue())) as tiff:
+        ((start, length),) = zip(tiff.pages.first.dataoffsets, tiff.pages.first.databytecounts, strict=True)
+    return file.getvalue()[start : start + length]
+
+
+def jbig2(codes: bytes, *, is_open: bool) -> bytes:
+    """Write JBIG2 of a page, and one region on it, packed as Group 4; the region's length may be left open."""
+    page = struct.pack(">IBBBI", 0, 48, 0, 1, 19) + struct.pack(">IIIIBH", 90, 120, 0, 0, 0, 0)
+    region = struct.pack(">IIIIBB", 90, 120, 0, 0, 0, 1) + codes + (b"\0\0" + struct.pack(">I", 120)) * is_open
+    return page + struct.pack(">IBBBI", 1, 38, 0, 1, 2**32 - 1 if is_open else len(region)) + region
+
+
+PACKED = [
+    "JPEG",
+    "JPEG2000",
+    "group3",
+    "group4",
+    "JBIG2",
+    "JBIG2 open",
+    *(f"{name} {bits}" for name in ("Gray", "RGB", "CMYK") for bits in (1, 2, 4, 8)),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,9 @@
-"""Bit fields of BMPs, and files whose end was never written."""
+"""BMPs whose colours stand at places that they name."""
 
-import io
 import struct
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import Page
@@ -45,12 +42,6 @@ def page_of(data: bytes) -> Page:
     return page
 
 
-def saved(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **options)
-    return file.getvalue()
-
-
 @pytest.mark.parametrize("top_down", [False, True])
 @pytest.mark.parametrize("shifts", [(0, 8, 16), (3, 12, 23), (24, 0, 9)])
 def test_bit_fields_are_read_wherever_they_stand(shifts: tuple[int, int, int], top_down: bool) -> None:
@@ -78,37 +69,3 @@ def test_bit_fields_that_are_cut_short_are_a_fault() -> None:
     (fault,) = decode(bmp(words, (255, 255, 255))[:-100], LIMITS)
     assert isinstance(fault, Fault)
     assert fault.kind == FaultKind.UNREADABLE
-
-
-FORMATS = {"BMP": {}, "WEBP": {"quality": 90}, "AVIF": {}, "JPEG2000": {}, "JPEG": {}, "GIF": {}, "PNG": {}}
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("share", [0.4, 0.65, 0.9])
-def test_a_copy_that_stopped_and_ends_in_zeros_is_a_fault(kind: str, share: float) -> None:
-    whole = saved(GREY, kind, **FORMATS[kind])
-    page_of(whole)
-    written = int(len(whole) * share)
-    (fault,) = decode(whole[:written] + bytes(len(whole) - written), LIMITS)
-    assert isinstance(fault, Fault), kind
-    assert fault.kind == FaultKind.UNREADABLE
-    assert "copy it again" in fault.detail
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_paper_of_one_colour_to_the_end_is_no_damage(kind: str) -> None:
-    for paper, ink in ((255, 0), (0, 255)):
-        page = np.full((300, 200), paper, np.uint8)
-        page[40:80, 60:70] = ink
-        assert page_of(saved(page, kind, **FORMATS[kind])).grey.shape == (300, 200)
-
-
-def test_a_black_margin_is_no_damage() -> None:
-    page = np.full((200, 151), 220, np.uint8)
-    page[:60] = 0  # the last rows of the file
-    assert page_of(saved(page, "BMP")).grey[0, 0] == 0
-    assert page_of(saved(np.dstack([page] * 3), "BMP")).grey[0, 0] == 0
-
-
-def test_a_telephones_zeros_after_a_webp_are_no_damage() -> None:
-    assert page_of(saved(GREY, "WEBP") + bytes(4000))

@@ -1,0 +1,119 @@
+"""Tell whether all of an image was written, where no codec can or will: a copy that stops half-way is no picture.
+
+On some disks such a copy has its full size, and zeros from there on: no codec of pixels that are not packed can know,
+and one of WebP makes grey of them. PDFium draws what there is of fax codes and JBIG2, and says nothing.
+"""
+
+import struct
+from typing import NamedTuple
+
+import imagecodecs
+
+_LEAST_END = 64  # bytes of zeros that are no chance
+_LEAST_SHARE = 1 / 50  # of a file, that they take
+_MOST_BLACK = 0.25  # share of zeros among as many bytes before them, at most, where zero is not the colour of the paper
+_LOOK_BACK = 4096  # bytes before them that are looked at
+_LINE_ENDS = "000000000001"  # in fax codes: no other has as many zeros
+_FAX_ENDS = (2 * _LINE_ENDS, 2 * (_LINE_ENDS + "1"))  # of the whole; rows of Group 3 may have a bit more
+_FAX_TIFF_BYTES = 8 + 2 + 8 * 12 + 4  # before the codes in a TIFF of eight fields
+_ROWS, _GROUP_4 = 2, 4  # packings of a TIFF: each row by itself from a byte on, and Group 4
+_JBIG2_DRAWN = frozenset({6, 7, 22, 23, 38, 39, 42, 43})  # kinds of segments that draw on a page
+_JBIG2_OPEN = 2**32 - 1  # length of a segment that ends with two bytes of its own, and the number of its rows
+
+
+def ends_in_nothing(data: bytes, start: int, row_bytes: int, used_bytes: int) -> bool:
+    """Tell whether the last of some pixels that are not packed are zeros, and what stands before them is not.
+
+    Paper that is black to the end, or a black margin, is no damage: there, zeros stand before as well, or whole rows
+    are of zeros.
+
+    Args:
+        data: The file, up to where the pixels end.
+        start: Where they begin.
+        row_bytes: How long a row is.
+        used_bytes: How much of it are pixels; the rest fills up.
+    """
+    written = _written(data)
+    if written == len(data) or (written - start - used_bytes) % row_bytes == 0:
+        return False
+    before = data[max(start, written - min(len(data) - written, _LOOK_BACK)) : written]
+    return before.count(0) <= _MOST_BLACK * len(before)
+
+
+def packed_ends_in_nothing(data: bytes) -> bool:
+    """Tell whether the last part of a packed file is zeros, of which its codec would make something."""
+    return _written(data) < len(data)
+
+
+def _written(data: bytes) -> int:
+    """Tell how many bytes stand before the zeros at the end; all of them where these are too few to mean anything."""
+    written = len(data.rstrip(b"\0"))
+    return written if len(data) - written >= max(_LEAST_END, _LEAST_SHARE * len(data)) else len(data)
+
+
+class Fax(NamedTuple):
+    """What is known of the fax codes of a PDF."""
+
+    is_group_4: bool
+    """Whether they are of Group 4, and not of Group 3."""
+    is_aligned: bool
+    """Whether rows begin with a byte of their own, as no codec here knows it of Group 4."""
+
+
+def is_whole_fax(codes: bytes, width: int, height: int, fax: Fax) -> bool:
+    """Tell whether fax codes are those of a whole image, by its width and height in pixels."""
+    bits = f"{int.from_bytes(codes):0{8 * len(codes)}b}"
+    ends = bits.rstrip("0").endswith(_FAX_ENDS)
+    if bits.find("1") >= _LINE_ENDS.find("1"):  # Group 3 in which each row has such a beginning
+        return ends or bits.count(_LINE_ENDS) >= height
+    if fax.is_group_4 and not fax.is_aligned:
+        return _are_fax_codes(codes, width, height, _GROUP_4)
+    return ends or (not packed_ends_in_nothing(codes) and _are_fax_codes(codes, width, height, _ROWS))
+
+
+def _are_fax_codes(codes: bytes, width: int, height: int, packing: int) -> bool:
+    """Let libtiff say whether codes, put into a TIFF, are right to the last row."""
+    tags = {256: width, 257: height, 258: 1, 259: packing, 262: 0, 273: _FAX_TIFF_BYTES, 278: height, 279: len(codes)}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, number) for tag, number in tags.items())
+    header = b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4)
+    try:
+        imagecodecs.tiff_decode(header + codes, index=0)
+    except imagecodecs.TiffError:
+        return False
+    return True
+
+
+def is_whole_jbig2(data: bytes) -> bool:
+    """Tell whether the JBIG2 segments of an image, out of a PDF, are all whole, and draw something."""
+    written = len(data.rstrip(b"\0\r\n"))
+    draws, at = False, 0
+    try:
+        while at < written:
+            kind, at = _jbig2_segment(data, at)
+            draws |= kind in _JBIG2_DRAWN
+    except (struct.error, ValueError):  # it is cut short
+        return False
+    return draws and at <= len(data) and not packed_ends_in_nothing(data)
+
+
+def _jbig2_segment(data: bytes, start: int) -> tuple[int, int]:
+    """Read the kind of a segment, and where it ends, which may be beyond the data.
+
+    Source: ITU-T T.88, 7.2.
+
+    Raises:
+        struct.error: the data end within what it says of itself.
+        ValueError: the data end before it does.
+    """
+    number, flags, references = struct.unpack_from(">IBB", data, start)
+    at, count = start + 6, references >> 5
+    if count > 4:
+        count = struct.unpack_from(">I", data, start + 5)[0] & 2**29 - 1
+        at += 3 + (count + 8) // 8
+    at += count * (1 if number <= 2**8 else 2 if number <= 2**16 else 4)
+    at += 4 if flags & 64 else 1  # the page that it belongs to
+    (length,) = struct.unpack_from(">I", data, at)
+    if length < _JBIG2_OPEN:
+        return flags & 63, at + 4 + length
+    (packing,) = struct.unpack_from(">17xB", data, at + 4)
+    return flags & 63, data.index(b"\0\0" if packing & 1 else b"\xff\xac", at + 22) + 6
