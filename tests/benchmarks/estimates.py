@@ -3,7 +3,8 @@
 Make the table in one go: `python -m tests.benchmarks.estimates`, some minutes. Each set is taken for a folder; its
 threshold is the one that the program gives it, and that of the validation data alone. «True» is the share of wrong
 digits among those that are `ok` there; an estimate holds where it is within a factor of two of that, or both are under
-0.5%.
+0.5%. Of few mistakes, two in place of one are chance; so the last line counts only the folders of which chance leaves
+no doubt: the 95% interval of the truth lies where the estimate holds, or outside of it, as a whole.
 
 - disagreement: of the reader and its teacher on what is `ok` (Jiang, Nagarajan, Baek, Kolter, «Assessing Generalization
   of SGD via Disagreement», ICLR 2022); the only one that needs the pages once more, and costs `ms` for each
@@ -25,6 +26,7 @@ import typer
 from numpy.typing import NDArray
 
 from batchdigits.inference import bundle
+from batchdigits.inference.audit import wilson_interval
 from batchdigits.inference.calibration import OWN_THRESHOLDS, Calibration, prove, prove_doubt
 from batchdigits.inference.folders import confidence_counts, mean_doubt, own_threshold
 from batchdigits.inference.trust import LEAST_DIGITS, estimate
@@ -34,6 +36,7 @@ from tests.benchmarks.reading import DEFAULTS, PageSet, Reader
 from tests.benchmarks.simulated_kinds import simulated_kinds
 
 _ASKED = 300  # `ok` pages of each set, about which the teacher is asked
+_SMALL = 0.005  # shares below that are alike
 _NAMES = ("disagreement", "thresholded", "histogram", "doubt", "shipped")
 
 
@@ -60,6 +63,7 @@ def main(
     print(f"| set | images | threshold | ok | true | {' | '.join(_NAMES)} |")
     print(f"| --- |{' ---: |' * (4 + len(_NAMES))}")
     held: dict[str, list[bool]] = defaultdict(list)
+    sure: dict[str, list[bool]] = defaultdict(list)
     seconds, asked = 0.0, 0
     with Reader(chosen) as reader:
         for some in _sets(reader, pages):
@@ -73,16 +77,19 @@ def main(
                 rows = np.flatnonzero(passes)[:_ASKED]
                 second = _teacher(reader, digits.pixels[rows])
                 seconds, asked = seconds + time.perf_counter() - begun, asked + len(rows)
-                true = float((~digits.right[passes]).mean())
+                wrong, true = int((~digits.right[passes]).sum()), float((~digits.right[passes]).mean())
                 found = {"disagreement": float((second != digits.said[rows]).mean())}
                 found |= _candidates(digits.confidence, threshold, terms)
                 for name, value in found.items():
                     held[name].append(_holds(true, value))
+                    sure[name] += _whatever_chance_did(wrong, int(passes.sum()), value)
                 cells = " | ".join(f"{found[name]:.2%}" for name in _NAMES)
                 share = passes.sum() / len(some.pages)
                 print(f"| {some.name} | {len(some.pages):,} | {threshold} | {share:.1%} | {true:.2%} | {cells} |")
     cells = " | ".join(f"{np.mean(held[name]):.0%}" for name in _NAMES)
     print(f"| estimates that hold | | | | | {cells} |")
+    cells = " | ".join(f"{sum(sure[name])} of {len(sure[name])}" for name in _NAMES)
+    print(f"| of which chance leaves no doubt | | | | | {cells} |")
     print(f"\nThe teacher took {1000 * seconds / max(asked, 1):.2f} ms a page on this machine.")
 
 
@@ -128,7 +135,16 @@ def _candidates(confidence: NDArray[np.float64], threshold: float, terms: Calibr
 
 
 def _holds(true: float, found: float) -> bool:
-    return (true < 0.005 and found < 0.005) or (true > 0 and 0.5 <= found / true <= 2)
+    return (true < _SMALL and found < _SMALL) or (true > 0 and 0.5 <= found / true <= 2)
+
+
+def _whatever_chance_did(wrong: int, passed: int, found: float) -> list[bool]:
+    """Tell whether an estimate holds, or does not, for all that the truth may be; nothing where it may do either."""
+    low, high = wilson_interval(wrong, passed)
+    least, most = (0.0, max(_SMALL, 2 * found)) if found < _SMALL else (found / 2, 2 * found)
+    if least <= low and high <= most:
+        return [True]
+    return [False] if high < least or most < low else []
 
 
 if __name__ == "__main__":
