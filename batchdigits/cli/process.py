@@ -112,6 +112,8 @@ def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
             if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `batchdigits.cli` leaves it
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             code = command(*args, **kwargs)
+        except BrokenPipeError:  # whoever read standard output has left, as `head` does
+            code = ExitCode.OK
         except (Exception, KeyboardInterrupt) as error:
             code, message = _told(error)
             planned = isinstance(error, BatchDigitsError) or code is not ExitCode.UNEXPECTED

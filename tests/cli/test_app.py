@@ -797,6 +797,17 @@ def test_a_reader_that_leaves_early_is_no_trouble_and_the_reports_are_whole(quie
     assert [row["digit"] for row in rows] == ["1", "7", "7"]
 
 
+def test_explain_to_a_reader_that_has_left_is_no_trouble(digits: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [BATCHDIGITS, "explain", digits / "7.png"]
+    done = subprocess.run(
+        command, cwd=digits, env=environment(), stdout=writing, stderr=subprocess.PIPE, timeout=120, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_quiet_success_is_silent_though_tensorflow_ran(quiet: tuple[Path, Result]) -> None:
     said = [line for line in quiet[1].stderr.splitlines() if not line.startswith("libpng")]
     assert said == []
