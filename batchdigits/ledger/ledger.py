@@ -24,7 +24,7 @@ from batchdigits.ledger import last_run
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.plan import Plan, plan
 from batchdigits.ledger.reader import CHUNK, Observations, read
-from batchdigits.ledger.schema import COVERED, INSERT, blobs, checksum, row_sum, stored
+from batchdigits.ledger.schema import COVERED, INSERT, blobs, checksum, png_sum, row_sum, stored
 from batchdigits.records import NO_SUM, ImageFile, Skipped
 from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.urls import encoded, ending_of, parts
@@ -229,9 +229,10 @@ class Ledger:
         for place, sha256 in batch.unchanged.items():
             file = batch.files[place]
             before = self._known_of(bytes.fromhex(sha256), file, paths[place])
-            if [row_sum(row[:-3]) for row in before] != [row[-3] for row in before] or len(before) != before[0][2]:
-                raise self._database.damaged()
-            for _, page, pages, *_, seen, fault, detail, _, _, _, png in before:
+            for row in before:
+                _, page, pages, *_, seen, fault, detail, of_png, of_row, _, png = row
+                if (of_row, of_png, pages) != (row_sum(row[:-3]), png_sum(png), len(before)):
+                    raise self._database.damaged()
                 now = (paths[place], page, pages, *self._as_it_is(file))
                 yield stored((*now, seen, fault, detail), png)
 

@@ -454,14 +454,18 @@ def test_files_that_change_names_are_taken_for_what_they_are(path: Path) -> None
         assert whole(ledger).sha256 == [seen(second).sha256, seen(first).sha256]
 
 
-def test_what_is_damaged_is_not_copied_under_a_right_sum(path: Path) -> None:
-    first, second = image("a.png"), image("b.png")
-    a_run(path, [first])
+@pytest.mark.parametrize("damage", ["detail = 'nothing'", "png = x'00'", "png = NULL", "pages = 2", "sum = sum + 1"])
+@pytest.mark.parametrize("name", ["a.png", "b.png"])
+def test_what_is_damaged_is_not_given_a_right_sum(path: Path, damage: str, name: str) -> None:
+    """Neither where a file is only touched, nor where another has its bytes."""
+    first, now = image("a.png"), image(name, mtime_ns=8)
     with ledger_at(path) as ledger:
-        ledger.plan([first, second])
-        batch = batch_of(unchanged=[second])
+        ledger.plan([first])
+        record(ledger, batch_of([seen(first)], thumbnails={0: b"a picture"}))
+        ledger.plan([now])
+        batch = batch_of(unchanged=[now])
         batch.unchanged[0] = seen(first).sha256
-        ledger._database.execute("UPDATE pages SET detail = 'nothing'")
+        ledger._database.execute(f"UPDATE pages SET {damage}")
         with pytest.raises(StorageError, match="damaged"):
             record(ledger, batch)
 
