@@ -147,14 +147,14 @@ class Trust:
         return ", ".join(parts)
 
     def _basis(self) -> str:
-        own, scans = f"ok from a confidence of {self.threshold}", "scans like the validation data"
+        own = f"ok from a confidence of {self.threshold}"
         match self.basis:
             case Basis.GIVEN:
                 return own
             case Basis.VALIDATION if not self.drifted:
-                why = f"proven for {scans}, of which «{self.domain}» decides"
+                why = f"proven for scans like the validation data, of which «{self.domain}» decides"
             case Basis.FOLDER:
-                why = f"{own}, by how clear these scans are; of {scans}, «{self.domain}» decides"
+                why = f"{own}, set by how clear these scans are; the hardest kind tested was «{self.domain}»"
             case Basis.ANSWERS:
                 why = f"proven on {self.answers:,} of your own answers, {own}"
             case _:

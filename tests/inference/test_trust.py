@@ -48,8 +48,8 @@ def test_a_clear_folder_gets_a_looser_threshold_than_the_validation_data_and_an_
     assert (clear.threshold, clear.basis, clear.domain) == (0.5, Basis.FOLDER, "hard")
     assert (unclear.threshold, unclear.basis) == (0.994, Basis.FOLDER)
     assert clear.words() == (
-        "target error 0.50% (ok from a confidence of 0.5, by how clear these scans are; of scans like the validation "
-        "data, «hard» decides), about 0.15% of the ok are probably wrong"
+        "target error 0.50% (ok from a confidence of 0.5, set by how clear these scans are; the hardest kind tested "
+        "was «hard»), about 0.15% of the ok are probably wrong"
     )
 
 
