@@ -160,8 +160,8 @@ class PredictSettings:
     """Take the threshold that keeps the target on the validation data, whatever is known of the folder."""
     runtime: Runtime = Runtime.KERAS
     """What carries the model out."""
-    batch_size: int = 1024
-    """Images that are predicted at a time, 256 at most."""
+    batch_size: int = 256
+    """Images that are predicted at a time, 256 at most, or 32 with LiteRT."""
     threads: int = 1
     """Threads within one prediction; their number may change the last bits of its sums."""
     workers: int | None = None
