@@ -137,6 +137,10 @@ class Reader:
         """Read images, many at a time, and give what they say in their order.
 
         An image that cannot be read is a reading that says so.
+
+        Raises:
+            StorageError: There is no file of a path.
+            UsageError: Something is nothing that an image can be.
         """
         rest = iter(images)
         while some := list(islice(rest, _MOST_AT_ONCE)):
@@ -182,6 +186,8 @@ def read_folder(
     ledger: str | os.PathLike[str] | None = None,
 ) -> pandas.DataFrame:
     """Read all images of a folder into a table with the columns of the report, one row a page.
+
+    Where a row has no digit, `digit`, `final` and the like are NaN, so that pandas makes these columns floats.
 
     Args:
         path: The folder; or a file, a glob, or a URL.
@@ -238,7 +244,8 @@ def _first_page(image: Image) -> Page | Fault:
         try:
             size_bytes = path.stat().st_size
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            message = f"The image {escaped(str(path))} cannot be found: {error}; check its spelling."
+            reason = getattr(error, "strerror", None) or error
+            message = f"The image {escaped(str(path))} cannot be found: {reason}; check its spelling."
             raise StorageError(message) from error
         data = read_local(str(path), size_bytes, settings.max_bytes)
         return data if isinstance(data, Fault) else decode(data, settings, path.suffix.lower())[0]

@@ -166,8 +166,8 @@ class PredictSettings(ModelSettings):
     """Replace reports that were made from other sources."""
     no_adapt: bool = False
     """Take the threshold that keeps the target on the validation data, whatever is known of the folder."""
-    batch_size: int = 1024
-    """Images that are predicted at a time, 256 at most."""
+    batch_size: int = 256
+    """Images that are predicted at a time, 256 at most, or 32 with LiteRT."""
     threads: int = 1
     """Threads within one prediction; their number may change the last bits of its sums."""
     workers: int | None = None

@@ -225,9 +225,13 @@ def _print_schedule(parameters: list[Parameter], settings: ScheduleSettings, *, 
 @app.command(cls=Command, context_settings={"auto_envvar_prefix": "BATCHDIGITS_CORRECT"})
 @exits
 def correct(
-    report: Annotated[str, typer.Argument(metavar="REPORT", help="The report that people looked at.")],
+    report: Annotated[str, typer.Argument(metavar="REPORT", help="Any report of the run.")],
     corrections: Annotated[
-        Path, typer.Argument(metavar="CORRECTIONS", help="A .csv with their answers, as an edited copy of the report.")
+        Path,
+        typer.Argument(
+            metavar="CORRECTIONS",
+            help="Their answers: what the page downloaded, a filled-in copy of a report, or a .csv of path,corrected.",
+        ),
     ],
     ledger: Ledger = _PREDICT.ledger,
     config: Config = None,

@@ -52,7 +52,8 @@ _FOR_PEOPLE = ("report.csv", "report.html")  # what a run without -o writes wher
 def predict(
     context: typer.Context,
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE", help="Folders (read recursively), files, quoted globs, or URLs.")
+        list[str],
+        typer.Argument(metavar="SOURCE", help="One or more folders (read recursively), files, quoted globs, or URLs."),
     ],
     output: Annotated[
         list[str],
@@ -102,7 +103,7 @@ def predict(
     ] = False,
     runtime: Runtime = RuntimeChoice.AUTO,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Images that are predicted at a time, 256 at most.")
+        int, typer.Option(min=1, help="Images that are predicted at a time, 256 at most, or 32 with litert.")
     ] = _DEFAULTS.batch_size,
     threads: Annotated[
         int, typer.Option(min=1, max=MOST_THREADS, help="Threads within one prediction.")

@@ -119,7 +119,10 @@ def evaluate(
     context: typer.Context,
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="mnist, a folder with a sub-folder per digit, or a CSV of path,label."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="mnist, a folder with a sub-folder per digit, a CSV of path,label, or an answered report.",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for metrics and pictures.")] = _EVALUATE.output,
     model: Model = None,

@@ -21,7 +21,7 @@ from batchdigits.storage.guards import opened, put_in_place, resolved
 
 _FULL = "the disk is full or a size limit is reached; free some space or choose another folder"
 _FORBIDDEN = "there is no permission to; change the permissions of the file and its folder, or choose another folder"
-_MISSING = "it or its folder does not exist; create the folder first, or correct the name"
+_MISSING = "it or its folder does not exist; check the spelling, or make the folder first"
 _NO_FILE = "it is a pipe, a device or a socket; give the name of a file"
 _REASONS = {
     errno.ENOSPC: _FULL,

@@ -261,7 +261,10 @@ def _folder(root: Path) -> Iterator[tuple[ImageFile, PageLabels]]:
     """Give the images of a folder that has a sub-folder for each digit; others are left out with a warning."""
     digits = [folder for digit in range(10) if (folder := root / str(digit)).is_dir()]
     if not digits:
-        message = f"The labelled folder {escaped(str(root))} has no sub-folder named 0 to 9; sort its images into such."
+        message = (
+            f"The labelled folder {escaped(str(root))} has no sub-folder named 0 to 9; sort its images into such, or "
+            "name a CSV of path,label, or a report that people answered."
+        )
         raise UsageError(message)
     for other in sorted(set(root.iterdir()) - set(digits)):
         if other.is_dir():
