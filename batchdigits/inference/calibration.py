@@ -29,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchdigits.errors import UsageError
+from batchdigits.errors import UsageError, escaped
 from batchdigits.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def probability_of_at_most(wrong: int, passed: int, error: float) -> float:
 
 
 def _tested_by_domain(target: float, domains: Sequence[Domain], tables: Sequence[Sequence[_Counts]]) -> Proof | None:
-    names = [domain.name for domain in domains]
+    names = [escaped(domain.name) for domain in domains]  # as a bundle spells them, which anybody may have made
     return _tested(target, names, tables, _least(domains))
 
 
@@ -311,7 +311,7 @@ def _unproven(target: float, domains: Sequence[Domain]) -> str:
     counts = next(_sequence([domain.risks for domain in domains], _least(domains)), ())
     tested = zip(domains, counts, strict=False)
     name, first = max(
-        ((domain.name, one) for domain, one in tested),
+        ((escaped(domain.name), one) for domain, one in tested),
         key=lambda found: probability_of_at_most(found[1].wrong, found[1].passed, target),
         default=("", ThresholdCounts(1.0, passed=0, wrong=0)),
     )

@@ -53,6 +53,13 @@ def test_a_clear_folder_gets_a_looser_threshold_than_the_validation_data_and_an_
     )
 
 
+def test_the_name_of_validation_data_reaches_no_terminal_as_it_is_spelled() -> None:
+    planted = replace(TERMS, domains=(EASY, replace(HARD, name="h\x1b[2J\n")))
+    assert r"«h\x1b[2J\x0a»" in judge(CLEAR, planted, 0.005).words()
+    with pytest.raises(UsageError, match=r"«h\\x1b\[2J\\x0a»"):
+        judge(CLEAR, planted, 0.0005)
+
+
 def test_a_small_folder_never_adapts_and_nothing_is_estimated_of_it() -> None:
     small = judged(folder([0.9999] * (LEAST_DIGITS - 1)))
     assert (small.threshold, small.basis, small.domain, small.expected) == (0.99, Basis.VALIDATION, "hard", None)
