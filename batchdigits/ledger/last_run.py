@@ -204,7 +204,8 @@ def _remembered(database: Database, spans: list[_Span]) -> dict[str, str]:
 def _gone(database: Database, spans: list[_Span]) -> Iterator[bytes]:
     """Give the paths that the last report of these folders did not show, in order."""
     with database.errors():
-        yield from _within((path for (path,) in database.execute("SELECT path FROM gone ORDER BY path")), spans)
+        rows = database.execute("SELECT CAST(path AS BLOB) FROM gone ORDER BY path")
+        yield from _within((path for (path,) in rows), spans)
 
 
 def _within(paths: Iterable[bytes], spans: list[_Span]) -> Iterator[bytes]:

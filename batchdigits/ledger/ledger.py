@@ -11,8 +11,9 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -27,19 +28,19 @@ from batchdigits.ledger.reader import CHUNK, Observations, read
 from batchdigits.ledger.schema import COVERED, INSERT, blobs, checksum, png_sum, row_sum, stored
 from batchdigits.records import NO_SUM, ImageFile, Skipped
 from batchdigits.storage.atomic import TargetFile
-from batchdigits.storage.urls import encoded, ending_of, parts
+from batchdigits.storage.urls import encoded, ending_of
 
 if TYPE_CHECKING:
     from batchdigits.records import Batch, KnownBytes
 
 log = logging.getLogger(__name__)
 
-_SOME = 499  # values that a statement is asked with at a time; every SQLite takes 999
+_SHA256 = 32  # bytes of a sum
 _KEY = 8  # bytes of a sha256 by which copies are found; others begin so by chance alone
 _MOST_CONDITIONS = 2**31
 
 _KNOWN_BYTES = """
-SELECT path, substr(seen, 1, 32) FROM pages WHERE page = 1 AND condition = ? AND NOT stale ORDER BY path
+SELECT path, CAST(substr(seen, 1, 32) AS BLOB) FROM pages WHERE page = 1 AND condition = ? AND NOT stale ORDER BY path
 """
 _OWN = f"SELECT {COVERED}, sum, stale, png FROM pages WHERE path = ? ORDER BY page"
 _COPIES = f"""
@@ -47,10 +48,9 @@ CREATE TEMP TABLE copies (key BLOB, path BLOB, PRIMARY KEY (key, path)) WITHOUT 
 INSERT INTO copies SELECT substr(seen, 1, {_KEY}), path FROM pages
 WHERE page = 1 AND condition = {{}} AND NOT stale ORDER BY 1, 2
 """  # made when the first copy is met: an index would change a page of the file for each image
-HAD = """
-SELECT pages.path, pages.page, answer
-FROM pages JOIN answers ON sha256 = lower(hex(substr(seen, 1, 32))) AND answers.page = pages.page
-WHERE pages.path IN ({}) ORDER BY 1, 2
+_HAD = """
+SELECT page, answer FROM pages JOIN answers USING (page)
+WHERE path = ? AND sha256 = lower(hex(substr(seen, 1, 32))) ORDER BY page
 """
 UNREPORTED = """
 SELECT path, size_bytes, mtime_ns, count(*)
@@ -162,7 +162,7 @@ class Ledger:
             for path, sha256 in self._database.execute(_KNOWN_BYTES, (self._condition,)):
                 while pending and pending < path:
                     pending, *_ = next(asked, (b"",))
-                if pending != path and any(sha256):
+                if pending != path and len(sha256) == _SHA256 and any(sha256):
                     found[_ending(path)].append(sha256)
         return {ending: np.sort(np.frombuffer(b"".join(sums), "S32")) for ending, sums in found.items()}
 
@@ -229,10 +229,9 @@ class Ledger:
         for place, sha256 in batch.unchanged.items():
             file = batch.files[place]
             before = self._known_of(bytes.fromhex(sha256), file, paths[place])
-            for row in before:
-                _, page, pages, *_, seen, fault, detail, of_png, of_row, _, png = row
-                if (of_row, of_png, pages) != (row_sum(row[:-3]), png_sum(png), len(before)):
-                    raise self._database.damaged()
+            if not all(_is_whole(row, len(before)) for row in before):
+                raise self._database.damaged()
+            for _, page, pages, *_, seen, fault, detail, _, _, _, png in before:
                 now = (paths[place], page, pages, *self._as_it_is(file))
                 yield stored((*now, seen, fault, detail), png)
 
@@ -254,19 +253,19 @@ class Ledger:
         if not execute("SELECT 1 FROM temp.sqlite_master WHERE name = 'copies'").fetchone():
             for statement in _COPIES.format(self._condition).split(";"):
                 execute(statement)
-        return (path for (path,) in execute("SELECT path FROM copies WHERE key = ?", (key,)).fetchall())
+        yield from (path for (path,) in execute("SELECT path FROM copies WHERE key = ?", (key,)).fetchall())
 
     def _lost(self, now: dict[bytes, str]) -> list[LostAnswer]:
         """Give the answers to the bytes that files had, where those that they have now have none."""
         execute = self._database.execute
         if not execute("SELECT 1 FROM answers").fetchone():
             return []
-        paths, lost = iter(sorted(now)), []
-        while some := list(islice(paths, _SOME)):
-            for path, page, answer in execute(HAD.format(", ".join("?" * len(some))), some).fetchall():
-                if not execute("SELECT 1 FROM answers WHERE sha256 = ? AND page = ?", (now[path], page)).fetchone():
+        lost = []
+        for path, sha256 in sorted(now.items()):
+            for page, answer in execute(_HAD, (path,)).fetchall():
+                if not execute("SELECT 1 FROM answers WHERE sha256 = ? AND page = ?", (sha256, page)).fetchone():
                     name = path.decode(errors="surrogateescape")
-                    lost.append(LostAnswer(name, page, answer, now[path] != NO_SUM))
+                    lost.append(LostAnswer(name, page, answer, sha256 != NO_SUM))
         return lost
 
     def observations(self, chunk: int = CHUNK, *, thumbnails: bool = False) -> Iterator[Observations]:
@@ -325,10 +324,18 @@ class Ledger:
         return last_run.rendered(self._database)
 
 
+def _is_whole(row: tuple[Any, ...], pages: int) -> bool:
+    """Tell whether what `_OWN` selects of a file with so many pages is as it was stored."""
+    *covered, of_row, _, png = row
+    with suppress(TypeError):
+        return (of_row, covered[2], covered[-1]) == (row_sum(tuple(covered)), pages, png_sum(png))
+    return False
+
+
 def _ending(path: bytes) -> str:
     """Give the ending under which a file was read."""
     name = path.decode(errors="surrogateescape")
-    return ending_of(name if name.startswith("/") else parts(name).path)
+    return ending_of(name.partition("::")[0] if name.startswith("zip://") else name)
 
 
 def publications(rows: Iterable[tuple[bytes, str, str, int]]) -> Publications:

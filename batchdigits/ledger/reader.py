@@ -38,10 +38,10 @@ class Observations:
     """From 1."""
     sha256: list[str]
     """Of each file's bytes; empty where they could not be read."""
-    widths: list[int | None]
-    """Pixels; None where unknown."""
-    heights: list[int | None]
-    """Pixels; None where unknown."""
+    widths: NDArray[np.int32]
+    """int32[N], pixels; 0 where unknown."""
+    heights: NDArray[np.int32]
+    """int32[N], pixels; 0 where unknown."""
     faults: list[Fault | None]
     """None where the page was read."""
     models: list[str]
@@ -67,7 +67,7 @@ class Observations:
     def failed(self, fault: Fault) -> "Observations":
         """Make a row by itself a fault."""
         empty: dict[str, Any] = {"logits": self.logits[:0], "ink": self.ink[:0], "thumbnails": [b""], "corrected": [""]}
-        return replace(self, faults=[fault], widths=[None], heights=[None], **empty)
+        return replace(self, faults=[fault], widths=self.widths * 0, heights=self.heights * 0, **empty)
 
 
 def read(plan: Plan, conditions: dict[int, str], chunk: int = CHUNK, *, thumbnails: bool) -> Iterator[Observations]:
@@ -152,8 +152,8 @@ def _observations(rows: list[tuple[Any, ...]], conditions: dict[int, str]) -> Ob
         names=list(names),
         pages=list(numbers),
         sha256=sums(table),
-        widths=[side or None for side in table["width"].tolist()],
-        heights=[side or None for side in table["height"].tolist()],
+        widths=table["width"].copy(),
+        heights=table["height"].copy(),
         faults=[
             None if kind is None else Fault(FaultKind(kind), text) for kind, text in zip(kinds, details, strict=True)
         ],

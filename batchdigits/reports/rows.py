@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits import __version__
-from batchdigits.errors import MOST_SIDE, OF_THE_MACHINE, FaultKind, escaped, unforeseen
+from batchdigits.errors import OF_THE_MACHINE, FaultKind, escaped, unforeseen
 from batchdigits.inference.audit import Audit, in_sample
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import SEVERAL_DIGITS, decide_calibrated
@@ -166,8 +166,8 @@ def _rows(seen: Observations, terms: DecisionSettings) -> Rows:
         corrected=seen.corrected,
         final=final,
         detail=detail.tolist(),
-        width=_sides(seen.widths),
-        height=_sides(seen.heights),
+        width=seen.widths,
+        height=seen.heights,
         sha256=seen.sha256,
         model=[name[:MODEL_ID_LENGTH] for name in seen.models],
         probabilities=spread(found.probabilities, np.nan),
@@ -175,11 +175,6 @@ def _rows(seen: Observations, terms: DecisionSettings) -> Rows:
         thumbnail=seen.thumbnails,
         audit=(verdict == Status.OK) & in_sample(seen.sha256, terms.audit),
     )
-
-
-def _sides(pixels: list[int | None]) -> NDArray[np.int32]:
-    """Make a column of sides; earlier versions kept some that no page has."""
-    return np.array([side if side is not None and side <= MOST_SIDE else 0 for side in pixels], np.int32)
 
 
 def about_report(terms: DecisionSettings, settings: PredictSettings, *, versions: str) -> About:

@@ -99,7 +99,7 @@ def test_an_older_ledger_is_led_to_this_version_and_keeps_what_it_knows(path: Pa
         (rows,) = ledger.observations(thumbnails=True)
         assert list(zip(rows.names, rows.pages, strict=True)) == [("a.png", 1), ("a.png", 2), ("b.png", 1), ("far", 1)]
         assert rows.sha256 == [seen(file).sha256 for file in (OLD_FILES[0], *OLD_FILES)]
-        assert (rows.widths, rows.heights) == ([28, None, 28, 28], [30, None, 30, 30])
+        assert (rows.widths.tolist(), rows.heights.tolist()) == ([28, 0, 28, 28], [30, 0, 30, 30])
         assert rows.logits.tolist() == [[number] * 10 + [NEVER] * 2 for number in (1, 2, 3)]
         assert rows.ink.tolist() == [[number] * 4 + [0] * 4 for number in (1, 2, 3)]
         assert rows.faults == [None, Fault(FaultKind.UNREADABLE, "it is cut"), None, None]
