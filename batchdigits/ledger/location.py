@@ -189,7 +189,8 @@ def ledger_path(reports: Sequence[TargetFile], *, named: Path | None, no_ledger:
         no_ledger: Nothing is to be kept.
 
     Raises:
-        UsageError: A report has its name; or reports, in another order than before, would begin a new one.
+        UsageError: A report has its name; or reports, in another order than before or without the first of them,
+            would begin a new one, which knows no answers.
     """
     if named and LocalFile(named).target in [report.target for report in reports]:
         message = f"The ledger {escaped(str(named))} is also a report; give one of them another name."
@@ -197,7 +198,7 @@ def ledger_path(reports: Sequence[TargetFile], *, named: Path | None, no_ledger:
     if no_ledger or named:
         return named
     places = [beside(report) for report in reports]
-    known = next((place for place in places if place.exists()), None)
+    known = next((place for place in places if place.exists()), None) or _of_a_run_before(reports)
     if known and known != places[0]:
         message = (
             f"The ledger of these reports is {escaped(str(known))}; name the report that it is called after first, or "
@@ -205,6 +206,25 @@ def ledger_path(reports: Sequence[TargetFile], *, named: Path | None, no_ledger:
         )
         raise UsageError(message)
     return places[0] if places else None
+
+
+def _of_a_run_before(reports: Sequence[TargetFile]) -> Path | None:
+    """Find the ledger of a run that published one of these reports, and that is called after another of its own.
+
+    One that somebody renamed is none: so a damaged ledger is moved away.
+    """
+    for report in reports:
+        if not report.target.is_remote and report.exists():
+            ledger, sure = _likeliest(report)
+            if sure > _ITS_NAME and ledger.name in _names_after_reports(ledger):
+                return ledger
+    return None
+
+
+def _names_after_reports(ledger: Path) -> set[str]:
+    """Give the names that a ledger has beside each of the reports that it published."""
+    paths = [path for path, _ in glimpse(ledger, _PUBLISHED) if isinstance(path, bytes)]
+    return {fitting(os.fsdecode(path.rpartition(b"/")[2]), ".ledger") for path in paths}
 
 
 def ledger_of(report: TargetFile) -> Path:
@@ -215,6 +235,11 @@ def ledger_of(report: TargetFile) -> Path:
     Returns:
         The ledger; where none knows the report, the one that would be called after it.
     """
+    return _likeliest(report)[0]
+
+
+def _likeliest(report: TargetFile) -> tuple[Path, int]:
+    """Find the ledger of a report, and tell how sure that is; 0 where none knows it."""
     target = report.target
     sha256 = ""
     with suppress(StorageError):
@@ -233,7 +258,7 @@ def ledger_of(report: TargetFile) -> Path:
         rank = (max(sure, _ITS_NAME if ledger == own else 0), mtime_ns)
         if rank[0] and rank > best:
             best, found = rank, ledger
-    return found
+    return found, best[0]
 
 
 def _likeness(path: bytes, published: str, target: TargetFile, sha256: str) -> int:

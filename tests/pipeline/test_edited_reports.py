@@ -94,6 +94,20 @@ def test_reports_in_another_order_do_not_begin_a_new_ledger(growing: Path, model
     assert [name for name in names(tmp_path) if name.endswith(".ledger")] == ["a.csv.ledger"]
 
 
+def test_a_report_without_the_first_of_its_run_does_not_begin_a_new_ledger(
+    growing: Path, model: Bundle, tmp_path: Path
+) -> None:
+    reports = (tmp_path / "a.csv", tmp_path / "b.parquet")
+    run(model, growing, outputs=reports)
+    before = reports[1].read_bytes()
+    with pytest.raises(UsageError, match=r"The ledger of these reports is .*/a\.csv\.ledger; name the report"):
+        run(model, growing, outputs=reports[1:])
+    assert reports[1].read_bytes() == before
+    assert [name for name in names(tmp_path) if name.endswith(".ledger")] == ["a.csv.ledger"]
+    (tmp_path / "a.csv.ledger").rename(tmp_path / "moved.ledger")  # as a damaged one is moved away
+    assert run(model, growing, outputs=reports[1:]).pending > 0
+
+
 def test_a_ledger_that_is_not_to_be_used_stops_no_run(growing: Path, model: Bundle, tmp_path: Path) -> None:
     report, ledger = tmp_path / "report.csv", tmp_path / "report.csv.ledger"
     for damage in (b"damaged" * 500, b""):
