@@ -59,7 +59,7 @@ _MOST_NAMED = 3  # files of a kind
 _LEAST_SEVERAL, _SEVERAL_SHARE = 3, 0.2  # rows with several digits, and their share, from which a sentence says so
 _SEVERAL = "%d of %d images seem to hold several digits; this program reads one digit an image."
 _DRIFTED = (
-    "These scans differ from what the model was tested on. Expect more mistakes than {:.1%}: answer the {:,} pictures "
+    "These scans differ from what the model was tested on. Expect more mistakes than {}: answer the {:,} pictures "
     "of the audit sample in the review page (-o report.html), and the next run will know."
 )
 
@@ -131,7 +131,8 @@ def run(
         faulty = ledger.mark_faults_reported() + tally.unforeseen
         drift_index = drift.index(confidences, model.calibration.reference)
         if drift.is_worse(confidences, model.calibration.reference):
-            log.warning(_DRIFTED.format(settings.target_error, tally.audit.sample))
+            promised = terms.trust.promised
+            log.warning(_DRIFTED.format(f"{promised:.1%}" if promised else "usual", tally.audit.sample))
             terms = replace(terms, trust=replace(terms.trust, drifted=True))  # of what is new, whatever the rest is
         return _summary(plan, tally, terms, timer, faulty=faulty, drift_index=drift_index)
 
