@@ -59,7 +59,7 @@ _HELD = 4  # chunks of stored predictions that stay in memory between the look a
 _LEAST_SEVERAL, _SEVERAL_SHARE = 3, 0.2  # rows with several digits, and their share, from which a sentence says so
 _SEVERAL = "%d of %d images seem to hold several digits; this program reads one digit an image."
 _DRIFTED = (
-    "These scans differ from what the model was tested on. Expect more mistakes than {:.1%}: answer the {:,} pictures "
+    "These scans differ from what the model was tested on. Expect more mistakes than {}: answer the {:,} pictures "
     "of the audit sample in the review page (-o report.html), and the next run will know."
 )
 
@@ -131,7 +131,8 @@ def run(
             standing.keep(ledger, names.outputs, follow_from, tally, trust)
         drift_index = drift.index(confidences, model.calibration.reference)
         if drift.is_worse(confidences, model.calibration.reference):
-            log.warning(_DRIFTED.format(settings.target_error, tally.audit.sample))
+            usual = f"{trust.promised:.1%}" if trust.promised else "usual"
+            log.warning(_DRIFTED.format(usual, tally.audit.sample))
             trust = replace(trust, drifted=True)  # of what is new, whatever the rest is
         return _summary(plan, tally, trust, model, timer, faulty=faulty, drift_index=drift_index)
 

@@ -84,7 +84,7 @@ class DecodingSettings:
 class NormalisationSettings:
     """The numbers of the normalisation; they travel in the bundle, since the model was trained behind them."""
 
-    VERSION: ClassVar[int] = 7
+    VERSION: ClassVar[int] = 8
     """Rises when `normalisation` does something else to pixels under the same numbers, or measures something else."""
 
     digit_side: int = 20
