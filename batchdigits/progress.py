@@ -3,6 +3,7 @@
 Done is what is recorded: that is what a killed run keeps.
 """
 
+import logging
 import shutil
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Self
 
 _TICK = 0.5  # seconds; what is over sooner shows nothing
 _CLEAR = "\r\x1b[K"
+_LOG = logging.getLogger("batchdigits")
 
 
 class Progress:
@@ -31,13 +33,18 @@ class Progress:
         self._clock = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
-        """Show nothing yet."""
+        """Show nothing yet; messages take the line away before they are written."""
+        if self._is_shown:
+            for handler in _LOG.handlers:
+                handler.addFilter(_make_room)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop it, and take the line away."""
+        for handler in _LOG.handlers:
+            handler.removeFilter(_make_room)
         self._ended.set()
         if self._clock.is_alive():
             self._clock.join()
@@ -88,6 +95,11 @@ class Progress:
         if self._is_shown:
             columns = shutil.get_terminal_size().columns
             _write(f"{_CLEAR}{self.line()[: columns - 1]}")
+
+
+def _make_room(_: logging.LogRecord) -> bool:
+    _write(_CLEAR)
+    return True
 
 
 def _write(text: str) -> None:

@@ -1,5 +1,6 @@
 """The line that tells what a run is doing: what is recorded, at which rate, and that the clock goes on."""
 
+import logging
 import signal
 import sys
 import time
@@ -54,6 +55,21 @@ def test_what_is_not_shown_writes_nothing(capsys: pytest.CaptureFixture[str]) ->
         progress.say("Reading", 3)
         progress.record(3)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_message_takes_the_line_away_first(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("batchdigits")
+    handler = logging.StreamHandler()
+    log.addHandler(handler)
+    try:
+        with Progress(is_shown=True) as progress:
+            progress.say("Looking for images")
+            log.warning("Left out.")
+        log.warning("The end.")
+    finally:
+        log.removeHandler(handler)
+    line = "\r\x1b[KLooking for images … 0:00\r\x1b[K"
+    assert capsys.readouterr().err == f"{line}Left out.\n\r\x1b[KThe end.\n"
 
 
 def test_the_clock_ticks_on_a_terminal_and_the_line_goes_where_ctrl_c_ends_the_run(

@@ -89,14 +89,13 @@ def _next(summary: Summary, files: Sequence[str]) -> str:
     """Say where people look at what is left."""
     doubtful = sum(summary.rows[status] for status in ("review", *_WITHOUT_A_DIGIT))
     audit = summary.left - doubtful
-    left = some = f"{doubtful:,} to look at"
-    if audit:
-        left += f", {audit:,} to audit"
+    some = f"{doubtful:,} to look at"
+    left = ", ".join([some] * bool(doubtful) + [f"{audit:,} to audit"] * bool(audit))
     if pages := _ending_in(".html", files):
         return f"open {escaped(pages[0])} ({left})"
     if books := _ending_in(".xlsx", files):
         return f"open {escaped(books[0])}, sheet Review ({left})"
-    return f"add -o report.html to check what is doubtful ({some})"
+    return f"add -o report.html to check what is doubtful ({some if doubtful else left})"
 
 
 def _failures(summary: Summary) -> str:

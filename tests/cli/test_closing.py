@@ -80,7 +80,7 @@ def test_the_next_thing_to_do_is_to_open_the_report_that_shows_pictures(outputs:
 
 def test_the_audit_sample_is_told_apart_from_what_is_doubtful() -> None:
     assert said(replace(NIGHT, left=260), "r.html")[2] == "Next: open r.html (60 to look at, 200 to audit)"
-    assert said(replace(FINE, left=200), "r.html")[2] == "Next: open r.html (0 to look at, 200 to audit)"
+    assert said(replace(FINE, left=200), "r.html")[2] == "Next: open r.html (200 to audit)"
 
 
 def test_pages_new_images_and_what_has_no_row_are_told_where_there_are_any() -> None:

@@ -715,6 +715,12 @@ find("images").addEventListener("focusin", ({ target }) => {
   const tile = target.closest(".tile");
   if (tile && Number(tile.dataset.index) !== chosen) choose(Number(tile.dataset.index));
 });
+find("images").addEventListener("pointermove", (event) => {
+  // Whoever points at an image and types answers it. A page that scrolls below the pointer moves nothing.
+  const tile = event.pointerType === "mouse" && event.target.closest(".tile");
+  if (!tile || !(event.movementX || event.movementY) || picked.length > 1 || event.shiftKey) return;
+  if (Number(tile.dataset.index) !== chosen) choose(Number(tile.dataset.index));
+});
 find("images").addEventListener("mousedown", (event) => {
   if (event.shiftKey && event.target.closest(".tile")) event.preventDefault(); // it would mark text, and begin a new range
 });
