@@ -13,7 +13,7 @@ import typer
 
 from batchdigits import settings
 from batchdigits.cli.schedule import Parameter
-from batchdigits.errors import UsageError, escaped
+from batchdigits.errors import BundleError, UsageError, escaped
 from batchdigits.inference.calibration import LOOSEST, STRICTEST, tightest_target
 from batchdigits.settings import EngineName
 from batchdigits.storage.local import opened_text
@@ -228,8 +228,7 @@ def given_threshold(context: typer.Context) -> float | None:
 def given_target(context: typer.Context) -> float:
     """Give `--target-error`; where nobody named it, and the model cannot prove the default, the tightest that it can.
 
-    Raises:
-        BundleError: The model cannot be used.
+    A model that cannot be used is left to the command, which says so to whoever monitors it, too.
     """
     target: float = context.params["target_error"]
     model = context.params["model"]
@@ -237,7 +236,10 @@ def given_target(context: typer.Context) -> float:
         return target
     from batchdigits.inference import bundle
 
-    tightest = tightest_target(bundle.load(Path(model)).calibration.domains)
+    try:
+        tightest = tightest_target(bundle.load(Path(model)).calibration.domains)
+    except BundleError:
+        return target
     if tightest is None or tightest <= target:
         return target
     log.warning(

@@ -115,7 +115,7 @@ def exits(command: Callable[P, ExitCode]) -> Callable[P, None]:
         except BrokenPipeError:  # whoever read standard output has left, as `head` does
             code = ExitCode.OK
         except (Exception, KeyboardInterrupt) as error:
-            code, message = _told(error)
+            code, message = _code_and_message(error)
             planned = isinstance(error, BatchDigitsError) or code is not ExitCode.UNEXPECTED
             hint = "" if planned or verbose else "; run again with -v for its traceback"
             if isinstance(error, Locked) and kwargs.get("if_locked") is IfLocked.SKIP:
@@ -153,7 +153,7 @@ def _leave_at_once_if_busy(code: ExitCode) -> None:
         os._exit(code)
 
 
-def _told(error: BaseException) -> tuple[ExitCode, str]:
+def _code_and_message(error: BaseException) -> tuple[ExitCode, str]:
     """Say what ended a command: the exit code, and the message."""
     if isinstance(error, BatchDigitsError):
         return error.exit_code, str(error)
@@ -200,7 +200,7 @@ def monitored(run: Callable[[], Summary], settings: PredictSettings) -> ExitCode
     except Locked:
         raise
     except BaseException as error:
-        code, message = _told(error)
+        code, message = _code_and_message(error)
         try:
             monitoring.write(ending(code, error=message), settings)
         except StorageError as second:

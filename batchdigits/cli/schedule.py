@@ -170,7 +170,7 @@ def _arguments(parameters: Sequence[Parameter], folder: str, is_there: Callable[
         if parameter.is_given and parameter.name != "quiet":
             for value in values:
                 yield from [parameter.flag] if parameter.flag else []
-                yield from [] if isinstance(value, bool) else [_spelled(parameter.name, value, folder, is_there)]
+                yield from [] if isinstance(value, bool) else [_argument(parameter.name, value, folder, is_there)]
     if any(parameter.name == "if_locked" and parameter.origin == "DEFAULT" for parameter in parameters):
         yield from ("--if-locked", "skip")  # the run before is not done yet: no trouble
     yield "-q"  # cron mails what is said
@@ -180,7 +180,7 @@ def _values(parameter: Parameter) -> Sequence[object]:
     return parameter.value if isinstance(parameter.value, list | tuple) else [parameter.value]
 
 
-def _spelled(name: str, value: object, folder: str, is_there: Callable[[str], bool]) -> str:
+def _argument(name: str, value: object, folder: str, is_there: Callable[[str], bool]) -> str:
     if isinstance(value, Enum):
         return str(value.value)
     text = str(value)

@@ -1,4 +1,4 @@
-"""Grey pages of any size in; pages as small as they are looked at, and strips of canvases that hold them, out."""
+"""Make pages as small as they are looked at, and place small ones side by side on canvases of one size."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Strips: pages side by side, and what is done to a whole strip at a time, so that calls are paid once.
+"""Filter many small pages at once: a strip is canvases side by side, and one call goes through all of them.
 
 Each step of the normalisation works on strips; no canvas of a strip sees another.
 """

@@ -39,11 +39,6 @@ _HEADER = 33  # bytes: a PNG's signature, and the chunk that says its size
 _FULL = 65535
 
 
-def reduced(page: GreyImage, side: int = SIDE) -> GreyImage:
-    """Reduce a page, uint8[H, W], so that its longer side is at most `side`; a smaller one stays as it is."""
-    return fit(page, side)
-
-
 def png(page: GreyImage, ink: Sequence[float] = (0, 0, 0, 0), finer: FullResolution | None = None) -> bytes:
     """Draw a page, or the part of it around a small digit, in 16 levels of grey, faint ink made visible.
 
@@ -64,7 +59,7 @@ def png(page: GreyImage, ink: Sequence[float] = (0, 0, 0, 0), finer: FullResolut
     (x, end_x), (y, end_y) = _within(left, right, side, width), _within(top, bottom, side, height)
     chunk = CHUNK + struct.pack(">4H", *(round(_FULL * share) for share in (x, y, end_x, end_y)))
     if side < _SMALL * max(page.shape):
-        chunk += _spelled(reduced(page, _WHOLE_SIDE), _WHOLE_BYTES)
+        chunk += _spelled(fit(page, _WHOLE_SIDE), _WHOLE_BYTES)
         page = finer() if finer and side < _FEW_PIXELS else page
         height, width = page.shape
         page = page[int(y * height) : round(end_y * height) + 1, int(x * width) : round(end_x * width) + 1]
@@ -83,7 +78,7 @@ def _within(low: float, high: float, side: float, extent: int) -> tuple[float, f
 def _spelled(picture: GreyImage, most_bytes: int) -> bytes:
     levels = _levels(int(picture.min()), int(picture.max()))
     for side in _SIDES:
-        _, data = cv2.imencode(".png", cv2.LUT(reduced(picture, side), levels), _HOW)
+        _, data = cv2.imencode(".png", cv2.LUT(fit(picture, side), levels), _HOW)
         if len(data) <= most_bytes:
             break
     return data.tobytes()

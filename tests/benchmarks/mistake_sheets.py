@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from batchdigits.preprocessing.thumbnails import reduced
+from batchdigits.preprocessing.canvas import fit
 from batchdigits.records import NO_DIGIT, GreyImage
 from batchdigits.training.evaluation.plots import SHEET_LIMIT, contact_sheet
 from tests.benchmarks.reading import Answers, PageSet
@@ -23,7 +23,7 @@ def draw_mistakes(folder: Path, section: str, some: PageSet, found: Answers) -> 
         for row in rows[start : start + _PAGES]:
             file = Path(some.files[row]).name if some.files else f"page {row}"
             true = "no digit" if some.labels is None else f"true {some.labels[row]}"
-            images += [reduced(some.pages[row], _SIDE), found.pixels[row]]
+            images += [fit(some.pages[row], _SIDE), found.pixels[row]]
             captions += [f"{true}\n{file}", _said(found, row)]
         title = f"{some.name}: {len(rows)} mistakes of {len(some.pages)}, each with what the model saw (sheet {number})"
         contact_sheet(images, captions, folder / f"{stem}-{number}.png", title=title)

@@ -45,9 +45,7 @@ from tests.commands import (
     Result,
     batchdigits,
     on_a_terminal,
-    permissions_hold,
     run,
-    under_permissions,
 )
 from tests.digits import one_of_each, write_png
 from tests.file_states import disk_of, names
@@ -265,19 +263,6 @@ def test_a_file_for_monitoring_that_cannot_be_ends_the_run_before_any_work(
     assert result.code == code
     assert arguments[1] in result.message
     assert names(empty) == ["empty"]  # and neither a report nor a ledger
-
-
-def test_a_folder_for_monitoring_that_may_not_be_written_ends_the_run_before_any_work(empty: Path) -> None:
-    (empty / "closed").touch(mode=0o000)
-    if not permissions_hold(empty / "closed"):
-        pytest.skip("this is root, and its right to pass over permissions cannot be laid down here")
-    (empty / "monitoring").mkdir(mode=0o555)
-    place = empty / "monitoring" / "run.json"
-    result = under_permissions("predict", empty / "empty", "-o", empty / "report.csv", "--summary", place)
-    assert result.code == 5
-    assert "permission" in result.message
-    assert str(place) in result.message
-    assert names(empty) == ["closed", "empty", "monitoring"]
 
 
 @pytest.mark.parametrize(("if_locked", "code"), [("fail", 75), ("skip", 0)])

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from batchdigits.preprocessing.canvas import halved
-from batchdigits.preprocessing.thumbnails import CHUNK, MOST_BYTES, SIDE, png, reduced
+from batchdigits.preprocessing.canvas import fit, halved
+from batchdigits.preprocessing.thumbnails import CHUNK, MOST_BYTES, SIDE, png
 from tests.digits import digits, on_page
 
 
@@ -20,7 +20,7 @@ from tests.digits import digits, on_page
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32 - 1))
 def test_a_picture_of_any_page_is_small_in_both_senses_and_has_its_shape(height: int, width: int, seed: int) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
-    small = reduced(noise)
+    small = fit(noise, SIDE)
     assert max(small.shape) <= SIDE
     assert max(small.shape) == min(max(height, width), SIDE)
     data = png(small)
@@ -35,13 +35,13 @@ def test_a_page_that_was_halved_before_has_the_same_bytes(size: tuple[int, int])
     page = cv2.resize(digits(60)[4], size, interpolation=cv2.INTER_CUBIC)
     small = halved(page, SIDE)
     assert max(small.shape) < 2 * SIDE
-    assert png(page) == png(small) == png(reduced(page))
+    assert png(page) == png(small) == png(fit(page, SIDE))
 
 
 def test_a_picture_of_a_small_page_is_the_page_in_16_levels() -> None:
     page = digits(60)[3]
     assert (page.min(), page.max()) == (0, 255)
-    shown = cv2.imdecode(np.frombuffer(png(reduced(page)), np.uint8), cv2.IMREAD_UNCHANGED)
+    shown = cv2.imdecode(np.frombuffer(png(fit(page, SIDE)), np.uint8), cv2.IMREAD_UNCHANGED)
     assert shown.shape == page.shape
     assert np.abs(shown.astype(int) - page).max() <= 8
     assert len(np.unique(shown)) <= 16

@@ -88,7 +88,7 @@ def test_an_archive_and_its_name_are_brought_to_the_disk(
 
 def test_another_run_that_does_not_end_is_told(archive: Path, draft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zip_archives, "_WAIT_SECONDS", 0.05)
-    with zip_archives._alone(archive), pytest.raises(StorageError, match="Another run has been writing"):
+    with zip_archives._write_lock(archive), pytest.raises(StorageError, match="Another run has been writing"):
         report(archive).replace_with(draft)
 
 

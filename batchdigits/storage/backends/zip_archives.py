@@ -280,7 +280,7 @@ def _write(place: Parts, content: IO[bytes]) -> None:
     """Write an archive anew, with the owner, the mode and the comment that it had."""
     with _errors(place), ExitStack() as stack:
         archive = resolved(Path(place.archive))
-        stack.enter_context(_alone(archive))
+        stack.enter_context(_write_lock(archive))
         old = stack.enter_context(_opened_anew(place)) if archive.exists() else None
         read = os.fstat(old.fp.fileno()) if old and old.fp else None
         files = [LocalFile(Path(place.archive))]
@@ -327,7 +327,7 @@ class _Unchanged:
 
 
 @contextmanager
-def _alone(archive: Path) -> Iterator[None]:
+def _write_lock(archive: Path) -> Iterator[None]:
     """Keep others from writing an archive, by an flock on a hidden file beside it, which stays there."""
     path = archive.with_name(f".{archive.name[-60:]}.lock")  # at most 4 bytes a character, and 255 of a name
     with locked(path, wait_seconds=_WAIT_SECONDS):
