@@ -22,7 +22,7 @@ from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from batchdigits.decoding import headers, pdf
-from batchdigits.decoding.completeness import ends_in_nothing, packed_ends_in_nothing
+from batchdigits.decoding.completeness import ends_in_nothing, has_hole, packed_ends_in_nothing
 from batchdigits.decoding.grayscale import grey_of, grey_of_channels, grey_of_pillow, in_bytes
 from batchdigits.decoding.jpeg import jpeg_page
 from batchdigits.decoding.pages import (
@@ -152,7 +152,10 @@ def _gif(data: bytes, settings: DecodingSettings) -> Page:
 
 def _webp(data: bytes, settings: DecodingSettings) -> Page:
     check_size(*headers.webp_size(data), settings)
-    _check_end("WebP", data[: headers.webp_end(data)])
+    pixels = data[slice(*headers.webp_pixels(data))]
+    _check_end("WebP", pixels)
+    if pixels.startswith(b"VP8 ") and has_hole(pixels):  # what is lossless may be as empty
+        raise PageError(damaged("WebP", "a part of it was never written"))
     return _with_pillow(WebPImageFile, data, settings)
 
 

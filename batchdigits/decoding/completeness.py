@@ -11,6 +11,7 @@ import imagecodecs
 
 _LEAST_END = 64  # bytes of zeros that are no chance
 _LEAST_SHARE = 1 / 50  # of a file, that they take
+_LEAST_HOLE = 512  # bytes of zeros between others that are no chance: a sector
 _MOST_BLACK = 0.25  # share of zeros among as many bytes before them, at most, where zero is not the colour of the paper
 _LOOK_BACK = 4096  # bytes before them that are looked at
 _LINE_ENDS = "000000000001"  # in fax codes: no other has as many zeros
@@ -21,7 +22,7 @@ _JBIG2_DRAWN = frozenset({6, 7, 22, 23, 38, 39, 42, 43})  # kinds of segments th
 _JBIG2_OPEN = 2**32 - 1  # length of a segment that ends with two bytes of its own, and the number of its rows
 
 
-def ends_in_nothing(data: bytes, start: int, row_bytes: int, used_bytes: int) -> bool:
+def ends_in_nothing(data: bytes, start: int, row_bytes: int, used_bytes: int, sample_bytes: int = 1) -> bool:
     """Tell whether the last of some pixels that are not packed are zeros, and what stands before them is not.
 
     Paper that is black to the end, or a black margin, is no damage: there, zeros stand before as well, or whole rows
@@ -32,17 +33,23 @@ def ends_in_nothing(data: bytes, start: int, row_bytes: int, used_bytes: int) ->
         start: Where they begin.
         row_bytes: How long a row is.
         used_bytes: How much of it are pixels; the rest fills up.
+        sample_bytes: Of a sample; some bytes of a large one may be zeros where it is not.
     """
     written = _written(data)
     if written == len(data) or (written - start - used_bytes) % row_bytes == 0:
         return False
     before = data[max(start, written - min(len(data) - written, _LOOK_BACK)) : written]
-    return before.count(0) <= _MOST_BLACK * len(before)
+    return before.count(bytes(sample_bytes)) * sample_bytes <= _MOST_BLACK * len(before)
 
 
 def packed_ends_in_nothing(data: bytes) -> bool:
     """Tell whether the last part of a packed file is zeros, of which its codec would make something."""
     return _written(data) < len(data)
+
+
+def has_hole(packed: bytes) -> bool:
+    """Tell whether a part of pixels that are packed arithmetically is zeros: blocks that a disk has lost."""
+    return bytes(max(_LEAST_HOLE, round(_LEAST_SHARE * len(packed)))) in packed
 
 
 def _written(data: bytes) -> int:

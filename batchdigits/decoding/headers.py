@@ -39,6 +39,14 @@ JPEG_2000_END = b"\xff\xd9"
 _COPIES = 1 | 4  # bits of NewSubfileType: a reduced copy of another page, a mask of its transparency
 _OLD_REDUCED = 2  # of SubfileType, which it took the place of
 _SVG = re.compile(rb"\s*<[?!\w].{0,4000}<svg|\s*<svg", re.DOTALL)
+_OTHER_IMAGE = re.compile(
+    rb"(?P<PNM>P[1-7]\s)|(?P<Photoshop>8BPS\0[\x01\x02])|(?P<GIMP>gimp xcf)|(?P<OpenEXR>v/1\x01)"
+    rb"|(?P<JPEG_XL>\xff\x0a|\0{3}\x0cJXL )|(?P<DjVu>AT&TFORM)|(?P<JBIG2>\x97JB2\r\n\x1a\n)|(?P<PostScript>%!PS-)"
+    rb"|(?P<icon>\0\0[\x01\x02]\0[^\0]\0)|(?P<Radiance>#\?RADIANCE)|(?P<DDS>DDS \x7c)|(?P<FITS>SIMPLE  =)"
+    rb"|(?P<PCX>\x0a[\0-\x05]\x01[\x01\x02\x04\x08])|(?P<DICOM>.{128}DICM)|(?P<Windows_metafile>\xd7\xcd\xc6\x9a)",
+    re.DOTALL,
+)
+"""Matches the first bytes of images of other kinds; the name of the group that matched is what people call it."""
 _SVG_IS_NOT_READ = "SVG files are not read; convert it first, for example with: rsvg-convert -o OUT.png IN.svg"
 
 
@@ -250,15 +258,16 @@ def jpeg_2000_size(data: bytes) -> tuple[int, int]:
     return right - left, bottom - top
 
 
-def webp_end(data: bytes) -> int:
-    """Tell where the first chunk of pixels ends; there may be metadata after it."""
-    at = 12
-    while at + 8 <= len(data):
+def webp_pixels(data: bytes) -> tuple[int, int]:
+    """Tell where the first chunk of pixels begins and ends; there may be metadata before and after it."""
+    at = end = 12
+    while end + 8 <= len(data):
+        at = end
         name, length = struct.unpack_from("<4sI", data, at)
-        at += 8 + length + length % 2
+        end += 8 + length + length % 2
         if name in (b"VP8 ", b"VP8L", b"ANMF"):
             break
-    return at
+    return at, end
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +333,9 @@ def foreign(data: bytes, ending: str) -> Fault:
     """Word the fault of a file that is none of the kinds decoded here."""
     if _SVG.match(data) or ending == ".svg":
         return Fault(FaultKind.UNSUPPORTED, _SVG_IS_NOT_READ)
+    if other := _OTHER_IMAGE.match(data):
+        kind = str(other.lastgroup).replace("_", " ")
+        return Fault(FaultKind.UNSUPPORTED, f"{kind} files are not read, whatever their ending; export it anew as PNG")
     return Fault(
         FaultKind.UNREADABLE,
         "its content is none of PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, AVIF, HEIC, PDF; copy or export it again",

@@ -48,6 +48,7 @@ _COLOURS = {
 """Kinds of colours that are read, and how many samples of a pixel they take."""
 _LOG = (32844, 32845)  # luminance of high range, which libtiff turns into colours
 _PREMULTIPLIED, _ALPHA = 1, 2  # kinds of extra samples
+_TOGETHER = 1  # PlanarConfiguration: the samples of a pixel stand together
 
 
 def tiff_pages(data: bytes, settings: DecodingSettings) -> list[Page | Fault]:
@@ -135,16 +136,30 @@ def _check_strips(page: "TiffPage", file: io.BytesIO, settings: DecodingSettings
             check_size(*headers.webp_size(strip), settings)
         elif page.compression in _JPEG_2000:
             check_size(*headers.jpeg_2000_size(strip), settings)
-        elif page.compression != _PLAIN and packed_ends_in_nothing(strip):
+            if headers.JPEG_2000_END not in strip:
+                raise PageError(damaged("TIFF", "it is cut short"))
+        if page.compression != _PLAIN and packed_ends_in_nothing(strip):
             raise PageError(damaged("TIFF", "its end was never written"))
-    start, length = places[-1]
-    if page.compression == _PLAIN and page.photometric in (_BLACK_IS_ZERO, _RGB):  # zeros are no paper
-        _check_end(page, bytes(data[places[0][0] : start + length]))
+    if page.compression == _PLAIN:
+        _check_end(page, bytes(data[places[0][0] : sum(places[-1])]))
 
 
 def _check_end(page: "TiffPage", pixels: bytes) -> None:
-    row_bytes = max(1, -(-page.imagewidth * page.samplesperpixel * page.bitspersample // 8))
-    if ends_in_nothing(pixels, 0, row_bytes, row_bytes):
+    """Refuse a page of which the last pixels, that are not packed, were never written.
+
+    Raises:
+        PageError: it is such a page.
+    """
+    if page.bitspersample == 1 and page.photometric == _WHITE_IS_ZERO:  # zeros are paper
+        return
+    samples = page.samplesperpixel if page.planarconfig == _TOGETHER else 1
+    width = page.tilewidth or page.imagewidth
+    row_bytes, used_bytes = (
+        -(-columns * samples * page.bitspersample // 8) for columns in (width, (page.imagewidth - 1) % width + 1)
+    )
+    empty_rows = -page.imagelength % page.tilelength if page.tilelength else 0  # of the last tile
+    used = len(pixels) - empty_rows * row_bytes - (row_bytes - used_bytes)
+    if ends_in_nothing(pixels[:used], 0, row_bytes, used_bytes, max(1, page.bitspersample // 8)):
         raise PageError(damaged("TIFF", "its end was never written"))
 
 

@@ -313,6 +313,25 @@ def test_each_broken_file_is_the_fault_that_it_should_be(pattern: str, kind: Fau
         assert says in fault.detail, path
 
 
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"P5\n3 3\n255\n" + bytes(9), "PNM"),
+        (b"8BPS\0\1" + bytes(20), "Photoshop"),
+        (b"\0\0\1\0\1\0" + bytes(40), "icon"),
+        (b"\xff\x0a\x3f\xf0", "JPEG XL"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
+        (b"v/1\1" + bytes(30), "OpenEXR"),
+        (bytes(128) + b"DICM" + bytes(20), "DICOM"),
+    ],
+)
+def test_a_good_file_of_another_kind_is_not_to_be_copied_again(data: bytes, kind: str) -> None:
+    fault = fault_of(data)
+    assert fault.kind == FaultKind.UNSUPPORTED
+    assert fault.detail.startswith(f"{kind} files are not read")
+    assert "copy" not in fault.detail
+
+
 def test_what_is_too_large_by_its_header_tells_its_size() -> None:
     fault = fault_of((DATA / "bomb.png").read_bytes())
     assert (fault.width, fault.height) == (60000, 60000)

@@ -47,6 +47,17 @@ def test_a_copy_that_stopped_and_ends_in_zeros_is_a_fault(kind: str, share: floa
     assert "copy it again" in fault.detail
 
 
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG", "PNG", "GIF"])
+def test_a_sector_that_is_lost_in_the_middle_is_a_fault(kind: str) -> None:
+    whole = saved(np.tile(GREY, (3, 3)), kind, **FORMATS[kind])
+    page_of(whole)
+    for share in (0.3, 0.6):
+        lost = int(len(whole) * share)
+        (fault,) = decode(whole[:lost] + bytes(1024) + whole[lost + 1024 :], LIMITS)
+        assert isinstance(fault, Fault), kind
+        assert fault.kind == FaultKind.UNREADABLE
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_paper_of_one_colour_to_the_end_is_no_damage(kind: str) -> None:
     for paper, ink in ((255, 0), (0, 255)):

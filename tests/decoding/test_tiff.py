@@ -180,18 +180,46 @@ def test_fax_data_with_wrong_codes_is_a_fault_and_white_paper_to_the_end_is_none
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("compression", [None, "lzw", "packbits"])
-def test_a_tiff_whose_end_was_never_written_is_a_fault(compression: str | None) -> None:
-    noisy = np.clip(np.tile(GREY, (3, 3)) + np.random.default_rng(1).integers(0, 9, (120, 144)), 0, 255).astype(
-        np.uint8
-    )
-    whole = tiff(noisy, compression=compression)
+NOISY = np.clip(np.tile(GREY, (3, 3)) + np.random.default_rng(1).integers(0, 9, (120, 144)), 0, 255).astype(np.uint8)
+STORED: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
+    "plain": (NOISY, {}),
+    "LZW": (NOISY, {"compression": "lzw"}),
+    "PackBits": (NOISY, {"compression": "packbits"}),
+    "Zstandard": (NOISY, {"compression": "zstd"}),
+    "JPEG 2000": (NOISY, {"compression": 34712}),
+    "white is zero": (NOISY, {"photometric": "miniswhite"}),
+    "floats": ((NOISY / 255).astype("f4"), {}),
+    "white floats": (np.round(NOISY / 255).astype("f4"), {}),
+    "a colour map": (
+        NOISY,
+        {"photometric": "palette", "colormap": np.stack([np.arange(256, dtype=np.uint16) * 257] * 3)},
+    ),
+    "planes": (np.stack([NOISY] * 3), {"photometric": "rgb", "planarconfig": "separate"}),
+    "tiles": (NOISY, {"tile": (32, 48)}),
+    "one tile": (NOISY, {"tile": (128, 160)}),
+    "tiles of colour": (np.dstack([NOISY] * 3), {"photometric": "rgb", "tile": (32, 48)}),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_a_tiff_whose_end_was_never_written_is_a_fault(name: str) -> None:
+    samples, options = STORED[name]
+    whole = tiff(samples, **options)
     pages_of(whole)
     page = tifffile.TiffFile(io.BytesIO(whole)).pages.first
-    start = page.dataoffsets[0] + page.databytecounts[0] // 2 + 7
-    data = whole[:start] + bytes(page.dataoffsets[0] + page.databytecounts[0] - start)
-    data += whole[len(data) :]
-    assert fault_of(data).kind == FaultKind.UNREADABLE
+    first, end = page.dataoffsets[0], page.dataoffsets[-1] + page.databytecounts[-1]
+    for share in (0.2, 0.51, 0.8):
+        start = first + int((end - first) * share) + 7
+        data = whole[:start] + bytes(end - start) + whole[end:]
+        assert fault_of(data).kind == FaultKind.UNREADABLE, share
+
+
+@pytest.mark.parametrize("size", [(120, 144), (64, 64), (65, 63), (1, 130), (129, 1)])
+def test_what_fills_up_the_last_tiles_is_no_damage(size: tuple[int, int]) -> None:
+    noisy = np.resize(NOISY, size)
+    for samples, options in ((noisy, {}), (np.dstack([noisy] * 3), {"photometric": "rgb"}), (noisy > 128, {})):
+        (page,) = pages_of(tiff(samples, tile=(64, 64), **options))
+        assert page.grey.shape == size
 
 
 def test_a_black_margin_and_paper_of_zeros_are_no_damage() -> None:
