@@ -30,7 +30,7 @@ FILES = 240
 LARGE = 1100
 """Files of the folder whose workers are met while they write: what they tell of a chunk is more than a pipe takes."""
 SEED = 1998
-BOUND = 60
+BOUND = 600
 """Seconds after which a run that was disturbed has to have ended."""
 WORKERS = ("--workers", "2")
 TRIES = 5
