@@ -192,7 +192,8 @@ def test_a_worker_reads_nothing_outside_in_the_place_of_what_was_found(
     found = sent(reader(monkeypatch, str(mixed))(files))
     assert isinstance(found, reading.Found)
     details = [fault.detail for part in found.chunks for fault in part.faults.values()]
-    assert sum("was replaced after it was found" in detail for detail in details) == 40
+    outside = sum(path.is_file() for path in (tmp_path / "outside" / "many").rglob("*"))
+    assert sum("was replaced after it was found" in detail for detail in details) == outside > 0
 
 
 def test_a_worker_of_another_version_says_so(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
