@@ -290,12 +290,13 @@ class Workers:
         """See to what a dead worker had in hand: it is read again, or it is one file that it died of, and gets a row.
 
         Raises:
-            BatchDigitsError: It never started.
+            BatchDigitsError: It ended by itself before it started.
             DecoderDied: So many have died that it is no fault of the files.
         """
         self._workers.remove(worker)
         worker.child.end(kill=True)
-        if not worker.has_started:
+        is_killed = (worker.child.process.exitcode or 0) < 0
+        if not worker.has_started and not is_killed:
             message = (
                 "The worker processes cannot start; in a script, call batchdigits under `if __name__ == '__main__':`."
             )
@@ -307,13 +308,15 @@ class Workers:
         chunk = worker.in_hand.popleft()
         log.info("A worker died (%s) at %s or after it; that is read again.", death.what, escaped(chunk.files[0].name))
         self._again.extendleft(reversed(worker.in_hand))
-        if death.may_pass and self._deaths > _MOST_DEATHS:
+        if (death.may_pass or not worker.has_started) and self._deaths > _MOST_DEATHS:
             message = (
                 f"One worker after the other died, the last at {escaped(chunk.files[0].name)} ({death.what}): memory "
                 "is short, or somebody ends them; free some memory, or let fewer read with --workers, and run again."
             )
             raise DecoderDied(message)
-        if not chunk.is_suspect:
+        if not worker.has_started:  # which is no file's fault
+            self._again.appendleft(chunk)
+        elif not chunk.is_suspect:
             self._again.appendleft(_Chunk(chunk.files, is_suspect=True))
         elif len(chunk.files) > 1:
             self._again.extendleft([_Chunk(chunk.files[1:], is_suspect=True), _Chunk(chunk.files[:1], is_suspect=True)])

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from batchdigits.errors import BundleError, StorageError, escaped
+from batchdigits.inference import drift
 from batchdigits.inference.calibration import Calibration, Domain, DoubtCounts, Slope, ThresholdCounts
+from batchdigits.inference.decisions import EVIDENCE
 from batchdigits.records import SIDE
 from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from batchdigits.storage.atomic import atomic_write
@@ -241,6 +243,12 @@ def _calibration(card: dict[str, Any]) -> Calibration:
         message = "domains, whose limits differ"
         raise ValueError(message)
     reference = tuple(int(count) for count in card["reference"])
+    if len(slopes) not in (0, len(EVIDENCE)):
+        message = f"slopes: {len(slopes)} of them"
+        raise ValueError(message)
+    if reference and (len(reference) != len(drift.EDGES) + 1 or not any(reference)):
+        message = f"reference: {len(reference)} counts, of {sum(reference)} digits"
+        raise ValueError(message)
     return Calibration(float(card["temperature"]), float(card["gate"]), slopes, domains, reference)
 
 

@@ -311,6 +311,32 @@ def test_where_one_worker_after_the_other_dies_the_run_ends(
         read_all(model, files)
 
 
+def test_workers_that_are_killed_before_their_first_word_cost_nothing(
+    model: Bundle, files: list[ImageFile], expected: Seen, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    serve = module.serve
+
+    def dying(*arguments: Any) -> None:
+        for name in ("first", "second", "third"):
+            if not (tmp_path / name).exists():
+                (tmp_path / name).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        serve(*arguments)
+
+    monkeypatch.setattr(module, "serve", dying)
+    assert by_row(read_all(model, files, workers=1)) == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_where_no_worker_lives_to_its_first_word_the_run_ends(
+    model: Bundle, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(module, "serve", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(module, "_MOST_DEATHS", 5)
+    with pytest.raises(DecoderDied, match="One worker after the other died"):
+        read_all(model, files)
+
+
 def never_there(questions: Connection, answers: Connection, *rest: object) -> None:
     os._exit(1)
 

@@ -16,6 +16,7 @@ from batchdigits.errors import BundleError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import FORMAT, PACKAGED, Bundle, Network, load, packed, save
 from batchdigits.inference.calibration import Calibration, Domain, DoubtCounts, Slope, ThresholdCounts
+from batchdigits.inference.decisions import EVIDENCE
 from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from tests.fake_model import bundle_in
 
@@ -81,7 +82,7 @@ calibrations = st.builds(
     Calibration,
     temperature=st.floats(0.01, 100),
     gate=st.floats(0, 1),
-    slopes=st.lists(st.builds(Slope, st.floats(-9, 9), st.floats(-9, 9))).map(tuple),
+    slopes=st.just(()) | st.tuples(*[st.builds(Slope, st.floats(-9, 9), st.floats(-9, 9))] * len(EVIDENCE)),
     domains=st.lists(
         st.builds(
             Domain,
@@ -91,7 +92,7 @@ calibrations = st.builds(
             doubts=st.tuples(*[st.builds(DoubtCounts, st.just(doubt), counts, counts) for doubt in (0.001, 0.002)]),
         )
     ).map(tuple),
-    reference=st.lists(st.integers(0, 10**9)).map(tuple),
+    reference=st.just(()) | st.tuples(st.integers(1, 10**9), *[st.integers(0, 10**9)] * 9),
 )
 
 
@@ -147,8 +148,8 @@ def test_the_same_content_has_the_same_id_and_any_other_content_another(tmp_path
         made("g", calibration=Calibration(1.0, 0.5)),
         made("h", calibration=Calibration(1.0, 1.0, domains=(Domain("a", 10, (ThresholdCounts(0.9, 10, 1),)),))),
         made("l", calibration=Calibration(1.0, 1.0, domains=(Domain("b", 10, (ThresholdCounts(0.9, 10, 1),)),))),
-        made("m", calibration=Calibration(1.0, 1.0, slopes=(Slope(0.0, 1.0),))),
-        made("i", calibration=Calibration(1.0, 1.0, reference=(1, 2))),
+        made("m", calibration=Calibration(1.0, 1.0, slopes=(Slope(0.0, 1.0),) * len(EVIDENCE))),
+        made("i", calibration=Calibration(1.0, 1.0, reference=(1, 2, *range(8)))),
         made("e", provenance={"seed": 2}),
         made("f", provenance={"seed": 1, "more": None}),
     ]
@@ -481,6 +482,8 @@ def test_a_network_names_its_file_for_each_runtime(network: Network, runtime: Ru
         *(("calibration", "temperature", value) for value in (0, -1, 1e-300, 1e300, float("nan"), "1", True, None, [])),
         *(("calibration", "gate", value) for value in (-0.1, 1.1, float("inf"), {})),
         *(("calibration", "reference", [value]) for value in (float("inf"), -1, 10**400, "5")),
+        *(("calibration", "reference", value) for value in ([1, 2], [0] * 10)),
+        *(("calibration", "slopes", [[0.0, 1.0]] * count) for count in (1, 6, 8)),
         *(("calibration", "risks", [[0.9, value, 0]]) for value in (float("nan"), -5, -5.0, 10**400, float("inf"))),
         *(("normalisation", "digit_side", value) for value in (0, 29, 20.5, "20", 10**30)),
         *(("normalisation", "flat_share", value) for value in (float("nan"), -1, 2, "x", [[]])),
