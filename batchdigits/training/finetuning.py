@@ -6,8 +6,8 @@ validation part stays apart, and of the new weights only so much is taken that t
 
 import logging
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,7 @@ _BLENDS = (1.0, 0.75, 0.5, 0.25)
 _AT_A_TIME = 500
 
 
-@dataclass(frozen=True, slots=True)
-class FineTuningData:
+class FineTuningData(NamedTuple):
     """What a bundle goes on learning from."""
 
     training: Labelled
@@ -48,7 +47,7 @@ class FineTuningData:
     """New data that only measure; may be empty."""
 
 
-def settled(settings: TrainSettings, base: Bundle) -> TrainSettings:
+def inherited(settings: TrainSettings, base: Bundle) -> TrainSettings:
     """Take from the base what may not differ from it: the network, and the split of its data.
 
     Raises:
@@ -155,7 +154,7 @@ def _read(sources: list[str], base: Bundle, network: SharedFinder) -> Labelled:
         raise StorageError(message) from error
 
 
-def load(settings: TrainSettings) -> Bundle | None:
+def load_base(settings: TrainSettings) -> Bundle | None:
     """Load the bundle that goes on learning; None where a model is trained from the beginning.
 
     Raises:

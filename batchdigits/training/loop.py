@@ -57,12 +57,12 @@ class EpochRecord:
     def line(self, epochs: int) -> str:
         """Say how the epoch went, and how long the rest of so many will take."""
         right = f"{self.val_accuracy:.2%} of the validation part right, loss {self.val_loss:.4f}"
-        left = _spelled(self.seconds * (epochs - self.epoch))
+        left = _duration(self.seconds * (epochs - self.epoch))
         rest = f", {left} left" if self.epoch < epochs else ""
-        return f"epoch {self.epoch} of {epochs}: {right}; {_spelled(self.seconds)}{rest}"
+        return f"epoch {self.epoch} of {epochs}: {right}; {_duration(self.seconds)}{rest}"
 
 
-def _spelled(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """Spell a time for people: 42 s, 12 min, 3.5 h."""
     if seconds < 100:  # noqa: PLR2004  a minute and a half is better known as seconds
         return f"{seconds:.0f} s"
@@ -85,11 +85,11 @@ class Lesson:
     """The accuracy of the history, as Keras takes it."""
 
 
-def learn(begin: "Callable[[], keras.Model]", lesson: Lesson, settings: TrainSettings) -> "keras.Model":
+def learn(start: "Callable[[], keras.Model]", lesson: Lesson, settings: TrainSettings) -> "keras.Model":
     """Train a network, or go on with one.
 
     Args:
-        begin: Builds it.
+        start: Builds it.
         lesson: What it learns.
         settings: The run; `settings.output` receives `history.jsonl` and `checkpoints/`.
 
@@ -109,7 +109,7 @@ def learn(begin: "Callable[[], keras.Model]", lesson: Lesson, settings: TrainSet
         model, average, done = checkpoints.load({lesson.loss, lesson.metric})
     else:
         checkpoints.clear(settings)
-        model, done = begin(), 0
+        model, done = start(), 0
         model.compile(optimizer=_optimizer(epochs * steps, settings), loss=lesson.loss, metrics=[lesson.metric])
         average = _Average(model.get_weights(), steps=0)
 

@@ -63,19 +63,19 @@ def train(settings: TrainSettings) -> Bundle:
         StorageError: The data do not exist, or the output cannot be written.
         BundleError: The ink finder cannot be used.
     """
-    base = finetuning.load(settings)
+    base = finetuning.load_base(settings)
     if base:
-        settings = finetuning.settled(settings, base)
+        settings = finetuning.inherited(settings, base)
     check_output(settings)
     if not settings.data and not base:
         settings = replace(settings, data=(shipped.MNIST,))
     made_folder(settings.output)
-    _take(Network.FINDER, settings.finder or (base.directory if base else bundle.PACKAGED), settings.output)
+    _copy_network(Network.FINDER, settings.finder or (base.directory if base else bundle.PACKAGED), settings.output)
     data = _read(settings, base)
     model = _fit(data, settings)
     kept = finetuning.blend(model, load_model(base), data.validation) if base else 1.0
     export.export(model, settings.output, Network.READER)
-    _take_teacher(settings, base)
+    _copy_teacher(settings, base)
     made = _calibrated(data, settings)
     results = _measured(made, data, base, kept)
     provenance = _provenance(settings, base, data, results)
@@ -109,8 +109,7 @@ def _read(settings: TrainSettings, base: Bundle | None) -> _Data:
     normalisation = NormalisationSettings()
     with SharedFinder(settings.output, quickest(settings.output)) as network:
         if base:
-            lesson = finetuning.fine_tuning_data(settings, base, network)
-            training, validation, holdout = lesson.training, lesson.validation, lesson.holdout
+            training, validation, holdout = finetuning.fine_tuning_data(settings, base, network)
         else:
             read = [labelled.read(source, network, normalisation, part="train") for source in settings.data]
             data = _with_ink(labelled.join(read))
@@ -139,14 +138,14 @@ def _fit(data: _Data, settings: TrainSettings) -> "keras.Model":
     return fit(_repeated(data.training), pages, data.validation, settings)
 
 
-def _take_teacher(settings: TrainSettings, base: Bundle | None) -> None:
+def _copy_teacher(settings: TrainSettings, base: Bundle | None) -> None:
     """Put into the bundle the teacher that it is to ask where it is unsure, or none."""
     if settings.teacher:
-        _take(Network.READER, settings.teacher, settings.output, into=Network.TEACHER)
+        _copy_network(Network.READER, settings.teacher, settings.output, into=Network.TEACHER)
     elif base and base.has(Network.TEACHER):
-        _take(Network.TEACHER, base.directory, settings.output)
+        _copy_network(Network.TEACHER, base.directory, settings.output)
     else:
-        _remove(Network.TEACHER, settings.output)
+        _remove_network(Network.TEACHER, settings.output)
 
 
 def _calibrated(data: _Data, settings: TrainSettings) -> Bundle:
@@ -225,7 +224,7 @@ def train_finder(settings: TrainSettings) -> None:
     _draw_history(output)
 
 
-def _take(network: Network, folder: Path, output: Path, *, into: Network | None = None) -> None:
+def _copy_network(network: Network, folder: Path, output: Path, *, into: Network | None = None) -> None:
     """Copy a network of another bundle, or the ink finder that stands alone.
 
     Args:
@@ -243,14 +242,14 @@ def _take(network: Network, folder: Path, output: Path, *, into: Network | None 
         raise BundleError(message)
     if folder.resolve() == output.resolve():
         return
-    _remove(into or network, output)
+    _remove_network(into or network, output)
     for runtime in Runtime:
         if (made := folder / network.file(runtime)).is_file():
             with atomic_write(output / (into or network).file(runtime)) as file:
                 file.write(made.read_bytes())
 
 
-def _remove(network: Network, output: Path) -> None:
+def _remove_network(network: Network, output: Path) -> None:
     """Take away what an earlier training left."""
     for runtime in Runtime:
         (output / network.file(runtime)).unlink(missing_ok=True)

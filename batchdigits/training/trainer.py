@@ -89,13 +89,13 @@ def fit(training: Labelled, pages: SimulatedInk | None, validation: Labelled, se
             loss=loss,
             metric="accuracy",
         )
-        begin = partial(_beginning, settings)
-        model = learn(partial(in_bfloat16, begin) if settings.arch is Arch.TEACHER else begin, lesson, settings)
+        start = partial(_build_network, settings)
+        model = learn(partial(in_bfloat16, start) if settings.arch is Arch.TEACHER else start, lesson, settings)
     # Both without the optimizer, which would weigh twice as much as the model.
-    return _beginning(settings, model.get_weights()) if settings.base else fold(model, settings.arch)
+    return _build_network(settings, model.get_weights()) if settings.base else fold(model, settings.arch)
 
 
-def _beginning(settings: TrainSettings, weights: list[NDArray[np.float32]] | None = None) -> "keras.Model":
+def _build_network(settings: TrainSettings, weights: list[NDArray[np.float32]] | None = None) -> "keras.Model":
     """Build the network: new, or with the weights of the bundle that goes on learning."""
     model = build(settings.arch, folded=settings.base is not None)
     if settings.base:

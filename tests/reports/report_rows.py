@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 
 import numpy as np
 from hypothesis import strategies as st
@@ -130,3 +131,8 @@ def a_thousand_names() -> list[str]:
         *("\udcff", "\udc80", "\t", "\n", "\r", " ", "  ", ",", ";", "\\", "%", "a" * 240, "http://", "{=1}", "$A$1"),
     ]
     return [escape_name("".join(chance.choices(pieces, k=chance.randint(3, 11)))) for _ in range(1000)]
+
+
+def untame(text: str) -> str:
+    """Take away what a CSV report puts behind whatever may separate cells within a text."""
+    return re.sub(r"""([,;\t\r\n])'(?=['"]*[=+@-])""", r"\1", text)

@@ -92,8 +92,8 @@ def test_without_an_epoch_the_weights_stay_and_the_calibration_is_fitted_anew(
 
 def test_new_data_are_parted_and_repeated_and_the_validation_part_is_the_base_s(base: Bundle, new: Path) -> None:
     with pytest.raises(UsageError, match="With --from, --seed is that of the bundle .*: 1998; leave it out"):
-        finetuning.settled(settings_of(base, Path("tuned"), new, seed=5), base)
-    settings = finetuning.settled(settings_of(base, Path("tuned"), new), base)
+        finetuning.inherited(settings_of(base, Path("tuned"), new, seed=5), base)
+    settings = finetuning.inherited(settings_of(base, Path("tuned"), new), base)
     assert (settings.seed, settings.arch, settings.validation_share) == (1998, Arch.DENSE, 0.1)
     found = finetuning.fine_tuning_data(settings, base, FINDER)
     _, validation = labelled.split(
@@ -114,7 +114,7 @@ def test_new_data_are_parted_and_repeated_and_the_validation_part_is_the_base_s(
 def test_copies_of_an_image_are_on_one_side(base: Bundle, new: Path) -> None:
     for path in list(new.rglob("*.png")):
         shutil.copy(path, path.with_stem(f"{path.stem}-copy"))
-    found = finetuning.fine_tuning_data(finetuning.settled(settings_of(base, Path("tuned"), new), base), base, FINDER)
+    found = finetuning.fine_tuning_data(finetuning.inherited(settings_of(base, Path("tuned"), new), base), base, FINDER)
     assert len(found.holdout) > 0
     assert set(found.holdout.sha256) & set(found.training.sha256) == set()
 
@@ -158,7 +158,7 @@ def test_what_cannot_go_on_is_refused(base: Bundle, tmp_path: Path) -> None:
         train.train(TrainSettings(tmp_path / "tuned", epochs=0))
     moved = replace(base, normalisation=NormalisationSettings(digit_side=12))
     with pytest.raises(UsageError, match="trained behind another normalisation"):
-        finetuning.settled(settings_of(base, tmp_path / "tuned"), moved)
+        finetuning.inherited(settings_of(base, tmp_path / "tuned"), moved)
     gone = replace(base, provenance={"recipe": base.provenance["recipe"] | {"data": ["gone"]}})
     with pytest.raises(StorageError, match=r"gone do not exist.*goes on from these data"):
         finetuning.fine_tuning_data(settings_of(base, tmp_path / "tuned"), gone, FINDER)

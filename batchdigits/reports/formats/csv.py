@@ -19,7 +19,6 @@ from batchdigits.settings import CsvDialect, ReportSettings
 _LINE_END = "\r\n"
 _FIRST = COLUMNS[0].name
 _FORMULA_WITHIN = re.compile(r"""([,;\t\r\n])(?=['"]*[=+@-])""")
-_TAMED_WITHIN = re.compile(r"""([,;\t\r\n])'(?=['"]*[=+@-])""")
 _BREAKS = re.compile(r'[",;\t\r\n]').search
 _FORMULA_STARTS = frozenset("=+-@'\t\r")
 
@@ -129,11 +128,6 @@ def quoted(cell: str) -> str:
 def unguard(cell: str) -> str:
     """Take exactly one leading `'` away: `unguard(guard(text)) == text` for every text."""
     return cell.removeprefix("'")
-
-
-def untame(text: str) -> str:
-    """Take what `tame` put there away: `untame(tame(text)) == text` for every text."""
-    return _TAMED_WITHIN.sub(r"\1", text)
 
 
 def _headers(column: Column) -> list[str]:

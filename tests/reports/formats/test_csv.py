@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchdigits.reports.formats.csv import CsvReport, guard, tame, unguard, untame
+from batchdigits.reports.formats.csv import CsvReport, guard, tame, unguard
 from batchdigits.reports.schema import Rows
 from batchdigits.settings import CsvDialect, ReportSettings
-from tests.reports.report_rows import ABOUT, hostile_names, hostile_texts, seven, unreadable
+from tests.reports.report_rows import ABOUT, hostile_names, hostile_texts, seven, unreadable, untame
 
 HEADER = (
     "path,page,final,status,digit,confidence,corrected,detail,runner_up,runner_up_confidence,width,height,sha256,model"

@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from batchdigits.errors import StorageError
 from batchdigits.records import Status
-from batchdigits.reports.formats.csv import unguard, untame
+from batchdigits.reports.formats.csv import unguard
 from batchdigits.reports.publish import ENDINGS, parse_outputs, publish
 from batchdigits.reports.schema import COLUMNS, Rows
 from batchdigits.settings import CsvDialect, ReportSettings
@@ -33,6 +33,7 @@ from tests.reports.report_rows import (
     seven,
     sevens,
     unreadable,
+    untame,
 )
 
 Row = dict[str, Any]
