@@ -38,7 +38,7 @@ NO_DIGIT = -1
 SIGNATURE = re.compile(
     rb"(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<JPEG>\xff\xd8\xff)|(?P<TIFF>II[*+]\0|MM\0[*+])"
     rb"|(?P<GIF>GIF8[79]a)|(?P<WebP>RIFF.{4}WEBP)|(?P<BMP>BM)|(?P<PDF>.{0,1000}?%PDF-)"
-    rb"|(?P<JP2>\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51)|(?P<AVIF>.{4}ftypavi[fs])"
+    rb"|(?P<JP2>\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51)|(?P<AVIF>.{4}ftyp(?:avi[fs]|mi[fa]1.{0,60}?avi[fs]))"
     rb"|(?P<HEIC>.{4}ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1))",
     re.DOTALL,
 )

@@ -26,7 +26,7 @@ def ends_in_nothing(data: bytes, start: int, row_bytes: int, used_bytes: int, sa
     """Tell whether the last of some pixels that are not packed are zeros, and what stands before them is not.
 
     Paper that is black to the end, or a black margin, is no damage: there, zeros stand before as well, or whole rows
-    are of zeros.
+    are of zeros, or the row above goes on in zeros as well.
 
     Args:
         data: The file, up to where the pixels end.
@@ -38,8 +38,10 @@ def ends_in_nothing(data: bytes, start: int, row_bytes: int, used_bytes: int, sa
     written = _written(data)
     if written == len(data) or (written - start - used_bytes) % row_bytes == 0:
         return False
+    row_end = written + (used_bytes + start - written) % row_bytes
     before = data[max(start, written - min(len(data) - written, _LOOK_BACK)) : written]
-    return before.count(bytes(sample_bytes)) * sample_bytes <= _MOST_BLACK * len(before)
+    above = data[max(start, written - row_bytes) : max(start, row_end - row_bytes)]
+    return all(part.count(bytes(sample_bytes)) * sample_bytes <= _MOST_BLACK * len(part) for part in (before, above))
 
 
 def packed_ends_in_nothing(data: bytes) -> bool:

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from batchdigits.decoding import tiff
 from batchdigits.decoding.codecs import decode
-from batchdigits.decoding.pages import MAX_SIDE, Page
+from batchdigits.decoding.pages import MAX_SIDE, Page, guarded
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
 from tests.digits import Grey
@@ -329,6 +329,17 @@ def test_a_good_file_of_another_kind_is_not_to_be_copied_again(data: bytes, kind
     fault = fault_of(data)
     assert fault.kind == FaultKind.UNSUPPORTED
     assert fault.detail.startswith(f"{kind} files are not read")
+    assert "copy" not in fault.detail
+
+
+def test_a_packing_that_a_codec_was_built_without_is_not_damage() -> None:
+    def step() -> None:
+        message = "Error while loading plugin: Support for this compression format has not been built in"
+        raise ValueError(message)
+
+    fault = guarded("HEIC", step)
+    assert isinstance(fault, Fault)
+    assert fault.kind == FaultKind.UNSUPPORTED
     assert "copy" not in fault.detail
 
 

@@ -73,6 +73,12 @@ def test_a_black_margin_is_no_damage() -> None:
     assert page_of(saved(np.dstack([page] * 3), "BMP")).grey[0, 0] == 0
 
 
+def test_an_avif_that_calls_itself_a_still_picture_first_is_an_avif() -> None:
+    whole = saved(GREY, "AVIF")
+    assert whole[8:12] == b"avif"
+    assert page_of(whole[:8] + b"mif1" + whole[12:]).width == 90
+
+
 def test_a_telephones_zeros_after_a_webp_are_no_damage() -> None:
     assert page_of(saved(GREY, "WEBP") + bytes(4000))
 

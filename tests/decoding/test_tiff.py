@@ -230,6 +230,10 @@ def test_a_black_margin_and_paper_of_zeros_are_no_damage() -> None:
     light_on_dark = np.zeros((200, 150), np.uint8)
     light_on_dark[80:120, 60:70] = 255
     pages_of(tiff(light_on_dark))
+    bar = np.zeros((200, 150), np.uint8)
+    bar[150:190, 5:140] = 255  # and ten rows of zeros below, which begin within a row
+    for photometric in ("minisblack", "miniswhite"):
+        pages_of(tiff(bar, photometric=photometric))
 
 
 def test_a_jpeg_inside_that_is_cut_is_a_fault() -> None:
