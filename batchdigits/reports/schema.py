@@ -97,7 +97,8 @@ class Rows:
     verdict: list[str]
     """No column: the status by what the model says alone, whether or not somebody has answered."""
     thumbnail: list[bytes]
-    """No column: a small PNG of the page, its longer side at most 96 pixels; empty where none is kept."""
+    """No column: a small PNG of the page or, where its digit is small, of the part around that, its longer side at most
+    96 pixels; empty where none is kept."""
     audit: NDArray[np.bool_]
     """No column: bool[N], whether the row, whose verdict is `ok`, belongs to the sample that people should check."""
 

@@ -270,6 +270,29 @@ def test_keys_of_the_browser_are_left_to_it(opened: Opener) -> None:
     assert page.marks == ["50%"] * 2
 
 
+def test_an_image_that_the_mouse_points_at_is_answered_by_the_next_key(opened: Opener) -> None:
+    page = opened(*sevens(5))
+    for index, key in ((3, "1"), (1, Keys.SPACE)):
+        # The first event of a mouse has not moved yet.
+        ActionChains(page.chrome, duration=0).move_to_element(page.tile(index)).move_by_offset(5, 5).perform()
+        wait_until(lambda index=index: page.chosen == index)
+        page.type(key)
+    assert page.marks == ["50%", "→ 1", "50%", "→ 1", "50%"]
+    ActionChains(page.chrome).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT * 2).key_up(Keys.SHIFT).perform()
+    ActionChains(page.chrome, duration=0).move_to_element(page.tile(0)).perform()  # a range stays
+    assert len(page.chrome.find_elements("css selector", "[aria-selected=true]")) == 3
+
+
+def test_a_range_by_the_mouse_begins_where_it_was_clicked_whatever_it_passes_over(opened: Opener) -> None:
+    page = opened(*sevens(6))
+    page.tile(1).click()
+    ActionChains(page.chrome, duration=0).move_to_element(page.tile(3)).move_by_offset(5, 5).perform()
+    wait_until(lambda: page.chosen == 3)
+    ActionChains(page.chrome).key_down(Keys.SHIFT).click(page.tile(4)).key_up(Keys.SHIFT).perform()
+    page.type("2")
+    assert page.marks == ["50%", "→ 2", "→ 2", "→ 2", "→ 2", "50%"]
+
+
 def test_buttons_answer_too_and_keep_the_focus(opened: Opener) -> None:
     page = opened(*sevens(4))
     for label in ("4", "Not a digit", "Accept: 7"):

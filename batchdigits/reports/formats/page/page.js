@@ -19,6 +19,7 @@ let columns = 0;
 const stops = []; // of each group, the item that Tab comes to
 let chosen = -1;
 let anchor = -1; // where a range begins
+let pointed = false; // whether the mouse chose by pointing, which moves no anchor
 let picked = []; // the items that the next key answers: the chosen one, or a range that ends in it
 let order = []; // the items that pass the filters, by their places
 
@@ -475,6 +476,7 @@ function tell(what) {
 // Choose an item; with `extend`, pick all from where the range began.
 function choose(index, extend = false) {
   for (const before of picked) tiles[before].setAttribute("aria-selected", "false");
+  pointed = false;
   if (!extend || anchor < 0) anchor = index;
   chosen = index;
   const [first, last] = [Math.min(anchor, index), Math.max(anchor, index)];
@@ -555,6 +557,7 @@ function press(event) {
     // A key that is held down must not answer image after image.
     if (!event.repeat) answerPicked(() => digit);
   } else if (event.key in MOVES) {
+    if (pointed) anchor = chosen;
     if (chosen >= 0) move(MOVES[event.key](chosen), event.shiftKey);
   } else if ((key === "enter" || key === " ") && event.target.closest("button, a")) {
     return;
@@ -719,7 +722,10 @@ find("images").addEventListener("pointermove", (event) => {
   // Whoever points at an image and types answers it. A page that scrolls below the pointer moves nothing.
   const tile = event.pointerType === "mouse" && event.target.closest(".tile");
   if (!tile || !(event.movementX || event.movementY) || picked.length > 1 || event.shiftKey) return;
-  if (Number(tile.dataset.index) !== chosen) choose(Number(tile.dataset.index));
+  if (Number(tile.dataset.index) === chosen) return;
+  const begun = anchor;
+  choose(Number(tile.dataset.index));
+  [anchor, pointed] = [begun, true];
 });
 find("images").addEventListener("mousedown", (event) => {
   if (event.shiftKey && event.target.closest(".tile")) event.preventDefault(); // it would mark text, and begin a new range
