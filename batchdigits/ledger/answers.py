@@ -161,16 +161,14 @@ def check(database: Database) -> int:
 
 
 _ANSWERED = f"""
-SELECT min(pages.path), answers.page, sha256, answer
+SELECT pages.path, answers.page, sha256, answer
 FROM answers JOIN pages ON pages.page = answers.page AND {_SEEN} = sha256
-GROUP BY sha256, answers.page
 ORDER BY 1, 2
 """
 _ANSWERED_BEFORE = """
-SELECT min(files.path), answers.page, answers.sha256, answers.answer
+SELECT files.path, answers.page, answers.sha256, answers.answer
 FROM answers JOIN observations USING (sha256) JOIN files ON files.observation = observations.id
-GROUP BY answers.sha256, answers.page
-ORDER BY min(files.path), answers.page
+ORDER BY files.path, answers.page
 """  # of ledgers before version 9
 
 
@@ -179,7 +177,7 @@ class Answered:
     """A page that somebody answered."""
 
     path: str
-    """The file, absolute, as it was found last."""
+    """A file that holds the image, absolute."""
     page: int
     """From 1."""
     sha256: str
@@ -196,12 +194,16 @@ def has_answers(report: Path) -> bool:
 def answered(report: Path) -> list[Answered]:
     """Read the answers of a report's ledger, in the order of paths, without waiting for a run that may hold it.
 
-    Of copies of an image one is given.
+    Of copies of an image one is given, and one that is still there if there is any: the scans may have been moved.
     """
     ledger = ledger_of(LocalFile(report))
     rows = glimpse(ledger, _ANSWERED) or glimpse(ledger, _ANSWERED_BEFORE)
-    return [
-        Answered(path.decode(errors="surrogateescape"), page, sha256, text)
-        for path, page, sha256, text in rows
-        if list(map(type, (path, page, sha256, text))) == [bytes, int, str, str]  # else it is damaged
-    ]
+    found: dict[Key, Answered] = {}
+    for path, page, sha256, text in rows:
+        if list(map(type, (path, page, sha256, text))) != [bytes, int, str, str]:
+            continue  # it is damaged
+        one = Answered(path.decode(errors="surrogateescape"), page, sha256, text)
+        first = found.setdefault((sha256, page), one)
+        if first is not one and not Path(first.path).is_file():
+            found[sha256, page] = one
+    return sorted(found.values(), key=lambda one: (one.path, one.page))

@@ -69,6 +69,16 @@ def test_any_report_of_a_run_leads_to_its_ledger(report: str, ledger: str | None
     shutil.move(elsewhere, tmp_path)
 
 
+def test_an_answer_to_scans_that_were_moved_leads_to_where_they_are(scans: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.csv"
+    predict(scans, "-o", report)
+    assert batchdigits("correct", report.name, answer(report).name, cwd=tmp_path).code == 0
+    moved = scans.rename(tmp_path / "taken away")
+    predict(moved, "-o", report, "--overwrite")
+    [page] = answered(report)
+    assert Path(page.path).parent == moved
+
+
 def test_each_report_leads_to_its_own_run(scans: Path, tmp_path: Path) -> None:
     predict(scans, "-o", "a.csv", "-o", "a.xlsx")
     predict(scans, "-o", "b.csv", "-o", "b.xlsx")
