@@ -29,7 +29,7 @@ _MOST_IMAGES = {Runtime.KERAS: 256, Runtime.LITERT: 32}
 _LOOKS_A_CALL = 8
 _UNSURE_A_CALL = 4
 _OTHER_THREADS = 16  # about as many as a run has beside those of its predictions
-SURE = 0.7
+SURE = 0.8
 """Probability of the likeliest output, 0 to 1, below which the teacher is asked."""
 _DISTRIBUTIONS = {Runtime.KERAS: "tensorflow", Runtime.LITERT: "ai-edge-litert"}
 _NOT_INSTALLED = "The runtime litert is not installed; install batchdigits[litert], or use --runtime keras."

@@ -47,7 +47,7 @@ class SimulatedPage(NamedTuple):
 
 SCENES = ("plain", "cutout", "cell", "exam", "ruled", "photo", "small", "old", "tiny", "board")
 _SHARES = np.array([0.12, 0.13, 0.15, 0.09, 0.10, 0.16, 0.08, 0.08, 0.06, 0.03])
-_KINDS = np.array([0.07, 0.71, 0.09, 0.13])
+_KINDS = np.array([0.07, 0.74, 0.07, 0.12])
 
 _LONGER_SIDE = {  # pixels, least and most
     "tiny": (14, 34), "small": (28, 72), "exam": (36, 130), "cutout": (30, 300), "cell": (48, 520),
@@ -288,7 +288,7 @@ class _Page:
     def _write_other(self) -> None:
         rng = self.rng
         kind = rng.random()
-        if kind < 0.50:
+        if kind < 0.56:
             tile = self._fit(self.hand.other(self._size()))
             paper.put(self.ink, tile, *self._place(tile))
         elif kind < 0.64:
