@@ -58,7 +58,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(model: Bundle, scans: Path, report: Path, **options: Any) -> Summary:
-    settings = PredictSettings((str(scans),), (str(report),), model.directory, settle_seconds=0.0, **options)
+    settings = PredictSettings((str(scans),), (str(report),), model=model.directory, settle_seconds=0.0, **options)
     return pipeline.run(settings, stdout=io.BytesIO())
 
 
@@ -106,7 +106,6 @@ def spoil(stage: str, patch: pytest.MonkeyPatch, scans: Path, error: type[Except
         "read": (reading, "read_local", lambda path, *_: path.endswith("hit.png")),
         "decode": (worker, "decode", lambda data, *_: data == (scans / "hit.png").read_bytes()),
         "normalise": (worker, "normalise", lambda greys, *_: any(map(is_hit, greys))),
-        "reduce": (thumbnails, "reduced", lambda grey, *_: is_hit(grey)),
         "decide": (rows, "decide_calibrated", lambda logits, *_: (logits[:, :10] == hit_logits).all(1).any()),
         "draw": (thumbnails, "png", lambda grey, *_: is_hit(grey)),
         "record": (ledger, "stored", lambda row, _: row[8][:32].hex() == sha256 and row[9] is None),
@@ -122,7 +121,7 @@ def spoil(stage: str, patch: pytest.MonkeyPatch, scans: Path, error: type[Except
             patch.setattr(place, name, raising(getattr(place, name), at, error))
 
 
-STAGES = ("read", "decode", "normalise", "reduce", "predict", "decide", "draw", "record", "render")
+STAGES = ("read", "decode", "normalise", "predict", "decide", "draw", "record", "render")
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -740,8 +740,8 @@ def seen_in(path: Path, files: Sequence[ImageFile]) -> list[Any] | None:
             published = ledger.published(REPORT)
     except StorageError:
         return None
-    columns = [getattr(found, field.name) for field in fields(found) if field.name not in ("logits", "ink")]
-    return [published, *columns, found.logits.tolist(), found.ink.tolist()]
+    columns = [getattr(found, field.name) for field in fields(found)]
+    return [published, *(column.tolist() if isinstance(column, np.ndarray) else column for column in columns)]
 
 
 @pytest.mark.parametrize("seed", range(150))

@@ -51,7 +51,7 @@ def test_nothing_new_reads_no_page_of_the_ledger_and_tells_of_the_reports_as_bef
     again = run(model, growing, outputs=reports)
     assert list(map(written, reports)) == before
     assert (first.pending, again.pending, again.faulty, again.drift) == (len(PAGES), 0, 0, None)
-    for name in ("rows", "verdicts", "left", "failed", "digits", "skipped", "threshold", "target_error", "trust"):
+    for name in ("rows", "verdicts", "left", "failed", "digits", "skipped", "trust"):
         assert getattr(again, name) == getattr(first, name)
     assert (again.audit.sample, again.audit.answered, again.audit.wrong) == (first.audit.sample, 0, 0)
     assert closing(again, ["a.csv"]) == closing(replace(first, pending=0, faulty=0), ["a.csv"])
@@ -127,12 +127,12 @@ def test_a_new_target_error_renders_the_report_anew_without_predicting(
 ) -> None:
     report = tmp_path / "report.csv"
     first = run(surer, growing, outputs=(report,))
-    assert (first.threshold, first.target_error) == (0.9, 0.005)
+    assert (first.trust.threshold, first.trust.target_error) == (0.9, 0.005)
     with no_model():
         stricter = run(surer, growing, outputs=(report,), target_error=0.001)
-    assert (stricter.threshold, stricter.target_error) == (0.99, 0.001)
+    assert (stricter.trust.threshold, stricter.trust.target_error) == (0.99, 0.001)
     assert report.read_bytes() == predicted(surer, growing, threshold=0.99) != predicted(surer, growing)
-    assert run(surer, growing, threshold=0.5).target_error is None
+    assert run(surer, growing, threshold=0.5).trust.promised is None
 
 
 def test_a_folder_that_changes_is_reported_as_if_it_were_read_anew(

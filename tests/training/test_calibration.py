@@ -86,7 +86,7 @@ def simulated(count: int) -> SimulatedInk:
     seen = normalise(list(digits(300)[-count:]), no_network)
     labels = np.arange(count, dtype=np.int8) % 10
     labels[::3], labels[::6] = NOT_A_DIGIT, BLANK
-    return SimulatedInk(*seen, labels, np.full(count, "photo"), np.ones(count, np.float32))
+    return SimulatedInk(seen.pixels, seen.ink, labels, np.full(count, "photo"), np.ones(count, np.float32))
 
 
 def test_a_calibration_counts_the_simulated_digits_too_and_none_that_served_the_temperature(made: Bundle) -> None:

@@ -110,7 +110,7 @@ def test_a_finder_does_not_destroy_another_nor_a_bundle_unless_told_to(made: Pat
 
 def test_each_page_is_looked_at_as_a_whole_and_closer_with_its_ink_and_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finder, "_CHUNK", 60)
-    looks = finder._make((3, 1, 0), "train")
+    looks = finder._make((3, 1, 1), "train")
     assert (looks.cells.shape, looks.cells.dtype) == ((120, LOOK_CELLS, LOOK_CELLS, 3), np.uint8)
     assert (looks.targets.shape, looks.targets.dtype) == ((120, CELLS + 1), np.uint8)
     kinds, ink = looks.targets[:, -1], looks.targets[:, :-1].astype(np.float64).sum(1)

@@ -247,7 +247,8 @@ def test_nothing_is_fetched_and_no_attribute_holds_a_script_or_a_style() -> None
     attributes = {name for _, pairs in found.tags for name, _ in pairs}
     assert not attributes & {"src", "href", "style", "action", "srcdoc"}
     assert not [name for name in attributes if name.startswith("on")]
-    assert not re.search(r"https?://|url\(|@import", written(unsure("a")).decode())
+    names_svg = "http://www.w3.org/2000/svg"  # which no browser asks for
+    assert not re.search(r"https?://|url\(|@import", written(unsure("a")).decode().replace(names_svg, ""))
 
 
 def test_the_script_sets_no_html_and_evaluates_nothing() -> None:
