@@ -51,6 +51,8 @@ class Explanation:
     """Above which it is said to have none."""
     threshold: float | None = None
     """Confidence, 0 to 1, from which a digit of one image is `ok`; None where the model proves none."""
+    is_given: bool = False
+    """Whether that was named, so that a folder has no other."""
 
     @property
     def is_fault(self) -> bool:
@@ -71,8 +73,8 @@ class Explanation:
             if self.status != Status.OK:
                 lines.append(f"It would go to {self.status}: {self.detail}")
             if self.threshold is not None:
-                own = "a run may have a threshold of its folder's own, and names it"
-                lines.append(f"Here a digit is ok from a confidence of {self.threshold} on; {own}")
+                own = "" if self.is_given else "; a run may have a threshold of its folder's own, and names it"
+                lines.append(f"Here a digit is ok from a confidence of {self.threshold} on{own}")
         if np.isnan(self.probabilities).any():
             return "\n".join(lines)
         for digit, share in enumerate(self.probabilities):
@@ -142,6 +144,7 @@ def _explained(
             float(empty[row]) if is_refused else None,
             model.calibration.gate,
             threshold,
+            settings.threshold is not None,
         )
 
 

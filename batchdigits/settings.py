@@ -244,7 +244,8 @@ class EvaluateSettings(ModelSettings):
     """One evaluation."""
 
     source: str
-    """`mnist` (its test half), a folder with a sub-folder per digit, or a CSV file of path,label."""
+    """A shipped set by its name (its test half), a folder with a sub-folder per digit, a CSV file of path,label, or an
+    answered report."""
     output: Path = Path("evaluation")
     """The folder for metrics and pictures."""
     progress: bool = False

@@ -153,8 +153,9 @@ def _gif(data: bytes, settings: DecodingSettings) -> Page:
 def _webp(data: bytes, settings: DecodingSettings) -> Page:
     check_size(*headers.webp_size(data), settings)
     pixels = data[slice(*headers.webp_pixels(data))]
-    _check_end("WebP", pixels)
-    if pixels.startswith(b"VP8 ") and has_hole(pixels):  # what is lossless may be as empty
+    if not pixels.startswith(b"VP8 "):
+        _check_end("WebP", pixels)
+    elif has_hole(pixels):  # what is lossless may be as empty
         raise PageError(damaged("WebP", "a part of it was never written"))
     return _with_pillow(WebPImageFile, data, settings)
 

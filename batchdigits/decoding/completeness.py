@@ -11,7 +11,7 @@ import imagecodecs
 
 _LEAST_END = 64  # bytes of zeros that are no chance
 _LEAST_SHARE = 1 / 50  # of a file, that they take
-_LEAST_HOLE = 512  # bytes of zeros between others that are no chance: a sector
+_LEAST_HOLE = 1 / 16  # of codes that are packed arithmetically; those of empty paper have 1/20 of zeros in a row
 _MOST_BLACK = 0.25  # share of zeros among as many bytes before them, at most, where zero is not the colour of the paper
 _LOOK_BACK = 4096  # bytes before them that are looked at
 _LINE_ENDS = "000000000001"  # in fax codes: no other has as many zeros
@@ -36,7 +36,8 @@ def ends_in_nothing(data: bytes, start: int, row_bytes: int, used_bytes: int, sa
         sample_bytes: Of a sample; some bytes of a large one may be zeros where it is not.
     """
     written = _written(data)
-    if written == len(data) or (written - start - used_bytes) % row_bytes == 0:
+    written += (start - written) % sample_bytes
+    if written >= len(data) or (written - start - used_bytes) % row_bytes == 0:
         return False
     row_end = written + (used_bytes + start - written) % row_bytes
     before = data[max(start, written - min(len(data) - written, _LOOK_BACK)) : written]
@@ -50,8 +51,8 @@ def packed_ends_in_nothing(data: bytes) -> bool:
 
 
 def has_hole(packed: bytes) -> bool:
-    """Tell whether a part of pixels that are packed arithmetically is zeros: blocks that a disk has lost."""
-    return bytes(max(_LEAST_HOLE, round(_LEAST_SHARE * len(packed)))) in packed
+    """Tell whether a part of pixels that are packed arithmetically is zeros: a copy's end, or what a disk has lost."""
+    return bytes(max(_LEAST_END, round(_LEAST_HOLE * len(packed)))) in packed
 
 
 def _written(data: bytes) -> int:

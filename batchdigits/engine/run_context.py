@@ -54,8 +54,12 @@ class Stop:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        """Take the signals."""
-        self._before = {number: signal.signal(number, self._take) for number in _ERRORS}
+        """Take the signals; what is ignored, as in the background of a shell's script, stays so."""
+        self._before = {
+            number: signal.signal(number, self._take)
+            for number in _ERRORS
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
         return self
 
     def __exit__(

@@ -39,6 +39,11 @@ def confidence_counts(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.bincount(np.rint(confidence[~np.isnan(confidence)] * _STEPS).astype(np.int64), minlength=_STEPS + 1)
 
 
+def passing(counted: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
+    """Give the counts of what is at or above a threshold, a confidence from 0 to 1: int64[M]."""
+    return counted[math.ceil(round(threshold * _STEPS, 6)) :]
+
+
 def mean_doubt(counted: NDArray[np.int64], threshold: float) -> float:
     """Compute the mean of 1 less the confidence of what is at or above a threshold; 0 where nothing is.
 
@@ -46,9 +51,8 @@ def mean_doubt(counted: NDArray[np.int64], threshold: float) -> float:
         counted: int64[10,001], by `confidence_counts`.
         threshold: Confidence, 0 to 1.
     """
-    first = math.ceil(round(threshold * _STEPS, 6))
-    passed = counted[first:]
-    doubt = np.arange(_STEPS - first, -1, -1)
+    passed = passing(counted, threshold)
+    doubt = np.arange(len(passed) - 1, -1, -1)
     return float((passed * doubt).sum()) / _STEPS / max(int(passed.sum()), 1)
 
 

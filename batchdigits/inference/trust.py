@@ -31,7 +31,7 @@ from batchdigits.inference.calibration import (
     threshold_table,
 )
 from batchdigits.inference.decisions import Decisions
-from batchdigits.inference.folders import confidence_counts, mean_doubt, own_threshold
+from batchdigits.inference.folders import confidence_counts, mean_doubt, own_threshold, passing
 
 LEAST_DIGITS = 200
 """Digits of a folder from which its error is estimated, and its threshold follows it."""
@@ -240,9 +240,10 @@ def estimate(
         domains: Of the model.
 
     Returns:
-        The estimate, and what the hardest domain had; None where the folder has too few digits, or the model no domain.
+        The estimate, and what the hardest domain had; None where the folder has too few digits, or none that is
+        `ok`, or the model no domain.
     """
-    if counted.sum() < LEAST_DIGITS or not domains or not domains[0].doubts:
+    if counted.sum() < LEAST_DIGITS or not passing(counted, threshold).any() or not domains or not domains[0].doubts:
         return None, None
     doubt = mean_doubt(counted, threshold)
     at = min(sum(counts.doubt < doubt for counts in domains[0].doubts), len(domains[0].doubts) - 1)

@@ -28,7 +28,7 @@ from batchdigits.ledger.reader import CHUNK, Observations, read
 from batchdigits.ledger.schema import COVERED, INSERT, blobs, checksum, png_sum, row_sum, stored
 from batchdigits.records import NO_SUM, ImageFile, Skipped
 from batchdigits.storage.atomic import TargetFile
-from batchdigits.storage.urls import encoded, ending_of
+from batchdigits.storage.urls import encoded, ending_of, is_remote, parts
 
 if TYPE_CHECKING:
     from batchdigits.records import Batch, KnownBytes
@@ -253,7 +253,7 @@ class Ledger:
         if not execute("SELECT 1 FROM temp.sqlite_master WHERE name = 'copies'").fetchone():
             for statement in _COPIES.format(self._condition).split(";"):
                 execute(statement)
-        yield from (path for (path,) in execute("SELECT path FROM copies WHERE key = ?", (key,)).fetchall())
+        yield from (path for (path,) in execute("SELECT path FROM copies WHERE key = ?", (key,)))
 
     def _lost(self, now: dict[bytes, str]) -> list[LostAnswer]:
         """Give the answers to the bytes that files had, where those that they have now have none."""
@@ -335,7 +335,7 @@ def _is_whole(row: tuple[Any, ...], pages: int) -> bool:
 def _ending(path: bytes) -> str:
     """Give the ending under which a file was read."""
     name = path.decode(errors="surrogateescape")
-    return ending_of(name.partition("::")[0] if name.startswith("zip://") else name)
+    return ending_of(parts(name).path if is_remote(name) else name)
 
 
 def publications(rows: Iterable[tuple[bytes, str, str, int]]) -> Publications:

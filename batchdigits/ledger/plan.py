@@ -195,7 +195,8 @@ def plan(
     if force or retry_failed:
         with database.transaction():
             database.executemany("DELETE FROM told WHERE path = ?", ((path,) for path, _ in made.found))
-            database.executemany("UPDATE pages SET stale = 1 WHERE path = ?", ((path,) for path, *_ in made.asked()))
+            stale = ((path,) for path, _, why in made.asked() if why is Why.ASKED)  # others are read again as they are
+            database.executemany("UPDATE pages SET stale = 1 WHERE path = ?", stale)
     return made
 
 

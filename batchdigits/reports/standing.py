@@ -9,12 +9,14 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from batchdigits import __version__
+from batchdigits.errors import StorageError
 from batchdigits.inference.trust import Trust
 from batchdigits.ledger.last_run import Rendered
 from batchdigits.ledger.ledger import Ledger
 from batchdigits.reports.publish import Outputs
 from batchdigits.reports.rows import Tally
 from batchdigits.reports.schema import SCHEMA_VERSION
+from batchdigits.storage.local import file_sha256
 
 
 def kept(ledger: Ledger, outputs: Outputs, follow_from: Sequence[str]) -> tuple[Tally, Trust] | None:
@@ -28,14 +30,19 @@ def kept(ledger: Ledger, outputs: Outputs, follow_from: Sequence[str]) -> tuple[
     before, now = ledger.rendered(), _known_by(outputs, follow_from)
     if not (before and now and (before.key, before.marks) == now):
         return None
-    summary = json.loads(before.summary)
-    return Tally.parsed(summary["tally"]), Trust.parsed(summary["trust"])
+    try:
+        summary = json.loads(before.summary)
+        return Tally.parsed(summary["tally"]), Trust.parsed(summary["trust"])
+    except (KeyError, TypeError, ValueError):  # another version kept it
+        return None
 
 
 def keep(ledger: Ledger, outputs: Outputs, follow_from: Sequence[str], tally: Tally, trust: Trust) -> None:
-    """Keep what is in the reports that were published, for `kept`."""
-    if now := _known_by(outputs, follow_from):
-        ledger.keep_rendered(Rendered(*now, json.dumps({"tally": tally.spelled(), "trust": asdict(trust)})))
+    """Keep what is in the reports that were published, for `kept`; not where somebody has edited one since."""
+    now = _known_by(outputs, follow_from)
+    with suppress(StorageError):  # one is gone again
+        if now and all(file_sha256(report.target.here) in ledger.published(report) for report in outputs.files):
+            ledger.keep_rendered(Rendered(*now, json.dumps({"tally": tally.spelled(), "trust": asdict(trust)})))
 
 
 def _known_by(outputs: Outputs, follow_from: Sequence[str]) -> tuple[str, str] | None:

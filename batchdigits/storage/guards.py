@@ -129,7 +129,8 @@ class Sources:
         """Take absolute paths that a user named, of folders and files; what these lead to counts, links or not."""
         self._named = frozenset(named)
         self._tops = sorted((f"{path.rstrip('/')}/" for path in self._named), key=len, reverse=True)
-        self._folder, self._descriptor = "", -1
+        self._folder: str | None = None
+        self._descriptor = -1
 
     def __enter__(self) -> Self:
         """Nothing is open yet."""
@@ -137,9 +138,9 @@ class Sources:
 
     def __exit__(self, *_: object) -> None:
         """Close the folder that is still open."""
-        if self._folder:
+        if self._folder is not None:
             os.close(self._descriptor)
-            self._folder = ""
+            self._folder = None
 
     def open(self, path: str) -> int:
         """Open a file for reading; what is no file is not waited for.

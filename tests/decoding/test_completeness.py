@@ -53,7 +53,8 @@ def test_a_sector_that_is_lost_in_the_middle_is_a_fault(kind: str) -> None:
     page_of(whole)
     for share in (0.3, 0.6):
         lost = int(len(whole) * share)
-        (fault,) = decode(whole[:lost] + bytes(1024) + whole[lost + 1024 :], LIMITS)
+        size = max(1024, len(whole) // 12)
+        (fault,) = decode(whole[:lost] + bytes(size) + whole[lost + size :], LIMITS)
         assert isinstance(fault, Fault), kind
         assert fault.kind == FaultKind.UNREADABLE
 
@@ -64,6 +65,22 @@ def test_paper_of_one_colour_to_the_end_is_no_damage(kind: str) -> None:
         page = np.full((300, 200), paper, np.uint8)
         page[40:80, 60:70] = ink
         assert page_of(saved(page, kind, **FORMATS[kind])).grey.shape == (300, 200)
+
+
+@pytest.mark.parametrize("top", [None, 150, 1400])
+def test_a_large_clean_page_is_no_damage_though_a_twentieth_of_its_codes_are_zeros(top: int | None) -> None:
+    page = np.full((1754, 1240), 255, np.uint8)
+    if top:
+        page[top : top + 200, 600:630] = 0
+    assert page_of(saved(page, "WEBP")).grey.max() > 250
+
+
+def test_samples_that_end_in_a_byte_of_zero_are_no_damage() -> None:
+    page = np.full((100, 81), 200, ">u2") << 8
+    page[80:] = 0
+    data = io.BytesIO()
+    tifffile.imwrite(data, page, byteorder=">")
+    assert page_of(data.getvalue()).grey.shape == page.shape
 
 
 def test_a_black_margin_is_no_damage() -> None:

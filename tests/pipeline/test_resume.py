@@ -1,5 +1,6 @@
 """From run to run: what is known is read no more, and a run goes on where another broke off."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -120,6 +121,36 @@ def test_a_new_threshold_renders_the_report_anew_without_predicting(
     with no_model():
         run(model, growing, outputs=(report,), threshold=1.0)
     assert report.read_bytes() == predicted(model, growing, threshold=1.0)
+
+
+def test_a_touched_file_is_no_damage_where_failed_ones_are_tried_again(
+    growing: Path, model: Bundle, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.csv"
+    run(model, growing, outputs=(report,))
+    before = report.read_bytes()
+    for file in growing.rglob("*.*"):
+        os.utime(file, (1e9, 1e9))
+    assert run(model, growing, outputs=(report,), retry_failed=True).pending
+    assert report.read_bytes() == before
+
+
+def test_a_report_that_was_edited_as_the_run_ended_is_made_again_and_the_edit_kept(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "report.csv"
+    remember = pipeline.last_run.remember
+
+    def edited(*arguments: Any) -> None:
+        report.write_text("mine\n")
+        remember(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.last_run, "remember", edited)
+        run(model, growing, outputs=(report,))
+    run(model, growing, outputs=(report,))
+    assert len(rows_of(report.read_bytes())) == sum(PAGES.values())
+    assert [path.read_text() for path in tmp_path.glob("report.edited-*")] == ["mine\n"]
 
 
 def test_a_new_target_error_renders_the_report_anew_without_predicting(

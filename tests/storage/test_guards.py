@@ -16,7 +16,7 @@ import pytest
 from batchdigits.errors import StorageError
 from batchdigits.storage import guards
 from batchdigits.storage.atomic import TargetFile, atomic_write, atomic_write_all
-from batchdigits.storage.guards import locked, opened, put_in_place, resolved
+from batchdigits.storage.guards import Sources, locked, opened, put_in_place, resolved
 from batchdigits.storage.local import LocalFile
 from tests.file_states import names
 
@@ -237,3 +237,16 @@ def test_a_file_system_without_permissions_is_written_all_the_same(
     with locked(tmp_path / "lock", wait_seconds=0), atomic_write(tmp_path / "report") as file:
         file.write(b"new")
     assert (tmp_path / "report").read_bytes() == b"new"
+
+
+def test_files_at_the_root_are_read_and_its_descriptor_is_closed(tmp_path: Path) -> None:
+    at_root = next((path for path in Path("/").iterdir() if path.is_file() and os.access(path, os.R_OK)), None)
+    if at_root is None:
+        pytest.skip("no file lies at the root of this machine")
+    (tmp_path / "a.png").write_bytes(b"a")
+    before = len(list(Path("/dev/fd").iterdir()))
+    for paths in ([at_root], [tmp_path / "a.png", at_root]):
+        with Sources(["/"]) as sources:
+            for path in paths:
+                os.close(sources.open(str(path)))
+    assert len(list(Path("/dev/fd").iterdir())) == before

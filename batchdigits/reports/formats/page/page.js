@@ -20,6 +20,7 @@ const stops = []; // of each group, the item that Tab comes to
 let chosen = -1;
 let anchor = -1; // where a range begins
 let pointed = false; // whether the mouse chose by pointing, which moves no anchor
+let under = null; // the tile that the mouse moved over last
 let picked = []; // the items that the next key answers: the chosen one, or a range that ends in it
 let order = []; // the items that pass the filters, by their places
 
@@ -722,6 +723,8 @@ find("images").addEventListener("pointermove", (event) => {
   // Whoever points at an image and types answers it. A page that scrolls below the pointer moves nothing.
   const tile = event.pointerType === "mouse" && event.target.closest(".tile");
   if (!tile || !(event.movementX || event.movementY) || picked.length > 1 || event.shiftKey) return;
+  if (tile === under) return; // it was chosen as the mouse came, and keys have moved on since
+  under = tile;
   if (Number(tile.dataset.index) === chosen) return;
   const begun = anchor;
   choose(Number(tile.dataset.index));
