@@ -296,7 +296,7 @@ class Workers:
         self._workers.remove(worker)
         worker.child.end(kill=True)
         code = worker.child.process.exitcode or 0
-        is_killed = code < 0 and -code not in _CRASHES and not worker.is_hanging
+        is_killed = code < 0 and not worker.is_hanging
         if not worker.has_started and not is_killed:
             message = (
                 "The worker processes cannot start; in a script, call batchdigits under `if __name__ == '__main__':`."

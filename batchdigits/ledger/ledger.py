@@ -28,7 +28,7 @@ from batchdigits.ledger.reader import CHUNK, Observations, read
 from batchdigits.ledger.schema import COVERED, INSERT, blobs, checksum, png_sum, row_sum, stored
 from batchdigits.records import NO_SUM, ImageFile, Skipped
 from batchdigits.storage.atomic import TargetFile
-from batchdigits.storage.urls import encoded, ending_of, is_remote, parts
+from batchdigits.storage.urls import encoded, file_ending
 
 if TYPE_CHECKING:
     from batchdigits.records import Batch, KnownBytes
@@ -334,8 +334,7 @@ def _is_whole(row: tuple[Any, ...], pages: int) -> bool:
 
 def _ending(path: bytes) -> str:
     """Give the ending under which a file was read."""
-    name = path.decode(errors="surrogateescape")
-    return ending_of(parts(name).path if is_remote(name) else name)
+    return file_ending(path.decode(errors="surrogateescape"))
 
 
 def publications(rows: Iterable[tuple[bytes, str, str, int]]) -> Publications:

@@ -197,6 +197,11 @@ def ending_of(path: str) -> str:
     return name[dot:].lower() if dot > 0 else ""
 
 
+def file_ending(path: str) -> str:
+    """Give the ending of a file by its path or its normalised URL, which for a member of an archive names both."""
+    return ending_of(parts(path).path if is_remote(path) else path)
+
+
 def _holds_secret(text: str) -> bool:
     return any(
         _has_password(match[0].rstrip(":/").lower(), part[match.end() :]) or _SECRET.search(part, match.end())

@@ -20,7 +20,7 @@ from batchdigits.sources.rules import Selection
 from batchdigits.storage.backends.base import Entry, entered, version
 from batchdigits.storage.remote import RemoteFile, target_file
 from batchdigits.storage.retries import is_transient
-from batchdigits.storage.urls import absolute, check, is_url, locate, parts, refuse, refuse_secrets, span
+from batchdigits.storage.urls import absolute, check, file_ending, is_url, locate, parts, refuse, refuse_secrets, span
 from tests.commands import CHECKOUT, Result, batchdigits, run
 from tests.digits import digits, png, write_png
 
@@ -543,3 +543,11 @@ def test_the_ledger_of_a_report_behind_a_url_is_among_the_users_files(
 def test_an_archive_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be used"):
         list(discover([locate(f"zip://{tmp_path}")], outputs=[]))
+
+
+@pytest.mark.parametrize(
+    ("path", "ending"),
+    [("/a/b.PNG", ".png"), ("zip://a/b::c.tif::file:///x.zip", ".tif"), ("s3://bucket/a.b/c", ""), ("/a.b/c", "")],
+)
+def test_a_files_ending_is_that_of_its_own_name(path: str, ending: str) -> None:
+    assert file_ending(path) == ending
