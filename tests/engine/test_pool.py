@@ -276,30 +276,35 @@ def test_a_worker_that_dies_while_it_answers_hangs_nobody_and_costs_nothing(
     assert (tmp_path / "died").exists()
 
 
-def test_workers_that_somebody_kills_all_the_time_cost_nothing(
-    model: Bundle,
-    files: list[ImageFile],
-    expected: Seen,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("times", [1, 2])
+def test_workers_that_somebody_kills_cost_nothing_but_a_file_that_meets_it_twice_by_itself(
+    model: Bundle, files: list[ImageFile], expected: Seen, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     spoil(monkeypatch, {}, seconds=0.02)
     monkeypatch.setattr(worker, "_PART_SECONDS", 0.1)
-    killed, times = 0, 0
-    found = []
+    killed, found = 0, []
     with reading(model) as read:
         module._BATCH_PAGES, pages = 1, module._BATCH_PAGES
         try:
             for batch in read(files):
                 found.append(batch)
-                if times < 2:  # a file that meets its third is left to the next run
-                    times += 1
+                if len(found) <= times:
                     for child in multiprocessing.active_children():
                         child.kill()
                         killed += 1
         finally:
             module._BATCH_PAGES = pages
     assert killed >= 2
-    assert by_row(Batch.concat(*found)) == expected
+    rows = by_row(Batch.concat(*found))
+    left = {
+        key
+        for key, (_, detail) in rows.items()
+        if detail.endswith("(SIGKILL), perhaps for want of memory; the next run tries again")
+    }
+    assert len(left) <= 2 * (times - 1)  # one for each worker
+    assert {key: row for key, row in rows.items() if key not in left} == {
+        key: row for key, row in expected.items() if key not in left
+    }
 
 
 def test_where_one_worker_after_the_other_dies_the_run_ends(
