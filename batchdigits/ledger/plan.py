@@ -290,5 +290,7 @@ def _sha256(database: Database, row: _Known, condition: int) -> str:
     path, *_, read_under, is_asked_for, _ = row
     if read_under != condition or is_asked_for:
         return ""
-    (sha256,) = database.execute(_SHA256, (path,)).fetchone()
-    return "" if sha256 == NO_SUM else str(sha256)
+    found = database.execute(_SHA256, (path,)).fetchone()
+    if found is None:  # a page of the file is out of order
+        raise database.damaged()
+    return "" if found[0] == NO_SUM else str(found[0])

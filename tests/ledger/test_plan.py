@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from batchdigits.errors import StorageError
+from batchdigits.ledger import plan as module
+from batchdigits.ledger.database import Database
 from batchdigits.ledger.plan import Phase, Why
 from batchdigits.records import Skipped
 from tests.ledger.test_ledger import (
@@ -102,3 +105,8 @@ def test_the_size_of_what_is_pending_is_told() -> None:
         record(ledger, batch_of([seen(image("a.png", size_bytes=700))]))
     with ledger_at() as ledger:
         assert ledger.plan([]).pending_bytes == 0
+
+
+def test_a_path_that_is_listed_and_cannot_be_looked_up_is_damage(tmp_path: Path) -> None:
+    with Database(tmp_path / "ledger") as database, pytest.raises(StorageError, match="is damaged; move it away"):
+        module._sha256(database, (b"/gone.png", 1, 1, 1, 1, 1, 0, None), 1)
