@@ -72,7 +72,7 @@ class LostAnswer:
     page: int
     """From 1."""
     answer: str
-    """`0` to `9`, or `x`."""
+    """`0` to `9`, `x` or `c`."""
     is_read: bool
     """Whether the file's bytes could be read now."""
 

@@ -47,7 +47,7 @@ class Observations:
     models: list[str]
     """The id of the bundle that each row was observed with."""
     corrected: list[str]
-    """A person's answer: `0` to `9`, or `x` for no digit; empty where there is none."""
+    """A person's answer: `0` to `9`, `x` for no digit, or `c` where they cannot tell; empty where there is none."""
     thumbnails: list[bytes]
     """A PNG of the page; empty where none is kept, or none was asked for."""
     logits: NDArray[np.float32]
