@@ -99,9 +99,16 @@ def test_only_the_chosen_rows_of_mnists_training_half_are_drawn_and_never_its_te
         assert labels.tolist() == digits[rows].tolist()
     assert len(sources("train").rasters[0][0]) == 60_000
     assert asked == ["train"] * 3
-    test = sources("test")
+    assert sources("test").rasters
     assert asked == ["train"] * 3
-    assert test.raster_shares == pytest.approx([12 / 50, 12 / 50, 26 / 50])
+
+
+def test_what_is_measured_draws_each_digit_as_often_as_any_other() -> None:
+    test = sources("test", np.arange(1000))
+    sizes = [*map(len, test.movements), sum(len(labels) for _, labels in test.rasters)]
+    assert test.shares == pytest.approx([size / sum(sizes) for size in sizes])
+    pictures = [len(labels) for _, labels in test.rasters]
+    assert test.raster_shares == pytest.approx([count / sum(pictures) for count in pictures])
 
 
 def test_without_unipen_its_share_goes_to_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
