@@ -7,10 +7,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import Page
+from batchdigits.engine.known import Known
 from batchdigits.engine.run_context import StageTimer
 from batchdigits.errors import OF_THE_MACHINE, BatchDigitsError, Fault, unforeseen
 from batchdigits.inference import drift
@@ -35,11 +35,9 @@ from batchdigits.records import (
     Batch,
     ImageFile,
     InkImages,
-    KnownBytes,
     Logits,
     Pages,
     Status,
-    Sums,
     sums,
 )
 from batchdigits.settings import DecodingSettings, NormalisationSettings
@@ -155,7 +153,7 @@ class Reader:
         drawing: Drawing,
         timer: StageTimer,
         patience: Patience = nullcontext,
-        known: KnownBytes = MappingProxyType({}),
+        known: Known | None = None,
         sources: Collection[str] = (),
     ) -> None:
         """Hold what it needs.
@@ -167,7 +165,7 @@ class Reader:
             drawing: Of which pages pictures are kept.
             timer: Gets the seconds of each stage.
             patience: Entered while servers are read from.
-            known: Bytes that are not decoded.
+            known: Bytes that are not decoded; by default, none are.
             sources: Under which files were found, as `read_all` has them.
         """
         self._known = known
@@ -188,20 +186,28 @@ class Reader:
 
         Yields:
             How many files a part has, and what was read of them; their places are those within the part, and the
-            files themselves are left out.
+            files themselves are left out. Of files with the same bytes one is decoded and predicted.
 
         Raises:
             BatchDigitsError: What ends the run: a URL cannot be reached any more, or the model is damaged.
         """
         part: list[Decoded] = []
+        places: list[int] = []  # of each file in the part, which has one of several with the same bytes
+        place_of: dict[tuple[str, bytes], int] = {}
         started = time.perf_counter()
         for at, (file, data) in enumerate(zip(files, self._whole(files), strict=True), 1):
-            part.append(decoded(file, data, self._decoding, self._known))
+            found = decoded(file, data, self._decoding, self._known, place_of)
+            places.append(place_of.get((file.ending, found.sha256), len(part)))
+            if places[-1] == len(part):
+                part.append(found)
+            if found.sha256:
+                place_of[file.ending, found.sha256] = places[-1]
             seconds = time.perf_counter() - started
             if one_by_one or seconds >= _PART_SECONDS or at == len(files):
                 self._timer.add("decode", seconds)
-                yield len(part), self._finished(part)
-                part, started = [], time.perf_counter()
+                batch = self._finished(part)
+                yield len(places), batch if len(places) == len(part) else batch.of(places)
+                part, places, place_of, started = [], [], {}, time.perf_counter()
 
     def _whole(self, files: Sequence[Asked]) -> Iterable[bytes | Fault]:
         whole = _whole(files, self._decoding.max_bytes, self._sources)
@@ -279,7 +285,11 @@ def _whole(files: Sequence[Asked], most_bytes: int, sources: Collection[str]) ->
 
 
 def decoded(
-    file: Asked, data: bytes | Fault, limits: DecodingSettings, known: KnownBytes = MappingProxyType({})
+    file: Asked,
+    data: bytes | Fault,
+    limits: DecodingSettings,
+    known: Known | None = None,
+    others: Container[tuple[str, bytes]] = (),
 ) -> Decoded:
     """Decode a file; an error that nobody foresaw is its fault, without its sum, so that the next run tries again.
 
@@ -288,23 +298,20 @@ def decoded(
         data: Its bytes, or why they cannot be read.
         limits: Of decoding.
         known: Bytes that are not decoded.
+        others: The ending and the sum of others that are not, either.
     """
     if isinstance(data, Fault):
         return Decoded(b"", [data])
     try:
         sha256 = hashlib.sha256(data).digest()
-        if sha256.hex() == file.known_sha256 or (file.ending in known and _is_among(known[file.ending], sha256)):
+        is_known = known is not None and known.has(file.ending, sha256)
+        if is_known or sha256.hex() == file.known_sha256 or (file.ending, sha256) in others:
             return Decoded(sha256, [])
         return Decoded(sha256, decode(data, limits, file.ending))
     except BatchDigitsError:
         raise
     except Exception as error:  # noqa: BLE001
         return Decoded(b"", [unforeseen(error)])
-
-
-def _is_among(sums: Sums, sha256: bytes) -> bool:
-    at = int(np.searchsorted(sums, np.bytes_(sha256)))
-    return at < len(sums) and bool(sums[at] == np.bytes_(sha256))
 
 
 def normalised(files: Sequence[Decoded], network: InkNetwork, settings: NormalisationSettings) -> Normalised:

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -107,6 +108,22 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- every page, once ------------------------------------------------------------------------------------------------
 
 
+def test_bytes_that_any_worker_has_told_of_are_not_read_again(
+    model: Bundle, files: list[ImageFile], tmp_path: Path
+) -> None:
+    junk = tmp_path / "1.png"
+    junk.write_bytes(b"\x89PNG\r\n\x1a\njunk")
+    copies = [Path(shutil.copy(file.path, tmp_path / f"copy{number}.png")) for number, file in enumerate(files)]
+    with reading(model, workers=3) as read:
+        first = Batch.concat(*read([*files, *files_in(junk)]))
+        second = Batch.concat(*read([*files_in(tmp_path)]))
+    assert (len(first.files), len(first), first.unchanged) == (FILES + 1, FILES + 1, {})
+    assert [second.files[row].name for row in second.pages["file"]] == ["1.png"]  # a fault is found anew
+    assert {second.files[place].path: sha256 for place, sha256 in second.unchanged.items()} == {
+        str(copy): file_sha256(copy) for copy in copies
+    }
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("runtime", list(Runtime))
 def test_pages_do_not_hang_on_chunks_workers_or_where_the_networks_are(
@@ -162,7 +179,7 @@ def test_no_more_files_are_taken_than_the_workers_need(model: Bundle, files: lis
         try:
             module._BATCH_PAGES = 10
             for batch in read(counted()):
-                given += len(batch)
+                given += len(batch.files)
                 assert taken - given <= 7 * 2 * 3 + 10
         finally:
             module._BATCH_PAGES = module_pages
