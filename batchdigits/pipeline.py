@@ -30,6 +30,7 @@ from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Phase, Plan, Why
 from batchdigits.monitoring import Summary
 from batchdigits.progress import Progress
+from batchdigits.records import Batch, Skipped
 from batchdigits.reports import backup, dry_run, publish, standing
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
@@ -50,7 +51,6 @@ from batchdigits.storage.urls import Location, check, locate, refuse
 
 if TYPE_CHECKING:
     from batchdigits.engine.local import Engine, Reading
-    from batchdigits.records import Batch
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +84,10 @@ def run(
         StorageError: A source cannot be listed, or a report not be written.
         NoImages: The sources hold no image, and `allow_empty` is off.
     """
-    names = _Names.of(settings)
     check_threads(settings.threads)
     model = bundle.load(settings.model)
     model.calibration.threshold(settings)  # before any work: some targets cannot be proven
+    names = _Names.of(settings)
     timer, settling, stop = StageTimer(), Settling(settings.settle_seconds), stop or Stop()
     place, key = names.ledger(settings), _cache_key(model, settings)
     tidy_up()
@@ -276,7 +276,7 @@ def _reading(
 
 def _read(
     engine: "Engine | None", reading: "Reading", plan: Plan, settling: Settling, progress: Progress
-) -> Generator["Batch", None, None]:
+) -> Generator[Batch, None, None]:
     """Read all that is pending, first what is stable; leave out what changes meanwhile."""
     from batchdigits.engine.local import on_this_machine
 
@@ -356,11 +356,13 @@ class _Names:
         check(*settings.sources)
         if settings.ledger:
             refuse(settings.ledger, "The ledger")
-        outputs = parse_outputs(settings.outputs)
-        if may_write:
-            publish.make_folders(outputs)
-        check_outputs(outputs)
-        return cls([locate(source) for source in settings.sources], outputs)
+        names = cls([locate(source) for source in settings.sources], parse_outputs(settings.outputs))
+        if may_write and (folders := publish.missing_folders(names.outputs)):
+            if not settings.allow_empty:
+                names._check_that_images_are_there(settings)
+            publish.make_folders(folders)
+        check_outputs(names.outputs)
+        return names
 
     @property
     def originals(self) -> str:
@@ -369,6 +371,19 @@ class _Names:
             return ""
         alone = self.sources[0].path if len(self.sources) == 1 else ""
         return alone if Path(alone).is_dir() and alone else str(Path.cwd())
+
+    def _check_that_images_are_there(self, settings: PredictSettings) -> None:
+        """Check that there is something to report, before folders are made for that.
+
+        Raises:
+            NoImages: There is not.
+        """
+        skipped: Counter[str] = Counter()
+        for found in discover(self.sources, outputs=self.outputs.files, selection=_selection(settings)):
+            if not isinstance(found, Skipped):
+                return
+            skipped[found.reason] += 1
+        raise NoImages(_no_images(settings.sources, skipped))
 
     def ledger(self, settings: PredictSettings) -> Path | None:
         """Say where the ledger is; None where nothing is kept."""
@@ -384,10 +399,9 @@ def _plan(
         NoImages: The sources hold no image, or one of them none any more, and `allow_empty` is off.
         StorageError: Files are gone by many, or with their disk, and `allow_vanished` is off.
     """
-    selection = Selection(include=settings.include, exclude=settings.exclude)
     ours = [*names.outputs.files, *([LocalFile(place)] if place else [])]
     plan = ledger.plan(
-        discover(names.sources, outputs=ours, selection=selection),
+        discover(names.sources, outputs=ours, selection=_selection(settings)),
         recent_ns=settling.recent_ns,
         force=settings.force,
         retry_failed=settings.retry_failed,
@@ -404,6 +418,10 @@ def _plan(
     if plan.files and not settings.allow_vanished:
         last_run.check(plan, disks)
     return plan, disks
+
+
+def _selection(settings: PredictSettings) -> Selection:
+    return Selection(include=settings.include, exclude=settings.exclude)
 
 
 def _say_why_again(files: int, before: str, settings: PredictSettings) -> None:
@@ -445,7 +463,7 @@ def _cache_key(model: Bundle, settings: PredictSettings) -> CacheKey:
     return CacheKey(model.id, ", ".join(others))
 
 
-def _show_traces(batch: "Batch") -> None:
+def _show_traces(batch: Batch) -> None:
     for row, fault in batch.faults.items():
         if fault.trace:
             page = batch.pages[row]

@@ -320,6 +320,18 @@ def test_a_report_folder_that_may_not_be_written_ends_the_run_before_any_work(sc
     assert names(scans / "out") == []
 
 
+@pytest.mark.parametrize("mode", [0o000, 0o400])
+def test_a_ledger_that_may_not_be_written_is_named_with_what_to_change(scans: Path, mode: int) -> None:
+    report = scans / "out" / "report.csv"
+    assert batchdigits("predict", scans / "in", "-o", report, "--runtime", "litert").code == 0
+    Path(f"{report}.ledger").chmod(mode)
+    (scans / "answers.csv").write_text("path,corrected\n7.png,7\n")
+    for arguments in (["predict", scans / "in", "-o", report], ["correct", report, scans / "answers.csv"]):
+        result = under_permissions(*arguments)
+        assert result.code == 5
+        assert f"{report}.ledger cannot be written: there is no permission to; change the permissions" in result.message
+
+
 def test_an_image_a_bundle_and_a_job_file_that_may_not_be_read_are_named(scans: Path) -> None:
     image, bundle, job = scans / "in" / "7.png", scans / "bundle", scans / "job.toml"
     shutil.copytree(PACKAGED, bundle)
@@ -384,6 +396,15 @@ def test_the_folders_of_reports_are_made_but_not_by_a_dry_run(empty: Path, tmp_p
     assert made.code == 0
     assert made.stderr.startswith(f"Made the folder {report.parent}.\n")
     assert report.exists()
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 4), (["--model", "nowhere"], 6), (["--threads", "0"], 2)])
+def test_no_folder_is_made_for_reports_that_do_not_come(arguments: list[str], code: int, empty: Path) -> None:
+    (empty / "notes.txt").touch()
+    result = batchdigits("predict", empty, "-o", empty / "new" / "folder" / "report.csv", *arguments)
+    assert (result.code, "Made the folder" in result.stderr) == (code, False)
+    assert "not an image" in result.stderr or code != 4
+    assert names(empty) == ["notes.txt"]
 
 
 def test_a_source_alone_is_read_and_a_terminal_gets_the_reports_for_people(tmp_path: Path) -> None:
