@@ -664,6 +664,58 @@ def test_a_range_is_picked_by_shift_with_arrows_or_a_click_and_answered_by_one_k
     assert page.run("return document.querySelectorAll('[aria-selected=true]').length") == 1
 
 
+def lettered(page: ReviewPage) -> dict[int, str]:
+    """The letters that stand below images, by the images' places."""
+    letters = "[...document.querySelectorAll('.tile[aria-keyshortcuts]')]"
+    pairs = f"{letters}.map((tile) => [Number(tile.dataset.index), tile.getAttribute('aria-keyshortcuts')])"
+    return dict(page.run(f"return {pairs}"))
+
+
+def test_a_letter_goes_to_the_image_above_it_which_the_next_key_answers(opened: Opener) -> None:
+    page = opened(*(unsure(n, 3) for n in range(5)), *(unsure(n, 5) for n in range(5, 60)))
+    letters = lettered(page)
+    assert sorted(letters) == list(range(1, 20))
+    assert len(set(letters.values())) == 19
+    assert not {"c", "u", "x", "z"} & set(letters.values())  # these do something else
+    drawn = "return getComputedStyle(arguments[0], '::before').content"
+    assert page.run(drawn, page.tile(7)) == f'"{letters[7]}"'
+    page.type(letters[7])
+    assert (page.chosen, page.has_focus) == (7, True)
+    assert {index: letter for index, letter in lettered(page).items() if index in letters} == {
+        index: letter for index, letter in letters.items() if index > 7
+    }  # what stays in reach keeps its letter
+    page.type("1")
+    press(page, key=letters[12].upper(), code="")  # with Caps Lock
+    page.type("2")
+    assert [index for index, mark in enumerate(page.marks) if mark != "50%"] == [7, 12]
+    set_filter(page, "part", "open")
+    assert sorted(lettered(page)) == [*range(14, 33)]
+
+
+def test_shift_with_a_letter_picks_a_range(opened: Opener) -> None:
+    page = opened(*sevens(9))
+    shift = ActionChains(page.chrome, duration=0).key_down(Keys.SHIFT)
+    shift.send_keys(lettered(page)[4]).key_up(Keys.SHIFT).perform()
+    assert page.text("some") == "5 images picked: the next key answers all of them."
+    with_shift(page, Keys.ENTER)  # of a range, not of the group
+    assert page.marks == ["✓ 7"] * 5 + ["50%"] * 4
+
+
+def test_shift_and_enter_accept_what_is_open_in_the_group(opened: Opener) -> None:
+    page = opened(*(unsure(n, 3) for n in range(3)), *(unsure(n, 5) for n in range(3, 6)))
+    page.type(Keys.ARROW_RIGHT, "8", Keys.ARROW_LEFT)
+    with_shift(page, Keys.ENTER)
+    assert (page.marks, page.chosen) == (["✓ 3", "→ 8", "✓ 3"] + ["50%"] * 3, 3)
+    page.type(Keys.ARROW_LEFT)
+    with_shift(page, Keys.ENTER)  # nothing is open there
+    page.type("u")
+    assert page.marks == ["50%", "→ 8"] + ["50%"] * 4
+
+
+def with_shift(page: ReviewPage, key: str) -> None:
+    ActionChains(page.chrome, duration=0).key_down(Keys.SHIFT).send_keys(key).key_up(Keys.SHIFT).perform()
+
+
 def press(page: ReviewPage, **event: object) -> None:
     """Let the page hear a key of another keyboard."""
     page.run("document.body.dispatchEvent(new KeyboardEvent('keydown', { ...arguments[0], bubbles: true }))", event)

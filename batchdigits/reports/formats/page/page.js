@@ -23,6 +23,9 @@ let pointed = false; // whether the mouse chose by pointing, which moves no anch
 let under = null; // the tile that the mouse moved over last
 let picked = []; // the items that the next key answers: the chosen one, or a range that ends in it
 let order = []; // the items that pass the filters, by their places
+let lettered = new Map(); // letter -> the item that it goes to
+
+const LETTERS = "abdefghjkmnpqrstvwy"; // keys that do nothing else here, of which none looks like a 0 or a 1
 
 const PARTS = {
   review: ["To review", "Digits that the model was not sure of."],
@@ -123,6 +126,7 @@ function answerPicked(valueOf) {
 
 function acceptGroup(group) {
   const open = groupItems(group).filter((item) => !answerOf(item));
+  if (!open.length) return;
   const changes = new Map(open.map((item) => [item.key, acceptable(item)]));
   answer([...changes], `${plural(open.length, "image")} accepted`);
   goOn(Math.max(chosen, 0));
@@ -494,9 +498,19 @@ function choose(index, extend = false) {
 function move(index, extend = false) {
   if (index < 0) return;
   choose(index, extend);
+  putLetters();
   // Whoever answers with the buttons stays on them.
   if (!find("pad").contains(document.activeElement)) tiles[index].focus({ preventScroll: true });
   tiles[index].scrollIntoView({ block: "nearest" });
+}
+
+// Give a letter to each of the items behind the chosen one. An item keeps its letter while one moves on.
+function putLetters() {
+  for (const index of lettered.values()) tiles[index].removeAttribute("aria-keyshortcuts");
+  const first = order.indexOf(chosen) + 1;
+  const ahead = order.slice(first, first + LETTERS.length);
+  lettered = new Map(ahead.map((index, step) => [LETTERS[(first + step) % LETTERS.length], index]));
+  for (const [letter, index] of lettered) tiles[index].setAttribute("aria-keyshortcuts", letter);
 }
 
 // The groups that have an item to show, and where in them one stands.
@@ -562,6 +576,8 @@ function press(event) {
     if (chosen >= 0) move(MOVES[event.key](chosen), event.shiftKey);
   } else if ((key === "enter" || key === " ") && event.target.closest("button, a")) {
     return;
+  } else if (key === "enter" && event.shiftKey && picked.length < 2) {
+    if (chosen >= 0 && !event.repeat) acceptGroup(report.groups[items[chosen].group]);
   } else if (key in SPOKEN || key === "enter") {
     if (!event.repeat) answerPicked(key === "enter" ? acceptable : () => key);
   } else if (key === " ") {
@@ -572,6 +588,9 @@ function press(event) {
     find("name").focus();
   } else if (key === "u") {
     undo();
+  } else if (lettered.has(key)) {
+    if (pointed) anchor = chosen;
+    move(lettered.get(key), event.shiftKey);
   } else if ((key === "delete" && event.code !== "NumpadDecimal") || key === "backspace") {
     takeBack(); // the pad's dot is no such key
   } else {
@@ -600,6 +619,7 @@ function filter() {
   arrange(true);
   count();
   if (order.length && !order.includes(chosen)) choose(order[0]);
+  putLetters();
 }
 
 // ---- the original -----------------------------------------------------------------------------------------------
@@ -711,13 +731,16 @@ arrange();
 summarise();
 count();
 if (items.length) choose(Math.max(nextOpen(-1), 0));
+putLetters();
 drawWaiting();
 
 new ResizeObserver(arrange).observe(find("ruler"));
 document.addEventListener("keydown", press);
 find("images").addEventListener("focusin", ({ target }) => {
   const tile = target.closest(".tile");
-  if (tile && Number(tile.dataset.index) !== chosen) choose(Number(tile.dataset.index));
+  if (!tile || Number(tile.dataset.index) === chosen) return;
+  choose(Number(tile.dataset.index));
+  putLetters();
 });
 find("images").addEventListener("pointermove", (event) => {
   // Whoever points at an image and types answers it. A page that scrolls below the pointer moves nothing.
