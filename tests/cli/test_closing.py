@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batchdigits.cli.closing import closing
+from batchdigits.cli.closing import closing, corrected
 from batchdigits.inference.audit import Audit
 from batchdigits.inference.trust import Basis, Trust
 from batchdigits.monitoring import Summary
@@ -81,6 +81,12 @@ def test_the_next_thing_to_do_is_to_open_the_report_that_shows_pictures(outputs:
 def test_the_audit_sample_is_told_apart_from_what_is_doubtful() -> None:
     assert said(replace(NIGHT, left=260), "r.html")[2] == "Next: open r.html (60 to look at, 200 to audit)"
     assert said(replace(FINE, left=200), "r.html")[2] == "Next: open r.html (200 to audit)"
+
+
+def test_answers_are_counted_beside_what_is_left_and_the_audit_sample_apart() -> None:
+    rows = Counter(ok=2931, answered=5, review=7)
+    assert corrected(replace(FINE, rows=rows, left=61), ["r.csv"]).splitlines()[0] == "5 answered, 7 left, 54 to audit"
+    assert corrected(replace(FINE, rows=rows, left=7), ["r.csv"]).splitlines()[0] == "5 answered, 7 left"
 
 
 def test_pages_new_images_and_what_has_no_row_are_told_where_there_are_any() -> None:

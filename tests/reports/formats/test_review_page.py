@@ -780,6 +780,44 @@ def test_the_end_is_told_once_all_is_answered_and_what_nobody_has_to_look_at_doe
     assert page.text("next-title") == "All 2 answered"
 
 
+def test_the_audit_sample_counts_by_itself_and_alone_where_nothing_is_doubtful(opened: Opener) -> None:
+    page = opened(unsure(0), audited(1), audited(2))
+    assert page.text("count") == "0 of 1 answered"
+    page.type("1")
+    assert (page.text("count"), page.is_hidden("end")) == ("1 of 1 answered", False)
+    page.type(Keys.ENTER)
+    assert page.text("audit").startswith("1 of 2 checked")
+    page.click("download")
+    assert page.text("next-title") == "All 1 answered"
+    page.click("hide-next")
+    assert opened(audited(1), audited(2), name="sure.html").text("count") == "0 of 2 answered"
+
+
+def test_what_could_not_be_read_is_named_at_the_end(opened: Opener) -> None:
+    broken = {"status": ["unreadable"], "detail": ["the data end early"], "thumbnail": [b""]}
+    page = opened(unsure(0), *(unsure(n, -1, **broken) for n in range(1, 104)), unsure(104, -1, page=[2], **broken))
+    named = page.run("return [...document.querySelectorAll('#failed li')].map((line) => line.textContent)")
+    assert named[0] == "001.png: the data end early"
+    assert named[100:] == ["and 4 more, which the other reports name"]
+    assert page.text("count") == "0 of 1 answered"
+    assert opened(unsure(0), name="well.html").run("return document.getElementById('failed')") is None
+
+
+def test_the_help_opens_at_its_beginning_in_a_small_window(opened: Opener) -> None:
+    page = opened(*sevens(2))
+    page.chrome.set_window_size(900, 420)
+    try:
+        page.type("?")
+        top, seen = page.run("""
+            const [box, heading] = ["help", "help-title"].map((name) => document.getElementById(name));
+            return [box.scrollTop, heading.getBoundingClientRect().top >= box.getBoundingClientRect().top];
+        """)
+        assert (top, seen) == (0, True)
+        page.type(Keys.ESCAPE)
+    finally:
+        page.chrome.set_window_size(1280, 860)
+
+
 def test_two_tabs_hear_each_other(opened: Opener) -> None:
     page = opened(*sevens(2))
     page.chrome.switch_to.new_window("tab")

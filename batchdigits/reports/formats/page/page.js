@@ -88,8 +88,11 @@ function runnerUp(item) {
   return item.runner_up === null ? null : String(item.runner_up);
 }
 
-function isNeeded(item) {
-  return report.groups[item.group].part !== "likely";
+// The items that people are asked for: the doubtful ones or, where there are none, the audit sample.
+function needed() {
+  const inParts = (...parts) => items.filter((item) => parts.includes(report.groups[item.group].part));
+  const doubtful = inParts("review", "no_digit");
+  return doubtful.length ? doubtful : inParts("audit");
 }
 
 function spoken(answer) {
@@ -342,8 +345,19 @@ function build() {
   }
   if (!items.length) images.append(element("p", { className: "note" }, "No image of this report needs a person."));
   images.append(element("p", { id: "nothing", className: "note", hidden: true }, "No image passes the filters."));
+  if (report.failed.length) images.append(failures());
   const parts = new Set(report.groups.map((group) => group.part));
   for (const [part, [title]] of Object.entries(PARTS)) if (parts.has(part)) find("part").append(element("option", { value: part }, title));
+}
+
+// What could not be read, by name: there is nothing to show or to answer.
+function failures() {
+  const told = report.failed.map((file) => element("li", {}, `${place(file)}: ${visible(file.detail)}`));
+  const { unreadable, too_large, unsupported } = report.statuses;
+  const more = unreadable + too_large + unsupported - told.length;
+  if (more) told.push(element("li", {}, `and ${more.toLocaleString("en")} more, which the other reports name`));
+  const meaning = element("p", { className: "meaning" }, "There is nothing to answer here. Mend or copy these files again, and run predict again.");
+  return element("section", { id: "failed" }, element("h2", {}, "Could not be read"), meaning, element("ul", {}, ...told));
 }
 
 function groupElement(group, number) {
@@ -404,8 +418,8 @@ function mark(index) {
 }
 
 function count() {
-  const needed = items.filter(isNeeded);
-  const answered = needed.filter(answerOf).length;
+  const asked = needed();
+  const answered = asked.filter(answerOf).length;
   for (const group of report.groups) {
     const open = groupItems(group).filter((item) => !answerOf(item)).length;
     const which = open === 1 ? "the one" : open === group.members.length ? "all" : "the other";
@@ -413,12 +427,12 @@ function count() {
     group.button.textContent = open ? `Accept ${which}${open === 1 ? " open" : ` ${open.toLocaleString("en")}`} as ${value}` : "✓ all answered";
     group.button.disabled = !open;
   }
-  find("bar").max = Math.max(needed.length, 1);
+  find("bar").max = Math.max(asked.length, 1);
   find("bar").value = answered;
-  find("count").textContent = `${answered.toLocaleString("en")} of ${needed.length.toLocaleString("en")} answered`;
+  find("count").textContent = `${answered.toLocaleString("en")} of ${asked.length.toLocaleString("en")} answered`;
   find("download").disabled = given.size === 0;
-  find("end").hidden = answered < needed.length || given.size === 0;
-  find("end-title").textContent = `All ${needed.length.toLocaleString("en")} answered.`;
+  find("end").hidden = answered < asked.length || given.size === 0;
+  find("end-title").textContent = `All ${asked.length.toLocaleString("en")} answered.`;
   countErrors();
 }
 
@@ -692,9 +706,9 @@ function reportPath() {
 }
 
 function showNext(name) {
-  const needed = items.filter(isNeeded);
-  const open = needed.filter((item) => !answerOf(item)).length;
-  find("next-title").textContent = open ? `${(needed.length - open).toLocaleString("en")} answered, ${open.toLocaleString("en")} left` : `All ${needed.length.toLocaleString("en")} answered`;
+  const asked = needed();
+  const open = asked.filter((item) => !answerOf(item)).length;
+  find("next-title").textContent = open ? `${(asked.length - open).toLocaleString("en")} answered, ${open.toLocaleString("en")} left` : `All ${asked.length.toLocaleString("en")} answered`;
   find("next-file").textContent = name;
   find("command").textContent = `batchdigits correct ${quoted(reportPath())} ~/Downloads/${name}`;
   find("copied").textContent = "";
