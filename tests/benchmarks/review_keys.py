@@ -35,7 +35,8 @@ from tests.browser import MISSING, chromium
 from tests.reports.report_rows import ABOUT, sevens
 
 _STACK = 200  # pages that are read together
-_RANGE = 5  # wrong ones of one digit, side by side, from which a range takes fewer keys
+_RANGE = 4  # wrong ones of one digit, side by side, from which a range takes fewer keys
+
 
 SHARES = (0.1, 0.2, 0.3)  # of the digits to review, that are read wrongly
 

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
 from batchdigits.errors import FaultKind
+from batchdigits.inference.decisions import MAY_BE_NO_DIGIT
 from batchdigits.inference.trust import TARGETS
 from batchdigits.records import Status
 from batchdigits.reports.schema import About, Rows
@@ -58,9 +59,10 @@ class _Item:
     """A PNG; empty where there is none."""
 
     def order(self) -> tuple[object, ...]:
-        """Tell its place: equal digits together, the least sure first."""
-        certainty = self.shown["confidence"] or 0.0
-        return self.part, *self.group(), certainty, self.shown["path"], self.shown["page"]
+        """Tell its place: equal digits together, first what may be no digit, then the least sure."""
+        shown = self.shown
+        is_digit = MAY_BE_NO_DIGIT not in shown["detail"]
+        return self.part, *self.group(), is_digit, shown["confidence"] or 0.0, shown["path"], shown["page"]
 
     def group(self) -> tuple[int, int]:
         """Tell which images it stands among."""

@@ -25,7 +25,7 @@ let picked = []; // the items that the next key answers: the chosen one, or a ra
 let order = []; // the items that pass the filters, by their places
 let lettered = new Map(); // letter -> the item that it goes to
 
-const LETTERS = "abdefghjkmnpqrstvwy"; // keys that do nothing else here, of which none looks like a 0 or a 1
+const LETTERS = "abdefghjklmnpqrstvwy"; // keys that do nothing else here, and look like no 0 or 1
 
 const PARTS = {
   review: ["To review", "Digits that the model was not sure of."],
