@@ -116,9 +116,9 @@ def _end_of(path: str) -> str:
 
 
 def _timings(summary: Summary) -> str:
-    rate = summary.pending / summary.elapsed if summary.elapsed else 0.0
+    rate = f", {summary.pending / summary.elapsed:,.0f} images/s" if summary.pending and summary.elapsed else ""
     stages = ", ".join(f"{name} {seconds / summary.elapsed:.0%}" for name, seconds in summary.seconds.items())
-    return f"Time: {summary.elapsed:.1f} seconds, {rate:,.0f} images/s; at work: {stages}"
+    return f"Time: {summary.elapsed:.1f} seconds{rate}; at work: {stages}"
 
 
 def _failed(summary: Summary) -> int:

@@ -122,6 +122,10 @@ def test_times_and_what_ok_is_worth_are_for_those_who_ask() -> None:
     ]
 
 
+def test_a_run_with_nothing_new_tells_no_rate() -> None:
+    assert said(replace(FINE, pending=0), verbose=True)[-1] == "Time: 1.2 seconds; at work: list 40%, decode 80%"
+
+
 def test_no_line_is_longer_than_a_terminal_of_80_columns_unless_a_name_is() -> None:
     night = replace(
         NIGHT,
