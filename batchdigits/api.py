@@ -31,7 +31,7 @@ from batchdigits.inference.decisions import Decisions, decide_calibrated
 from batchdigits.inference.runtimes import InkFinder, Predictor, best
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import NO_DIGIT
-from batchdigits.settings import DecodingSettings, PredictSettings, Runtime, RuntimeChoice
+from batchdigits.settings import DecodingSettings, ModelSettings, PredictSettings, Runtime, RuntimeChoice
 from batchdigits.storage.reading import read_local
 from batchdigits.storage.scratch import scratch_folder
 
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 _DEFAULTS = PredictSettings(sources=())
 _MOST_AT_ONCE = 256  # images that are predicted together
+_WHOLE_NUMBERS = {  # the columns of the table, in types that know an empty cell
+    **dict.fromkeys(("page", "width", "height"), "Int32"),
+    **dict.fromkeys(("digit", "final", "runner_up"), "Int8"),
+}
 _FILE_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of Pillow, that a PNG holds as they are
 
 
@@ -87,7 +91,7 @@ class Reader:
         self,
         *,
         model: str | os.PathLike[str] | None = None,
-        target_error: float = _DEFAULTS.target_error,
+        target_error: float | None = None,
         threshold: float | None = None,
         runtime: str = RuntimeChoice.AUTO,
     ) -> None:
@@ -95,7 +99,8 @@ class Reader:
 
         Args:
             model: A bundle directory; None is the one in the package.
-            target_error: Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep.
+            target_error: Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep;
+                None is 0.005 or, with a warning, the least that the model can prove.
             threshold: Confidence, 0 to 1, below which a digit goes to review, in the place of the target error.
             runtime: `auto`, `keras` or `litert`.
 
@@ -105,7 +110,7 @@ class Reader:
         """
         self._bundle = bundle.load(None if model is None else Path(model))
         chosen = _runtime(runtime, self._bundle.directory)
-        settings = PredictSettings(sources=(), target_error=target_error, threshold=threshold)
+        settings = ModelSettings(target_error=_target(self._bundle, target_error, threshold), threshold=threshold)
         self._threshold = self._bundle.calibration.threshold(settings)
         with ExitStack() as stack, _without_native_noise():
             self._finder = stack.enter_context(InkFinder(self._bundle.directory, runtime=chosen))
@@ -178,7 +183,7 @@ def read_folder(
     path: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] | None = None,
-    target_error: float = _DEFAULTS.target_error,
+    target_error: float | None = None,
     threshold: float | None = None,
     runtime: str = RuntimeChoice.AUTO,
     include: Sequence[str] = (),
@@ -187,12 +192,14 @@ def read_folder(
 ) -> pandas.DataFrame:
     """Read all images of a folder into a table with the columns of the report, one row a page.
 
-    Where a row has no digit, `digit`, `final` and the like are NaN, so that pandas makes these columns floats.
+    Columns of whole numbers are of pandas' types that know an empty cell: where a row has no digit, `digit`, `final`
+    and `runner_up` are `pandas.NA`.
 
     Args:
         path: The folder; or a file, a glob, or a URL.
         model: A bundle directory; None is the one in the package.
-        target_error: Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep.
+        target_error: Share of wrong digits, 0 to 1, among those that are `ok`, which the threshold has to keep; None is
+            0.005 or, with a warning, the least that the model can prove.
         threshold: Confidence, 0 to 1, below which a digit goes to review, in the place of the target error.
         runtime: `auto`, `keras` or `litert`.
         include: Patterns in gitignore syntax; where there are any, only files that match are read.
@@ -205,6 +212,7 @@ def read_folder(
     import pandas
 
     directory = None if model is None else Path(model)
+    target = _target(bundle.load(directory), target_error, threshold)
     with scratch_folder() as folder:
         report = folder / "report.parquet"
         settings = PredictSettings(
@@ -216,13 +224,19 @@ def read_folder(
             include=tuple(include),
             exclude=tuple(exclude),
             settle_seconds=0.0,
-            target_error=target_error,
+            target_error=target,
             threshold=threshold,
             runtime=_runtime(runtime, directory or bundle.PACKAGED),
         )
         with _without_native_noise():
             pipeline.run(settings, stdout=BytesIO())
-        return pandas.read_parquet(report)
+        return pandas.read_parquet(report).astype(_WHOLE_NUMBERS)
+
+
+def _target(model: bundle.Bundle, target_error: float | None, threshold: float | None) -> float:
+    if target_error is not None:
+        return target_error
+    return bundle.usual_target(model) if threshold is None else ModelSettings().target_error
 
 
 @functools.cache

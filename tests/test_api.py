@@ -15,6 +15,7 @@ from batchdigits import api
 from batchdigits.engine import ink, local, networks
 from batchdigits.errors import NoImages, StorageError, UsageError
 from batchdigits.inference.bundle import Bundle
+from batchdigits.inference.calibration import Domain, ThresholdCounts
 from batchdigits.reports.schema import COLUMNS
 from tests.commands import CHECKOUT, run
 from tests.digits import on_page, one_of_each, write_png, write_tiff
@@ -102,6 +103,36 @@ def test_a_folder_becomes_a_table_with_the_columns_of_the_report(model: Bundle, 
     (tmp_path / "empty").mkdir()
     with pytest.raises(NoImages):
         batchdigits.read_folder(tmp_path / "empty", **options)
+
+
+def test_empty_cells_leave_whole_numbers_whole(model: Bundle, tmp_path: Path) -> None:
+    write_png(tmp_path / "scans" / "7.png", on_page(one_of_each()[7]))
+    (tmp_path / "scans" / "broken.png").write_bytes(b"junk")
+    table = batchdigits.read_folder(tmp_path / "scans", model=model.directory, threshold=0.0)
+    names = ("page", "digit", "final", "runner_up", "width")
+    assert [str(table[name].dtype) for name in names] == ["Int32", "Int8", "Int8", "Int8", "Int32"]
+    assert list(table["digit"].isna()) == [False, True]
+    assert f"{table['digit'][0]}" in "0123456789"
+
+
+def test_where_the_default_target_cannot_be_proven_the_tightest_that_can_is_used_as_the_command_does(
+    model: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hard = Domain("all", digits=6000, risks=(ThresholdCounts(0.9, passed=5000, wrong=80),))
+    other = bundle_in(tmp_path / "hard", domains=(hard,)).directory
+    write_png(tmp_path / "scans" / "7.png", on_page(one_of_each()[7]))
+    said = "cannot prove a target error of 0.5%; 2.0% is the tightest that they can, and is used"
+    with batchdigits.Reader(model=other):
+        assert said in caplog.text
+    caplog.clear()
+    assert len(batchdigits.read_folder(tmp_path / "scans", model=other)) == 1
+    assert said in caplog.text
+    for read in (batchdigits.Reader, lambda **options: batchdigits.read_folder(tmp_path / "scans", **options)):
+        with pytest.raises(UsageError, match="cannot prove the target error"):  # who names it wants it
+            read(model=other, target_error=0.005)
+    caplog.clear()
+    with batchdigits.Reader(model=other, threshold=0.9):
+        assert "cannot prove" not in caplog.text
 
 
 def test_every_name_of_the_package_is_there_and_typed() -> None:

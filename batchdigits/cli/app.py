@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import gc
+import glob
 import io
 import os
 import shlex
@@ -46,8 +47,9 @@ from batchdigits.cli.schedule import Parameter
 from batchdigits.cli.schedule import schedule as schedule_text
 from batchdigits.cli.train import evaluate, train
 from batchdigits.engine.run_context import hold_signals, ignore_signals, release_signals
-from batchdigits.errors import BatchDigitsError, ExitCode, UsageError
+from batchdigits.errors import BatchDigitsError, ExitCode, UsageError, escaped
 from batchdigits.settings import ExplainSettings, PredictSettings, RuntimeChoice, ScheduleSettings
+from batchdigits.storage.urls import is_url
 
 app = typer.Typer(
     help="Reads the handwritten digit on each image of a folder into a spreadsheet: batchdigits scans/",
@@ -204,11 +206,14 @@ def schedule(
     # since a scheduler has another.
     context = program.commands["predict"].make_context("batchdigits predict", arguments, auto_envvar_prefix=None)
     settings = ScheduleSettings(every=every, nightly=nightly, limit=limit, systemd=systemd)
-    _print_schedule(parameters_of(context), settings, outputs=context.params["output"])
+    given = context.params
+    _print_schedule(parameters_of(context), settings, sources=given["sources"], outputs=given["output"])
 
 
 @exits
-def _print_schedule(parameters: list[Parameter], settings: ScheduleSettings, *, outputs: list[str]) -> ExitCode:
+def _print_schedule(
+    parameters: list[Parameter], settings: ScheduleSettings, *, sources: list[str], outputs: list[str]
+) -> ExitCode:
     from batchdigits.reports.publish import check_outputs, parse_outputs
 
     folder, timeout = str(Path.cwd()), shutil.which("timeout") or "timeout"
@@ -216,6 +221,9 @@ def _print_schedule(parameters: list[Parameter], settings: ScheduleSettings, *, 
         parameters, settings, folder=folder, python=sys.executable, timeout=timeout, is_there=os.path.lexists
     )
     check_outputs(parse_outputs(outputs))
+    for source in sources:
+        if not (is_url(source) or glob.has_magic(source) or os.path.lexists(source)):
+            LOG.warning("%s is not there now; runs fail until it is, as once its disk is mounted.", escaped(source))
     sys.stdout.buffer.write(os.fsencode(text))
     return ExitCode.OK
 
@@ -242,7 +250,7 @@ def correct(
     from batchdigits.storage.remote import target_file
 
     target = target_file(report)
-    place = (ledger or ledger_of(target)).absolute()
+    place, named = (ledger or ledger_of(target)).absolute(), os.path.realpath(report)
     LOG.info(take_over(target, corrections, ledger=ledger, time=datetime.now(UTC)))
     folder = pipeline.remembered(place)
     if folder is None or not folder.is_dir():  # it was moved
@@ -250,7 +258,11 @@ def correct(
         return ExitCode.OK
     try:
         with contextlib.chdir(folder):
-            LOG.info(corrected(*pipeline.renew(place)))
+            summary, outputs = pipeline.renew(place)
+            LOG.info(corrected(summary, outputs))
+            if not is_url(report) and named not in map(os.path.realpath, outputs):
+                old = "%s is of an older run than the last, and stays as it is; name it in the next predict, with -o."
+                LOG.warning(old, escaped(report))
     except (BatchDigitsError, OSError) as error:
         LOG.warning("The answers are kept, but the reports could not be made anew; run predict again. %s", error)
         return error.exit_code if isinstance(error, BatchDigitsError) else ExitCode.STORAGE

@@ -49,8 +49,9 @@ def corrected(summary: Summary, outputs: Sequence[str]) -> str:
         summary: What the reports hold now.
         outputs: Their names.
     """
+    doubtful, audit = _left(summary)
     lines = [
-        f"{summary.rows['answered']:,} answered, {summary.left:,} left",
+        f"{summary.rows['answered']:,} answered, {doubtful:,} left{f', {audit:,} to audit' if audit else ''}",
         f"Wrote {', '.join(map(escaped, outputs))}",
     ]
     if summary.left:
@@ -87,8 +88,7 @@ def _asides(summary: Summary) -> Iterator[str]:
 
 def _next(summary: Summary, files: Sequence[str]) -> str:
     """Say where people look at what is left."""
-    doubtful = sum(summary.rows[status] for status in ("review", *_WITHOUT_A_DIGIT))
-    audit = summary.left - doubtful
+    doubtful, audit = _left(summary)
     some = f"{doubtful:,} to look at"
     left = ", ".join([some] * bool(doubtful) + [f"{audit:,} to audit"] * bool(audit))
     if pages := _ending_in(".html", files):
@@ -96,6 +96,12 @@ def _next(summary: Summary, files: Sequence[str]) -> str:
     if books := _ending_in(".xlsx", files):
         return f"open {escaped(books[0])}, sheet Review ({left})"
     return f"add -o report.html to check what is doubtful ({some if doubtful else left})"
+
+
+def _left(summary: Summary) -> tuple[int, int]:
+    """Count what is doubtful and not answered, and what is left of the audit sample."""
+    doubtful = sum(summary.rows[status] for status in ("review", *_WITHOUT_A_DIGIT))
+    return doubtful, summary.left - doubtful
 
 
 def _failures(summary: Summary) -> str:
@@ -110,9 +116,9 @@ def _end_of(path: str) -> str:
 
 
 def _timings(summary: Summary) -> str:
-    rate = summary.pending / summary.elapsed if summary.elapsed else 0.0
+    rate = f", {summary.pending / summary.elapsed:,.0f} images/s" if summary.pending and summary.elapsed else ""
     stages = ", ".join(f"{name} {seconds / summary.elapsed:.0%}" for name, seconds in summary.seconds.items())
-    return f"Time: {summary.elapsed:.1f} seconds, {rate:,.0f} images/s; at work: {stages}"
+    return f"Time: {summary.elapsed:.1f} seconds{rate}; at work: {stages}"
 
 
 def _failed(summary: Summary) -> int:

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import logging
 import math
 import tomllib
 from collections.abc import Iterator
@@ -14,12 +13,10 @@ import typer
 from batchdigits import settings
 from batchdigits.cli.schedule import Parameter
 from batchdigits.errors import BundleError, UsageError, escaped
-from batchdigits.inference.calibration import LOOSEST, STRICTEST, tightest_target
+from batchdigits.inference.calibration import LOOSEST, STRICTEST
 from batchdigits.settings import EngineName
 from batchdigits.storage.local import opened_text
 from batchdigits.storage.urls import check, refuse_secrets
-
-log = logging.getLogger(__name__)
 
 _NOT_IN_JOB_FILES = {"config", "show_config"}
 
@@ -237,17 +234,9 @@ def given_target(context: typer.Context) -> float:
     from batchdigits.inference import bundle
 
     try:
-        tightest = tightest_target(bundle.load(Path(model)).calibration.domains)
+        return bundle.usual_target(bundle.load(Path(model)))
     except BundleError:
         return target
-    if tightest is None or tightest <= target:
-        return target
-    log.warning(
-        "The validation data of the model in %s cannot prove a target error of %.1f%%; %.1f%% is the tightest that "
-        "they can, and is used. Validate on more, or name --target-error or --threshold.",
-        *(escaped(str(model)), 100 * target, 100 * tightest),
-    )
-    return tightest
 
 
 def given_ledger(context: typer.Context) -> Path | None:

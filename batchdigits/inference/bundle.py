@@ -7,6 +7,7 @@ for the fast runtime. The sums guard against damage, not against malice: load on
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,13 +15,22 @@ from typing import Any
 
 from batchdigits.errors import BundleError, StorageError, escaped
 from batchdigits.inference import drift
-from batchdigits.inference.calibration import Calibration, Domain, DoubtCounts, Slope, ThresholdCounts
+from batchdigits.inference.calibration import (
+    Calibration,
+    Domain,
+    DoubtCounts,
+    Slope,
+    ThresholdCounts,
+    tightest_target,
+)
 from batchdigits.inference.decisions import EVIDENCE
 from batchdigits.records import SIDE
-from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
+from batchdigits.settings import DecodingSettings, ModelSettings, NormalisationSettings, Runtime
 from batchdigits.storage.atomic import atomic_write
 from batchdigits.storage.guards import opened
 from batchdigits.storage.local import file_sha256
+
+log = logging.getLogger(__name__)
 
 FORMAT = 4
 """Version of the layout of `bundle.json`."""
@@ -128,6 +138,24 @@ def load(directory: Path | None = None) -> Bundle:
         message = f"The model bundle {name} is damaged: {(broken or [_CARD])[0]} does not match its sha256; {_REMEDY}."
         raise BundleError(message)
     return Bundle(directory, declared, normalisation, calibration, provenance, frozenset(sums))
+
+
+def usual_target(model: Bundle) -> float:
+    """Give the target error for where nobody named one: the default, or the tightest that the model can prove.
+
+    Where it is the latter, a warning says so; where none can be proven, it is the default, which whoever uses it
+    refuses.
+    """
+    target = ModelSettings().target_error
+    tightest = tightest_target(model.calibration.domains)
+    if tightest is None or tightest <= target:
+        return target
+    log.warning(
+        "The validation data of the model in %s cannot prove a target error of %.1f%%; %.1f%% is the tightest that "
+        "they can, and is used. Validate on more, or name a target error or a threshold.",
+        *(escaped(str(model.directory)), 100 * target, 100 * tightest),
+    )
+    return tightest
 
 
 def save(

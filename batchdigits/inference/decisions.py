@@ -44,6 +44,8 @@ SURELY_NOTHING = 0.88
 """Of the column `NOTHING`, below which a page is never called blank: 0.7% of tables with words in them reach it."""
 SEVERAL_DIGITS = "it seems to hold several digits"
 """The detail of a page that is refused because the ink finder sees several digits on it."""
+MAY_BE_NO_DIGIT = "may be no digit"
+"""Stands in the detail of a page whose digit is to review since it perhaps shows none."""
 NONE_BEFORE = 0.26
 """Share of the simulated pages that show no single digit: what both networks expect before they have seen a page."""
 MOST_STEPS = 1.0
@@ -146,7 +148,7 @@ def decide(
     for row in np.flatnonzero(status == Status.REVIEW).tolist():
         low, high = sorted((first[row], second[row]))
         reasons = [f"could be {low} or {high}"] if confidence[row] < threshold else []
-        reasons += ["may be no digit"] if doubted[row] else []
+        reasons += [MAY_BE_NO_DIGIT] if doubted[row] else []
         reasons += ["faint ink"] if ink[row, DEPTH] < FAINT else []
         reasons += ["touches the edge"] if ink[row, EDGE] else []
         detail[row] = "; ".join(reasons)

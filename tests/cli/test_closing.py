@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batchdigits.cli.closing import closing
+from batchdigits.cli.closing import closing, corrected
 from batchdigits.inference.audit import Audit
 from batchdigits.inference.trust import Basis, Trust
 from batchdigits.monitoring import Summary
@@ -83,6 +83,12 @@ def test_the_audit_sample_is_told_apart_from_what_is_doubtful() -> None:
     assert said(replace(FINE, left=200), "r.html")[2] == "Next: open r.html (200 to audit)"
 
 
+def test_answers_are_counted_beside_what_is_left_and_the_audit_sample_apart() -> None:
+    rows = Counter(ok=2931, answered=5, review=7)
+    assert corrected(replace(FINE, rows=rows, left=61), ["r.csv"]).splitlines()[0] == "5 answered, 7 left, 54 to audit"
+    assert corrected(replace(FINE, rows=rows, left=7), ["r.csv"]).splitlines()[0] == "5 answered, 7 left"
+
+
 def test_pages_new_images_and_what_has_no_row_are_told_where_there_are_any() -> None:
     night = replace(
         FINE, files=2, pending=1, rows=Counter(ok=5), deferred=1, skipped=Counter({"not an image": 3, "hidden": 2})
@@ -114,6 +120,10 @@ def test_times_and_what_ok_is_worth_are_for_those_who_ask() -> None:
         "  «photo» decides)",
         "Time: 1.2 seconds, 2,400 images/s; at work: list 40%, decode 80%",
     ]
+
+
+def test_a_run_with_nothing_new_tells_no_rate() -> None:
+    assert said(replace(FINE, pending=0), verbose=True)[-1] == "Time: 1.2 seconds; at work: list 40%, decode 80%"
 
 
 def test_no_line_is_longer_than_a_terminal_of_80_columns_unless_a_name_is() -> None:

@@ -263,6 +263,7 @@ def test_an_empty_name_is_not_taken_for_the_working_folder(given: list[Parameter
 
 def scheduled(*arguments: str | Path, cwd: Path, **env: str) -> list[str]:
     """Take the words of predict from the printed line, which needs no quoting here."""
+    (cwd / "scans").mkdir(exist_ok=True)
     result = batchdigits("schedule", *arguments, cwd=cwd, env=env)
     assert (result.code, result.stderr) == (0, "")
     assert result.stdout.count("\n") == 1
@@ -357,6 +358,14 @@ def test_what_predict_would_not_take_is_told_before_the_scheduler_finds_out(
     arguments: str, message: str, tmp_path: Path
 ) -> None:
     assert message in refused(*arguments.split(), cwd=tmp_path).stderr
+
+
+def test_a_source_that_is_not_there_is_told_beside_the_line(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    sources = ["scans", "nope", "later/*.png", "s3://bucket/scans"]
+    result = batchdigits("schedule", "--nightly", *sources, "-o", "a.csv", cwd=tmp_path)
+    assert (result.code, result.stdout.count("\n")) == (0, 1)
+    assert result.stderr == "Warning: nope is not there now; runs fail until it is, as once its disk is mounted.\n"
 
 
 def test_a_report_that_could_not_be_written_is_told_too(tmp_path: Path) -> None:

@@ -236,3 +236,10 @@ def test_the_command_answers_any_report_of_the_run_from_any_folder_and_says_what
     assert command(*job).code == 0
     rows = by_page((tmp_path / "a.csv").read_bytes())
     assert [rows[f"{number}.png", 1]["status"] for number in range(3)] == ["answered", "review", "answered"]
+
+    assert command(*job[:4], *job[6:8]).code == 0  # b.html is named no longer
+    (tmp_path / "answers.csv").write_text("path,corrected\n1.png,3\n")
+    old = command("correct", "b.html", "answers.csv")
+    assert old.code == 0
+    assert "Warning: b.html is of an older run than the last, and stays as it is; name it in the next" in old.stderr
+    assert "older run" not in command("correct", "a.csv", "answers.csv").stderr

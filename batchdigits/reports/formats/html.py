@@ -16,12 +16,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
+from batchdigits.errors import FaultKind
+from batchdigits.inference.decisions import MAY_BE_NO_DIGIT
 from batchdigits.inference.trust import TARGETS
 from batchdigits.records import Status
 from batchdigits.reports.schema import About, Rows
@@ -33,7 +35,9 @@ nobody has to look, and the sample of the sure ones."""
 
 _BLOCK = 200  # pictures in one element; the page decodes a block when one of them comes into sight
 _MOST_LIKELY = 60  # images that are most likely wrong among the sure ones
+_MOST_FAILED = 100  # pages that could not be read, and are named
 _PARTS = (REVIEW, NO_DIGIT, LIKELY, AUDIT)
+_FAULTS = frozenset(FaultKind)
 _KINDS = (Status.REVIEW.value, Status.NOT_A_DIGIT.value, Status.BLANK.value, Status.OK.value)
 _ESCAPED = re.compile(rb"\\(?:x([0-9a-f]{2})|\\)")
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
@@ -55,9 +59,10 @@ class _Item:
     """A PNG; empty where there is none."""
 
     def order(self) -> tuple[object, ...]:
-        """Tell its place: equal digits together, the least sure first."""
-        certainty = self.shown["confidence"] or 0.0
-        return self.part, *self.group(), certainty, self.shown["path"], self.shown["page"]
+        """Tell its place: equal digits together, first what may be no digit, then the least sure."""
+        shown = self.shown
+        is_digit = MAY_BE_NO_DIGIT not in shown["detail"]
+        return self.part, *self.group(), is_digit, shown["confidence"] or 0.0, shown["path"], shown["page"]
 
     def group(self) -> tuple[int, int]:
         """Tell which images it stands among."""
@@ -80,6 +85,7 @@ class HtmlReport:
         self._base = _link_to(settings.originals, Path(handle.name).parent) if settings.originals else ""
         self._items: list[_Item] = []
         self._likely: list[_Item] = []
+        self._failed: list[dict[str, Any]] = []
         self._statuses: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
@@ -92,6 +98,7 @@ class HtmlReport:
         self._items += _items(rows, self._base)
         doubtful = [*self._likely, *_likely(rows, self._base)]
         self._likely = heapq.nsmallest(_MOST_LIKELY, doubtful, key=lambda item: item.shown["confidence"])
+        self._failed += islice(_failed(rows), _MOST_FAILED - len(self._failed))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -99,7 +106,7 @@ class HtmlReport:
         """Write the page; after an exception, nothing."""
         if error is None:
             items = sorted([*self._items, *self._likely], key=_Item.order)
-            for text in _page(items, self._about, self._statuses):
+            for text in _page(items, self._failed, self._about, self._statuses):
                 self._handle.write(text.encode())
 
 
@@ -123,6 +130,13 @@ def _likely(rows: Rows, base: str) -> Iterator[_Item]:
     for row, verdict in enumerate(rows.verdict):
         if verdict == Status.OK and rows.thumbnail[row] and not rows.audit[row]:
             yield _item(rows, row, LIKELY, base)
+
+
+def _failed(rows: Rows) -> Iterator[dict[str, Any]]:
+    """Name the rows of which nothing can be shown, and say why."""
+    for row, verdict in enumerate(rows.verdict):
+        if verdict in _FAULTS:
+            yield {"path": rows.path[row], "page": int(rows.page[row]), "detail": rows.detail[row]}
 
 
 def _item(rows: Rows, row: int, part: str, base: str) -> _Item:
@@ -153,7 +167,9 @@ def _unescaped(name: str) -> bytes:
     return _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]) if found[1] else b"\\", os.fsencode(name))
 
 
-def _page(items: Sequence[_Item], about: About, statuses: Counter[str]) -> Iterator[str]:
+def _page(
+    items: Sequence[_Item], failed: Sequence[dict[str, Any]], about: About, statuses: Counter[str]
+) -> Iterator[str]:
     """Write the page, piece by piece: the pictures come last, so that the rest is there before they are."""
     source = resources.files("batchdigits.reports.formats") / "page"
     html, style, script = ((source / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
@@ -161,7 +177,7 @@ def _page(items: Sequence[_Item], about: About, statuses: Counter[str]) -> Itera
     yield head.replace("STYLE-HASH", _hash(style)).replace("SCRIPT-HASH", _hash(script))
     yield f"<style>{style}</style>"
     yield to_data
-    yield _data("report", _report(items, about, statuses))
+    yield _data("report", {**_report(items, about, statuses), "failed": failed})
     yield to_script
     yield f"<script>{script}</script>\n"
     for start in range(0, len(items), _BLOCK):

@@ -28,7 +28,9 @@ import numpy as np
 
 from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.inference.audit import Audit
+from batchdigits.inference.decisions import MAY_BE_NO_DIGIT
 from batchdigits.records import DIGITS, Status
+from batchdigits.reports.formats.about import described
 from batchdigits.reports.formats.worksheet import PICTURE, Notes, Table, formats
 from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
 from batchdigits.settings import ReportSettings
@@ -52,22 +54,6 @@ _ERRORS = ("path", "page", "status", "detail")
 _TO_REVIEW = frozenset({Status.REVIEW, Status.NOT_A_DIGIT, Status.BLANK})
 _PARTS = (Status.REVIEW, Status.NOT_A_DIGIT, Status.BLANK, Status.OK)  # the last are those of the audit sample
 _FAULTS = frozenset({Status.UNREADABLE, Status.TOO_LARGE, Status.UNSUPPORTED})
-_MEANINGS = {
-    "schema_version": "Version of the columns of this report",
-    "tool_version": "Version of batchdigits that made it",
-    "model": "The model that read the images",
-    "temperature": "How much the model's own confidence is toned down; 1 is not at all",
-    "gate": "From how sure on a page counts as one without a digit, 0 to 1",
-    "threshold": "From how sure on a digit is ok, and needs nobody to look at it, 0 to 1",
-    "target_error": "How many of the digits that are ok may be wrong, as a share",
-    "expected_error": "How many of the digits that are ok are probably wrong here, as a share",
-    "basis": "Why the threshold is what it is",
-    "trust": "What the digits that are ok are worth",
-    "answers_missing": "About how many more answers to the sample would prove 1%, 0.5% and 0.1%",
-    "max_pixels": "The most pixels that a page may have to be read",
-    "max_bytes": "The most bytes that a file may have to be read",
-    "versions": "Versions of the parts that read the images",
-}
 
 
 class XlsxReport:
@@ -155,8 +141,8 @@ class XlsxReport:
             table.finish()
         _summarise(self._summary, self._counts, self._about)
         self._notes.head("How this report was made")
-        for name, value in self._about.metadata().items():
-            self._notes.line(_MEANINGS[name.removeprefix("batchdigits.")], "none given" if value == "None" else value)
+        for meaning, value in described(self._about):
+            self._notes.line(meaning, value)
         try:
             self._book.close()
         except FileCreateError as error:
@@ -185,10 +171,11 @@ class XlsxReport:
 
 
 def _as_on_the_page(row: tuple[dict[str, Any], bytes]) -> tuple[object, ...]:
-    """Tell the place of a row on Review: as the review page has it, equal digits together, the least sure first."""
+    """Tell the place of a row on Review, as `html` does."""
     cells, _ = row
     digit = -1 if cells["digit"] is None else cells["digit"]
-    return _PARTS.index(cells["status"]), digit, cells["confidence"] or 0.0, cells["path"], cells["page"]
+    is_digit = MAY_BE_NO_DIGIT not in cells["detail"]
+    return _PARTS.index(cells["status"]), digit, is_digit, cells["confidence"] or 0.0, cells["path"], cells["page"]
 
 
 class _Sink:

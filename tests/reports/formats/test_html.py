@@ -132,6 +132,12 @@ def test_the_least_sure_of_a_group_comes_first_and_equals_by_path_and_page() -> 
     assert order == [("d", 1), ("b", 1), ("b", 2), ("c", 1), ("a", 1)]
 
 
+def test_of_a_group_what_may_be_no_digit_comes_first() -> None:
+    doubted = unsure("may be none", confidence=0.8, detail=["could be 1 or 7; may be no digit; faint ink"])
+    found = page(unsure("least sure", confidence=0.2), doubted, unsure("another", 3, 0.9))
+    assert paths(found) == ["another", "may be none", "least sure"]
+
+
 def test_sure_rows_and_faults_are_counted_but_not_shown() -> None:
     chunks = [seven("sure"), unreadable(), *(seven(s, status=[s]) for s in ("too_large", "unsupported"))]
     assert (page().report["pages"], page().pictures) == (0, [])

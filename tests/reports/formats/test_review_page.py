@@ -664,6 +664,58 @@ def test_a_range_is_picked_by_shift_with_arrows_or_a_click_and_answered_by_one_k
     assert page.run("return document.querySelectorAll('[aria-selected=true]').length") == 1
 
 
+def lettered(page: ReviewPage) -> dict[int, str]:
+    """The letters that stand below images, by the images' places."""
+    letters = "[...document.querySelectorAll('.tile[aria-keyshortcuts]')]"
+    pairs = f"{letters}.map((tile) => [Number(tile.dataset.index), tile.getAttribute('aria-keyshortcuts')])"
+    return dict(page.run(f"return {pairs}"))
+
+
+def test_a_letter_goes_to_the_image_above_it_which_the_next_key_answers(opened: Opener) -> None:
+    page = opened(*(unsure(n, 3) for n in range(5)), *(unsure(n, 5) for n in range(5, 60)))
+    letters = lettered(page)
+    assert sorted(letters) == list(range(1, 21))
+    assert len(set(letters.values())) == 20
+    assert not {"c", "u", "x", "z"} & set(letters.values())  # these do something else
+    drawn = "return getComputedStyle(arguments[0], '::before').content"
+    assert page.run(drawn, page.tile(7)) == f'"{letters[7]}"'
+    page.type(letters[7])
+    assert (page.chosen, page.has_focus) == (7, True)
+    assert {index: letter for index, letter in lettered(page).items() if index in letters} == {
+        index: letter for index, letter in letters.items() if index > 7
+    }  # what stays in reach keeps its letter
+    page.type("1")
+    press(page, key=letters[12].upper(), code="")  # with Caps Lock
+    page.type("2")
+    assert [index for index, mark in enumerate(page.marks) if mark != "50%"] == [7, 12]
+    set_filter(page, "part", "open")
+    assert sorted(lettered(page)) == [*range(14, 34)]
+
+
+def test_shift_with_a_letter_picks_a_range(opened: Opener) -> None:
+    page = opened(*sevens(9))
+    shift = ActionChains(page.chrome, duration=0).key_down(Keys.SHIFT)
+    shift.send_keys(lettered(page)[4]).key_up(Keys.SHIFT).perform()
+    assert page.text("some") == "5 images picked: the next key answers all of them."
+    with_shift(page, Keys.ENTER)  # of a range, not of the group
+    assert page.marks == ["✓ 7"] * 5 + ["50%"] * 4
+
+
+def test_shift_and_enter_accept_what_is_open_in_the_group(opened: Opener) -> None:
+    page = opened(*(unsure(n, 3) for n in range(3)), *(unsure(n, 5) for n in range(3, 6)))
+    page.type(Keys.ARROW_RIGHT, "8", Keys.ARROW_LEFT)
+    with_shift(page, Keys.ENTER)
+    assert (page.marks, page.chosen) == (["✓ 3", "→ 8", "✓ 3"] + ["50%"] * 3, 3)
+    page.type(Keys.ARROW_LEFT)
+    with_shift(page, Keys.ENTER)  # nothing is open there
+    page.type("u")
+    assert page.marks == ["50%", "→ 8"] + ["50%"] * 4
+
+
+def with_shift(page: ReviewPage, key: str) -> None:
+    ActionChains(page.chrome, duration=0).key_down(Keys.SHIFT).send_keys(key).key_up(Keys.SHIFT).perform()
+
+
 def press(page: ReviewPage, **event: object) -> None:
     """Let the page hear a key of another keyboard."""
     page.run("document.body.dispatchEvent(new KeyboardEvent('keydown', { ...arguments[0], bubbles: true }))", event)
@@ -726,6 +778,44 @@ def test_the_end_is_told_once_all_is_answered_and_what_nobody_has_to_look_at_doe
     assert page.text("end-title") == "All 2 answered."
     page.click("end-download")
     assert page.text("next-title") == "All 2 answered"
+
+
+def test_the_audit_sample_counts_by_itself_and_alone_where_nothing_is_doubtful(opened: Opener) -> None:
+    page = opened(unsure(0), audited(1), audited(2))
+    assert page.text("count") == "0 of 1 answered"
+    page.type("1")
+    assert (page.text("count"), page.is_hidden("end")) == ("1 of 1 answered", False)
+    page.type(Keys.ENTER)
+    assert page.text("audit").startswith("1 of 2 checked")
+    page.click("download")
+    assert page.text("next-title") == "All 1 answered"
+    page.click("hide-next")
+    assert opened(audited(1), audited(2), name="sure.html").text("count") == "0 of 2 answered"
+
+
+def test_what_could_not_be_read_is_named_at_the_end(opened: Opener) -> None:
+    broken = {"status": ["unreadable"], "detail": ["the data end early"], "thumbnail": [b""]}
+    page = opened(unsure(0), *(unsure(n, -1, **broken) for n in range(1, 104)), unsure(104, -1, page=[2], **broken))
+    named = page.run("return [...document.querySelectorAll('#failed li')].map((line) => line.textContent)")
+    assert named[0] == "001.png: the data end early"
+    assert named[100:] == ["and 4 more, which the other reports name"]
+    assert page.text("count") == "0 of 1 answered"
+    assert opened(unsure(0), name="well.html").run("return document.getElementById('failed')") is None
+
+
+def test_the_help_opens_at_its_beginning_in_a_small_window(opened: Opener) -> None:
+    page = opened(*sevens(2))
+    page.chrome.set_window_size(900, 420)
+    try:
+        page.type("?")
+        top, seen = page.run("""
+            const [box, heading] = ["help", "help-title"].map((name) => document.getElementById(name));
+            return [box.scrollTop, heading.getBoundingClientRect().top >= box.getBoundingClientRect().top];
+        """)
+        assert (top, seen) == (0, True)
+        page.type(Keys.ESCAPE)
+    finally:
+        page.chrome.set_window_size(1280, 860)
 
 
 def test_two_tabs_hear_each_other(opened: Opener) -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -134,16 +135,17 @@ def test_review_lists_with_its_picture_what_people_should_look_at_and_have_not_a
 
 
 def test_the_workbook_opens_on_review_whose_rows_stand_as_on_the_page() -> None:
-    def unsure(path: str, digit: int, confidence: float) -> Rows:
-        return doubtful(path, digit=np.array([digit], np.int8), confidence=np.array([confidence]))
+    def unsure(path: str, digit: int, confidence: float, **changes: Any) -> Rows:
+        return doubtful(path, digit=np.array([digit], np.int8), confidence=np.array([confidence]), **changes)
 
     audited = seven("audited", audit=np.array([True]))
     chunks = [audited, unsure("a", 7, 0.5), unsure("b", 3, 0.8), unsure("c", 7, 0.4), unsure("d", 3, 0.8)]
+    chunks.append(unsure("e", 7, 0.9, detail=["may be no digit"]))
     whole = book(*chunks)
     assert whole.active is not None
     assert whole.active.title == "Review"
     _, *rows = whole["Review"].values
-    assert [row[5] for row in rows] == ["b", "d", "c", "a", "audited"]
+    assert [row[5] for row in rows] == ["b", "d", "e", "c", "a", "audited"]
 
 
 def test_how_to_answer_stands_in_a_note_at_the_head_of_the_answers() -> None:
@@ -222,8 +224,20 @@ def test_the_summary_tells_from_what_confidence_a_digit_is_ok_and_what_that_is_w
 
 def test_about_says_what_the_report_was_made_by_and_under() -> None:
     pairs = dict(table("About")[1:])
-    assert list(pairs.values()) == list(ABOUT.metadata().values())
+    assert len(pairs) == len(ABOUT.metadata())
     assert pairs["From how sure on a digit is ok, and needs nobody to look at it, 0 to 1"] == "0.9"
+    assert pairs["The model that read the images"] == ABOUT.model
+
+
+def test_about_is_in_plain_words() -> None:
+    about = replace(ABOUT, target_error=None, expected_error=None, basis="given", answers_missing=(299, 0, None))
+    pairs = dict(list(book(about=about)["About"].values)[1:])
+    told = [str(value) for value in pairs.values()]
+    assert "299 for 1.0%, none for 0.5%, more than anybody can give for 0.1%" in told
+    assert "somebody named it" in told
+    assert "not told: there are too few digits" in told
+    assert "none: the threshold was named" in told
+    assert not any("None" in value for value in told)
 
 
 # ---- more rows than a sheet holds ----------------------------------------------------------------------------------

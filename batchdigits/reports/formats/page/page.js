@@ -23,6 +23,9 @@ let pointed = false; // whether the mouse chose by pointing, which moves no anch
 let under = null; // the tile that the mouse moved over last
 let picked = []; // the items that the next key answers: the chosen one, or a range that ends in it
 let order = []; // the items that pass the filters, by their places
+let lettered = new Map(); // letter -> the item that it goes to
+
+const LETTERS = "abdefghjklmnpqrstvwy"; // keys that do nothing else here, and look like no 0 or 1
 
 const PARTS = {
   review: ["To review", "Digits that the model was not sure of."],
@@ -85,8 +88,11 @@ function runnerUp(item) {
   return item.runner_up === null ? null : String(item.runner_up);
 }
 
-function isNeeded(item) {
-  return report.groups[item.group].part !== "likely";
+// The items that people are asked for: the doubtful ones or, where there are none, the audit sample.
+function needed() {
+  const inParts = (...parts) => items.filter((item) => parts.includes(report.groups[item.group].part));
+  const doubtful = inParts("review", "no_digit");
+  return doubtful.length ? doubtful : inParts("audit");
 }
 
 function spoken(answer) {
@@ -123,6 +129,7 @@ function answerPicked(valueOf) {
 
 function acceptGroup(group) {
   const open = groupItems(group).filter((item) => !answerOf(item));
+  if (!open.length) return;
   const changes = new Map(open.map((item) => [item.key, acceptable(item)]));
   answer([...changes], `${plural(open.length, "image")} accepted`);
   goOn(Math.max(chosen, 0));
@@ -338,8 +345,19 @@ function build() {
   }
   if (!items.length) images.append(element("p", { className: "note" }, "No image of this report needs a person."));
   images.append(element("p", { id: "nothing", className: "note", hidden: true }, "No image passes the filters."));
+  if (report.failed.length) images.append(failures());
   const parts = new Set(report.groups.map((group) => group.part));
   for (const [part, [title]] of Object.entries(PARTS)) if (parts.has(part)) find("part").append(element("option", { value: part }, title));
+}
+
+// What could not be read, by name: there is nothing to show or to answer.
+function failures() {
+  const told = report.failed.map((file) => element("li", {}, `${place(file)}: ${visible(file.detail)}`));
+  const { unreadable, too_large, unsupported } = report.statuses;
+  const more = unreadable + too_large + unsupported - told.length;
+  if (more) told.push(element("li", {}, `and ${more.toLocaleString("en")} more, which the other reports name`));
+  const meaning = element("p", { className: "meaning" }, "There is nothing to answer here. Mend or copy these files again, and run predict again.");
+  return element("section", { id: "failed" }, element("h2", {}, "Could not be read"), meaning, element("ul", {}, ...told));
 }
 
 function groupElement(group, number) {
@@ -400,8 +418,8 @@ function mark(index) {
 }
 
 function count() {
-  const needed = items.filter(isNeeded);
-  const answered = needed.filter(answerOf).length;
+  const asked = needed();
+  const answered = asked.filter(answerOf).length;
   for (const group of report.groups) {
     const open = groupItems(group).filter((item) => !answerOf(item)).length;
     const which = open === 1 ? "the one" : open === group.members.length ? "all" : "the other";
@@ -409,12 +427,12 @@ function count() {
     group.button.textContent = open ? `Accept ${which}${open === 1 ? " open" : ` ${open.toLocaleString("en")}`} as ${value}` : "✓ all answered";
     group.button.disabled = !open;
   }
-  find("bar").max = Math.max(needed.length, 1);
+  find("bar").max = Math.max(asked.length, 1);
   find("bar").value = answered;
-  find("count").textContent = `${answered.toLocaleString("en")} of ${needed.length.toLocaleString("en")} answered`;
+  find("count").textContent = `${answered.toLocaleString("en")} of ${asked.length.toLocaleString("en")} answered`;
   find("download").disabled = given.size === 0;
-  find("end").hidden = answered < needed.length || given.size === 0;
-  find("end-title").textContent = `All ${needed.length.toLocaleString("en")} answered.`;
+  find("end").hidden = answered < asked.length || given.size === 0;
+  find("end-title").textContent = `All ${asked.length.toLocaleString("en")} answered.`;
   countErrors();
 }
 
@@ -494,9 +512,19 @@ function choose(index, extend = false) {
 function move(index, extend = false) {
   if (index < 0) return;
   choose(index, extend);
+  putLetters();
   // Whoever answers with the buttons stays on them.
   if (!find("pad").contains(document.activeElement)) tiles[index].focus({ preventScroll: true });
   tiles[index].scrollIntoView({ block: "nearest" });
+}
+
+// Give a letter to each of the items behind the chosen one. An item keeps its letter while one moves on.
+function putLetters() {
+  for (const index of lettered.values()) tiles[index].removeAttribute("aria-keyshortcuts");
+  const first = order.indexOf(chosen) + 1;
+  const ahead = order.slice(first, first + LETTERS.length);
+  lettered = new Map(ahead.map((index, step) => [LETTERS[(first + step) % LETTERS.length], index]));
+  for (const [letter, index] of lettered) tiles[index].setAttribute("aria-keyshortcuts", letter);
 }
 
 // The groups that have an item to show, and where in them one stands.
@@ -562,6 +590,8 @@ function press(event) {
     if (chosen >= 0) move(MOVES[event.key](chosen), event.shiftKey);
   } else if ((key === "enter" || key === " ") && event.target.closest("button, a")) {
     return;
+  } else if (key === "enter" && event.shiftKey && picked.length < 2) {
+    if (chosen >= 0 && !event.repeat) acceptGroup(report.groups[items[chosen].group]);
   } else if (key in SPOKEN || key === "enter") {
     if (!event.repeat) answerPicked(key === "enter" ? acceptable : () => key);
   } else if (key === " ") {
@@ -572,6 +602,9 @@ function press(event) {
     find("name").focus();
   } else if (key === "u") {
     undo();
+  } else if (lettered.has(key)) {
+    if (pointed) anchor = chosen;
+    move(lettered.get(key), event.shiftKey);
   } else if ((key === "delete" && event.code !== "NumpadDecimal") || key === "backspace") {
     takeBack(); // the pad's dot is no such key
   } else {
@@ -600,6 +633,7 @@ function filter() {
   arrange(true);
   count();
   if (order.length && !order.includes(chosen)) choose(order[0]);
+  putLetters();
 }
 
 // ---- the original -----------------------------------------------------------------------------------------------
@@ -672,9 +706,9 @@ function reportPath() {
 }
 
 function showNext(name) {
-  const needed = items.filter(isNeeded);
-  const open = needed.filter((item) => !answerOf(item)).length;
-  find("next-title").textContent = open ? `${(needed.length - open).toLocaleString("en")} answered, ${open.toLocaleString("en")} left` : `All ${needed.length.toLocaleString("en")} answered`;
+  const asked = needed();
+  const open = asked.filter((item) => !answerOf(item)).length;
+  find("next-title").textContent = open ? `${(asked.length - open).toLocaleString("en")} answered, ${open.toLocaleString("en")} left` : `All ${asked.length.toLocaleString("en")} answered`;
   find("next-file").textContent = name;
   find("command").textContent = `batchdigits correct ${quoted(reportPath())} ~/Downloads/${name}`;
   find("copied").textContent = "";
@@ -711,13 +745,16 @@ arrange();
 summarise();
 count();
 if (items.length) choose(Math.max(nextOpen(-1), 0));
+putLetters();
 drawWaiting();
 
 new ResizeObserver(arrange).observe(find("ruler"));
 document.addEventListener("keydown", press);
 find("images").addEventListener("focusin", ({ target }) => {
   const tile = target.closest(".tile");
-  if (tile && Number(tile.dataset.index) !== chosen) choose(Number(tile.dataset.index));
+  if (!tile || Number(tile.dataset.index) === chosen) return;
+  choose(Number(tile.dataset.index));
+  putLetters();
 });
 find("images").addEventListener("pointermove", (event) => {
   // Whoever points at an image and types answers it. A page that scrolls below the pointer moves nothing.
