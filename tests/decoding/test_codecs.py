@@ -21,7 +21,7 @@ from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import MAX_SIDE, Page, guarded
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
-from tests.digits import Grey
+from tests.sample_pages import Grey
 
 DATA = Path(__file__).parents[1] / "data"
 LIMITS = DecodingSettings()

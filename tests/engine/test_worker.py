@@ -29,8 +29,8 @@ from batchdigits.records import Batch, ImageFile, InkImages, Logits
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.urls import locate
-from tests.digits import Grey, digits, on_page, write_png, write_tiff
 from tests.fake_model import FakeInkFinder, bundle_in, logits_of
+from tests.sample_pages import Grey, digits, on_page, write_png, write_tiff
 
 DATA = Path(__file__).parents[1] / "data"
 DECODING = DecodingSettings()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from batchdigits.preprocessing.thumbnails import CHUNK, MOST_BYTES, SIDE, fit, halve_until, png
-from tests.digits import digits, on_page
+from tests.sample_pages import digits, on_page
 
 
 @settings(max_examples=60, deadline=None)
