@@ -138,7 +138,6 @@ def _digits(maps: InkMaps) -> tuple[TileStack, Boxes, NDArray[np.float32]]:
         uint8[64, N, 64], their ink; float32[N, 4], its box, zeros where there is none; and float32[N], how long the
         longest thing is that was left out, as a share of the digit.
     """
-    count = len(maps)
     peak = maps.max((1, 2))
     level = np.maximum(_LEAST_LEVEL, _LEVEL * peak).astype(np.uint8)
     level[peak < _LEAST_PEAK] = 255
@@ -146,25 +145,12 @@ def _digits(maps: InkMaps) -> tuple[TileStack, Boxes, NDArray[np.float32]]:
     inked = np.where(tiles >= level[:, None], np.uint8(255), np.uint8(0))
     found = components(morph(inked, 3, cv2.MORPH_CLOSE) > 0)
     mass = np.bincount(found.labels.ravel(), tiles.ravel(), len(found.area))
-    mass[0] = 0
-    order = np.lexsort((mass[1:], found.owner[1:])) + 1
-    main = np.zeros(count, np.intp)  # component 0, of no mass, where a map has no component
-    main[found.owner[order]] = order  # the last assignment wins: the largest mass
-    mine = main[found.owner]
-    left, top, right, bottom = found.box.T
-    size = np.maximum(right - left, bottom - top)
-    gap_x = np.maximum(left - right[mine], left[mine] - right)
-    gap_y = np.maximum(top - bottom[mine], top[mine] - bottom)
-    part = (np.maximum(gap_x, gap_y) <= _PART_DISTANCE * size[mine]) & (mass >= _PART_MASS * mass[mine])
-    part[0] = False
+    part, mine = found.parts(mass, _PART_MASS, _PART_DISTANCE)
     kept = tiles * morph(np.take(part.astype(np.uint8), found.labels), 3, cv2.MORPH_DILATE)
-    boxes = np.tile(np.array([LOOK_CELLS, LOOK_CELLS, 0, 0], np.float32), (count, 1))
-    np.minimum.at(boxes[:, :2], found.owner[part], found.box[part, :2])
-    np.maximum.at(boxes[:, 2:], found.owner[part], found.box[part, 2:])
-    boxes[main == 0] = 0
-    other = np.zeros(count, np.float32)
+    size = np.maximum(*(found.box[:, 2:] - found.box[:, :2]).T)
+    other = np.zeros(len(maps), np.float32)
     np.maximum.at(other, found.owner[1:], np.where(part, 0, size / np.maximum(size[mine], 1))[1:].astype(np.float32))
-    return kept, boxes, other
+    return kept, found.boxes(part), other
 
 
 def _measures(

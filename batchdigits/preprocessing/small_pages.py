@@ -115,12 +115,8 @@ def _choose(ink: TileStack, page_sizes: Integers, settings: NormalisationSetting
     mask[:, littered] = np.take(part, found.labels[:, littered])
     kept = ink * morph(mask, 3, cv2.MORPH_DILATE)
 
-    owner = found.owner[part]
-    boxes = np.tile(np.array([side, side, 0, 0], np.float32), (count, 1))
-    np.minimum.at(boxes[:, :2], owner, found.box[part, :2])
-    np.maximum.at(boxes[:, 2:], owner, found.box[part, 2:])
-    area = np.bincount(owner, found.area[part], minlength=count)
-    boxes[area == 0] = 0
+    boxes = found.boxes(part)
+    area = np.bincount(found.owner[part], found.area[part], minlength=count)
     longest, own = np.zeros(count), np.maximum((boxes[:, 2:] - boxes[:, :2]).max(1), 1)
     np.maximum.at(longest, found.owner, (found.box[:, 2:] - found.box[:, :2]).max(1) * other)
     cut = np.bincount(found.owner[part & edge], minlength=count) > 0
@@ -138,21 +134,8 @@ def _is_part(
     Returns:
         bool[C] three times; the first two are False for component 0.
     """
-    left, top, right, bottom = found.box.T
+    part, _ = found.parts(found.area, settings.part_mass, settings.part_distance)
     edge = found.at_edge(page_sizes)
-    mass = found.area.copy()
-    mass[0] = 0
-    order = np.lexsort((mass[1:], found.owner[1:])) + 1
-    main = np.zeros(len(page_sizes), np.intp)  # component 0, of no mass, where a tile has no component
-    main[found.owner[order]] = order  # the last assignment wins: the largest
-    mine = main[found.owner]
-
-    gap_x = np.maximum(left - right[mine], left[mine] - right)
-    gap_y = np.maximum(top - bottom[mine], top[mine] - bottom)
-    longer = np.maximum(right[mine] - left[mine], bottom[mine] - top[mine])
-    part = (np.maximum(gap_x, gap_y) <= settings.part_distance * longer) & (mass >= settings.part_mass * mass[mine])
-    part[main] = True
-    part[0] = False
-    other = ~(part | edge)
+    other = np.asarray(~(part | edge), np.bool_)
     other[0] = False
-    return np.asarray(part, np.bool_), np.asarray(other, np.bool_), edge
+    return part, other, edge

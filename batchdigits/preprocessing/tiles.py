@@ -39,6 +39,38 @@ class Components(NamedTuple):
         height, width = page_sizes[self.owner].T
         return np.asarray((left <= 0) | (top <= 0) | (right >= width) | (bottom >= height), np.bool_)
 
+    def parts(self, mass: NDArray[Any], least_mass: float, distance: float) -> tuple[NDArray[np.bool_], Integers]:
+        """Tell which make the digit of their tile: the one of most mass, and others that are large and near enough.
+
+        Args:
+            mass: [C].
+            least_mass: Of another part, as a share of the main one's.
+            distance: Of another part, at most, as a share of the main one's longer side.
+
+        Returns:
+            bool[C], False for component 0; and intp[C], the main part of each one's tile.
+        """
+        order = np.lexsort((mass[1:], self.owner[1:])) + 1
+        main = np.zeros(self.labels.shape[1], np.intp)
+        main[self.owner[order]] = order  # the last assignment wins: the largest mass
+        mine = main[self.owner]
+        left, top, right, bottom = self.box.T
+        gap_x = np.maximum(left - right[mine], left[mine] - right)
+        gap_y = np.maximum(top - bottom[mine], top[mine] - bottom)
+        longer = np.maximum(right[mine] - left[mine], bottom[mine] - top[mine])
+        part = (np.maximum(gap_x, gap_y) <= distance * longer) & (mass >= least_mass * mass[mine])
+        part[0] = False
+        return np.asarray(part, np.bool_), mine
+
+    def boxes(self, part: NDArray[np.bool_]) -> Boxes:
+        """Give the box around the parts of each tile, float32[N, 4]; zeros where there is none."""
+        side, count, _ = self.labels.shape
+        boxes = np.tile(np.array([side, side, 0, 0], np.float32), (count, 1))
+        np.minimum.at(boxes[:, :2], self.owner[part], self.box[part, :2])
+        np.maximum.at(boxes[:, 2:], self.owner[part], self.box[part, 2:])
+        boxes[boxes[:, 2] == 0] = 0
+        return boxes
+
 
 class FoundInk(NamedTuple):
     """The ink of N pages, and what is known of it."""
