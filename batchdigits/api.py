@@ -156,8 +156,8 @@ class Reader:
         pages = [page for page in found if isinstance(page, Page)]
         decided: Iterator[Reading] = iter(())
         if pages:
-            greys, finer = [page.grey for page in pages], [page.finer for page in pages]
-            seen = normalise(greys, self._finder, self._bundle.normalisation, finer=finer)
+            greys, full_resolution = [page.grey for page in pages], [page.full_resolution for page in pages]
+            seen = normalise(greys, self._finder, self._bundle.normalisation, full_resolution=full_resolution)
             decisions = decide_calibrated(
                 self._predictor(seen.pixels), seen.ink, self._bundle.calibration, threshold=self._threshold
             )

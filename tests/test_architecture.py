@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import CHECKOUT, run
+from tests.cli_runner import CHECKOUT, run
 
 PACKAGE = CHECKOUT / "batchdigits"
 MODULES = sorted(PACKAGE.rglob("*.py"))

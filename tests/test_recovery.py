@@ -15,8 +15,8 @@ import pytest
 
 from batchdigits.ledger.location import held
 from batchdigits.storage.local import file_sha256
-from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
-from tests.digits import write_differing
+from tests.cli_runner import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
+from tests.sample_pages import write_differing
 
 FILES = 600
 

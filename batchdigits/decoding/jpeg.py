@@ -56,10 +56,10 @@ def jpeg_page(data: bytes, settings: DecodingSettings) -> Page:
     halve = HALVED_FROM <= longer <= MAX_SIDE
     factor = 2 if halve else next((factor for factor in (8, 4, 2) if longer >= factor * REDUCED_SIDE), 1)
     page = _usual_jpeg(data, header, factor)
-    return page._replace(finer=partial(_finer_jpeg, data, header)) if halve else page
+    return page._replace(full_resolution=partial(_whole_jpeg, data, header)) if halve else page
 
 
-def _finer_jpeg(data: bytes, header: headers.JpegHeader) -> GreyImage:
+def _whole_jpeg(data: bytes, header: headers.JpegHeader) -> GreyImage:
     """Decode a halved page again, at its full size."""
     return _usual_jpeg(data, header, 1).grey
 

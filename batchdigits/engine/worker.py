@@ -28,7 +28,7 @@ from batchdigits.inference.decisions import Decisions, decide_calibrated
 from batchdigits.preprocessing import thumbnails
 from batchdigits.preprocessing.finder import InkMaps, InkNetwork, Kinds
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.preprocessing.strips import Boxes
+from batchdigits.preprocessing.tiles import Boxes
 from batchdigits.records import (
     NEVER,
     PAGE,
@@ -260,7 +260,7 @@ class Reader:
         wanted = in_sample(sums(pages), self._drawing.audit)
         wanted |= np.array([status is not Status.OK for status in decided.status], np.bool_)
         return {
-            row: thumbnails.png(page.grey, found.places[at[row]], page.finer)
+            row: thumbnails.png(page.grey, found.places[at[row]], page.full_resolution)
             for row in np.flatnonzero(wanted).tolist()
             for page in [found.read[at[row]]]
         }
@@ -360,7 +360,7 @@ def _normalised(files: Sequence[Decoded], network: InkNetwork, settings: Normali
     pages["fault"][list(faults)] = True
     read = [page for page in every if isinstance(page, Page)]
     greys = [page.grey for page in read]
-    pixels, ink, places = normalise(greys, network, settings, finer=[page.finer for page in read])
+    pixels, ink, places = normalise(greys, network, settings, full_resolution=[page.full_resolution for page in read])
     pages["ink"][~pages["fault"]] = ink
     unchanged = {at: file.sha256.hex() for at, file in enumerate(files) if not file.pages}
     return Normalised(pages, faults, unchanged, pixels, places, read)

@@ -32,7 +32,7 @@ def main(model: Annotated[Path | None, typer.Option(help="A bundle; the packaged
         sets = dict(columns(reader))
         pixels, labels = {}, {}
         for name, some in sets.items():
-            pixels[name] = np.concatenate([reader(one.pages, one.finer).pixels for one in some])
+            pixels[name] = np.concatenate([reader(one.pages, one.full_resolution).pixels for one in some])
             labels[name] = np.concatenate([one.labels for one in some if one.labels is not None])
         small, large = (multiplications(arch) for arch in (Arch.CNN, Arch.TEACHER))
         print(f"Model {reader.model.id[:12]}; {small:,} multiplications, the teacher {large:,}\n")

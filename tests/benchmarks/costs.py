@@ -88,4 +88,4 @@ def normalise_as_program(datas: Sequence[bytes], stack: int) -> None:
     for start in range(0, len(datas), stack):
         pages = [page for data in datas[start : start + stack] for page in decode(data, DecodingSettings())]
         read = [page for page in pages if isinstance(page, Page)]
-        normalise([page.grey for page in read], ink_finder(), finer=[page.finer for page in read])
+        normalise([page.grey for page in read], ink_finder(), full_resolution=[page.full_resolution for page in read])

@@ -21,8 +21,8 @@ from batchdigits.engine.run_context import resumable
 from batchdigits.errors import Interrupted
 from batchdigits.inference.bundle import PACKAGED
 from batchdigits.inference.calibration import Domain, ThresholdCounts
-from tests import digits as written
-from tests.commands import (
+from tests import sample_pages
+from tests.cli_runner import (
     BATCHDIGITS,
     CHECKOUT,
     Result,
@@ -33,9 +33,9 @@ from tests.commands import (
     run,
     under_permissions,
 )
-from tests.digits import on_page, one_of_each, write_png
 from tests.fake_model import bundle_in
 from tests.file_states import names
+from tests.sample_pages import on_page, one_of_each, write_png
 
 DATA = Path(__file__).parents[1] / "data"
 COMMANDS = ["predict", "train", "evaluate", "explain", "schedule", "correct"]
@@ -250,7 +250,7 @@ def test_an_ink_finder_that_cannot_be_opened_ends_the_run_with_code_6_and_no_row
     finder = {"finder": b"no finder", "exported_finder": b"no finder"}
     reader = {"weights": (PACKAGED / "model.keras").read_bytes(), "exported": (PACKAGED / "model.tflite").read_bytes()}
     broken = bundle_in(tmp_path / "broken", **finder, **reader).directory
-    for number, digit in enumerate(written.digits(60)[:8]):
+    for number, digit in enumerate(sample_pages.digits(60)[:8]):
         write_png(tmp_path / f"scans/cut_out{number}.png", digit)
         write_png(tmp_path / f"scans/page{number}.png", on_page(digit, 80, 70))
     command = ["predict", tmp_path / "scans", "-o", tmp_path / "r.csv", "--runtime", "litert", "--workers", "2"]

@@ -13,8 +13,8 @@ from batchdigits.cli.closing import closing, corrected
 from batchdigits.inference.audit import Audit
 from batchdigits.inference.trust import Basis, Trust
 from batchdigits.monitoring import Summary
-from tests.commands import batchdigits, environment, on_a_terminal
-from tests.digits import one_of_each, write_png
+from tests.cli_runner import batchdigits, environment, on_a_terminal
+from tests.sample_pages import one_of_each, write_png
 
 DATA = Path(__file__).parents[1] / "data"
 NIGHT = Summary(

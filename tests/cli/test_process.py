@@ -39,7 +39,7 @@ from batchdigits.inference.trust import Basis, Trust
 from batchdigits.ledger.location import held
 from batchdigits.monitoring import Summary
 from batchdigits.settings import PredictSettings
-from tests.commands import (
+from tests.cli_runner import (
     BATCHDIGITS,
     CHECKOUT,
     Result,
@@ -47,8 +47,8 @@ from tests.commands import (
     on_a_terminal,
     run,
 )
-from tests.digits import one_of_each, write_png
 from tests.file_states import disk_of, names
+from tests.sample_pages import one_of_each, write_png
 
 DATA = Path(__file__).parents[1] / "data"
 SUMMARY = Summary(

@@ -21,7 +21,7 @@ from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import MAX_SIDE, Page, guarded
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
-from tests.digits import Grey
+from tests.sample_pages import Grey
 
 DATA = Path(__file__).parents[1] / "data"
 LIMITS = DecodingSettings()
@@ -230,12 +230,12 @@ def test_a_jpeg_of_middle_size_is_decoded_at_half_of_it_and_in_full_where_asked(
     assert (page.height, page.width) == whole.shape
     assert max(page.grey.shape) == seen
     if seen == side:
-        assert page.finer is None
+        assert page.full_resolution is None
         return
-    assert page.finer is not None
-    finer = page.finer()
-    assert finer.flags.c_contiguous
-    assert np.abs(finer.astype(int) - whole).max() <= 2
+    assert page.full_resolution is not None
+    again = page.full_resolution()
+    assert again.flags.c_contiguous
+    assert np.abs(again.astype(int) - whole).max() <= 2
     half = cv2.resize(whole, page.grey.shape[::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(page.grey.astype(int) - half).mean() < 4
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from batchdigits.decoding.grayscale import grey_of, in_bytes, is_flat
-from tests.commands import CHECKOUT, batchdigits
+from tests.cli_runner import CHECKOUT, batchdigits
 
 SAMPLES = CHECKOUT / "sample_images"
 GOLDEN = Path(__file__).parents[1] / "data" / "golden-sample-report.csv"

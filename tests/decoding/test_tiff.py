@@ -15,7 +15,7 @@ from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import Page
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
-from tests.digits import Grey
+from tests.sample_pages import Grey
 
 LIMITS = DecodingSettings()
 GREY = np.full((40, 48), 230, np.uint8)

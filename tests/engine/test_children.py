@@ -10,8 +10,8 @@ import pytest
 
 from batchdigits.engine import children
 from batchdigits.storage.local import file_sha256
-from tests.commands import BATCHDIGITS, CHECKOUT, run
-from tests.digits import digits, write_png
+from tests.cli_runner import BATCHDIGITS, CHECKOUT, run
+from tests.sample_pages import digits, write_png
 
 NAMES = ("multiprocessing", "pickle", "socket", "queue", "numpy", "cv2", "PIL", "hashlib", "tempfile", "signal")
 

@@ -37,8 +37,8 @@ from batchdigits.settings import PredictSettings, Runtime
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.local import file_sha256
 from batchdigits.storage.urls import locate
-from tests.digits import write_differing
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
+from tests.sample_pages import write_differing
 
 FILES = 40
 Seen = dict[tuple[str, int], tuple[bytes, str]]  # of each page, by its file's name and its number

@@ -31,8 +31,8 @@ from batchdigits.records import Batch, ImageFile, InkImages, Logits
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.urls import locate
-from tests.digits import Grey, digits, on_page, write_png, write_tiff
 from tests.fake_model import FakeInkFinder, bundle_in, logits_of
+from tests.sample_pages import Grey, digits, on_page, write_png, write_tiff
 
 DATA = Path(__file__).parents[1] / "data"
 DECODING = DecodingSettings()
@@ -191,7 +191,7 @@ def test_a_small_digit_on_a_large_jpeg_is_read_at_full_resolution(tmp_path: Path
     assert isinstance(page, Page)
     full, reduced = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), normalise([page.grey], FINDER).pixels
     assert max(page.grey.shape) == 300
-    closer = normalise([page.grey], FINDER, finer=[lambda: np.asarray(full)]).pixels
+    closer = normalise([page.grey], FINDER, full_resolution=[lambda: np.asarray(full)]).pixels
     np.testing.assert_array_equal(found.pages["logits"][:, :10], logits_of(closer))
     assert (logits_of(closer) != logits_of(reduced)).any()
     assert (found.pages["width"][0], found.pages["height"][0]) == (600, 500)

@@ -42,9 +42,9 @@ from batchdigits.storage.urls import locate
 from batchdigits.training import export
 from batchdigits.training.architectures import OUTPUTS
 from batchdigits.training.trainer import load_model
-from tests.commands import CHECKOUT, run
-from tests.digits import digits, enlarged, on_page, shaded, write_png
+from tests.cli_runner import CHECKOUT, run
 from tests.fake_model import bundle_in
+from tests.sample_pages import digits, enlarged, on_page, shaded, write_png
 
 BATCH = 256
 

@@ -8,9 +8,9 @@ import pytest
 
 from batchdigits.engine import ink, local, networks
 from batchdigits.inference.bundle import Bundle
-from tests.digits import digits, on_page, write_png, write_tiff
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
 from tests.pipeline.runs import DATA, PAGES
+from tests.sample_pages import digits, on_page, write_png, write_tiff
 
 
 @pytest.fixture(autouse=True)

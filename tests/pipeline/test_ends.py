@@ -24,10 +24,10 @@ from batchdigits.records import InkImages, Logits
 from batchdigits.reports import rows
 from batchdigits.storage import local as storage
 from batchdigits.storage.local import file_sha256
-from tests.digits import one_of_each, write_png
 from tests.fake_model import RISKS, FakePredictor
 from tests.file_states import names
 from tests.pipeline.runs import PAGES, interrupted, reports_in, rows_of, run
+from tests.sample_pages import one_of_each, write_png
 
 
 def test_a_folder_without_images_ends_the_run_and_leaves_the_report(tmp_path: Path, model: Bundle) -> None:

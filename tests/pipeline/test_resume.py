@@ -21,10 +21,10 @@ from batchdigits.ledger.ledger import LostAnswer
 from batchdigits.records import InkImages, Logits
 from batchdigits.settings import ReportSettings, Runtime
 from batchdigits.sources import settling
-from tests.digits import digits, on_page, one_of_each, write_png
 from tests.fake_model import FakePredictor, bundle_in
 from tests.file_states import names, written
 from tests.pipeline.runs import PAGES, by_page, interrupted, no_model, predicted, rows_of, run
+from tests.sample_pages import digits, on_page, one_of_each, write_png
 
 
 def test_nothing_new_needs_no_predictor_and_leaves_the_reports_untouched(

@@ -23,9 +23,9 @@ from batchdigits.inference.decisions import decide, probabilities
 from batchdigits.inference.trust import Basis
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings, ReportSettings
-from tests.digits import digits, on_page, one_of_each, write_png, write_tiff
 from tests.fake_model import DOMAINS, logits_of
 from tests.pipeline.runs import FINDER, PAGES, by_page, predicted, reports_in, rows_of, run, shown_in_csv
+from tests.sample_pages import digits, on_page, one_of_each, write_png, write_tiff
 
 
 def test_every_page_of_every_image_has_one_row_in_order(mixed: Path, model: Bundle) -> None:

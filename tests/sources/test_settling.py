@@ -14,7 +14,7 @@ from batchdigits.sources import settling as module
 from batchdigits.sources.discovery import discover
 from batchdigits.sources.settling import Settling
 from batchdigits.storage.urls import locate
-from tests.digits import one_of_each, write_png
+from tests.sample_pages import one_of_each, write_png
 
 NOW_NS = 1_800_000_000_000_000_000
 

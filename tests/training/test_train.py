@@ -28,9 +28,9 @@ from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.evaluation.evaluate import evaluate
 from batchdigits.training.trainer import load_model
-from tests.digits import one_of_each, write_png
 from tests.fake_model import no_network
 from tests.file_states import names
+from tests.sample_pages import one_of_each, write_png
 from tests.training.conftest import DENSE as SETTINGS
 
 DATA = Path(__file__).parents[1] / "data"

@@ -23,7 +23,7 @@ from batchdigits.training.datasets.shipped import mnist
 from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.loop import EpochRecord, Lesson
 from batchdigits.training.trainer import fit
-from tests.commands import CHECKOUT, run
+from tests.cli_runner import CHECKOUT, run
 from tests.fake_model import no_network
 from tests.file_states import names
 

@@ -21,7 +21,7 @@ from batchdigits.training.datasets.shipped import (
     numbers,
     pages,
 )
-from tests.commands import CHECKOUT
+from tests.cli_runner import CHECKOUT
 
 LABELS = "t10k-labels-idx1-ubyte.gz"
 STROKES = ("pendigits", "unipen", "uji")
