@@ -47,6 +47,12 @@ _OTHER_IMAGE = re.compile(
     re.DOTALL,
 )
 """Matches the first bytes of images of other kinds; the name of the group that matched is what people call it."""
+_ZIP = re.compile(
+    rb"PK\x03\x04(?!.{26}(?:\[Content_Types\]|_rels/|mimetype))", re.DOTALL
+)  # and no document of an office
+_ZIP_IS_NOT_OPENED = "it is a ZIP archive; read it as zip:///PATH, where PATH begins at the root of the disk"
+_WEB_PAGE = re.compile(rb"\s*<(?:!doctype html|html)\b", re.IGNORECASE)
+_LFS_POINTER = re.compile(rb"version https://git-lfs\.")
 _SVG_IS_NOT_READ = "SVG files are not read; convert it first, for example with: rsvg-convert -o OUT.png IN.svg"
 
 
@@ -331,11 +337,21 @@ def _is_copy(data: bytes, entries: range, order: str, *, big: bool) -> bool:
 
 def foreign(data: bytes, ending: str) -> Fault:
     """Word the fault of a file that is none of the kinds decoded here."""
+    if _WEB_PAGE.match(data):  # before SVG, of which it may hold some
+        return Fault(
+            FaultKind.UNREADABLE, "it is a web page that was saved in the place of an image; download it again"
+        )
     if _SVG.match(data) or ending == ".svg":
         return Fault(FaultKind.UNSUPPORTED, _SVG_IS_NOT_READ)
     if other := _OTHER_IMAGE.match(data):
         kind = str(other.lastgroup).replace("_", " ")
         return Fault(FaultKind.UNSUPPORTED, f"{kind} files are not read, whatever their ending; export it anew as PNG")
+    if _ZIP.match(data):
+        return Fault(FaultKind.UNSUPPORTED, _ZIP_IS_NOT_OPENED)
+    if _LFS_POINTER.match(data):
+        return Fault(
+            FaultKind.UNREADABLE, "Git LFS left a pointer in the place of the file; fetch it with: git lfs pull"
+        )
     return Fault(
         FaultKind.UNREADABLE,
         "its content is none of PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, AVIF, HEIC, PDF; copy or export it again",

@@ -41,8 +41,8 @@ DOUBT = 0.2
 a third of the foreign letters that were `ok` go to review, and one digit in a thousand of real scans."""
 SURELY_NOTHING = 0.88
 """Of the column `NOTHING`, below which a page is never called blank: 0.7% of tables with words in them reach it."""
-SEVERAL_DIGITS = "it seems to hold several digits"
-"""The detail of a page that is refused because the ink finder sees several digits on it."""
+SEVERAL_DIGITS = "it seems to hold several digits or letters"
+"""The detail of a page that is refused because the ink finder sees several of them on it."""
 NONE_BEFORE = 0.26
 """Share of the simulated pages that show no single digit: what both networks expect before they have seen a page."""
 MOST_STEPS = 1.0

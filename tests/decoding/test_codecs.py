@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import warnings
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -330,6 +331,32 @@ def test_a_good_file_of_another_kind_is_not_to_be_copied_again(data: bytes, kind
     assert fault.kind == FaultKind.UNSUPPORTED
     assert fault.detail.startswith(f"{kind} files are not read")
     assert "copy" not in fault.detail
+
+
+def test_an_archive_names_the_source_that_reads_it() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("7.png", SMALL["grey PNG"])
+    fault = fault_of(file.getvalue(), ".png")
+    assert fault.kind == FaultKind.UNSUPPORTED
+    assert "a ZIP archive; read it as zip:///PATH" in fault.detail
+    with zipfile.ZipFile(workbook := io.BytesIO(), "w") as archive:
+        archive.writestr("[Content_Types].xml", "")
+    assert "none of PNG" in fault_of(workbook.getvalue()).detail
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\n<!DOCTYPE html>\n<html><body><svg/>not found</body></html>", "web page"),
+        (b"<HTML><HEAD><TITLE>Log in</TITLE></HEAD></HTML>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+    ],
+)
+def test_what_was_saved_in_the_place_of_an_image_is_named(data: bytes, says: str) -> None:
+    fault = fault_of(data, ".png")
+    assert fault.kind == FaultKind.UNREADABLE
+    assert says in fault.detail
 
 
 def test_a_packing_that_a_codec_was_built_without_is_not_damage() -> None:
