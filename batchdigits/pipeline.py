@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 _MOST_NAMED = 3  # files of a kind
 _HELD = 4  # chunks of stored predictions that stay in memory between the look at all of them and the report
 _LEAST_SEVERAL, _SEVERAL_SHARE = 3, 0.2  # rows with several digits, and their share, from which a sentence says so
-_SEVERAL = "%d of %d images seem to hold several digits; this program reads one digit an image."
+_SEVERAL = "%d of %d images seem to hold several digits or letters; this program reads one digit an image."
 _DRIFTED = (
     "These scans differ from what the model was tested on. Expect more mistakes than {}: answer the {:,} pictures "
     "of the audit sample in the review page (-o report.html), and the next run will know."

@@ -75,14 +75,15 @@ def decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Pa
 
 
 def _png(data: bytes, settings: DecodingSettings) -> Page:
-    check_size(*headers.png_size(data), settings)
-    png = headers.png(data)
-    is_usual = png.depth == 8 and png.colour in _PNG_USUAL_COLOURS and not png.is_transparent
+    width, height, depth, colour = headers.png_header(data)
+    check_size(width, height, settings)
+    is_transparent, turn, bare = headers.png(data)
+    is_usual = depth == 8 and colour in _PNG_USUAL_COLOURS and not is_transparent
     try:
-        pixels = imagecodecs.spng_decode(png.bare) if is_usual else in_bytes(imagecodecs.png_decode(png.bare))
+        pixels = imagecodecs.spng_decode(bare) if is_usual else in_bytes(imagecodecs.png_decode(bare))
     except (imagecodecs.SpngError, imagecodecs.PngError, UnicodeDecodeError) as error:  # their words may be gone by now
         raise PageError(damaged("PNG", "its pixels are damaged, or fewer than its header says")) from error
-    return page_of(grey_of_channels(pixels), png.width, png.height, png.orientation)
+    return page_of(grey_of_channels(pixels), width, height, turn)
 
 
 def _with_pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, settings: DecodingSettings) -> Page:

@@ -68,23 +68,29 @@ class Fax(NamedTuple):
     """Whether they are of Group 4, and not of Group 3."""
     is_aligned: bool
     """Whether rows begin with a byte of their own, as no codec here knows it of Group 4."""
+    columns: int
+    """Pixels of a row."""
+    rows: int
+    """How many there have to be. The mark of the end does not take the place of one: of 600 times up to three wrong
+    bytes in Group 4, 208 are told by nothing but missing rows."""
 
 
-def is_whole_fax(codes: bytes, width: int, height: int, fax: Fax) -> bool:
-    """Tell whether fax codes are those of a whole image, by its width and height in pixels."""
+def is_whole_fax(codes: bytes, fax: Fax) -> bool:
+    """Tell whether fax codes are those of a whole image."""
     bits = f"{int.from_bytes(codes):0{8 * len(codes)}b}"
     ends = bits.rstrip("0").endswith(_FAX_ENDS)
     if bits.find("1") >= _LINE_ENDS.find("1"):  # Group 3 in which each row has such a beginning
-        return ends or bits.count(_LINE_ENDS) >= height
+        return ends or bits.count(_LINE_ENDS) >= fax.rows
     if fax.is_group_4 and not fax.is_aligned:
-        return _are_fax_codes(codes, width, height, _GROUP_4)
-    return ends or (not packed_ends_in_nothing(codes) and _are_fax_codes(codes, width, height, _ROWS))
+        return _are_fax_codes(codes, fax, _GROUP_4)
+    return ends or (not packed_ends_in_nothing(codes) and _are_fax_codes(codes, fax, _ROWS))
 
 
-def _are_fax_codes(codes: bytes, width: int, height: int, packing: int) -> bool:
+def _are_fax_codes(codes: bytes, fax: Fax, packing: int) -> bool:
     """Let libtiff say whether codes, put into a TIFF, are right to the last row."""
-    tags = {256: width, 257: height, 258: 1, 259: packing, 262: 0, 273: _FAX_TIFF_BYTES, 278: height, 279: len(codes)}
-    directory = b"".join(struct.pack("<HHII", tag, 4, 1, number) for tag, number in tags.items())
+    size = {256: fax.columns, 257: fax.rows, 278: fax.rows, 279: len(codes)}
+    tags = sorted({**size, 258: 1, 259: packing, 262: 0, 273: _FAX_TIFF_BYTES}.items())
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, number) for tag, number in tags)
     header = b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4)
     try:
         imagecodecs.tiff_decode(header + codes, index=0)

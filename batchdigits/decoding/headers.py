@@ -15,6 +15,8 @@ from typing import NamedTuple
 from batchdigits.errors import Fault, FaultKind
 
 _PNG_HEADER = struct.Struct(">IIBB")
+_PNG_BEGINS = b"\0\0\0\rIHDR"
+_PNG_AFTER_HEADER = 33  # where the second chunk begins
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
 _PNG_METADATA = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 _CUT_SHORT = "it is cut short"
@@ -47,20 +49,18 @@ _OTHER_IMAGE = re.compile(
     re.DOTALL,
 )
 """Matches the first bytes of images of other kinds; the name of the group that matched is what people call it."""
+_ZIP = re.compile(
+    rb"PK\x03\x04(?!.{26}(?:\[Content_Types\]|_rels/|mimetype))", re.DOTALL
+)  # and no document of an office
+_ZIP_IS_NOT_OPENED = "it is a ZIP archive; read it as zip:///PATH, where PATH begins at the root of the disk"
+_WEB_PAGE = re.compile(rb"\s*<(?:!doctype html|html)\b", re.IGNORECASE)
+_LFS_POINTER = re.compile(rb"version https://git-lfs\.")
 _SVG_IS_NOT_READ = "SVG files are not read; convert it first, for example with: rsvg-convert -o OUT.png IN.svg"
 
 
 class Png(NamedTuple):  # a dataclass takes a tenth of the time of a small file to make
     """What a PNG says of itself beside its pixels, and the file without it."""
 
-    width: int
-    """Pixels as stored, before EXIF rotation."""
-    height: int
-    """Pixels as stored, before EXIF rotation."""
-    depth: int
-    """Bits of a sample."""
-    colour: int
-    """The colour type: 1 a palette, 2 colour, 4 alpha, and sums of them."""
     is_transparent: bool
     """Whether one of its colours stands for transparent."""
     orientation: int
@@ -69,36 +69,42 @@ class Png(NamedTuple):  # a dataclass takes a tenth of the time of a small file 
     """The file with nothing but what its pixels need, so that nothing else can be wrong."""
 
 
-def png_size(data: bytes) -> tuple[int, int]:
-    """Read width and height in pixels as stored.
+def png_header(data: bytes) -> tuple[int, int, int, int]:
+    """Read what a PNG says of its pixels.
+
+    Returns:
+        Width and height in pixels as stored; bits of a sample; the colour type: 1 a palette, 2 colour, 4 alpha, and
+        sums of them.
 
     Raises:
         NotImplementedError: it is no PNG, but what Apple's tools make of one.
+        ValueError: it begins with something else.
         struct.error: the file ends before them.
     """
-    if data[12:16] == b"CgBI":
-        message = "it was saved by an Apple program for a telephone, and other programs cannot read it"
-        raise NotImplementedError(message)
-    width, height = struct.unpack_from(">II", data, 16)
-    return width, height
+    if not data.startswith(_PNG_BEGINS, 8):
+        if data.startswith(b"CgBI", 12):
+            message = "it was saved by an Apple program for a telephone, and other programs cannot read it"
+            raise NotImplementedError(message)
+        message = "it does not begin with its header"
+        raise ValueError(message)
+    width, height, depth, colour = _PNG_HEADER.unpack_from(data, 16)
+    return width, height, depth, colour
 
 
 def png(data: bytes) -> Png:
-    """Read a PNG's chunks up to its last.
+    """Read a PNG's chunks from its header, which codecs look at themselves, up to its last.
 
     That those which pixels need are whole is checked here, to say what is wrong with them.
 
     Raises:
-        ValueError: the file ends before its last chunk, or a checksum is wrong.
-        struct.error: the file ends within its header.
+        ValueError: the file ends within a chunk, or a checksum is wrong.
+        struct.error: the file ends before its last chunk.
     """
     turn, is_transparent = 1, False
     left_out: list[tuple[int, int]] = []
     view = memoryview(data)
-    at, name, size_bytes = 8, b"", len(data)
+    at, name, size_bytes = _PNG_AFTER_HEADER, b"", len(data)
     while name != b"IEND":
-        if at + 12 > size_bytes:
-            raise ValueError(_CUT_SHORT)
         length, name = _PNG_CHUNK.unpack_from(data, at)
         end = at + 12 + length
         if end > size_bytes:  # of the last chunk as well: codecs allocate what a chunk says of its length
@@ -117,8 +123,7 @@ def png(data: bytes) -> Png:
     if left_out:
         starts, ends = zip((at, size_bytes), *left_out, strict=True)
         bare = b"".join(data[start:end] for start, end in zip((0, *ends[1:]), (*starts[1:], starts[0]), strict=True))
-    width, height, depth, colour = _PNG_HEADER.unpack_from(data, 16)
-    return Png(width, height, depth, colour, is_transparent, turn, bare)
+    return Png(is_transparent, turn, bare)
 
 
 def _orientation_of_chunk(name: bytes, data: bytes) -> int:
@@ -331,11 +336,21 @@ def _is_copy(data: bytes, entries: range, order: str, *, big: bool) -> bool:
 
 def foreign(data: bytes, ending: str) -> Fault:
     """Word the fault of a file that is none of the kinds decoded here."""
+    if _WEB_PAGE.match(data):  # before SVG, of which it may hold some
+        return Fault(
+            FaultKind.UNREADABLE, "it is a web page that was saved in the place of an image; download it again"
+        )
     if _SVG.match(data) or ending == ".svg":
         return Fault(FaultKind.UNSUPPORTED, _SVG_IS_NOT_READ)
     if other := _OTHER_IMAGE.match(data):
         kind = str(other.lastgroup).replace("_", " ")
         return Fault(FaultKind.UNSUPPORTED, f"{kind} files are not read, whatever their ending; export it anew as PNG")
+    if _ZIP.match(data):
+        return Fault(FaultKind.UNSUPPORTED, _ZIP_IS_NOT_OPENED)
+    if _LFS_POINTER.match(data):
+        return Fault(
+            FaultKind.UNREADABLE, "Git LFS left a pointer in the place of the file; fetch it with: git lfs pull"
+        )
     return Fault(
         FaultKind.UNREADABLE,
         "its content is none of PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, AVIF, HEIC, PDF; copy or export it again",

@@ -42,8 +42,8 @@ a quarter to a third of the foreign letters, struck-out digits and numbers that 
 a hundred of real scans."""
 SURELY_NOTHING = 0.88
 """Of the column `NOTHING`, below which a page is never called blank: 0.7% of tables with words in them reach it."""
-SEVERAL_DIGITS = "it seems to hold several digits"
-"""The detail of a page that is refused because the ink finder sees several digits on it."""
+SEVERAL_DIGITS = "it seems to hold several digits or letters"
+"""The detail of a page that is refused because the ink finder sees several of them on it."""
 MAY_BE_NO_DIGIT = "may be no digit"
 """Stands in the detail of a page whose digit is to review since it perhaps shows none."""
 NONE_BEFORE = 0.26

@@ -210,5 +210,5 @@ def test_a_folder_of_pages_with_several_digits_is_told_what_this_program_reads(
     run(model, growing, threshold=0.1)
     ok, pages = summary.rows["ok"], summary.rows.total()
     assert ok > 2
-    sentence = f"{ok} of {pages} images seem to hold several digits; this program reads one digit an image."
+    sentence = f"{ok} of {pages} images seem to hold several digits or letters; this program reads one digit an image."
     assert sentence in caplog.text
