@@ -131,8 +131,7 @@ def run(
             standing.keep(ledger, names.outputs, follow_from, tally, trust)
         drift_index = drift.index(confidences, model.calibration.reference)
         if drift.is_worse(confidences, model.calibration.reference):
-            usual = f"{trust.promised:.1%}" if trust.promised else "usual"
-            log.warning(_DRIFTED.format(usual, tally.audit.sample))
+            log.warning(_DRIFTED.format(f"{trust.promised:.1%}" if trust.promised else "usual", tally.audit.sample))
             trust = replace(trust, drifted=True)  # of what is new, whatever the rest is
         return _summary(plan, tally, trust, model, timer, faulty=faulty, drift_index=drift_index)
 
@@ -358,8 +357,7 @@ class _Names:
             refuse(settings.ledger, "The ledger")
         names = cls([locate(source) for source in settings.sources], parse_outputs(settings.outputs))
         if may_write and (folders := publish.missing_folders(names.outputs)):
-            if not settings.allow_empty:
-                names._check_that_images_are_there(settings)
+            names._check_that_images_are_there(settings)
             publish.make_folders(folders)
         check_outputs(names.outputs)
         return names
@@ -376,14 +374,15 @@ class _Names:
         """Check that there is something to report, before folders are made for that.
 
         Raises:
-            NoImages: There is not.
+            NoImages: There is not, and `allow_empty` is off.
         """
         skipped: Counter[str] = Counter()
         for found in discover(self.sources, outputs=self.outputs.files, selection=_selection(settings)):
             if not isinstance(found, Skipped):
                 return
             skipped[found.reason] += 1
-        raise NoImages(_no_images(settings.sources, skipped))
+        if not settings.allow_empty:
+            raise NoImages(_no_images(settings.sources, skipped))
 
     def ledger(self, settings: PredictSettings) -> Path | None:
         """Say where the ledger is; None where nothing is kept."""

@@ -11,7 +11,7 @@ import pytest
 from batchdigits.engine import run_context
 from batchdigits.engine.run_context import StageTimer, Stop
 from batchdigits.errors import BatchDigitsError, ExitCode, Interrupted, Terminated
-from tests.commands import run
+from tests.cli_runner import run
 
 CASES = [(signal.SIGINT, Interrupted, ExitCode.INTERRUPTED), (signal.SIGTERM, Terminated, ExitCode.TERMINATED)]
 
