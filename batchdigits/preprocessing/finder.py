@@ -74,6 +74,8 @@ def find_ink(
     tiles, boxes, other = _digits(maps)
     for row in np.flatnonzero(_may_be_missed(closest, maps, kinds)).tolist():
         squares = _parts(closest[row])
+        if not squares:  # each cell is of one level, as where a small picture was enlarged: nothing is smaller
+            continue
         nearer = [_Closest(pages[row], square, look(pages[row], square)) for square in squares]
         new_maps, new_kinds = network(np.stack([one.look.cells for one in nearer]))
         sureness = new_maps.max((1, 2)) * _shares(new_kinds)[:, _ONE_DIGIT]

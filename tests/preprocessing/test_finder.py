@@ -160,6 +160,16 @@ def test_no_parts_are_looked_at_of_a_small_page_an_even_one_and_one_of_several_t
     assert several.asked == [1]
 
 
+def test_no_parts_are_looked_at_of_a_page_whose_cells_are_of_one_level_each() -> None:
+    small = np.full((LOOK_CELLS, LOOK_CELLS), PAPER, np.uint8)
+    small[20:40, 30:34] = PAPER - 60
+    rule = Rule(sure=100)
+    found = find_ink([small.repeat(10, axis=0).repeat(10, axis=1)], rule, [None])
+    assert rule.asked[0] == 1
+    assert max(rule.asked) == 1
+    assert found.boxes.shape == (1, 4)
+
+
 def test_where_the_closer_look_shows_no_ink_the_first_one_counts() -> None:
     small = page(600, 600, (300, 300, 330, 400))
     rule, blind = Rule(), Rule(blind_after=1)
