@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
@@ -28,6 +28,7 @@ from batchdigits.ledger import last_run
 from batchdigits.ledger.ledger import CacheKey, Ledger, LostAnswer
 from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Phase, Plan, Why
+from batchdigits.ledger.reader import Observations
 from batchdigits.monitoring import Summary
 from batchdigits.progress import Progress
 from batchdigits.reports import backup, dry_run, publish, standing
@@ -45,7 +46,7 @@ from batchdigits.sources.rules import IMAGE_ENDINGS, NAMED, Selection
 from batchdigits.sources.settling import Settling
 from batchdigits.storage.local import LocalFile, storage_errors
 from batchdigits.storage.remote import remote_sources_exist
-from batchdigits.storage.scratch import tidy_up
+from batchdigits.storage.scratch import Spool, tidy_up
 from batchdigits.storage.urls import Location, check, locate, refuse
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MOST_NAMED = 3  # files of a kind
-_HELD = 4  # chunks of stored predictions that stay in memory between the look at all of them and the report
 _LEAST_SEVERAL, _SEVERAL_SHARE = 3, 0.2  # rows with several digits, and their share, from which a sentence says so
 _SEVERAL = "%d of %d images seem to hold several digits; this program reads one digit an image."
 _DRIFTED = (
@@ -150,23 +150,20 @@ def _publish(
 ) -> tuple[Tally, Trust]:
     """Write the reports of what the ledger holds; give what is in them, and how far it can be trusted.
 
-    What rows are decided on by follows from the settings and from what the ledger holds.
+    What rows are decided on by follows from the settings and from what the ledger holds, all of which is read once.
     """
     tally, audit = Tally(), audit_share(model, settings.target_error, plan.files)
-    observed = ledger.observations()
-    few = list(islice(observed, _HELD))
+    observed = Spool[Observations]()
     trust = judge(
-        survey(chain(few, observed), model.calibration, audit),
+        survey(_kept(ledger.observations(thumbnails=names.outputs.show_pictures), observed), model.calibration, audit),
         model.calibration,
         settings.target_error,
         given=settings.threshold,
         adapt=not settings.no_adapt,
     )
     terms = DecisionSettings(model, audit, trust)
-    pictures = names.outputs.show_pictures
-    are_all = len(few) < _HELD and not pictures
     publish.publish(
-        render(few if are_all else ledger.observations(thumbnails=pictures), terms, tally),
+        render(observed, terms, tally),
         names.outputs,
         about=about_report(terms, settings, versions=_cache_key(model, settings).others),
         settings=replace(settings.report, originals=names.originals),
@@ -175,6 +172,13 @@ def _publish(
         together=together,
     )
     return tally, trust
+
+
+def _kept(chunks: Iterable[Observations], spool: Spool[Observations]) -> Iterator[Observations]:
+    """Keep what passes."""
+    for chunk in chunks:
+        spool.add([chunk])
+        yield chunk
 
 
 def _summary(
