@@ -134,7 +134,8 @@ def run(
             usual = f"{trust.promised:.1%}" if trust.promised else "usual"
             log.warning(_DRIFTED.format(usual, tally.audit.sample))
             trust = replace(trust, drifted=True)  # of what is new, whatever the rest is
-        return _summary(plan, tally, trust, model, timer, faulty=faulty, drift_index=drift_index)
+        summary = _summary(plan, tally, trust, model, timer, faulty=faulty, drift_index=drift_index)
+        return replace(summary, is_kept=bool(kept))
 
 
 def _publish(
