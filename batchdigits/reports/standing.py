@@ -46,7 +46,8 @@ def keep(ledger: Ledger, outputs: Outputs, follow_from: Sequence[str], tally: Ta
     """Keep what is in the reports that were published, for `kept`; not where somebody has edited one since."""
     now = _known_by(outputs, follow_from)
     with suppress(StorageError):  # one is gone again
-        if now and all(file_sha256(report.target.here) in ledger.published(report) for report in outputs.files):
+        targets = [report.target for report in outputs.files]
+        if now and all(file_sha256(file.here) in ledger.published(file) for file in targets):
             ledger.keep_rendered(Rendered(*now, json.dumps({"tally": tally.spelled(), "trust": asdict(trust)})))
 
 

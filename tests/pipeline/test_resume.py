@@ -63,6 +63,17 @@ def test_nothing_new_reads_no_page_of_the_ledger_and_tells_of_the_reports_as_bef
     assert closing(again, ["a.csv"]) == told.replace("Wrote a.csv", "Up to date: a.csv") != told
 
 
+@pytest.mark.parametrize("output", ["a.csv", "../here/a.csv", "link.csv"])
+def test_a_report_is_not_made_again_however_it_is_named(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("link.csv").symlink_to("there.csv")
+    Path("there.csv").touch()
+    assert [run(model, growing / "many", outputs=(output,)).is_kept for _ in range(3)] == [False, True, True]
+
+
 def answered(report: Path) -> None:
     row = rows_of(report.read_bytes())[0]
     with Database(Path(f"{report}.ledger")) as database:
