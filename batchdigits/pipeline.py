@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchdigits.engine.run_context import StageTimer, Stop
 from batchdigits.errors import NoImages, StorageError, UsageError, escaped
@@ -113,27 +114,21 @@ def run(
         with timer.stage("report"):
             follow_from = [last_run.spelled(settings, model.id), key.others, plan.fingerprint]
             kept = None if plan.pending else standing.kept(ledger, names.outputs, follow_from)
-            if kept:
-                tally, trust = kept
-            else:
+            if not kept:
                 progress.say(f"Writing {', '.join(map(escaped, settings.outputs))}")
-                replacing = backup.Replacing(found, names.sources, overwrite=settings.overwrite)
-                tally, trust = _publish(
-                    ledger, plan, names, model, settings, stdout=stdout, keeper=replacing, together=stop.patiently
-                )
+            replacing = backup.Replacing(found, names.sources, overwrite=settings.overwrite)
+            tally, trust = kept or _publish(
+                ledger, plan, names, model, settings, stdout=stdout, keeper=replacing, together=stop.patiently
+            )
         if place and names.outputs.files:
             ledger.keep_run(last_run.spelled(settings, model.id))
         last_run.remember(plan, disks)
-        if tally.several >= max(_LEAST_SEVERAL, _SEVERAL_SHARE * tally.rows.total()):
-            log.warning(_SEVERAL, tally.several, tally.rows.total())
         faulty = 0 if kept else ledger.mark_faults_reported() + tally.unforeseen
         if not (kept or plan.deferred or tally.unforeseen):
             standing.keep(ledger, names.outputs, follow_from, tally, trust)
+        _warn_of_several(tally)
+        trust = _compared(confidences, model, tally, trust)
         drift_index = drift.index(confidences, model.calibration.reference)
-        if drift.is_worse(confidences, model.calibration.reference):
-            usual = f"{trust.promised:.1%}" if trust.promised else "usual"
-            log.warning(_DRIFTED.format(usual, tally.audit.sample))
-            trust = replace(trust, drifted=True)  # of what is new, whatever the rest is
         summary = _summary(plan, tally, trust, model, timer, faulty=faulty, drift_index=drift_index)
         return replace(summary, is_kept=bool(kept))
 
@@ -173,6 +168,21 @@ def _publish(
         together=together,
     )
     return tally, trust
+
+
+def _warn_of_several(tally: Tally) -> None:
+    """Say where many pages seem to hold several digits."""
+    if tally.several >= max(_LEAST_SEVERAL, _SEVERAL_SHARE * tally.rows.total()):
+        log.warning(_SEVERAL, tally.several, tally.rows.total())
+
+
+def _compared(confidences: NDArray[np.int64], model: Bundle, tally: Tally, trust: Trust) -> Trust:
+    """Warn where the confidences of what is new are worse than those of the validation data, and note it."""
+    if not drift.is_worse(confidences, model.calibration.reference):
+        return trust
+    usual = f"{trust.promised:.1%}" if trust.promised else "usual"
+    log.warning(_DRIFTED.format(usual, tally.audit.sample))
+    return replace(trust, drifted=True)  # of what is new, whatever the rest is
 
 
 def _kept(chunks: Iterable[Observations], spool: Spool[Observations]) -> Iterator[Observations]:
