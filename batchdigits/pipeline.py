@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchdigits.engine.run_context import StageTimer, Stop
 from batchdigits.errors import NoImages, StorageError, UsageError, escaped
@@ -28,6 +29,7 @@ from batchdigits.ledger import last_run
 from batchdigits.ledger.ledger import CacheKey, Ledger, LostAnswer
 from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Phase, Plan, Why
+from batchdigits.ledger.reader import Observations
 from batchdigits.monitoring import Summary
 from batchdigits.progress import Progress
 from batchdigits.records import Batch, Skipped
@@ -46,7 +48,7 @@ from batchdigits.sources.rules import IMAGE_ENDINGS, NAMED, Selection
 from batchdigits.sources.settling import Settling
 from batchdigits.storage.local import LocalFile, storage_errors
 from batchdigits.storage.remote import remote_sources_exist
-from batchdigits.storage.scratch import tidy_up
+from batchdigits.storage.scratch import Spool, tidy_up
 from batchdigits.storage.urls import Location, check, locate, refuse
 
 if TYPE_CHECKING:
@@ -55,7 +57,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MOST_NAMED = 3  # files of a kind
-_HELD = 4  # chunks of stored predictions that stay in memory between the look at all of them and the report
 _LEAST_SEVERAL, _SEVERAL_SHARE = 3, 0.2  # rows with several digits, and their share, from which a sentence says so
 _SEVERAL = "%d of %d images seem to hold several digits or letters; this program reads one digit an image."
 _DRIFTED = (
@@ -113,27 +114,23 @@ def run(
         with timer.stage("report"):
             follow_from = [last_run.spelled(settings, model.id), key.others, plan.fingerprint]
             kept = None if plan.pending else standing.kept(ledger, names.outputs, follow_from)
-            if kept:
-                tally, trust = kept
-            else:
+            if not kept:
                 progress.say(f"Writing {', '.join(map(escaped, settings.outputs))}")
-                replacing = backup.Replacing(found, names.sources, overwrite=settings.overwrite)
-                tally, trust = _publish(
-                    ledger, plan, names, model, settings, stdout=stdout, keeper=replacing, together=stop.patiently
-                )
+            replacing = backup.Replacing(found, names.sources, overwrite=settings.overwrite)
+            tally, trust = kept or _publish(
+                ledger, plan, names, model, settings, stdout=stdout, keeper=replacing, together=stop.patiently
+            )
         if place and names.outputs.files:
             ledger.keep_run(last_run.spelled(settings, model.id))
         last_run.remember(plan, disks)
-        if tally.several >= max(_LEAST_SEVERAL, _SEVERAL_SHARE * tally.rows.total()):
-            log.warning(_SEVERAL, tally.several, tally.rows.total())
         faulty = 0 if kept else ledger.mark_faults_reported() + tally.unforeseen
         if not (kept or plan.deferred or tally.unforeseen):
             standing.keep(ledger, names.outputs, follow_from, tally, trust)
+        _warn_of_several(tally)
+        trust = _compared(confidences, model, tally, trust)
         drift_index = drift.index(confidences, model.calibration.reference)
-        if drift.is_worse(confidences, model.calibration.reference):
-            log.warning(_DRIFTED.format(f"{trust.promised:.1%}" if trust.promised else "usual", tally.audit.sample))
-            trust = replace(trust, drifted=True)  # of what is new, whatever the rest is
-        return _summary(plan, tally, trust, model, timer, faulty=faulty, drift_index=drift_index)
+        summary = _summary(plan, tally, trust, model, timer, faulty=faulty, drift_index=drift_index)
+        return replace(summary, is_kept=bool(kept))
 
 
 def _publish(
@@ -149,23 +146,20 @@ def _publish(
 ) -> tuple[Tally, Trust]:
     """Write the reports of what the ledger holds; give what is in them, and how far it can be trusted.
 
-    What rows are decided on by follows from the settings and from what the ledger holds.
+    What rows are decided on by follows from the settings and from what the ledger holds, all of which is read once.
     """
     tally, audit = Tally(), audit_share(model, settings.target_error, plan.files)
-    observed = ledger.observations()
-    few = list(islice(observed, _HELD))
+    observed = Spool[Observations]()
     trust = judge(
-        survey(chain(few, observed), model.calibration, audit),
+        survey(_kept(ledger.observations(thumbnails=names.outputs.show_pictures), observed), model.calibration, audit),
         model.calibration,
         settings.target_error,
         given=settings.threshold,
         adapt=not settings.no_adapt,
     )
     terms = DecisionSettings(model, audit, trust)
-    pictures = names.outputs.show_pictures
-    are_all = len(few) < _HELD and not pictures
     publish.publish(
-        render(few if are_all else ledger.observations(thumbnails=pictures), terms, tally),
+        render(observed, terms, tally),
         names.outputs,
         about=about_report(terms, settings, versions=_cache_key(model, settings).others),
         settings=replace(settings.report, originals=names.originals),
@@ -174,6 +168,28 @@ def _publish(
         together=together,
     )
     return tally, trust
+
+
+def _warn_of_several(tally: Tally) -> None:
+    """Say where many pages seem to hold several digits."""
+    if tally.several >= max(_LEAST_SEVERAL, _SEVERAL_SHARE * tally.rows.total()):
+        log.warning(_SEVERAL, tally.several, tally.rows.total())
+
+
+def _compared(confidences: NDArray[np.int64], model: Bundle, tally: Tally, trust: Trust) -> Trust:
+    """Warn where the confidences of what is new are worse than those of the validation data, and note it."""
+    if not drift.is_worse(confidences, model.calibration.reference):
+        return trust
+    usual = f"{trust.promised:.1%}" if trust.promised else "usual"
+    log.warning(_DRIFTED.format(usual, tally.audit.sample))
+    return replace(trust, drifted=True)  # of what is new, whatever the rest is
+
+
+def _kept(chunks: Iterable[Observations], spool: Spool[Observations]) -> Iterator[Observations]:
+    """Keep what passes."""
+    for chunk in chunks:
+        spool.add([chunk])
+        yield chunk
 
 
 def _summary(

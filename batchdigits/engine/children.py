@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -23,6 +24,7 @@ from batchdigits.errors import BatchDigitsError
 
 _SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 _OPEN = "/dev/fd"  # lists what this process has open
+_PRELOADED = ["batchdigits.engine.pool"]  # by the server off which workers are forked that this process cannot fork
 _SAFE_PATH = "PYTHONSAFEPATH"  # with it, Python does not put the current folder in front of what it searches
 
 
@@ -104,15 +106,16 @@ class Child:
         Args:
             serve: What it runs, a function of a module; its first arguments are its ends of the two pipes.
             arguments: The others. Of what has a file descriptor, a fork keeps these, and nothing else that is open.
-            fork: Fork it off this process, which takes a hundredth of a second; else it is a new one.
+            fork: Fork it off this process, which takes a hundredth of a second; else it is forked off a server that
+                has neither threads nor TensorFlow, or is a new one where the system's own libraries forbid a fork.
 
         Raises:
             OSError: There is no room for it.
         """
-        start = multiprocessing.get_context("fork").Process if fork else multiprocessing.get_context("spawn").Process
+        start = _starter(fork=fork)
         theirs, self.questions = multiprocessing.Pipe(duplex=False)  # one way: both take longer
         self.answers, to_us = multiprocessing.Pipe(duplex=False)
-        run = _forked if fork else _spawned
+        run = _forked if fork else partial(_served, dict(os.environ))
         self.process: BaseProcess = start(target=run, args=(serve, theirs, to_us, *arguments), daemon=True)
         try:
             with theirs, to_us, _safe_path(), _undisturbed(fork=fork):
@@ -131,7 +134,20 @@ class Child:
         self.answers.close()
 
 
-def _spawned(serve: Callable[..., None], *arguments: object) -> None:
+def _starter(*, fork: bool) -> Callable[..., BaseProcess]:
+    if fork:
+        return multiprocessing.get_context("fork").Process
+    if not sys.platform.startswith("linux"):  # macOS: https://docs.python.org/3/library/multiprocessing.html
+        return multiprocessing.get_context("spawn").Process
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(_PRELOADED)  # and not the main module, which each worker imports itself
+    return server.Process
+
+
+def _served(environment: dict[str, str], serve: Callable[..., None], *arguments: object) -> None:
+    """Take over the parent's environment, which may have changed since the server began; then serve."""
+    os.environ.clear()
+    os.environ.update(environment)
     serve(*arguments)
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from batchdigits.records import Batch, KnownBytes
 
-_SLOTS = 2**17  # for the sums of an ending, of 32 bytes each
-_FIRST, _WORDS = "<u4", 8  # a sum's beginning, and how many such it has
+_SLOTS = 2**16  # for the sums of an ending: 2 MiB in each worker
+_BYTES = 32  # of a sum
 
 Told = Mapping[str, bytes]
 """The sums of files, joined, by the ending under which they were read."""
@@ -22,7 +22,7 @@ class Known:
     def __init__(self, before: KnownBytes = MappingProxyType({})) -> None:
         """Take what the ledger knew as the run began."""
         self._before = before
-        self._told: dict[str, NDArray[np.void]] = {}
+        self._told: dict[str, NDArray[np.uint8]] = {}
 
     def has(self, ending: str, sha256: bytes) -> bool:
         """Tell whether bytes are known."""
@@ -37,9 +37,9 @@ class Known:
         """Add what was told of; of two sums that fall on one slot by how they begin, the later stays."""
         for ending, data in told.items():
             if ending not in self._told:
-                self._told[ending] = np.zeros(_SLOTS, "V32")
-            slots = np.frombuffer(data, _FIRST)[::_WORDS] % _SLOTS
-            self._told[ending][slots] = np.frombuffer(data, "V32")
+                self._told[ending] = np.zeros((_SLOTS, _BYTES), np.uint8)
+            sums = np.frombuffer(data, np.uint8).reshape(-1, _BYTES)
+            self._told[ending][sums[:, :4].copy().view("<u4")[:, 0] % _SLOTS] = sums
 
 
 def told(batch: Batch, endings: Sequence[str]) -> Told:

@@ -99,23 +99,6 @@ class Drawing:
     """Whether any are."""
 
 
-class Asked(NamedTuple):
-    """Of a file, what a worker has to know."""
-
-    path: str
-    size_bytes: int
-    ending: str
-    known_sha256: str
-    is_remote: bool
-    inode: int
-    ctime_ns: int
-
-
-def asked(file: ImageFile) -> Asked:
-    """Ask for a file to be read."""
-    return Asked(file.path, file.size_bytes, file.ending, file.known_sha256, file.is_remote, file.inode, file.ctime_ns)
-
-
 class Decoded(NamedTuple):
     """A file's pages, or what is wrong with them."""
 
@@ -177,11 +160,11 @@ class Reader:
         self._drawing = drawing
         self._timer = timer
 
-    def parts(self, files: Sequence[Asked], *, one_by_one: bool = False) -> Iterator[tuple[int, Batch]]:
+    def parts(self, files: Sequence[ImageFile], *, one_by_one: bool = False) -> Iterator[tuple[int, Batch]]:
         """Read files, a part after the other, so that little is lost where something ends this process.
 
         Args:
-            files: What `asked` makes of each.
+            files: As they were found.
             one_by_one: Make each file a part.
 
         Yields:
@@ -209,7 +192,7 @@ class Reader:
                 yield len(places), batch if len(places) == len(part) else batch.of(places)
                 part, places, place_of, started = [], [], {}, time.perf_counter()
 
-    def _whole(self, files: Sequence[Asked]) -> Iterable[bytes | Fault]:
+    def _whole(self, files: Sequence[ImageFile]) -> Iterable[bytes | Fault]:
         whole = _whole(files, self._decoding.max_bytes, self._sources)
         if any(file.is_remote for file in files):
             with self._patience():
@@ -266,7 +249,7 @@ class Reader:
         }
 
 
-def _whole(files: Sequence[Asked], most_bytes: int, sources: Collection[str]) -> Iterator[bytes | Fault]:
+def _whole(files: Sequence[ImageFile], most_bytes: int, sources: Collection[str]) -> Iterator[bytes | Fault]:
     """Read whole files; an error that nobody foresaw is that file's fault."""
     left = iter(files)
     found = [(file.path, file.size_bytes, file.inode, file.ctime_ns) for file in files]
@@ -285,7 +268,7 @@ def _whole(files: Sequence[Asked], most_bytes: int, sources: Collection[str]) ->
 
 
 def decoded(
-    file: Asked,
+    file: ImageFile,
     data: bytes | Fault,
     limits: DecodingSettings,
     known: Known | None = None,

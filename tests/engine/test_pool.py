@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -555,7 +555,39 @@ def test_workers_that_are_not_forked_read_the_same(files: list[ImageFile], monke
     packaged = bundle.load()
     alone = by_row(read_all(packaged, files[:12], workers=1))
     monkeypatch.setattr(local, "can_fork", lambda: False)
-    assert by_row(read_all(packaged, files[:12], workers=2)) == alone
+    for _ in range(2):
+        assert by_row(read_all(packaged, files[:12], workers=2)) == alone
+
+
+def environment(questions: Connection, answers: Connection) -> None:
+    """Say what a variable is, until nobody asks."""
+    with suppress(EOFError):
+        while name := questions.recv():
+            answers.send((os.environ.get(name), str(Path.cwd())))
+
+
+def test_workers_that_are_not_forked_see_the_environment_and_the_folder_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for word in ("before", "after"):
+        folder = tmp_path / word
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("A_WORD", word)
+        child = Child(environment, fork=False)
+        child.questions.send("A_WORD")
+        assert child.answers.recv() == (word, str(folder))
+        child.end(kill=False)
+        assert child.process.exitcode == 0
+
+
+def test_a_worker_that_is_not_forked_dies_with_its_signal_and_its_pipe() -> None:
+    child = Child(environment, fork=False)
+    os.kill(child.process.pid or 0, signal.SIGSEGV)
+    with pytest.raises((EOFError, OSError)):
+        child.answers.recv()
+    child.end(kill=True)
+    assert child.process.exitcode == -signal.SIGSEGV
 
 
 UNGUARDED = """

@@ -23,7 +23,7 @@ from batchdigits.engine import known as known_module
 from batchdigits.engine import worker as module
 from batchdigits.engine.known import Known
 from batchdigits.engine.run_context import StageTimer
-from batchdigits.engine.worker import Drawing, Reader, asked, decoded, keep_freed_memory, prepare_process
+from batchdigits.engine.worker import Drawing, Reader, decoded, keep_freed_memory, prepare_process
 from batchdigits.errors import FaultKind
 from batchdigits.inference.bundle import Bundle
 from batchdigits.preprocessing.normalisation import normalise
@@ -73,7 +73,7 @@ def reader(model: Bundle, *, decoding: DecodingSettings = DECODING, timer: Stage
 
 def read(reader: Reader, files: Sequence[ImageFile], **options: bool) -> list[Batch]:
     left = iter(files)
-    parts = reader.parts([asked(file) for file in files], **options)
+    parts = reader.parts(files, **options)
     found = [replace(batch, files=[next(left) for _ in range(count)]) for count, batch in parts]
     assert list(left) == []
     return found
@@ -239,8 +239,8 @@ def test_bytes_that_are_known_are_not_decoded_and_have_no_page(known: list[Known
     known_bytes = Known({".png": pngs, ".jpg": np.array(sums[3:], "S32")})
     for number, one in enumerate(known[:4]):
         data = Path(one.file.path).read_bytes()
-        assert decoded(asked(one.file), data, DECODING, known_bytes).sha256 == sums[number]
-        assert (decoded(asked(one.file), data, DECODING, known_bytes).pages == []) is (number < 3)
+        assert decoded(one.file, data, DECODING, known_bytes).sha256 == sums[number]
+        assert (decoded(one.file, data, DECODING, known_bytes).pages == []) is (number < 3)
 
 
 def test_of_files_with_the_same_bytes_one_is_predicted_and_each_has_its_rows(

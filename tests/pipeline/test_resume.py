@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import batchdigits
 from batchdigits import pipeline
 from batchdigits.cli.closing import closing
 from batchdigits.engine import networks, pool
@@ -19,6 +20,7 @@ from batchdigits.ledger import answers
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.ledger import LostAnswer
 from batchdigits.records import InkImages, Logits
+from batchdigits.reports import standing
 from batchdigits.settings import ReportSettings, Runtime
 from batchdigits.sources import settling
 from tests.fake_model import FakePredictor, bundle_in
@@ -57,7 +59,19 @@ def test_nothing_new_reads_no_page_of_the_ledger_and_tells_of_the_reports_as_bef
     for name in ("rows", "verdicts", "left", "failed", "digits", "skipped", "trust"):
         assert getattr(again, name) == getattr(first, name)
     assert (again.audit.sample, again.audit.answered, again.audit.wrong) == (first.audit.sample, 0, 0)
-    assert closing(again, ["a.csv"]) == closing(replace(first, pending=0, faulty=0), ["a.csv"])
+    told = closing(replace(first, pending=0, faulty=0), ["a.csv"])
+    assert closing(again, ["a.csv"]) == told.replace("Wrote a.csv", "Up to date: a.csv") != told
+
+
+@pytest.mark.parametrize("output", ["a.csv", "../here/a.csv", "link.csv"])
+def test_a_report_is_not_made_again_however_it_is_named(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("link.csv").symlink_to("there.csv")
+    Path("there.csv").touch()
+    assert [run(model, growing / "many", outputs=(output,)).is_kept for _ in range(3)] == [False, True, True]
 
 
 def answered(report: Path) -> None:
@@ -92,6 +106,25 @@ def test_reports_are_made_again_where_anything_has_changed(
     assert report.read_bytes() == expected
     if change != "somebody has answered":
         assert expected == predicted(model, growing)
+
+
+def test_a_program_that_somebody_works_on_makes_the_reports_again(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, report = tmp_path / "package" / "reports" / "rows.py", tmp_path / "a.csv"
+    source.parent.mkdir(parents=True)
+    monkeypatch.setattr(batchdigits, "__file__", str(tmp_path / "package" / "__init__.py"))
+
+    def is_kept_by(text: str) -> bool:
+        source.write_text(text)
+        standing._program.cache_clear()
+        return run(model, growing / "many", outputs=(report,)).is_kept
+
+    assert [is_kept_by(text) for text in ("one", "other")] == [False, False]
+    standing._program.cache_clear()
+    assert run(model, growing / "many", outputs=(report,)).is_kept
+    monkeypatch.undo()
+    standing._program.cache_clear()
 
 
 def test_other_settings_make_the_reports_again(growing: Path, model: Bundle, tmp_path: Path) -> None:
