@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 
 from batchdigits.errors import BatchDigitsError
 
-_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
+_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _OPEN = "/dev/fd"  # lists what this process has open
 _SAFE_PATH = "PYTHONSAFEPATH"  # with it, Python does not put the current folder in front of what it searches
 

@@ -342,6 +342,33 @@ def test_where_no_worker_lives_to_its_first_word_the_run_ends(
         read_all(model, files)
 
 
+def test_a_worker_that_hangs_before_its_first_word_ends_the_run(
+    model: Bundle, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = multiprocessing.get_context("fork").Semaphore(0)
+
+    def hang(*_: object) -> None:
+        started.release()
+        time.sleep(1000)
+
+    monkeypatch.setattr(module, "serve", hang)
+    monkeypatch.setattr(module, "SECONDS", 1.0)
+    with pytest.raises(BatchDigitsError, match="said nothing for 1 second"):
+        read_all(model, files, workers=1)
+    assert started.acquire(block=False)
+    assert not started.acquire(block=False)  # and it is not tried thirty times
+
+
+def test_a_model_that_never_loads_ends_the_run(
+    model: Bundle, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakePredictor, "__enter__", lambda self: time.sleep(1000))
+    monkeypatch.setattr(module, "PATIENT_SECONDS", 1.0)
+    with pytest.raises(BatchDigitsError, match="A worker has waited for an hour: the model does not load"):
+        read_all(model, files, runtime=Runtime.KERAS)
+    assert multiprocessing.active_children() == []
+
+
 def never_there(questions: Connection, answers: Connection, *rest: object) -> None:
     os._exit(1)
 
