@@ -17,6 +17,8 @@ _ERRORS: dict[int, Interrupted | Terminated] = {
     signal.SIGTERM: _TERMINATED,
     signal.SIGHUP: _TERMINATED,  # its terminal was closed
 }
+SIGNALS = frozenset(_ERRORS)
+"""What asks a run to end."""
 
 
 @contextmanager
