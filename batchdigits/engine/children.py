@@ -19,10 +19,12 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 
+from batchdigits.engine.run_context import SIGNALS
 from batchdigits.errors import BatchDigitsError
 
-_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
+_END_SECONDS = 5.0  # that a process which has nothing to do may take to end; it may be stopped, or swapped out
 _OPEN = "/dev/fd"  # lists what this process has open
 _PRELOADED = ["batchdigits.engine.pool"]  # by the server off which workers are forked that this process cannot fork
 _SAFE_PATH = "PYTHONSAFEPATH"  # with it, Python does not put the current folder in front of what it searches
@@ -124,12 +126,15 @@ class Child:
             self.questions.close()
             self.answers.close()
             raise
+        Finalize(self, self.process.kill, exitpriority=0)  # else Python would wait for it as it ends
 
     def end(self, *, kill: bool) -> None:
         """End it: at once, or when it has nothing to answer."""
         self.questions.close()
-        if kill:
-            self.process.kill()
+        if not kill:
+            with suppress(OSError):
+                self.answers.poll(_END_SECONDS)  # which its end ends
+        self.process.kill()
         self.process.join()
         self.answers.close()
 
@@ -146,6 +151,7 @@ def _starter(*, fork: bool) -> Callable[..., BaseProcess]:
 
 def _served(environment: dict[str, str], serve: Callable[..., None], *arguments: object) -> None:
     """Take over the parent's environment, which may have changed since the server began; then serve."""
+    _leave_signals_to_the_parent()
     os.environ.clear()
     os.environ.update(environment)
     serve(*arguments)
@@ -164,10 +170,15 @@ def _forked(serve: Callable[..., None], *arguments: object) -> None:
         if descriptor not in kept:
             with suppress(OSError):  # the list's own
                 os.close(descriptor)
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_DFL)  # the parent's handlers are about its run
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    _leave_signals_to_the_parent()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     serve(*arguments)
+
+
+def _leave_signals_to_the_parent() -> None:
+    """Ignore what asks a run to end, as where it is sent to the whole group: the parent says when this process ends."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -176,7 +187,7 @@ def _undisturbed(*, fork: bool) -> Iterator[None]:
     if not fork:
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)

@@ -8,7 +8,6 @@ becomes a row. What is in a worker's hands is bounded, so that a fast disk does 
 import fcntl
 import hashlib
 import logging
-import math
 import pickle
 import select
 import signal
@@ -39,6 +38,8 @@ log = logging.getLogger(__name__)
 
 SECONDS = 120.0
 """How long a file's decoder may take; a photo of 100 million pixels takes some two."""
+PATIENT_SECONDS = 3600.0
+"""How long a worker may wait for what is no file's fault: a model that loads, or a server that sends a large file."""
 
 _CHUNK_FILES = 512  # normalising a stack has a cost of its own
 _CHUNK_BYTES = 2 * 2**20  # a chunk of scans stays small enough to be held decoded, a few times over
@@ -48,6 +49,11 @@ _BATCH_PAGES = 2048  # which are recorded in one transaction
 _BATCH_SECONDS = 0.4  # that pages wait for others to be recorded with
 _MOST_NEWS = 256  # parts of others that a worker, while it takes its time, hears of afterwards
 _MOST_DEATHS = 30  # one after the other, of what may pass, such as want of memory
+_STILL_SECONDS = 1.0  # between two looks at the workers; where it is more, this process had something else to do
+_NO_ANSWER = (
+    "A worker has waited for an hour: the model does not load, or the server that files come from does not answer. "
+    "What was finished is kept, and the next run goes on from there."
+)
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
 """Signals by which a process ends for a fault of its own; others, such as SIGKILL, come from outside."""
 
@@ -141,6 +147,7 @@ class Workers:
         self._workers: list[_Worker] = []
         self._again: deque[_Chunk] = deque()
         self._deaths = 0  # since a worker told of something
+        self._listened = 0.0  # by the monotonic clock
 
     def __enter__(self) -> Self:
         """Start none yet."""
@@ -171,6 +178,7 @@ class Workers:
             BatchDigitsError: None could start; or what a worker met that is no fault of a file.
         """
         todo = chunks(files)
+        self._listened = time.monotonic()
         found: list[Batch] = []
         until = 0.0
         end: Exception | None = None
@@ -242,15 +250,25 @@ class Workers:
         return self._workers[-1]
 
     def _heard(self, until: float | None) -> list["_Worker"]:
-        """Wait until workers say something, or have ended, or the time has come; end those that hang in a decoder."""
+        """Wait until workers say something, or have ended, or the time has come; end those that hang in a decoder.
+
+        Raises:
+            BatchDigitsError: One has waited too long for what is no file's fault.
+        """
         busy = {worker.child.answers: worker for worker in self._workers}
         ends = [worker.ends for worker in self._workers if worker.in_hand]
         seconds = max(0.0, min(ends if until is None else [*ends, until]) - time.monotonic())
         with self._stop.readily():
-            ready = wait(list(busy), None if math.isinf(seconds) else seconds)
+            ready = wait(list(busy), seconds)
         heard = [busy[answers] for answers in ready if isinstance(answers, Connection)]
+        before, self._listened = self._listened, time.monotonic()
+        stood_still = self._listened - before - seconds
         for worker in self._workers:
+            if stood_still > _STILL_SECONDS:  # as by Ctrl-Z, which stops the workers, too
+                worker.ends += stood_still
             if worker not in heard and worker.in_hand and time.monotonic() > worker.ends:
+                if worker.is_patient:
+                    raise BatchDigitsError(_NO_ANSWER)
                 worker.is_hanging = True
                 worker.child.process.kill()
                 heard.append(worker)
@@ -298,13 +316,18 @@ class Workers:
         """See to what a dead worker had in hand: it is read again, or it is one file that it died of, and gets a row.
 
         Raises:
-            BatchDigitsError: It ended by itself before it started.
+            BatchDigitsError: It ended by itself before it started, or never did.
             DecoderDied: So many have died that it is no fault of the files.
         """
         self._workers.remove(worker)
         worker.child.end(kill=True)
-        code = worker.child.process.exitcode or 0
-        is_killed = code < 0 and not worker.is_hanging
+        is_killed = (worker.child.process.exitcode or 0) < 0
+        if not worker.has_started and worker.is_hanging:
+            message = (
+                f"A worker process said nothing for {SECONDS:.0f} seconds as it began; free some memory, or let fewer "
+                "read with --workers, and run again."
+            )
+            raise BatchDigitsError(message)
         if not worker.has_started and not is_killed:
             message = (
                 "The worker processes cannot start; in a script, call batchdigits under `if __name__ == '__main__':`."
@@ -342,7 +365,7 @@ class _Worker:
         self.in_hand: deque[_Chunk] = deque()
         self.news: deque[Told] = deque(maxlen=_MOST_NEWS)
         """What others have told of since it was given a chunk."""
-        self.has_started = self.is_hanging = False
+        self.has_started = self.is_hanging = self.is_patient = False
         self.ends = 0.0
         """When it has taken too long, by the monotonic clock."""
         self._unsent = b""
@@ -355,7 +378,8 @@ class _Worker:
 
     def hear(self, *, counts: bool) -> None:
         """Note that it has said something; what it does until the next word may last, unless that counts."""
-        self.ends = time.monotonic() + SECONDS if counts else math.inf
+        self.is_patient = not counts
+        self.ends = time.monotonic() + (SECONDS if counts else PATIENT_SECONDS)
 
     def give(self, chunk: _Chunk) -> None:
         """Give it a chunk; a second one at once where the pipe has room for that, for it may be writing itself."""

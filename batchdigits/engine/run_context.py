@@ -11,10 +11,14 @@ from typing import Any, Self
 
 from batchdigits.errors import Interrupted, Terminated, escaped
 
+_TERMINATED = Terminated("Terminated: what was finished is kept, the next run goes on from there.")
 _ERRORS: dict[int, Interrupted | Terminated] = {
     signal.SIGINT: Interrupted("Interrupted: what was finished is kept, the next run goes on from there."),
-    signal.SIGTERM: Terminated("Terminated: what was finished is kept, the next run goes on from there."),
+    signal.SIGTERM: _TERMINATED,
+    signal.SIGHUP: _TERMINATED,  # its terminal was closed
 }
+SIGNALS = frozenset(_ERRORS)
+"""What asks a run to end."""
 
 
 @contextmanager
@@ -80,6 +84,7 @@ def hold_signals() -> None:
     So a run always ends by an exit code, which is what its files for monitoring say. What is ignored, as in the
     background of a shell's script, stays so.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, nobody can tell how a worker ended
     held = Held()
     for number in _ERRORS:
         if signal.getsignal(number) is not signal.SIG_IGN and not isinstance(signal.getsignal(number), Held):

@@ -27,7 +27,7 @@ from batchdigits.engine import pool as module
 from batchdigits.engine.children import Child
 from batchdigits.engine.local import Read, Reading, on_this_machine
 from batchdigits.engine.pool import chunks, worker_count
-from batchdigits.engine.run_context import StageTimer, Stop
+from batchdigits.engine.run_context import SIGNALS, StageTimer, Stop
 from batchdigits.engine.worker import Drawing
 from batchdigits.errors import BatchDigitsError, BundleError, DecoderDied, FaultKind, Interrupted, Terminated
 from batchdigits.inference import bundle
@@ -37,6 +37,7 @@ from batchdigits.settings import PredictSettings, Runtime
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.local import file_sha256
 from batchdigits.storage.urls import locate
+from tests.cli_runner import run
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
 from tests.sample_pages import write_differing
 
@@ -359,6 +360,33 @@ def test_where_no_worker_lives_to_its_first_word_the_run_ends(
         read_all(model, files)
 
 
+def test_a_worker_that_hangs_before_its_first_word_ends_the_run(
+    model: Bundle, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = multiprocessing.get_context("fork").Semaphore(0)
+
+    def hang(*_: object) -> None:
+        started.release()
+        time.sleep(1000)
+
+    monkeypatch.setattr(module, "serve", hang)
+    monkeypatch.setattr(module, "SECONDS", 1.0)
+    with pytest.raises(BatchDigitsError, match="said nothing for 1 second"):
+        read_all(model, files, workers=1)
+    assert started.acquire(block=False)
+    assert not started.acquire(block=False)  # and it is not tried thirty times
+
+
+def test_a_model_that_never_loads_ends_the_run(
+    model: Bundle, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakePredictor, "__enter__", lambda self: time.sleep(1000))
+    monkeypatch.setattr(module, "PATIENT_SECONDS", 1.0)
+    with pytest.raises(BatchDigitsError, match="A worker has waited for an hour: the model does not load"):
+        read_all(model, files, runtime=Runtime.KERAS)
+    assert multiprocessing.active_children() == []
+
+
 def never_there(questions: Connection, answers: Connection, *rest: object) -> None:
     os._exit(1)
 
@@ -488,6 +516,34 @@ def test_what_was_read_before_the_run_ends_comes_first(
     assert sorted(file for batch in found for file in batch.files) == sorted(expected)
 
 
+def test_a_worker_that_somebody_stopped_does_not_keep_the_run_from_its_end(
+    model: Bundle, files: list[ImageFile], expected: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = module.serve
+
+    def stopped(*arguments: Any) -> None:
+        serve(*arguments)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    monkeypatch.setattr(module, "serve", stopped)
+    monkeypatch.setattr(children, "_END_SECONDS", 0.5)
+    assert by_row(read_all(model, files)) == expected
+
+
+FORGETFUL = """
+import time
+from batchdigits.engine.children import Child
+
+child = Child(lambda *_: time.sleep(1000), fork=True)
+while not int(open(f"/proc/{child.process.pid}/status").read().partition("SigIgn:")[2].split()[0], 16) >> 14 & 1:
+    time.sleep(0.01)  # it does not leave SIGTERM to us yet
+"""
+
+
+def test_a_process_that_nobody_ended_does_not_keep_python_from_its_end() -> None:
+    assert run([sys.executable, "-c", FORGETFUL]).code == 0
+
+
 def test_leaving_early_ends_the_workers_at_once(
     model: Bundle, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -500,7 +556,7 @@ def test_leaving_early_ends_the_workers_at_once(
                 break
 
 
-def test_workers_leave_ctrl_c_to_the_run_and_hold_nothing_of_it_open(
+def test_workers_leave_signals_to_the_run_and_hold_nothing_of_it_open(
     model: Bundle, files: list[ImageFile], tmp_path: Path
 ) -> None:
     with (tmp_path / "held").open("w") as held, reading(model) as read:
@@ -509,8 +565,9 @@ def test_workers_leave_ctrl_c_to_the_run_and_hold_nothing_of_it_open(
         for child in multiprocessing.active_children():
             status = Path(f"/proc/{child.pid}/status").read_text()
             ignored, caught = (int(re.findall(rf"Sig{name}:\s*(\w+)", status)[0], 16) for name in ("Ign", "Cgt"))
-            assert ignored >> signal.SIGINT - 1 & 1
-            assert not caught >> signal.SIGTERM - 1 & 1
+            for number in SIGNALS:
+                assert ignored >> number - 1 & 1
+                assert not caught >> number - 1 & 1
             names = [str(end.readlink()) for end in Path(f"/proc/{child.pid}/fd").iterdir()]
             assert held.name not in names
             assert sum(name.startswith("pipe:") for name in names) <= 3 + 3  # its two, its parent's end, and 0 to 2
