@@ -410,6 +410,10 @@ def test_help_has_panels_at_the_width_of_the_terminal_two_examples_and_no_variab
         assert panels == [
             *("Arguments", "Basics", "Confidence", "Reports", "Every night", "This machine", "Cluster"),
         ]
+        _, confidence = shown.split("╭─ Confidence ─")
+        assert "--no-adapt" in confidence.partition("╭─ Reports ─")[0]
+        assert "0.5%)]" in confidence
+        assert "0.005" not in shown
 
 
 @pytest.mark.parametrize(
