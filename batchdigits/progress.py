@@ -1,8 +1,8 @@
 """Show on a terminal what a run is doing: one line with a clock that ticks, whatever the run waits for.
 
-Done is what is recorded: that is what a killed run keeps. tqdm, which shows the epochs of a training, draws when something is
-counted, so that its clock would stand still while the model loads; it starts a thread before workers are forked; and
-its rate counts the loading.
+Done is what is recorded: that is what a killed run keeps. tqdm, which shows the epochs of a training, draws when
+something is counted, so that its clock would stand still while the model loads; it starts a thread before workers are
+forked; and its rate counts the loading.
 """
 
 import logging
