@@ -35,6 +35,7 @@ from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
 from batchdigits.reports.survey import survey
 from batchdigits.settings import (
+    STDOUT,
     DecodingSettings,
     NormalisationSettings,
     PredictSettings,
@@ -116,7 +117,10 @@ def run(
             if kept:
                 tally, trust = kept
             else:
-                progress.say(f"Writing {', '.join(map(escaped, settings.outputs))}")
+                if STDOUT in settings.outputs:
+                    progress.rest()
+                else:
+                    progress.say(f"Writing {', '.join(map(escaped, settings.outputs))}")
                 replacing = backup.Replacing(found, names.sources, overwrite=settings.overwrite)
                 tally, trust = _publish(
                     ledger, plan, names, model, settings, stdout=stdout, keeper=replacing, together=stop.patiently
