@@ -38,6 +38,7 @@ from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
 from batchdigits.reports.survey import survey
 from batchdigits.settings import (
+    STDOUT,
     DecodingSettings,
     NormalisationSettings,
     PredictSettings,
@@ -114,7 +115,9 @@ def run(
         with timer.stage("report"):
             follow_from = [last_run.spelled(settings, model.id), key.others, plan.fingerprint]
             kept = None if plan.pending else standing.kept(ledger, names.outputs, follow_from)
-            if not kept:
+            if STDOUT in settings.outputs and not kept:
+                progress.rest()
+            elif not kept:
                 progress.say(f"Writing {', '.join(map(escaped, settings.outputs))}")
             replacing = backup.Replacing(found, names.sources, overwrite=settings.overwrite)
             tally, trust = kept or _publish(

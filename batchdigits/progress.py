@@ -1,6 +1,8 @@
 """Show on a terminal what a run is doing: one line with a clock that ticks, whatever the run waits for.
 
-Done is what is recorded: that is what a killed run keeps.
+Done is what is recorded: that is what a killed run keeps. tqdm, which shows the epochs of a training, draws when
+something is counted, so that its clock would stand still while the model loads; it starts a thread before workers are
+forked; and its rate counts the loading.
 """
 
 import logging
@@ -68,6 +70,12 @@ class Progress:
         self._task, self._total = task, total
         self._show()
 
+    def rest(self) -> None:
+        """Take the line away until the next task begins: a report goes to what may be the same terminal."""
+        self._task = ""
+        if self._is_shown:
+            _write(_CLEAR)
+
     def record(self, images: int) -> None:
         """Note that so many more images are recorded."""
         if not self._done:  # the first come after the model was loaded: their time says nothing of the rate
@@ -92,7 +100,7 @@ class Progress:
             self._show()
 
     def _show(self) -> None:
-        if self._is_shown:
+        if self._is_shown and self._task:
             columns = shutil.get_terminal_size().columns
             _write(f"{_CLEAR}{self.line()[: columns - 1]}")
 

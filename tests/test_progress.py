@@ -72,6 +72,30 @@ def test_a_message_takes_the_line_away_first(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == f"{line}Left out.\n\r\x1b[KThe end.\n"
 
 
+def test_while_it_rests_nothing_is_written_over_what_else_comes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchdigits.progress._TICK", 0.01)
+    with Progress(is_shown=True) as progress:
+        progress.say("Reading", 3)
+        progress.tick()
+        progress.rest()
+        time.sleep(0.02)
+        capsys.readouterr()
+        time.sleep(0.1)
+        assert capsys.readouterr().err == ""
+        progress.say("Writing report.csv")
+        assert "Writing report.csv" in capsys.readouterr().err
+
+
+def test_a_report_on_the_terminal_stands_on_lines_of_its_own(tmp_path: Path) -> None:
+    write_png(tmp_path / "scans" / "7.png", one_of_each()[7])
+    program = [sys.executable, "-m", "tests.fake_model_cli"]
+    done = on_a_terminal("predict", tmp_path / "scans", "-o", "-", "--no-ledger", program=program)
+    assert done.code == 0
+    assert "Writing" not in done.stderr
+
+
 def test_the_clock_ticks_on_a_terminal_and_the_line_goes_where_ctrl_c_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

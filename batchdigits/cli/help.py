@@ -14,13 +14,13 @@ from batchdigits.storage.urls import is_url
 
 _BASICS = "Basics"
 _PANELS = {
-    "Confidence": ("target_error", "threshold"),
+    "Confidence": ("target_error", "threshold", "no_adapt"),
     "Reports": ("overwrite", "probabilities", "csv_dialect", "allow_empty"),
     "Training": (
         *("data", "base", "arch", "teacher", "finder", "pages", "epochs", "learning_rate", "validation_share", "seed"),
     ),
     "Every night": (
-        *("ledger", "no_ledger", "wait", "if_locked", "force", "retry_failed", "settle"),
+        *("ledger", "no_ledger", "wait", "if_locked", "force", "retry_failed", "settle", "allow_vanished"),
         *("summary", "metrics", "log_json", "config", "show_config"),
     ),
     "This machine": ("runtime", "batch_size", "threads", "workers", "max_pixels"),

@@ -155,6 +155,7 @@ TargetError = Annotated[
     typer.Option(
         parser=read_share,
         metavar="SHARE",
+        show_default="0.5%",
         help="Share of wrong digits among those that are ok, such as 0.5%, which the threshold has to keep.",
     ),
 ]

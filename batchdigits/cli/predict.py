@@ -61,6 +61,7 @@ def predict(
         typer.Option(
             "--output",
             "-o",
+            show_default=False,
             help="Report file, .csv, .parquet, .xlsx or .html; - is CSV to stdout. May be repeated. Without it, a "
             "terminal gets report.csv and report.html, a pipe CSV.",
         ),

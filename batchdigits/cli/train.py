@@ -83,6 +83,7 @@ def train(
 ) -> ExitCode:
     """Train a model and write its bundle, with metrics and pictures beside it."""
     from batchdigits.inference.bundle import PACKAGED
+    from batchdigits.inference.calibration import tightest_target
     from batchdigits.training.train import train as train_model
     from batchdigits.training.train import train_finder
 
@@ -103,14 +104,18 @@ def train(
         overwrite=overwrite,
         progress=sys.stderr.isatty() and not quiet,
     )
-    with resumable(sys.argv[1:]):
-        (train_finder if arch is Arch.FINDER else train_model)(settings)
     name = shlex.quote(escaped(str(output)))
     if arch is Arch.FINDER:
+        with resumable(sys.argv[1:]):
+            train_finder(settings)
         LOG.info("The ink finder stands in %s; read behind it with: batchdigits train --finder %s", name, name)
-    else:
-        LOG.info("The model stands in %s, with its metrics and pictures.", name)
-        LOG.info("Next: batchdigits predict scans/ -o report.csv -o report.html --model %s", name)
+        return ExitCode.OK
+    with resumable(sys.argv[1:]):
+        made = train_model(settings)
+    # A model that can prove no target is used with a threshold that somebody names, or not at all.
+    named = "" if tightest_target(made.calibration.domains) else " --threshold 90%"
+    LOG.info("The model stands in %s, with its metrics and pictures.", name)
+    LOG.info("Next: batchdigits predict scans/ -o report.csv -o report.html --model %s%s", name, named)
     return ExitCode.OK
 
 

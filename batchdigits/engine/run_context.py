@@ -33,7 +33,10 @@ def resumable(arguments: list[str]) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        # A lock of a progress bar that Ctrl-C falls into raises an error of its own on the way out.
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
         options = [word for word in arguments[arguments[:1] == ["train"] :] if word not in ("--resume", "--overwrite")]
         command = shlex.join(["batchdigits", "train", *options, "--resume"])
         message = f"Interrupted: the epochs that were finished are kept; go on with: {escaped(command)}"

@@ -63,7 +63,7 @@ def check_sources(
             others = ", ".join(map(escaped, sorted(made_from)[0]))
             message = (
                 f"The report {escaped(str(report))} was made from other sources: {others}; name another with -o, or "
-                "give --overwrite to replace it."
+                "give --overwrite to replace it; people's answers stay known."
             )
             raise UsageError(message)
 

@@ -145,13 +145,17 @@ def check_output(settings: TrainSettings) -> None:
     """Check that a run destroys nothing that nobody said it may.
 
     Raises:
-        UsageError: The output holds a training, or a bundle; or the teacher stands there.
+        UsageError: The output holds a training, or a bundle, or what `--resume` cannot go on from; or the teacher
+            stands there.
     """
     if settings.teacher and settings.teacher.resolve() == settings.output.resolve():
         name = escaped(str(settings.teacher))
         message = f"The teacher {name} would be overwritten by its pupil; choose another --output."
         raise UsageError(message)
-    go_on = _Checkpoints(settings.output).exist()
+    checkpoints = _Checkpoints(settings.output)
+    go_on = checkpoints.exist()
+    if settings.resume and go_on:
+        checkpoints.check(settings)
     if settings.overwrite or (settings.resume and go_on):
         return
     # A reader's training begins with a copy of the finder, so that this alone tells nothing of it.
@@ -269,10 +273,13 @@ class _Checkpoints:
         Raises:
             UsageError: The checkpoints were made by other settings.
         """
-        if self.recipe.read_text() != _recipe_text(settings):
+        text = self.recipe.read_text()
+        if text != _recipe_text(settings):
+            ours = _recipe_text(settings).splitlines()
+            others = ", ".join(line.strip(" ,") for line in text.splitlines() if line not in ours)
             message = (
-                f"The checkpoints in {escaped(str(self.folder))} are of another recipe; give its settings, or "
-                "train anew with --overwrite alone."
+                f"The checkpoints in {escaped(str(self.folder))} are of another recipe ({escaped(others)}); give its "
+                "settings, or train anew with --overwrite alone."
             )
             raise UsageError(message)
 

@@ -66,9 +66,9 @@ def train(settings: TrainSettings) -> Bundle:
     base = finetuning.load_base(settings)
     if base:
         settings = finetuning.inherited(settings, base)
-    check_output(settings)
     if not settings.data and not base:
         settings = replace(settings, data=(shipped.MNIST,))
+    check_output(settings)
     made_folder(settings.output)
     _copy_network(Network.FINDER, settings.finder or (base.directory if base else bundle.PACKAGED), settings.output)
     data = _read(settings, base)

@@ -53,6 +53,7 @@ class Doubtful:
     digit: int
     confidence: float
     runner_up: int
+    detail: str
     thumbnail: bytes
     truth: str
     """The answer that is right."""
@@ -83,6 +84,7 @@ def doubtful(seed: int, kind: Kind | None) -> Iterator[Doubtful]:
                         int(found.digit[row]),
                         float(found.confidence[row]),
                         int(found.runner_up[row]),
+                        found.detail[row],
                         thumbnails.png(page.grey, seen.places[row]),
                         "x" if page.label == NO_DIGIT else str(page.label),
                     )
@@ -112,6 +114,7 @@ def rows_of(pages: list[Doubtful]) -> Rows:
         "digit": np.array([page.digit for page in pages]),
         "confidence": np.array([page.confidence for page in pages]),
         "runner_up": np.array([page.runner_up for page in pages]),
+        "detail": [page.detail for page in pages],
         "thumbnail": [page.thumbnail for page in pages],
         "sha256": [f"{number:064x}" for number in range(count)],
         **{"status": [Status.REVIEW] * count, "verdict": [Status.REVIEW] * count},

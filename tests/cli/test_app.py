@@ -431,6 +431,10 @@ def test_help_has_panels_at_the_width_of_the_terminal_two_examples_and_no_variab
         assert panels == [
             *("Arguments", "Basics", "Confidence", "Reports", "Every night", "This machine", "Cluster"),
         ]
+        _, confidence = shown.split("╭─ Confidence ─")
+        assert "--no-adapt" in confidence.partition("╭─ Reports ─")[0]
+        assert "0.5%)]" in confidence
+        assert "0.005" not in shown
 
 
 @pytest.mark.parametrize(
@@ -687,8 +691,8 @@ def test_a_training_ends_with_where_the_model_is_and_evaluate_with_where_it_wrot
     )
     assert done.stderr.splitlines()[-2:] == [
         "The model stands in 'a model', with its metrics and pictures.",
-        "Next: batchdigits predict scans/ -o report.csv -o report.html --model 'a model'",
-    ]
+        "Next: batchdigits predict scans/ -o report.csv -o report.html --model 'a model' --threshold 90%",
+    ]  # a network that learnt so little can prove no target, so that without a threshold it would be refused
     measured = batchdigits("evaluate", "data", "--model", "a model", "-o", "out", cwd=tmp_path)
     assert measured.code == 0, measured.stderr
     assert measured.stderr.splitlines()[-1] == "Wrote metrics and pictures into out"
@@ -698,6 +702,19 @@ def test_a_training_ends_with_where_the_model_is_and_evaluate_with_where_it_wrot
 def test_the_command_that_goes_on_is_spelled_for_the_program_and_for_its_job(arguments: list[str]) -> None:
     with pytest.raises(Interrupted, match=r"go on with: batchdigits train -o train --resume$"), resumable(arguments):
         raise KeyboardInterrupt
+
+
+def test_an_interrupt_that_falls_into_a_lock_is_one_all_the_same() -> None:
+    def released() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("cannot release un-acquired lock")
+
+    with pytest.raises(Interrupted, match="go on with"), resumable(["train"]):
+        released()
+    with pytest.raises(RuntimeError, match="another"), resumable(["train"]):
+        raise RuntimeError("another")
 
 
 # explain

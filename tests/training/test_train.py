@@ -172,6 +172,17 @@ def test_a_training_that_is_run_again_leaves_what_it_made(made: Bundle, small_mn
     assert {path: path.stat().st_mtime_ns for path in made.directory.rglob("*")} == before
 
 
+def test_another_network_is_not_gone_on_with_and_that_is_said_before_any_image_is_read(
+    made: Bundle, small_mnist: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reading(*_: object) -> None:
+        pytest.fail("images are read")
+
+    monkeypatch.setattr(train, "_read", reading)
+    with pytest.raises(UsageError, match=r'are of another recipe \("arch": "dense".*give its settings'):
+        train.train(replace(SETTINGS, output=made.directory, arch=Arch.CNN, resume=True))
+
+
 def test_a_changed_byte_of_what_was_made_is_noticed(made: Bundle, tmp_path: Path) -> None:
     shutil.copytree(made.directory, tmp_path / "copy")
     data = bytearray((tmp_path / "copy" / "model.keras").read_bytes())

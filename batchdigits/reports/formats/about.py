@@ -12,13 +12,13 @@ _MEANINGS = {
     "temperature": "How much the model's own confidence is toned down; 1 is not at all",
     "gate": "From how sure on a page counts as one without a digit, 0 to 1",
     "threshold": "From how sure on a digit is ok, and needs nobody to look at it, 0 to 1",
-    "target_error": "How many of the digits that are ok may be wrong, as a share",
-    "expected_error": "How many of the digits that are ok are probably wrong here, as a share",
+    "target_error": "How many of the digits that are ok may be wrong",
+    "expected_error": "How many of the digits that are ok are probably wrong here",
     "basis": "Why the threshold is what it is",
     "trust": "What the digits that are ok are worth",
     "answers_missing": "About how many more answers to the sample would prove a share of wrong ones",
     "max_pixels": "The most pixels that a page may have to be read",
-    "max_bytes": "The most bytes that a file may have to be read",
+    "max_bytes": "The largest file that is read",
     "versions": "Versions of the parts that read the images",
 }
 _REASONS = {
@@ -28,23 +28,21 @@ _REASONS = {
     Basis.DOUBTFUL: "it follows how clear the digits of this folder are: less than those that the model was tested on",
     Basis.ANSWERS: "people's answers to the sample prove it",
 }
-_EMPTY = {
-    "target_error": "none: the threshold was named",
-    "expected_error": "not told: there are too few digits",
-}
 
 
 def described(about: About) -> Iterator[tuple[str, str]]:
     """Give each thing that is told of a report, what it means first."""
+    words = {
+        "target_error": "none: the threshold was named" if about.target_error is None else f"{about.target_error:.2%}",
+        "expected_error": "too few digits to tell" if about.expected_error is None else f"{about.expected_error:.2%}",
+        "basis": _REASONS[Basis(about.basis)],
+        "answers_missing": ", ".join(map(_missing, about.answers_missing, TARGETS)) or "not told",
+        "max_pixels": f"{about.max_pixels:,}",
+        "max_bytes": f"{about.max_bytes / 2**20:,.0f} MB",
+    }
     for key, value in about.metadata().items():
         name = key.removeprefix("batchdigits.")
-        if name == "answers_missing":
-            told = ", ".join(map(_missing, about.answers_missing, TARGETS)) or "not told"
-        elif name == "basis":
-            told = _REASONS[Basis(about.basis)]
-        else:
-            told = _EMPTY[name] if value == "None" else value
-        yield _MEANINGS[name], told
+        yield _MEANINGS[name], words.get(name, value)
 
 
 def _missing(answers: int | None, target: float) -> str:

@@ -6,6 +6,7 @@ No text becomes a formula, a link or a number, whatever it holds.
 from __future__ import annotations
 
 import io
+import math
 import re
 import struct
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,8 @@ _MOST_TEXT = 32_767  # UTF-16 units that a cell holds
 _MOST_PICTURES = 5_000  # they wait in memory, up to 3 kB each
 _PICTURE_SIDE = 64  # pixels
 _ROW_HEIGHT, _PICTURE_WIDTH = 72, 82  # pixels of the cell around it
-_HEADER_HEIGHT = 24  # points
+_HEADER_HEIGHT, _LINE = 24, 15  # points
+_FILLED = 0.9  # share of a cell's width that text has before it breaks, at words
 _A4 = 9
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
 
@@ -187,7 +189,7 @@ class Notes:
         """Begin the sheet, its columns as wide as `widths` says, in characters."""
         self._formats = formats
         self._sheet = _sheet(book, title)
-        self._columns = len(widths)
+        self._widths = widths
         self._sheet.fit_to_pages(1, 1)
         for place, width in enumerate(widths):
             self._sheet.set_column(place, place, width)
@@ -196,13 +198,16 @@ class Notes:
     def head(self, *cells: str) -> None:
         """Append a headline, after an empty line unless it is the first."""
         self._row += self._row > 0
-        for place in range(self._columns):
+        for place in range(len(self._widths)):
             look = self._formats["centred head" if place else "head"]
             self._sheet.write_string(self._row, place, "".join(cells[place : place + 1]), look)
         self._row += 1
 
     def line(self, note: str, *values: str | int | float | None) -> None:
         """Append a note and what belongs to it: text, a count, a share, or None for an empty cell."""
+        texts = zip((note, *values), self._widths, strict=False)
+        lines = max(_lines(text, width) for text, width in texts if isinstance(text, str))
+        self._sheet.set_row(self._row, lines * _LINE)
         self._sheet.write_string(self._row, 0, safe(note), self._formats["note"])
         for place, value in enumerate(values, 1):
             if isinstance(value, str):
@@ -213,11 +218,18 @@ class Notes:
         self._row += 1
 
     def text(self, text: str) -> None:
-        """Append a sentence or two over the whole width."""
-        self._sheet.set_row(self._row, 2 * 15)  # merged cells get no height by themselves
-        self._sheet.merge_range(self._row, 0, self._row, self._columns - 1, "", self._formats["note"])
+        """Append a sentence or two over the whole width, in cells that get no height by themselves."""
+        self._sheet.set_row(
+            self._row, _lines(text, sum(self._widths)) * _LINE
+        )  # merged cells get no height by themselves
+        self._sheet.merge_range(self._row, 0, self._row, len(self._widths) - 1, "", self._formats["note"])
         self._sheet.write_string(self._row, 0, safe(text), self._formats["note"])
         self._row += 1
+
+
+def _lines(text: str, width: int) -> int:
+    """Count the lines that a text takes in a cell of a width in characters."""
+    return max(math.ceil(len(text) / (_FILLED * width)), 1)
 
 
 def safe(text: str) -> str:

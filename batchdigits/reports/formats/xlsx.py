@@ -93,7 +93,7 @@ class XlsxReport:
             self._review.open_first()
             self._summary = Notes(self._book, looks, "Summary", widths=(58, 14, 14))
             self._errors = Table(self._book, looks, "Errors", _ERRORS)
-            self._notes = Notes(self._book, looks, "About", widths=(74, 70))
+            self._notes = Notes(self._book, looks, "About", widths=(84, 76))
         return self
 
     def write(self, rows: Rows) -> None:

@@ -235,9 +235,18 @@ def test_about_is_in_plain_words() -> None:
     told = [str(value) for value in pairs.values()]
     assert "299 for 1.0%, none for 0.5%, more than anybody can give for 0.1%" in told
     assert "somebody named it" in told
-    assert "not told: there are too few digits" in told
+    assert "too few digits to tell" in told
     assert "none: the threshold was named" in told
+    assert "512 MB" in told
     assert not any("None" in value for value in told)
+
+
+def test_what_about_says_at_length_has_room_below() -> None:
+    whole = book(about=replace(ABOUT, trust="target error 0.50% " + "as clear as these scans are " * 5))
+    sheet = whole["About"]
+    heights = {sheet.cell(row, 1).value: sheet.row_dimensions[row].height for row in range(2, sheet.max_row + 1)}
+    assert heights["What the digits that are ok are worth"] >= 3 * 15
+    assert heights["The model that read the images"] is None  # as high as any row
 
 
 # ---- more rows than a sheet holds ----------------------------------------------------------------------------------
