@@ -8,7 +8,6 @@ import shutil
 import sys
 import threading
 import time
-from types import TracebackType
 from typing import Self
 
 _TICK = 0.5  # seconds; what is over sooner shows nothing
@@ -39,9 +38,7 @@ class Progress:
                 handler.addFilter(_make_room)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop it, and take the line away."""
         for handler in _LOG.handlers:
             handler.removeFilter(_make_room)
