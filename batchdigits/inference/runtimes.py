@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event, Thread
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -63,9 +62,7 @@ class _Loaded:
         self._function, self.outputs = open_network(self._folder, self._network, self._images_a_call, self._threads)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Let the network go."""
         self._function = None
 
@@ -133,9 +130,7 @@ class Predictor:
             self._entered = entered.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Let the networks go."""
         self._entered.close()
 

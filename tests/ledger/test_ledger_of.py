@@ -45,7 +45,6 @@ def answer(report: Path) -> Path:
 @pytest.mark.parametrize(
     ("report", "ledger"),
     [
-        ("report.csv", None),
         ("report.xlsx", None),
         ("review.html", "known.ledger"),
         ("report.parquet", "state.db"),

@@ -7,7 +7,6 @@ import codecs
 import math
 import re
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -71,9 +70,7 @@ class CsvReport:
         self._handle.write(self._spelling.mark + (header + _LINE_END).encode())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leave the handle to its owner."""
 
     def write(self, rows: Rows) -> None:
