@@ -176,6 +176,23 @@ def test_a_jpeg_with_an_odd_header_is_read() -> None:
         np.testing.assert_array_equal(grey_of(data), grey_of(whole))
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_what_is_wrong_before_the_pixels_of_a_jpeg_refuses_no_picture(
+    mode: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = io.BytesIO()
+    Image.fromarray(GREY).convert(mode).save(file, "JPEG", quality=95)
+    whole = file.getvalue()
+    profile = b"\xff\xe2\0\x0eICC_PROFILE\0"  # without its number
+    for junk in (b"\0", b"\1\2\3\4\5", b"\xff\0", profile, b"\xff\xe1\0\4ab" + bytes(40)):
+        for marker in (b"\xff\xdb", b"\xff\xc0", b"\xff\xc4"):
+            at = whole.index(marker)
+            np.testing.assert_array_equal(grey_of(whole[:at] + junk + whole[at:]), grey_of(whole))
+        (fault,) = decode(whole[:at] + junk + whole[at:-60], LIMITS)
+        assert isinstance(fault, Fault)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_kinds_of_jpeg_that_are_not_read_are_unsupported() -> None:
     whole = saved("JPEG")
     at = whole.index(b"\xff\xc0")
