@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _MOST_PAGES = 2**16  # of a file
 _MOST_SAMPLE_BYTES = 6  # of a pixel of the limit: with what is made of them, 16, as decoding takes otherwise
 _ORIENTATION = 274
+_PHOTOMETRIC = 262
 _PLAIN, _FAX, _JPEG, _OLD_JPEG, _JPEG_2000, _WEBP = 1, (2, 3, 4), 7, 6, (34712, 33003, 33005), 50001
 _PACKINGS = {_PLAIN, *_FAX, _JPEG, _OLD_JPEG, 5, 8, 32946, 32773, *_JPEG_2000, 34925, 50000, _WEBP}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _MASK, _SEPARATED, _YCBCR, _LAB, _ICC_LAB = 0, 1, 2, 3, 4, 5, 6, 8, 9
@@ -75,13 +76,15 @@ def tiff_pages(data: bytes, settings: DecodingSettings) -> list[Page | Fault]:
 
 def _page(file: io.BytesIO, settings: DecodingSettings) -> Page:
     """Decode the first page of a file."""
-    from tifffile import TiffFile
+    from tifffile import PHOTOMETRIC, TiffFile
 
     file.seek(0)
     page: TiffPage = TiffFile(file, _multifile=False).pages.first
     turn = page.tags.valueof(_ORIENTATION, default=1)
     turn = turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
     width, height = page.imagewidth, page.imagelength
+    if _PHOTOMETRIC not in page.tags and page.compression not in _FAX:  # tifffile would take white for zero
+        page.photometric = PHOTOMETRIC.RGB if page.samplesperpixel > 2 else PHOTOMETRIC.MINISBLACK
     check_size(*((height, width) if turn >= FIRST_SIDEWAYS else (width, height)), settings)
     _check_kind(page, settings)
     _check_strips(page, file, settings)
@@ -122,7 +125,9 @@ def _check_strips(page: "TiffPage", file: io.BytesIO, settings: DecodingSettings
     """
     data = file.getbuffer()
     places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-    if len(places) < math.prod(page.chunked):
+    if page.is_contiguous:  # then their lengths follow from its size, whatever is said of them
+        places = [(page.dataoffsets[0], page.nbytes)]
+    elif len(places) < math.prod(page.chunked):
         raise PageError(damaged("TIFF", "a strip of it is missing"))
     for start, length in places:
         if page.compression in _FAX and length == 0:  # which old programs leave out

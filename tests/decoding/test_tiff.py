@@ -75,6 +75,7 @@ KINDS = {
         (GREY / 255).astype("f4"), byteorder=">", compression="zlib", predictor="floatingpoint"
     ),
     "big-endian signed integers": tiff((GREY * 128.5).astype("i2"), byteorder=">", compression="zlib"),
+    "signed bytes": tiff((GREY // 2).astype("i1")),
     "half floats": tiff((GREY / 255).astype("f2")),
     "big-endian, white is zero": tiff(65535 - DEEP, byteorder=">", photometric="miniswhite", compression="lzw"),
     "big-endian BigTIFF": tiff(DEEP, byteorder=">", bigtiff=True),
@@ -275,6 +276,32 @@ def test_more_samples_a_pixel_than_memory_allows_are_refused() -> None:
     assert isinstance(fault, Fault)
     assert fault.kind == FaultKind.TOO_LARGE
     assert "--max-pixels" in fault.detail
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("count", [None, 0, 7, 35_711_440])
+def test_pixels_that_are_not_packed_are_all_there_whatever_is_said_of_their_length(
+    count: int | None, samples: int
+) -> None:
+    whole = tiff(RGB, photometric="rgb") if samples == 3 else tiff(GREY)
+    said = struct.pack("<HHII", 279, 4, 1, GREY.size * samples)
+    assert said in whole
+    other = struct.pack("<HHII", 279, 4, 1, count) if count is not None else struct.pack("<HHII", 280, 4, 1, 0)
+    (page,) = pages_of(whole.replace(said, other))
+    np.testing.assert_array_equal(page.grey, GREY)
+    cut = whole.replace(said, other)[:-1]
+    start = tifffile.TiffFile(io.BytesIO(whole)).pages.first.dataoffsets[0]
+    assert start + GREY.size * samples == len(whole)
+    assert fault_of(cut).kind == FaultKind.UNREADABLE
+
+
+@pytest.mark.parametrize("colours", ["minisblack", "rgb"])
+def test_where_nothing_is_said_of_colours_zero_is_black(colours: str) -> None:
+    whole = tiff(RGB if colours == "rgb" else GREY, photometric=colours)
+    said = struct.pack("<HHIH", 262, 3, 1, 2 if colours == "rgb" else 1)
+    assert said in whole
+    (page,) = pages_of(whole.replace(said, struct.pack("<HHIH", 263, 3, 1, 1)))
+    np.testing.assert_array_equal(page.grey, GREY)
 
 
 def test_what_is_wrong_with_a_page_writes_nothing_to_standard_error(
