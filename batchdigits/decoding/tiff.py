@@ -13,7 +13,7 @@ import imagecodecs
 import numpy as np
 
 from batchdigits.decoding import headers
-from batchdigits.decoding.completeness import ends_in_nothing, packed_ends_in_nothing
+from batchdigits.decoding.completeness import ends_in_nothing, has_fax_rows, packed_ends_in_nothing
 from batchdigits.decoding.grayscale import grey_of, in_bytes
 from batchdigits.decoding.jpeg import check_whole
 from batchdigits.decoding.pages import (
@@ -49,6 +49,7 @@ _COLOURS = {
 """Kinds of colours that are read, and how many samples of a pixel they take."""
 _LOG = (32844, 32845)  # luminance of high range, which libtiff turns into colours
 _PREMULTIPLIED, _ALPHA = 1, 2  # kinds of extra samples
+_LOWEST_FIRST = 2  # FillOrder: the bits of a byte stand the other way round
 _TOGETHER = 1  # PlanarConfiguration: the samples of a pixel stand together
 
 
@@ -129,13 +130,15 @@ def _check_strips(page: "TiffPage", file: io.BytesIO, settings: DecodingSettings
         places = [(page.dataoffsets[0], page.nbytes)]
     elif len(places) < math.prod(page.chunked):
         raise PageError(damaged("TIFF", "a strip of it is missing"))
-    for start, length in places:
+    for number, (start, length) in enumerate(places):
         if page.compression in _FAX and length == 0:  # which old programs leave out
             continue
         if length == 0 or start + length > len(data):
             raise PageError(damaged("TIFF", "it is cut short"))
         strip = bytes(data[start : start + length])
-        if page.compression == _JPEG:
+        if page.compression in _FAX:
+            _check_fax(page, strip, number)
+        elif page.compression == _JPEG:
             _check_jpeg(page, strip, settings)
         elif page.compression == _WEBP:
             check_size(*headers.webp_size(strip), settings)
@@ -172,6 +175,21 @@ def _check_jpeg(page: "TiffPage", strip: bytes, settings: DecodingSettings) -> N
     """Refuse a JPEG that is not whole: the codec that tifffile asks makes half a picture of it."""
     whole = (page.jpegtables or b"\xff\xd8")[:2] + (page.jpegtables or b"")[2:-2] + strip[2:]
     check_whole(whole, settings)
+
+
+def _check_fax(page: "TiffPage", strip: bytes, number: int) -> None:
+    """Refuse a strip or tile of fax codes, by its number from 0, that has not as many rows as it should.
+
+    Raises:
+        PageError: it is such a strip.
+    """
+    most = page.tilelength or min(page.rowsperstrip, page.imagelength)
+    above = number * most % (-(-page.imagelength // most) * most)  # of a strip, in its plane
+    rows = most if page.is_tiled else min(most, page.imagelength - above)
+    codes = bytes(imagecodecs.bitorder_decode(strip)) if page.fillorder == _LOWEST_FIRST else strip
+    columns = page.tilewidth or page.imagewidth
+    if not any(has_fax_rows(codes, columns, count, page.compression) for count in {rows, most}):
+        raise PageError(damaged("TIFF", "its fax codes are wrong"))
 
 
 def _samples(page: "TiffPage", file: io.BytesIO) -> np.ndarray[Any, Any]:

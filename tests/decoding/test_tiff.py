@@ -181,6 +181,40 @@ def test_fax_data_with_wrong_codes_is_a_fault_and_white_paper_to_the_end_is_none
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("packing", ["group3", "group4", "tiff_ccitt"])
+def test_fax_data_that_are_damaged_in_the_middle_are_a_fault_in_most_cases(packing: str) -> None:
+    rng = np.random.default_rng(2)
+    read = 0
+    for _ in range(40):
+        page = cv2.GaussianBlur(rng.random((160, 130)), (0, 0), 4) > 0.5
+        file = io.BytesIO()
+        Image.fromarray(page).save(file, "TIFF", compression=packing)
+        (whole,) = pages_of(file.getvalue())
+        strips = tifffile.TiffFile(io.BytesIO(file.getvalue())).pages.first
+        start, length = strips.dataoffsets[0], strips.databytecounts[0]
+        for wrong in (rng.bytes(3), bytes(max(200, length // 8))):
+            at = start + int(rng.integers(length // 8, length - length // 8 - len(wrong)))
+            data = file.getvalue()[:at] + wrong + file.getvalue()[at + len(wrong) :]
+            (entry,) = decode(data, LIMITS)
+            if isinstance(entry, Page):  # a row of it may be wrong, or missing
+                rows = np.mean(entry.grey != whole.grey, axis=1) > 0.1
+                read += int(rows.mean() > 0.15)
+    assert read <= 1  # of 80
+
+
+@pytest.mark.parametrize("packing", ["group3", "group4", "tiff_ccitt"])
+@pytest.mark.parametrize("strip_bytes", [6, 50, 96, 10_000])
+def test_strips_of_fax_codes_are_read_however_many_there_are(packing: str, strip_bytes: int) -> None:
+    bits = GREY > 128
+    file = io.BytesIO()
+    Image.fromarray(bits).save(file, "TIFF", compression=packing, strip_size=strip_bytes)
+    with tifffile.TiffFile(io.BytesIO(file.getvalue())) as written:
+        strips = len(written.pages.first.dataoffsets)
+    assert strips == -(-len(bits) // max(1, strip_bytes // 6))
+    (page,) = pages_of(file.getvalue())
+    np.testing.assert_array_equal(page.grey, np.where(bits, 255, 0))
+
+
 NOISY = np.clip(np.tile(GREY, (3, 3)) + np.random.default_rng(1).integers(0, 9, (120, 144)), 0, 255).astype(np.uint8)
 STORED: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
     "plain": (NOISY, {}),
