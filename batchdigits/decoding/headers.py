@@ -33,7 +33,7 @@ _JPEG_MOST_SCANS = 100  # passes over the pixels; encoders make about ten, and a
 _GIF_BLOCK = re.compile(rb"[!,;]")  # an extension, a frame, the end; Pillow skips anything else
 _EXIF_ORIENTATION = 0x0112
 _EXIF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # types of a field, and how their numbers are written
-_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation(?:>|=["'])\s*([1-8])\s*["'<]""")
+_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:>|=\s*["'])\s*([1-8])\s*["'<]""")
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MOST_METADATA = 2**20  # bytes of a text chunk, unpacked

@@ -82,6 +82,7 @@ def _page(file: io.BytesIO, settings: DecodingSettings) -> Page:
     file.seek(0)
     page: TiffPage = TiffFile(file, _multifile=False).pages.first
     turn = page.tags.valueof(_ORIENTATION, default=1)
+    turn = turn[0] if isinstance(turn, bytes | tuple) and turn else turn
     turn = turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
     width, height = page.imagewidth, page.imagelength
     if _PHOTOMETRIC not in page.tags and page.compression not in _FAX:  # tifffile would take white for zero

@@ -19,6 +19,7 @@ GREY = np.full((20, 30), 230, np.uint8)
 GREY[3:17, 5:9] = 10
 TURNED = np.rot90(GREY, -1)
 XMP = b'<x:xmpmeta><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></x:xmpmeta>'
+XMP_SPACED = XMP.replace(b'Orientation="6"', b"Orientation = '6' ")
 XMP_ELEMENT = b"<x:xmpmeta><tiff:Orientation>6</tiff:Orientation></x:xmpmeta>"
 
 
@@ -56,7 +57,7 @@ def test_an_orientation_is_read_in_every_type_and_order(order: str, kind: int, c
     assert np.abs(grey.astype(int) - TURNED).mean() < 5
 
 
-@pytest.mark.parametrize("xmp", [XMP, XMP_ELEMENT])
+@pytest.mark.parametrize("xmp", [XMP, XMP_SPACED, XMP_ELEMENT])
 def test_an_orientation_in_xmp_is_read_where_exif_has_none(xmp: bytes) -> None:
     segment = b"http://ns.adobe.com/xap/1.0/\0" + xmp
     jpeg = saved("JPEG", quality=95)

@@ -155,9 +155,10 @@ def test_directories_that_lead_back_to_the_first_are_read_once() -> None:
     assert len(pages_of(bytes(data))) == 1
 
 
+@pytest.mark.parametrize("kind", [1, 3, 4])  # BYTE, SHORT, LONG
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_a_turned_page_is_upright(orientation: int) -> None:
-    (page,) = pages_of(tiff(GREY, extratags=[(274, 3, 1, orientation, True)]))
+def test_a_turned_page_is_upright(orientation: int, kind: int) -> None:
+    (page,) = pages_of(tiff(GREY, extratags=[(274, kind, 1, orientation, True)]))
     turns = {3: 2, 6: -1, 8: 1}
     np.testing.assert_array_equal(page.grey, np.rot90(GREY, turns[orientation]))
     assert (page.height, page.width) == page.grey.shape
