@@ -151,7 +151,7 @@ def in_bytes(samples: Samples, bits: int | None = None) -> GreyImage:
     lowest, highest = min(low for low, _ in ends), max(high for _, high in ends)
     if lowest == 0:
         tops = _FLOAT_TOPS if samples.dtype.kind == "f" else _INTEGER_TOPS
-        highest = next((top for top in tops if highest <= top), highest)
+        highest = 127 if samples.dtype == np.int8 else next((top for top in tops if highest <= top), highest)
     scaled = np.empty(samples.shape, np.uint8)
     for block in blocks:
         scaled[block] = np.rint((_finite(samples[block]) - lowest) * (255 / (highest - lowest)))

@@ -25,6 +25,7 @@ _PNG_CHECKSUM = struct.Struct(">I")
 _JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_USUAL_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _JPEG_BARE_MARKERS = frozenset({0x00, 0x01, *range(0xD0, 0xD9), 0xFF})  # without a length; 0xFF only fills
+_JPEG_NEEDED = _JPEG_FRAME_MARKERS | {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}  # tables, and what tells the kind of colours
 _JPEG_SEGMENT = struct.Struct(">BBH")
 _JPEG_FRAME = struct.Struct(">BHHB")
 _JPEG_SCAN = b"\xff\xda\0"  # the marker, and half of its length; it cannot stand among the pixels' bytes
@@ -32,7 +33,7 @@ _JPEG_MOST_SCANS = 100  # passes over the pixels; encoders make about ten, and a
 _GIF_BLOCK = re.compile(rb"[!,;]")  # an extension, a frame, the end; Pillow skips anything else
 _EXIF_ORIENTATION = 0x0112
 _EXIF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # types of a field, and how their numbers are written
-_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation(?:>|=["'])\s*([1-8])\s*["'<]""")
+_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:>|=\s*["'])\s*([1-8])\s*["'<]""")
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MOST_METADATA = 2**20  # bytes of a text chunk, unpacked
@@ -192,6 +193,27 @@ def jpeg_header(data: bytes) -> JpegHeader:
             at = end
     message = "it has no frame header"
     raise ValueError(message)
+
+
+def bare_jpeg(data: bytes) -> bytes:
+    """Leave out of a JPEG what stands before its pixels and is not needed for them, so that nothing of it can be wrong.
+
+    Raises:
+        ValueError: it has no pixels.
+        struct.error: it ends within a segment.
+    """
+    kept = [data[:2]]
+    at, last = 2, len(data) - 4
+    while 0 <= at <= last:
+        prefix, marker, length = _JPEG_SEGMENT.unpack_from(data, at)
+        if prefix != 0xFF or marker in _JPEG_BARE_MARKERS:
+            at = data.find(b"\xff", at + 1)
+        elif marker == 0xDA:
+            return b"".join([*kept, data[at:]])
+        else:
+            kept += [data[at : at + 2 + length]] * (marker in _JPEG_NEEDED)
+            at += 2 + length
+    raise ValueError(_CUT_SHORT)
 
 
 def orientation(metadata: bytes) -> int:

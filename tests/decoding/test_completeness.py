@@ -47,7 +47,7 @@ def test_a_copy_that_stopped_and_ends_in_zeros_is_a_fault(kind: str, share: floa
     assert "copy it again" in fault.detail
 
 
-@pytest.mark.parametrize("kind", ["WEBP", "JPEG", "PNG", "GIF"])
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG", "PNG", "GIF", "AVIF", "JPEG2000"])
 def test_a_sector_that_is_lost_in_the_middle_is_a_fault(kind: str) -> None:
     whole = saved(np.tile(GREY, (3, 3)), kind, **FORMATS[kind])
     page_of(whole)
