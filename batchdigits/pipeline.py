@@ -32,7 +32,7 @@ from batchdigits.ledger.plan import Phase, Plan, Why
 from batchdigits.ledger.reader import Observations
 from batchdigits.monitoring import Summary
 from batchdigits.progress import Progress
-from batchdigits.records import Batch, Skipped
+from batchdigits.records import Batch
 from batchdigits.reports import backup, dry_run, publish, standing
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
@@ -375,9 +375,8 @@ class _Names:
         if settings.ledger:
             refuse(settings.ledger, "The ledger")
         names = cls([locate(source) for source in settings.sources], parse_outputs(settings.outputs))
-        if may_write and (folders := publish.missing_folders(names.outputs)):
-            names._check_that_images_are_there(settings)
-            publish.make_folders(folders)
+        if may_write:
+            publish.make_folders(names.outputs)
         check_outputs(names.outputs)
         return names
 
@@ -388,20 +387,6 @@ class _Names:
             return ""
         alone = self.sources[0].path if len(self.sources) == 1 else ""
         return alone if Path(alone).is_dir() and alone else str(Path.cwd())
-
-    def _check_that_images_are_there(self, settings: PredictSettings) -> None:
-        """Check that there is something to report, before folders are made for that.
-
-        Raises:
-            NoImages: There is not, and `allow_empty` is off.
-        """
-        skipped: Counter[str] = Counter()
-        for found in discover(self.sources, outputs=self.outputs.files, selection=_selection(settings)):
-            if not isinstance(found, Skipped):
-                return
-            skipped[found.reason] += 1
-        if not settings.allow_empty:
-            raise NoImages(_no_images(settings.sources, skipped))
 
     def ledger(self, settings: PredictSettings) -> Path | None:
         """Say where the ledger is; None where nothing is kept."""
@@ -419,7 +404,7 @@ def _plan(
     """
     ours = [*names.outputs.files, *([LocalFile(place)] if place else [])]
     plan = ledger.plan(
-        discover(names.sources, outputs=ours, selection=_selection(settings)),
+        discover(names.sources, outputs=ours, selection=Selection(include=settings.include, exclude=settings.exclude)),
         recent_ns=settling.recent_ns,
         force=settings.force,
         retry_failed=settings.retry_failed,
@@ -436,10 +421,6 @@ def _plan(
     if plan.files and not settings.allow_vanished:
         last_run.check(plan, disks)
     return plan, disks
-
-
-def _selection(settings: PredictSettings) -> Selection:
-    return Selection(include=settings.include, exclude=settings.exclude)
 
 
 def _say_why_again(files: int, before: str, settings: PredictSettings) -> None:

@@ -398,12 +398,11 @@ def test_the_folders_of_reports_are_made_but_not_by_a_dry_run(empty: Path, tmp_p
     assert report.exists()
 
 
-@pytest.mark.parametrize(("arguments", "code"), [([], 4), (["--model", "nowhere"], 6), (["--threads", "0"], 2)])
+@pytest.mark.parametrize(("arguments", "code"), [(["--model", "nowhere"], 6), (["--threads", "0"], 2)])
 def test_no_folder_is_made_for_reports_that_do_not_come(arguments: list[str], code: int, empty: Path) -> None:
     (empty / "notes.txt").touch()
     result = batchdigits("predict", empty, "-o", empty / "new" / "folder" / "report.csv", *arguments)
     assert (result.code, "Made the folder" in result.stderr) == (code, False)
-    assert "not an image" in result.stderr or code != 4
     assert names(empty) == ["notes.txt"]
 
 

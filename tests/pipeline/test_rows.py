@@ -261,7 +261,7 @@ def test_no_progress_is_shown_unless_it_is_asked_for(
     predicted(model, mixed / "many", progress=True)
     out, err = capfd.readouterr()
     assert out == ""
-    assert "Writing" in err
+    assert "Reading" in err
 
 
 def test_a_run_with_the_stand_in_loads_no_tensorflow(mixed: Path, model: Bundle) -> None:
