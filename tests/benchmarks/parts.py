@@ -78,8 +78,8 @@ def throughput(bench: Bench, *, kind: Kind) -> Lines:
             contestants[runtime] = Contestant(kind.images, partial(own[runtime], *job))
         if kind.known_to_keras:
             contestants[peers.DATASET] = Contestant(kind.images, partial(others, peers.by_dataset, folder, kind.images))
-        images = len(few) * kind.pages
-        contestants[peers.LOOP] = Contestant(images, partial(others, peers.by_loop, few, images))
+        if images := len(few) * kind.pages:
+            contestants[peers.LOOP] = Contestant(images, partial(others, peers.by_loop, few, images))
         return in_phase(contestants, bench.rounds, title=kind.name)
 
 
@@ -179,7 +179,7 @@ def keep(report: Path, copy: Path) -> None:
 def memory(bench: Bench) -> Lines:
     """Run the installed command over each kind of files, and look at its memory meanwhile."""
     contestants = {}
-    for kind in KINDS:
+    for kind in [kind for kind in KINDS if kind.loop_files]:
         for runtime in bench.runtimes:
             job = partial(afresh, kind.made_in(bench.place), bench.report(f"memory-{runtime}"), runtime, memory=True)
             contestants[of_runtime(kind.name, runtime)] = Contestant(kind.images, job)
