@@ -1,5 +1,6 @@
 """A folder to work in, and rounds, in; what the contestants of each part of `speed.py` took out."""
 
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from tests.benchmarks import costs, floor, peers, program
 from tests.benchmarks.forward import BATCH, CONVNET, convnet_forward, test_pixels
 from tests.benchmarks.rounds import Contestant, Lines, Pass, in_phase
 from tests.benchmarks.scans import JPEGS, KINDS, NEW, NEW_FILES, SMALL, Kind, distinct, known_and_new
-from tests.benchmarks.shell import from_shell, printed
+from tests.benchmarks.shell import from_shell
 from tests.cli_runner import BATCHDIGITS
 
 FORWARD = "forward pass"
@@ -78,8 +79,8 @@ def throughput(bench: Bench, *, kind: Kind) -> Lines:
             contestants[runtime] = Contestant(kind.images, partial(own[runtime], *job))
         if kind.known_to_keras:
             contestants[peers.DATASET] = Contestant(kind.images, partial(others, peers.by_dataset, folder, kind.images))
-        images = len(few) * kind.pages
-        contestants[peers.LOOP] = Contestant(images, partial(others, peers.by_loop, few, images))
+        if images := len(few) * kind.pages:
+            contestants[peers.LOOP] = Contestant(images, partial(others, peers.by_loop, few, images))
         return in_phase(contestants, bench.rounds, title=kind.name)
 
 
@@ -179,7 +180,7 @@ def keep(report: Path, copy: Path) -> None:
 def memory(bench: Bench) -> Lines:
     """Run the installed command over each kind of files, and look at its memory meanwhile."""
     contestants = {}
-    for kind in KINDS:
+    for kind in [kind for kind in KINDS if kind.loop_files]:
         for runtime in bench.runtimes:
             job = partial(afresh, kind.made_in(bench.place), bench.report(f"memory-{runtime}"), runtime, memory=True)
             contestants[of_runtime(kind.name, runtime)] = Contestant(kind.images, job)
@@ -191,14 +192,13 @@ def memory(bench: Bench) -> Lines:
 
 def growth(bench: Bench, *, count: int) -> Lines:
     """Go through so many distinct images, loading left out, and then from the shell where nothing is new."""
-    folder, first = distinct(bench.place, count), distinct(bench.place, min(count, BASE))
+    folder = distinct(bench.place, count)
     for file in folder.rglob("*.png"):  # into the page cache
         file.read_bytes()
     contestants = {}
     for runtime in bench.runtimes:
         report = bench.report(f"growth-{runtime}")
-        numbers = str(count), str(min(count, BASE))
-        run = partial(warmed_up, folder, first, report, runtime, *numbers)
+        run = partial(first_run, folder, report, runtime)
         contestants[of_runtime(FIRST_RUN, runtime)] = Contestant(count, run)
         run = partial(from_shell, *command(folder, report, runtime), memory=True)
         contestants[of_runtime(AGAIN, runtime)] = Contestant(count, run)
@@ -206,7 +206,9 @@ def growth(bench: Bench, *, count: int) -> Lines:
     return in_phase(contestants, rounds, title=f"{count:,} images", warm_up=False)
 
 
-def warmed_up(*arguments: str | Path) -> Pass:
-    """Let a process of its own go through a folder: the seconds of that, and the peak of all it does."""
-    done, out = printed(sys.executable, "-m", program.__name__, *arguments, memory=True)
-    return Pass(float(out), done.tree_mb, done.main_mb)
+def first_run(folder: Path, report: Path, runtime: str) -> Pass:
+    """Run the command as if nothing were known: its seconds without imports and loading, and the peak of it all."""
+    numbers = report.with_suffix(".json")
+    done = afresh(folder, report, runtime, "--summary", str(numbers), memory=True)
+    summary = json.loads(numbers.read_text())
+    return Pass(summary["seconds"] - summary["stages"]["load model"]["seconds"], done.tree_mb, done.main_mb)

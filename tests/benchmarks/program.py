@@ -1,8 +1,4 @@
-"""A folder and a runtime in, what this program took out, loading and importing left out: run in a process of its own.
-
-`python -m tests.benchmarks.program FOLDER FIRST REPORT RUNTIME IMAGES FIRST_IMAGES` is such a process for one pass,
-whose memory can be measured.
-"""
+"""A folder and a runtime in, what this program took out, loading and importing left out."""
 
 import io
 import time
@@ -11,8 +7,6 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 from typing import Any
 from unittest import mock
-
-import typer
 
 from batchdigits import pipeline
 from batchdigits.engine import local
@@ -103,14 +97,3 @@ def forget(report: Path) -> None:
     report.parent.mkdir(parents=True, exist_ok=True)
     for file in (report, Path(f"{report}.ledger")):
         file.unlink(missing_ok=True)
-
-
-def main(folder: Path, first: Path, report: Path, runtime: str, images: int, first_images: int) -> None:
-    """Warm up on a first folder, go through the other, and print the seconds of that."""
-    predict(first, report, runtime, first_images)
-    print(predict(folder, report, runtime, images).seconds)
-    stop()
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,4 +1,4 @@
-"""Nothing in; folders of images to be read out: small PNGs, scans as JPEG, large photos, TIFFs of many pages.
+"""Nothing in; folders of images to be read out: small and larger PNGs of all kinds, JPEGs, large photos, TIFFs.
 
 All are made here, always the same ones, of MNIST's digits. Each folder is made once and can be kept between runs.
 """
@@ -7,9 +7,10 @@ import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,8 +54,8 @@ class Kind:
     """Fills an empty folder."""
     known_to_keras: bool = True
     """Keras's own loader can read them."""
-    loop_files: int = 1
-    """How many of them the slowest peer reads in a pass."""
+    loop_files: int = 0
+    """How many of them the slowest peer reads in a pass; 0 of a kind that it is not asked for, nor its memory."""
 
     @property
     def images(self) -> int:
@@ -86,38 +87,59 @@ def made(folder: Path, write: Callable[[Path], None]) -> Path:
 # ---- files of one kind ---------------------------------------------------------------------------------------------
 
 
-def write_small_pngs(folder: Path, *, files: int) -> None:
-    """Write the first images of MNIST's test half as grey 28×28 PNG files."""
+def write_small(folder: Path, *, files: int, ending: str = ".png", side: int = 28, code: int | None = None) -> None:
+    """Write the first images of MNIST's test half as grey squares, or as OpenCV converts them by a code."""
     for number, image in enumerate(mnist("test")[0][:files]):
-        cv2.imwrite(str(folder / f"{number:05}.png"), image)
+        square = image if side == len(image) else cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{number:05}{ending}"), square if code is None else cv2.cvtColor(square, code))
 
 
-def write_photos(folder: Path, *, files: int, height: int, width: int, shares: tuple[float, float] = A_THIRD) -> None:
-    """Write colour JPEGs of digits of MNIST's test half."""
-    made = photos(files, height, width, shares)
-    for number, data in enumerate(tqdm(made, total=files, desc="photos", unit="file")):
+def write_palettes(folder: Path, *, files: int) -> None:
+    """Write the same as PNGs with a palette."""
+    for number, image in enumerate(mnist("test")[0][:files]):
+        Image.fromarray(image).convert("P").save(folder / f"{number:05}.png")
+
+
+def write_deep(folder: Path, *, files: int) -> None:
+    """Write the same as PNGs of 16 bits."""
+    for number, image in enumerate(mnist("test")[0][:files]):
+        cv2.imwrite(str(folder / f"{number:05}.png"), image.astype(np.uint16) * 257)
+
+
+def write_photos(folder: Path, *, files: int, height: int, width: int, **options: Any) -> None:
+    """Write colour JPEGs of digits of MNIST's test half, with the options of `photo`."""
+    made_here = photos(files, height, width, **options)
+    for number, data in enumerate(tqdm(made_here, total=files, desc="photos", unit="file")):
         (folder / f"{number:05}.jpg").write_bytes(data)
 
 
-def photos(count: int, height: int, width: int, shares: tuple[float, float] = A_THIRD) -> Iterator[bytes]:
+def photos(count: int, height: int, width: int, **options: Any) -> Iterator[bytes]:
     """Make colour JPEGs of the first digits of MNIST's test half, each time the same ones, one a digit."""
     rng = np.random.default_rng(SEED)
     for digit in mnist("test")[0][:count]:
-        _, data = cv2.imencode(".jpg", photo(digit, height, width, rng, shares), [cv2.IMWRITE_JPEG_QUALITY, 88])
+        page = photo(digit, height, width, rng, **options)
+        _, data = cv2.imencode(".jpg", page, [cv2.IMWRITE_JPEG_QUALITY, 88])
         yield data.tobytes()
 
 
 def photo(
-    digit: InkImages, height: int, width: int, rng: np.random.Generator, shares: tuple[float, float] = A_THIRD
+    digit: InkImages,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    *,
+    shares: tuple[float, float] = A_THIRD,
+    is_even: bool = False,
 ) -> NDArray[np.uint8]:
     """Photograph a digit, [28, 28], on cloudy, shadowed, noisy, tinted paper.
 
     Args:
-        digit: uint8[28, 28].
-        height: Pixels of the photo.
-        width: Pixels of the photo.
-        rng: Randomness.
+        digit: White on black.
+        height: Of the photo.
+        width: Of the photo.
+        rng: Makes them all different.
         shares: Of the digit's frame, 0.3 of which is its margin, in the paper's height: the least and the most.
+        is_even: Light it evenly, as a scanner does.
 
     Returns:
         uint8[height, width, 3].
@@ -130,6 +152,8 @@ def photo(
     strokes, top = strokes[beyond // 2 :][:height], max(0, top)
     clouds = rng.normal(225, 2, (6, 8)).astype(np.float32)
     light = rng.uniform(0.8, 1, (2, 2)).astype(np.float32)  # at the corners
+    if is_even:
+        clouds, light = np.full_like(clouds, 235), np.ones_like(light)
     page = np.asarray(cv2.resize(clouds, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
     page[top : top + len(strokes), left : left + side] *= 1 - 0.75 * strokes
     page *= np.asarray(cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
@@ -152,8 +176,31 @@ def write_tiffs(folder: Path, *, files: int, pages: int, height: int, width: int
         (folder / f"{number:05}.tif").write_bytes(data.getvalue())
 
 
-SMALL = Kind("28×28 PNG", "small", 10_000, 1, partial(write_small_pngs, files=10_000), loop_files=200)
-JPEGS = Kind("600×500 JPEG", "jpeg", 1000, 1, partial(write_photos, files=1000, height=500, width=600), loop_files=100)
+def _small(name: str, folder: str, files: int = 2000, **options: Any) -> Kind:
+    """Describe small files."""
+    return Kind(name, folder, files, 1, partial(write_small, files=files, **options))
+
+
+SMALL = replace(_small("28×28 PNG", "small", 10_000), loop_files=200)
+OTHERS = (
+    _small("28×28 JPEG", "jpeg28", ending=".jpg"),
+    _small("28×28 RGB PNG", "rgb", code=cv2.COLOR_GRAY2BGR),
+    _small("28×28 RGBA PNG", "rgba", code=cv2.COLOR_GRAY2BGRA),
+    Kind("28×28 palette PNG", "palette", 2000, 1, partial(write_palettes, files=2000)),
+    Kind("28×28 PNG of 16 bits", "deep", 2000, 1, partial(write_deep, files=2000)),
+    _small("100×100 PNG", "png100", side=100),
+    _small("600×600 PNG", "png600", 500, side=600),
+)
+SCANS = Kind(
+    "600×500 JPEG scan",
+    "scans",
+    1000,
+    1,
+    partial(write_photos, files=1000, height=500, width=600, is_even=True),
+)
+JPEGS = Kind(
+    "600×500 JPEG photo", "jpeg", 1000, 1, partial(write_photos, files=1000, height=500, width=600), loop_files=100
+)
 FILLED = Kind(
     "600×500 JPEG, filled by its digit",
     "filled",
@@ -171,7 +218,7 @@ TIFFS = Kind(
     known_to_keras=False,
     loop_files=3,
 )
-KINDS = (SMALL, JPEGS, PHOTOS, TIFFS)
+KINDS = (SMALL, *OTHERS, SCANS, JPEGS, PHOTOS, TIFFS)
 
 
 # ---- known images, and a few new ones ------------------------------------------------------------------------------

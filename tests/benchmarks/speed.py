@@ -6,7 +6,8 @@ table is Markdown. Stopped, it goes on where it was: each part that has ended is
 names, and counts while the program's sources and the options stay as they are.
 
 The parts:
-- `small`, `jpeg`, `photos`, `tiff`: pages per second, loading, imports and the start of worker processes left out;
+- `small`, `jpeg28`, `rgb`, `rgba`, `palette`, `deep`, `png100`, `png600`, `scans`, `jpeg`, `photos`, `tiff`: pages per
+  second, loading, imports and the start of worker processes left out;
 - `core`: what decoding and normalising cost, and the forward pass;
 - `shell`: the installed command from its start to its end;
 - `memory`: the peak of the installed command with all its processes on each kind of files;
