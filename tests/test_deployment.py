@@ -48,6 +48,13 @@ def test_the_image_has_the_pinned_versions_and_the_extras_that_there_are() -> No
     assert set(extras.split(",")) == {"litert", "ray", "remote"} <= set(there)
 
 
+def test_no_keras_is_taken_whose_safe_mode_lets_a_model_run_code() -> None:
+    """Source: CVE-2026-1462, mended in 3.13.2."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    [least] = [found[1] for text in project["dependencies"] if (found := re.match(r"keras>=([\d.]+)", text))]
+    assert tuple(map(int, least.split("."))) >= (3, 13, 2)
+
+
 def test_what_is_copied_into_the_image_is_all_that_its_build_may_see() -> None:
     sources = [name for line in re.findall(r"^COPY (?!--)(.*) \S+$", DOCKERFILE, re.MULTILINE) for name in line.split()]
     ignored, *seen = [line for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line[0] in "*!"]

@@ -109,6 +109,8 @@ def test_time_in_which_somebody_had_stopped_the_run_counts_for_no_worker(folder:
     wait_until_known(20, report, run)
     os.killpg(run.pid, signal.SIGSTOP)  # as Ctrl-Z does, for longer than a decoder may take
     time.sleep(4)
+    run.send_signal(signal.SIGCONT)
+    time.sleep(0.5)  # it looks at the workers before these can say anything
     os.killpg(run.pid, signal.SIGCONT)
     _, said = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0
@@ -129,11 +131,26 @@ def test_a_signal_at_any_moment_after_the_report_is_written_leaves_an_exit_code(
         report.unlink()
 
 
+LATE = """
+import atexit, os, runpy, signal, sys
+
+class Last:
+    def __init__(self):
+        self.end = os.kill, os.getpid(), signal.SIGTERM
+
+    def __del__(self):  # when Python has given its signals back
+        kill, *call = self.end
+        kill(*call)
+
+sys.last = Last()
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+runpy.run_module("tests.fake_model_cli", run_name="__main__")
+"""
+
+
 def test_a_signal_as_python_ends_changes_no_exit_code(report: Path) -> None:
-    late = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGTERM); import runpy; "
-    program = [sys.executable, "-c", late + "runpy.run_module('tests.fake_model_cli', run_name='__main__')"]
     write_differing(report.with_name("scans"), 1)
-    assert run([*program, *command(report.with_name("scans"), report)[3:]], cwd=CHECKOUT).code == 0
+    assert run([sys.executable, "-c", LATE, *command(report.with_name("scans"), report)[3:]], cwd=CHECKOUT).code == 0
 
 
 def test_a_limit_of_time_that_is_shorter_than_a_batch_lets_every_run_finish_something(

@@ -6,6 +6,7 @@ What SQLite does not notice, a flipped byte in a value, the checksums of the row
 import errno
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -115,7 +116,8 @@ class Database:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn SQLite's errors into ours."""
+        """Turn SQLite's errors into ours, and refuse what it would wait for."""
+        self._check_journal()
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -128,6 +130,17 @@ class Database:
             raise StorageError(message) from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise self.damaged() from error
+
+    def _check_journal(self) -> None:
+        """Refuse a pipe that somebody has put at the name of the journal, which SQLite opens and would wait for.
+
+        Raises:
+            StorageError: There is one.
+        """
+        with suppress(OSError):
+            if self._path and not stat.S_ISREG(os.lstat(f"{os.path.realpath(self._path)}-journal").st_mode):
+                message = f"{self._name}-journal is no file, as a ledger needs; remove it, or name another ledger."
+                raise StorageError(message)
 
     @contextmanager
     def transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:

@@ -1,5 +1,6 @@
 """The ledger's file: it appears whole, older ones are led to this version, damaged ones are refused."""
 
+import os
 import signal
 import sqlite3
 import stat
@@ -275,6 +276,18 @@ def test_a_new_ledger_is_its_owners_alone_and_keeps_the_mode_that_a_person_gives
     path.chmod(0o664)
     a_run(path, [image("a.png"), image("b.png")])
     assert stat.S_IMODE(path.stat().st_mode) == 0o664
+
+
+def test_a_pipe_at_the_journals_name_is_not_waited_for_while_the_ledger_is_open(path: Path) -> None:
+    with Database(path) as database:
+        os.mkfifo(f"{path}-journal")
+        with pytest.raises(StorageError, match="-journal is no file"), database.transaction():
+            pass
+        with pytest.raises(StorageError, match="-journal is no file"), database.errors():
+            pass
+        Path(f"{path}-journal").unlink()
+        with database.transaction():
+            pass
 
 
 def test_what_is_recorded_survives_a_loss_of_power(path: Path) -> None:
