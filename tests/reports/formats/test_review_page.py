@@ -340,6 +340,7 @@ def test_the_width_of_a_phone_needs_no_sideways_scrolling_and_the_chosen_image_s
     page.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     try:
         assert page.run("return document.documentElement.scrollWidth") == 360
+        assert page.run("return getComputedStyle(arguments[0], '::before').display", page.tile(3)) == "none"
         page.type("1", *[Keys.ARROW_DOWN] * 9)
         tile, panel = page.run("""
             return [document.querySelector('[aria-selected=true]'), document.getElementById('panel')]
