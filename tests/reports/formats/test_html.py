@@ -302,4 +302,8 @@ def test_the_originals_are_linked_to_from_where_the_report_stands(tmp_path: Path
     links = {item["link"] for item in items}
     assert {unquote_to_bytes(link) for link in links} == {b"../scans/" + name for name in names}
     assert all(re.fullmatch(r"[\w./%~-]+", link) for link in links)
+    with (tmp_path / "other.html").open("wb") as handle, HtmlReport(handle, ABOUT, settings) as report:
+        report.write(unsure(f"{tmp_path}/elsewhere/a b.png"))  # of a source that was named by its whole path
+    found = Page((tmp_path / "other.html").read_bytes()).report["items"][0]["link"]
+    assert found == "elsewhere/a%20b.png"
     assert "link" not in page(unsure("a.png")).report["items"][0]
