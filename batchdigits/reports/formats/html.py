@@ -209,12 +209,14 @@ def _report(items: Sequence[_Item], about: About, statuses: Counter[str]) -> dic
         {"part": _PARTS[part], "status": _KINDS[kind], "digit": _none_below_zero(digit), "size": len(list(members))}
         for (part, kind, digit), members in groupby(items, lambda item: (item.part, *item.group()))
     ]
+    sample = [item for item in items if _PARTS[item.part] == AUDIT]
+    open_sample = sum(not item.shown["corrected"] for item in sample)
     return {
         "pages": statuses.total(),
         "statuses": {status.value: statuses[status.value] for status in Status},
         "threshold": about.threshold,
         "target_error": about.target_error,
-        "trust": _trust(about),
+        "trust": _trust(about, open_sample),
         "model": about.model[:12],
         "tool_version": about.tool_version,
         "block": _BLOCK,
@@ -223,13 +225,24 @@ def _report(items: Sequence[_Item], about: About, statuses: Counter[str]) -> dic
     }
 
 
-def _trust(about: About) -> str:
-    """Say what those that are ok are worth, and how many answers more a proof takes."""
+def _trust(about: About, sample: int) -> str:
+    """Say what those that are ok are worth, and how many answers more a proof takes.
+
+    Args:
+        about: Of the report.
+        sample: Pages of the audit sample that nobody has answered.
+    """
     sentences = [f"Trust: {about.trust}."]
     missing = [(target, count) for target, count in zip(TARGETS, about.answers_missing, strict=True) if count]
-    if missing:
-        parts = ", ".join(f"{count:,} for {target:.1%}" for target, count in missing)
+    if within := [f"{count:,} for {target:.1%}" for target, count in missing if count <= sample]:
+        parts = ", ".join(within)
         sentences.append(f"To prove an error on these scans takes about so many answers to the audit sample: {parts}.")
+    elif missing:
+        target, count = missing[0]
+        sentences.append(
+            f"To prove an error of {target:.1%} on these scans takes about {count:,} answers to the audit sample; that "
+            f"of this folder has {sample:,}."
+        )
     return " ".join(sentences)
 
 
