@@ -407,6 +407,7 @@ def test_the_ink_is_shown_large_with_its_place_on_the_page(opened: Opener) -> No
     ]
     page = opened(*(unsure(number, thumbnail=[picture]) for number, picture in enumerate(drawn)))
     places = []
+    wait_until(lambda: page.run("return Boolean(document.querySelector('#picture svg'))"))
     for _ in drawn:
         size, box, frame = page.run("""
             const [svg, place] = [document.querySelector("#picture svg"), document.getElementById("place")];
@@ -733,6 +734,8 @@ def test_digits_come_from_any_keyboard_and_the_dot_of_the_pad_takes_nothing_back
     assert page.marks[0] == "→ 1"
     press(page, key="Delete", code="Delete")
     assert page.marks[0] == "50%"
+    press(page, key="ч", code="KeyX")  # of a Russian keyboard
+    assert page.marks[0] == "→ x"
 
 
 def set_filter(page: ReviewPage, name: str, value: str) -> None:

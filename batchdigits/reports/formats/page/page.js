@@ -571,11 +571,16 @@ function digitOf(event) {
   return /^(?:Digit|Numpad)([0-9])$/.exec(event.code)?.[1] ?? null;
 }
 
+// The key by what it writes or, where that is no Latin letter, by its place.
+function keyOf(event) {
+  return (/^[\x20-\x7e]+$/.test(event.key) ? event.key : event.code.replace("Key", "")).toLowerCase();
+}
+
 const isOpen = () => [...document.querySelectorAll("dialog")].some((dialog) => dialog.open);
 
 function press(event) {
   if (isOpen() || event.altKey || event.isComposing || event.target.closest("input, select")) return;
-  const key = event.key.toLowerCase();
+  const key = keyOf(event);
   const digit = digitOf(event);
   if (event.ctrlKey || event.metaKey) {
     if (key !== "z" || event.shiftKey) return;
