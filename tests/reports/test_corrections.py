@@ -478,7 +478,8 @@ def test_an_edited_report_is_kept_and_its_answers_are_taken_over_by_the_command_
     arguments = from_message(again)
     taken = batchdigits(*arguments)
     assert taken.code == 0
-    assert taken.stderr.startswith(f"2 answers taken into {report}.ledger (2 new, 0 changed)\n2 answered, 2 left\n")
+    told = f"2 answers taken into {report}.ledger (2 new, 0 changed)\n2 answered, 0 left, 2 to audit\n"
+    assert taken.stderr.startswith(told)
     final = batchdigits(*predicting, "-v", env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert final.code == 0
     assert " numpy\n" in final.stderr  # so that the list is one
