@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import cv2
@@ -122,9 +121,7 @@ class Reader:
         """Give the reader."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Let the model go."""
         self._entered.close()
 
@@ -156,8 +153,8 @@ class Reader:
         pages = [page for page in found if isinstance(page, Page)]
         decided: Iterator[Reading] = iter(())
         if pages:
-            greys, finer = [page.grey for page in pages], [page.finer for page in pages]
-            seen = normalise(greys, self._finder, self._bundle.normalisation, finer=finer)
+            greys, full_resolution = [page.grey for page in pages], [page.full_resolution for page in pages]
+            seen = normalise(greys, self._finder, self._bundle.normalisation, full_resolution=full_resolution)
             decisions = decide_calibrated(
                 self._predictor(seen.pixels), seen.ink, self._bundle.calibration, threshold=self._threshold
             )

@@ -120,8 +120,8 @@ def _explained(
     model: Bundle, settings: ExplainSettings, numbers: Sequence[int], pages: Sequence[Page]
 ) -> Iterator[Explanation]:
     with InkFinder(model.directory, runtime=settings.runtime) as network:
-        finer = [page.finer for page in pages]
-        seen = normalise([page.grey for page in pages], network, model.normalisation, finer=finer)
+        full_resolution = [page.full_resolution for page in pages]
+        seen = normalise([page.grey for page in pages], network, model.normalisation, full_resolution=full_resolution)
     with Predictor(model, batch_size=_MAIN_JOB.batch_size, runtime=settings.runtime) as predictor:
         logits = predictor(seen.pixels)
     threshold = None

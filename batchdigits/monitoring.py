@@ -76,6 +76,8 @@ class Summary:
     """For how long each stage was at work; several are at the same time."""
     elapsed: float
     """Wall-clock seconds of the run."""
+    is_kept: bool = False
+    """Whether the reports stay as an earlier run wrote them, since nothing has changed."""
 
     @property
     def exit_code(self) -> ExitCode:

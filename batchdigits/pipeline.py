@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchdigits.engine.run_context import StageTimer, Stop
 from batchdigits.errors import NoImages, StorageError, UsageError, escaped
@@ -28,8 +29,10 @@ from batchdigits.ledger import last_run
 from batchdigits.ledger.ledger import CacheKey, Ledger, LostAnswer
 from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Phase, Plan, Why
+from batchdigits.ledger.reader import Observations
 from batchdigits.monitoring import Summary
 from batchdigits.progress import Progress
+from batchdigits.records import Batch
 from batchdigits.reports import backup, dry_run, publish, standing
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
@@ -46,19 +49,17 @@ from batchdigits.sources.rules import IMAGE_ENDINGS, NAMED, Selection
 from batchdigits.sources.settling import Settling
 from batchdigits.storage.local import LocalFile, storage_errors
 from batchdigits.storage.remote import remote_sources_exist
-from batchdigits.storage.scratch import tidy_up
+from batchdigits.storage.scratch import Spool, tidy_up
 from batchdigits.storage.urls import Location, check, locate, refuse
 
 if TYPE_CHECKING:
     from batchdigits.engine.local import Engine, Reading
-    from batchdigits.records import Batch
 
 log = logging.getLogger(__name__)
 
 _MOST_NAMED = 3  # files of a kind
-_HELD = 4  # chunks of stored predictions that stay in memory between the look at all of them and the report
 _LEAST_SEVERAL, _SEVERAL_SHARE = 3, 0.2  # rows with several digits, and their share, from which a sentence says so
-_SEVERAL = "%d of %d images seem to hold several digits; this program reads one digit an image."
+_SEVERAL = "%d of %d images seem to hold several digits or letters; this program reads one digit an image."
 _DRIFTED = (
     "These scans differ from what the model was tested on. Expect more mistakes than {}: answer the {:,} pictures "
     "of the audit sample in the review page (-o report.html), and the next run will know."
@@ -85,10 +86,10 @@ def run(
         StorageError: A source cannot be listed, or a report not be written.
         NoImages: The sources hold no image, and `allow_empty` is off.
     """
-    names = _Names.of(settings)
     check_threads(settings.threads)
     model = bundle.load(settings.model)
     model.calibration.threshold(settings)  # before any work: some targets cannot be proven
+    names = _Names.of(settings)
     timer, settling, stop = StageTimer(), Settling(settings.settle_seconds), stop or Stop()
     place, key = names.ledger(settings), _cache_key(model, settings)
     tidy_up()
@@ -114,31 +115,25 @@ def run(
         with timer.stage("report"):
             follow_from = [last_run.spelled(settings, model.id), key.others, plan.fingerprint]
             kept = None if plan.pending else standing.kept(ledger, names.outputs, follow_from)
-            if kept:
-                tally, trust = kept
-            else:
-                if STDOUT in settings.outputs:
-                    progress.rest()
-                else:
-                    progress.say(f"Writing {', '.join(map(escaped, settings.outputs))}")
-                replacing = backup.Replacing(found, names.sources, overwrite=settings.overwrite)
-                tally, trust = _publish(
-                    ledger, plan, names, model, settings, stdout=stdout, keeper=replacing, together=stop.patiently
-                )
+            if STDOUT in settings.outputs and not kept:
+                progress.rest()
+            elif not kept:
+                progress.say(f"Writing {', '.join(map(escaped, settings.outputs))}")
+            replacing = backup.Replacing(found, names.sources, overwrite=settings.overwrite)
+            tally, trust = kept or _publish(
+                ledger, plan, names, model, settings, stdout=stdout, keeper=replacing, together=stop.patiently
+            )
         if place and names.outputs.files:
             ledger.keep_run(last_run.spelled(settings, model.id))
         last_run.remember(plan, disks)
-        if tally.several >= max(_LEAST_SEVERAL, _SEVERAL_SHARE * tally.rows.total()):
-            log.warning(_SEVERAL, tally.several, tally.rows.total())
         faulty = 0 if kept else ledger.mark_faults_reported() + tally.unforeseen
         if not (kept or plan.deferred or tally.unforeseen):
             standing.keep(ledger, names.outputs, follow_from, tally, trust)
+        _warn_of_several(tally)
+        trust = _compared(confidences, model, tally, trust)
         drift_index = drift.index(confidences, model.calibration.reference)
-        if drift.is_worse(confidences, model.calibration.reference):
-            usual = f"{trust.promised:.1%}" if trust.promised else "usual"
-            log.warning(_DRIFTED.format(usual, tally.audit.sample))
-            trust = replace(trust, drifted=True)  # of what is new, whatever the rest is
-        return _summary(plan, tally, trust, model, timer, faulty=faulty, drift_index=drift_index)
+        summary = _summary(plan, tally, trust, model, timer, faulty=faulty, drift_index=drift_index)
+        return replace(summary, is_kept=bool(kept))
 
 
 def _publish(
@@ -154,23 +149,20 @@ def _publish(
 ) -> tuple[Tally, Trust]:
     """Write the reports of what the ledger holds; give what is in them, and how far it can be trusted.
 
-    What rows are decided on by follows from the settings and from what the ledger holds.
+    What rows are decided on by follows from the settings and from what the ledger holds, all of which is read once.
     """
     tally, audit = Tally(), audit_share(model, settings.target_error, plan.files)
-    observed = ledger.observations()
-    few = list(islice(observed, _HELD))
+    observed = Spool[Observations]()
     trust = judge(
-        survey(chain(few, observed), model.calibration, audit),
+        survey(_kept(ledger.observations(thumbnails=names.outputs.show_pictures), observed), model.calibration, audit),
         model.calibration,
         settings.target_error,
         given=settings.threshold,
         adapt=not settings.no_adapt,
     )
     terms = DecisionSettings(model, audit, trust)
-    pictures = names.outputs.show_pictures
-    are_all = len(few) < _HELD and not pictures
     publish.publish(
-        render(few if are_all else ledger.observations(thumbnails=pictures), terms, tally),
+        render(observed, terms, tally),
         names.outputs,
         about=about_report(terms, settings, versions=_cache_key(model, settings).others),
         settings=replace(settings.report, originals=names.originals),
@@ -179,6 +171,28 @@ def _publish(
         together=together,
     )
     return tally, trust
+
+
+def _warn_of_several(tally: Tally) -> None:
+    """Say where many pages seem to hold several digits."""
+    if tally.several >= max(_LEAST_SEVERAL, _SEVERAL_SHARE * tally.rows.total()):
+        log.warning(_SEVERAL, tally.several, tally.rows.total())
+
+
+def _compared(confidences: NDArray[np.int64], model: Bundle, tally: Tally, trust: Trust) -> Trust:
+    """Warn where the confidences of what is new are worse than those of the validation data, and note it."""
+    if not drift.is_worse(confidences, model.calibration.reference):
+        return trust
+    usual = f"{trust.promised:.1%}" if trust.promised else "usual"
+    log.warning(_DRIFTED.format(usual, tally.audit.sample))
+    return replace(trust, drifted=True)  # of what is new, whatever the rest is
+
+
+def _kept(chunks: Iterable[Observations], spool: Spool[Observations]) -> Iterator[Observations]:
+    """Keep what passes."""
+    for chunk in chunks:
+        spool.add([chunk])
+        yield chunk
 
 
 def _summary(
@@ -280,7 +294,7 @@ def _reading(
 
 def _read(
     engine: "Engine | None", reading: "Reading", plan: Plan, settling: Settling, progress: Progress
-) -> Generator["Batch", None, None]:
+) -> Generator[Batch, None, None]:
     """Read all that is pending, first what is stable; leave out what changes meanwhile."""
     from batchdigits.engine.local import on_this_machine
 
@@ -360,11 +374,11 @@ class _Names:
         check(*settings.sources)
         if settings.ledger:
             refuse(settings.ledger, "The ledger")
-        outputs = parse_outputs(settings.outputs)
+        names = cls([locate(source) for source in settings.sources], parse_outputs(settings.outputs))
         if may_write:
-            publish.make_folders(outputs)
-        check_outputs(outputs)
-        return cls([locate(source) for source in settings.sources], outputs)
+            publish.make_folders(names.outputs)
+        check_outputs(names.outputs)
+        return names
 
     @property
     def originals(self) -> str:
@@ -388,10 +402,9 @@ def _plan(
         NoImages: The sources hold no image, or one of them none any more, and `allow_empty` is off.
         StorageError: Files are gone by many, or with their disk, and `allow_vanished` is off.
     """
-    selection = Selection(include=settings.include, exclude=settings.exclude)
     ours = [*names.outputs.files, *([LocalFile(place)] if place else [])]
     plan = ledger.plan(
-        discover(names.sources, outputs=ours, selection=selection),
+        discover(names.sources, outputs=ours, selection=Selection(include=settings.include, exclude=settings.exclude)),
         recent_ns=settling.recent_ns,
         force=settings.force,
         retry_failed=settings.retry_failed,
@@ -449,7 +462,7 @@ def _cache_key(model: Bundle, settings: PredictSettings) -> CacheKey:
     return CacheKey(model.id, ", ".join(others))
 
 
-def _show_traces(batch: "Batch") -> None:
+def _show_traces(batch: Batch) -> None:
     for row, fault in batch.faults.items():
         if fault.trace:
             page = batch.pages[row]

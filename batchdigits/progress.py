@@ -10,7 +10,6 @@ import shutil
 import sys
 import threading
 import time
-from types import TracebackType
 from typing import Self
 
 _TICK = 0.5  # seconds; what is over sooner shows nothing
@@ -41,9 +40,7 @@ class Progress:
                 handler.addFilter(_make_room)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop it, and take the line away."""
         for handler in _LOG.handlers:
             handler.removeFilter(_make_room)

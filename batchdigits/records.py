@@ -4,7 +4,7 @@ Each type that several rooms share is defined here and nowhere else. What is don
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -190,22 +190,18 @@ class Batch:
         for at in range(len(self.files)):
             yield self.of([at])
 
-    def of(self, places: Iterable[int]) -> "Batch":
-        """Keep some files, by their places, which ascend."""
-        kept = list(places)
-        place = np.full(len(self.files), -1, np.int32)
-        place[kept] = np.arange(len(kept))
-        files = place[self.pages["file"]]
-        rows = np.flatnonzero(files >= 0)
+    def of(self, places: Sequence[int]) -> "Batch":
+        """Give some files, by their places; one may come several times. Where the files are left out, they stay so."""
+        first, last = (np.searchsorted(self.pages["file"], places, side) for side in ("left", "right"))
+        rows = [row for ends in zip(first.tolist(), last.tolist(), strict=True) for row in range(*ends)]
         pages = self.pages[rows]
-        pages["file"] = files[rows]
-        row = {before: after for after, before in enumerate(rows.tolist())}
+        pages["file"] = np.repeat(np.arange(len(places)), last - first)
         return Batch(
-            [self.files[at] for at in kept],
+            [self.files[at] for at in places] if self.files else [],
             pages,
-            {row[at]: fault for at, fault in self.faults.items() if at in row},
-            {row[at]: png for at, png in self.thumbnails.items() if at in row},
-            {int(place[at]): sha256 for at, sha256 in self.unchanged.items() if place[at] >= 0},
+            {row: self.faults[before] for row, before in enumerate(rows) if before in self.faults},
+            {row: self.thumbnails[before] for row, before in enumerate(rows) if before in self.thumbnails},
+            {place: self.unchanged[before] for place, before in enumerate(places) if before in self.unchanged},
             self.confidences,
         )
 

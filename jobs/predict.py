@@ -2,7 +2,7 @@
 
 import sys
 
-from batchdigits.cli.app import main
+from batchdigits.cli import main
 
 if __name__ == "__main__":
     main(["predict", *sys.argv[1:]])

@@ -17,9 +17,9 @@ from batchdigits.errors import NoImages, StorageError, UsageError
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.calibration import Domain, ThresholdCounts
 from batchdigits.reports.schema import COLUMNS
-from tests.commands import CHECKOUT, run
-from tests.digits import on_page, one_of_each, write_png, write_tiff
+from tests.cli_runner import CHECKOUT, run
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
+from tests.sample_pages import on_page, one_of_each, write_png, write_tiff
 
 DATA = Path(__file__).parent / "data"
 

@@ -10,7 +10,7 @@ import typer.main
 
 from batchdigits import __version__
 from batchdigits.cli.app import app
-from tests.commands import CHECKOUT
+from tests.cli_runner import CHECKOUT
 
 DOCKERFILE = (CHECKOUT / "jobs" / "Dockerfile").read_text()
 CLUSTER = (CHECKOUT / "jobs" / "ray-cluster.yaml").read_text()

@@ -17,9 +17,9 @@ from batchdigits.inference.decisions import probabilities
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import DecodingSettings, ExplainSettings, Runtime
 from batchdigits.training.datasets.shipped import mnist
-from tests.digits import enlarged, on_page, one_of_each, png, shaded, write_png, write_tiff
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in, logits_of
 from tests.file_states import names
+from tests.sample_pages import enlarged, on_page, one_of_each, png, shaded, write_png, write_tiff
 
 FINDER = FakeInkFinder(Path())
 DATA = Path(__file__).parent / "data"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from tests.commands import Result, batchdigits
-from tests.digits import enlarged, on_page, one_of_each, write_png, write_tiff
+from tests.cli_runner import Result, batchdigits
+from tests.sample_pages import enlarged, on_page, one_of_each, write_png, write_tiff
 
 DATA = Path(__file__).parent / "data"
 

@@ -19,7 +19,7 @@ from batchdigits.inference.trust import Basis, Trust
 from batchdigits.monitoring import Ending, Summary
 from batchdigits.records import Status
 from batchdigits.settings import DecodingSettings, PredictSettings
-from tests.commands import run
+from tests.cli_runner import run
 from tests.file_states import disk_of, names
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from batchdigits.progress import Progress
-from tests.commands import on_a_terminal
-from tests.digits import one_of_each, write_png
+from tests.cli_runner import on_a_terminal
+from tests.sample_pages import one_of_each, write_png
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 
 from batchdigits.ledger.location import held
 from batchdigits.storage.local import file_sha256
-from tests.commands import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
-from tests.digits import write_differing
+from tests.cli_runner import CHECKOUT, PATIENCE, Result, batchdigits, environment, run
+from tests.sample_pages import write_differing
 
 FILES = 600
 
@@ -98,6 +98,21 @@ def test_a_signal_keeps_what_was_finished_and_the_next_run_goes_on(
     assert again.code == 0
     assert f"{FILES - kept} of them new or changed" in again.stderr
     assert report.read_bytes() == expected
+
+
+def test_time_in_which_somebody_had_stopped_the_run_counts_for_no_worker(folder: Path, report: Path) -> None:
+    impatient = "from batchdigits.engine import pool; pool.SECONDS = 2; import runpy; "
+    program = [sys.executable, "-c", impatient + "runpy.run_module('tests.fake_model_cli', run_name='__main__')"]
+    slowly = environment({"SLOW": report.with_name("count")})
+    job = [*program, *command(folder, report, "-v")[3:]]
+    run = subprocess.Popen(job, cwd=CHECKOUT, env=slowly, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until_known(20, report, run)
+    os.killpg(run.pid, signal.SIGSTOP)  # as Ctrl-Z does, for longer than a decoder may take
+    time.sleep(4)
+    os.killpg(run.pid, signal.SIGCONT)
+    _, said = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 0
+    assert "A worker died" not in said
 
 
 def test_a_signal_at_any_moment_after_the_report_is_written_leaves_an_exit_code(report: Path) -> None:
@@ -182,6 +197,16 @@ def test_nothing_new_leaves_the_report_as_it_is_and_loads_no_model(folder: Path,
 
 def rows_of(report: Path) -> dict[str, dict[str, str]]:
     return {row["path"]: row for row in csv.DictReader(report.read_text(encoding="utf-8").splitlines())}
+
+
+def test_how_a_worker_ended_is_told_where_who_started_the_run_ignores_that_of_processes(
+    folder: Path, report: Path
+) -> None:
+    ignoring = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+    ignoring += "os.execv(sys.argv[1], sys.argv[1:])"
+    env = {"CRASH_ON": file_sha256(folder / "123.png")}
+    assert run([sys.executable, "-c", ignoring, *command(folder, report)], cwd=CHECKOUT, env=env).code == 3
+    assert rows_of(report)["123.png"]["detail"].startswith("crashes its decoder (SIGSEGV); ")
 
 
 def test_a_file_that_crashes_its_decoder_is_a_row_of_the_same_run(folder: Path, report: Path) -> None:

@@ -33,9 +33,9 @@ from batchdigits.settings import DecodingSettings, PredictSettings
 from batchdigits.storage import reading
 from batchdigits.storage.local import file_sha256
 from tests.benchmarks.twice import STANDIN, run_twice
-from tests.digits import digits, on_page, write_png, write_tiff
+from tests.damaged_images import SMALL, mutant
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in, logits_of
-from tests.mutations import SMALL, mutant
+from tests.sample_pages import digits, on_page, write_png, write_tiff
 
 HIT = (43, 61)  # height and width of the page at which the stages raise
 FILES = 20

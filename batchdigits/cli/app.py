@@ -36,9 +36,7 @@ from batchdigits.cli.predict import predict
 from batchdigits.cli.process import (
     LOG,
     are_flushed,
-    end_with_exit_codes,
     exits,
-    keep_exit_code,
     leave_on_interrupt,
     open_standard_streams,
     run_program,
@@ -48,6 +46,7 @@ from batchdigits.cli.process import (
 from batchdigits.cli.schedule import Parameter
 from batchdigits.cli.schedule import schedule as schedule_text
 from batchdigits.cli.train import evaluate, train
+from batchdigits.engine.run_context import hold_signals, ignore_signals, release_signals
 from batchdigits.errors import BatchDigitsError, ExitCode, UsageError, escaped
 from batchdigits.settings import ExplainSettings, PredictSettings, RuntimeChoice, ScheduleSettings
 from batchdigits.storage.urls import is_url
@@ -72,8 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     given = with_command(sys.argv[1:] if arguments is None else arguments, commands)
     is_run = given[:1] == ["predict"]
-    if is_run:
-        end_with_exit_codes()
+    (hold_signals if is_run else release_signals)()
     as_json = is_run and "--log-json" in given
     if as_json or not {"-v", "--verbose"} & set(given):
         silence_native_code()
@@ -94,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise
     finally:
         if is_run:
-            keep_exit_code()
+            ignore_signals()
 
 
 _PREDICT = PredictSettings(sources=())

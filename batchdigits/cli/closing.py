@@ -32,7 +32,7 @@ def closing(summary: Summary, outputs: Sequence[str], *, verbose: bool = False) 
     if verbose or summary.trust.passed or summary.trust.expected is not None:
         lines.append(f"Trust: {summary.trust.words()}")
     if files:
-        lines.append(f"Wrote {', '.join(map(escaped, files))}")
+        lines.append(f"{'Up to date:' if summary.is_kept else 'Wrote'} {', '.join(map(escaped, files))}")
     if summary.left:
         lines.append(f"Next: {_next(summary, files)}")
     if summary.failed:

@@ -94,30 +94,26 @@ def _texts(value: object) -> Iterator[str]:
 
 def read_share(text: str | float) -> float:
     """Read a share of the surest digits that may be wrong: `0.5%` or `0.005`."""
-    word = str(text).strip()
-    try:
-        share = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
-    except ValueError:
-        share = math.nan
-    if not STRICTEST <= share <= LOOSEST:
-        expected = f"expected {STRICTEST:.1%} to {LOOSEST:.0%}, as in 0.5%"
-        message = f"{escaped(word)} is no share of errors; {expected}{_meant(word, STRICTEST, LOOSEST) or '.'}"
-        raise typer.BadParameter(message)
-    return round(share, 6)
+    expected = f"share of errors; expected {STRICTEST:.1%} to {LOOSEST:.0%}, as in 0.5%"
+    return _read_part(text, STRICTEST, LOOSEST, expected)
 
 
 def read_confidence(text: str | float) -> float:
     """Read a confidence: `95%` or `0.95`."""
+    return _read_part(text, 0, 1, "confidence; expected 0% to 100%, as in 95%, or 0 to 1")
+
+
+def _read_part(text: str | float, least: float, most: float, expected: str) -> float:
+    """Read a part of one, with a sign of per cent or without."""
     word = str(text).strip()
     try:
-        confidence = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+        part = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
     except ValueError:
-        confidence = math.nan
-    if not 0 <= confidence <= 1:
-        expected = "expected 0% to 100%, as in 95%, or 0 to 1"
-        message = f"{escaped(word)} is no confidence; {expected}{_meant(word, 0, 1) or '.'}"
+        part = math.nan
+    if not least <= part <= most:
+        message = f"{escaped(word)} is no {expected}{_meant(word, least, most) or '.'}"
         raise typer.BadParameter(message)
-    return round(confidence, 6)
+    return round(part, 6)
 
 
 def _meant(word: str, least: float, most: float) -> str:

@@ -43,6 +43,7 @@ from batchdigits.settings import (
 
 if TYPE_CHECKING:
     from batchdigits.engine.local import Engine
+    from batchdigits.monitoring import Summary
 
 _DEFAULTS = PredictSettings(sources=())
 _FOR_PEOPLE = ("report.csv", "report.html")  # what a run without -o writes where standard output is a terminal
@@ -161,9 +162,6 @@ def predict(
     if show_config:
         typer.echo(config_text(context))
         return ExitCode.OK
-    with Stop() as stop, stop.patiently():  # an import may swallow what a signal raises
-        from batchdigits import pipeline
-
     if given_by(context, "output") == "DEFAULT" and sys.stdout.isatty():
         output = list(_FOR_PEOPLE)
     if "-" in output and sys.stdout.name == os.devnull:
@@ -200,13 +198,26 @@ def predict(
         report=ReportSettings(probabilities=probabilities, csv_dialect=csv_dialect),
     )
     if dry_run:
-        _engine(settings)
-        LOG.info(pipeline.preview(settings, stdout=sys.stdout.buffer))
+        LOG.info(_preview(settings))
         return ExitCode.OK
+    return monitored(lambda: _run(settings), settings)
+
+
+def _run(settings: PredictSettings) -> "Summary":
     with Stop(_promise_to_stop if settings.progress else None) as stop:
-        return monitored(
-            lambda: pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop, engine=_engine(settings)), settings
-        )
+        with stop.patiently():  # an import may swallow what a signal raises
+            from batchdigits import pipeline
+
+        return pipeline.run(settings, stdout=sys.stdout.buffer, stop=stop, engine=_engine(settings))
+
+
+def _preview(settings: PredictSettings) -> str:
+    with Stop() as stop:
+        with stop.patiently():
+            from batchdigits import pipeline
+
+        _engine(settings)
+        return pipeline.preview(settings, stdout=sys.stdout.buffer)
 
 
 def _promise_to_stop() -> None:

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TextIO
 
@@ -68,27 +69,6 @@ def are_flushed(*streams: TextIO) -> bool:
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
     return done
-
-
-_ENDS: dict[int, ExitCode] = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
-
-
-def end_with_exit_codes() -> None:
-    """Let a signal before and after the work of a run, which takes them itself, end the process with an exit code.
-
-    By default it would end it with none, also where the reports are written and the process is about to end. What is
-    ignored, as in the background of a shell's script, stays so.
-    """
-    for number in _ENDS:
-        if signal.getsignal(number) is signal.SIG_IGN:
-            continue
-        signal.signal(number, lambda came, _: os._exit(_ENDS[signal.Signals(came)]))
-
-
-def keep_exit_code() -> None:
-    """Let no signal change the exit code any more: as it ends, Python gives back those that it handles, too early."""
-    for number in _ENDS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def silence_native_code() -> None:
@@ -315,5 +295,10 @@ def run_program(app: typer.Typer, arguments: list[str], *, as_json: bool) -> Non
         if message := error.format_message():  # of a command line without anything, Typer has shown the help
             LOG.error(_KIND.sub(_plain_kind, message) + _known(error), extra={"exit_code": code})
             if context and not as_json:
-                typer.echo(f"{context.get_usage()}\nTry: {context.command_path} --help", err=True)
+                with suppress(OSError):  # the code says it, if nobody reads why
+                    typer.echo(f"{context.get_usage()}\nTry: {context.command_path} --help", err=True)
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        code = ExitCode.OK  # whoever read standard output has left; Typer would say 1
     sys.exit(code)

@@ -75,14 +75,15 @@ def decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Pa
 
 
 def _png(data: bytes, settings: DecodingSettings) -> Page:
-    check_size(*headers.png_size(data), settings)
-    png = headers.png(data)
-    is_usual = png.depth == 8 and png.colour in _PNG_USUAL_COLOURS and not png.is_transparent
+    width, height, depth, colour = headers.png_header(data)
+    check_size(width, height, settings)
+    is_transparent, turn, bare = headers.png(data)
+    is_usual = depth == 8 and colour in _PNG_USUAL_COLOURS and not is_transparent
     try:
-        pixels = imagecodecs.spng_decode(png.bare) if is_usual else in_bytes(imagecodecs.png_decode(png.bare))
+        pixels = imagecodecs.spng_decode(bare) if is_usual else in_bytes(imagecodecs.png_decode(bare))
     except (imagecodecs.SpngError, imagecodecs.PngError, UnicodeDecodeError) as error:  # their words may be gone by now
         raise PageError(damaged("PNG", "its pixels are damaged, or fewer than its header says")) from error
-    return page_of(grey_of_channels(pixels), png.width, png.height, png.orientation)
+    return page_of(grey_of_channels(pixels), width, height, turn)
 
 
 def _with_pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, settings: DecodingSettings) -> Page:
@@ -154,20 +155,22 @@ def _webp(data: bytes, settings: DecodingSettings) -> Page:
     check_size(*headers.webp_size(data), settings)
     pixels = data[slice(*headers.webp_pixels(data))]
     if not pixels.startswith(b"VP8 "):
-        _check_end("WebP", pixels)
-    elif has_hole(pixels):  # what is lossless may be as empty
-        raise PageError(damaged("WebP", "a part of it was never written"))
+        _check_end("WebP", pixels)  # what is lossless may have as many zeros in its middle
+    else:
+        _check_parts("WebP", pixels)
     return _with_pillow(WebPImageFile, data, settings)
 
 
 def _jpeg_2000(data: bytes, settings: DecodingSettings) -> Page:
     if headers.JPEG_2000_END not in data:
         raise PageError(damaged("JPEG 2000", "it is cut short"))
+    _check_parts("JPEG 2000", data)
     return _with_pillow(Jpeg2KImageFile, data, settings)
 
 
 def _avif(data: bytes, settings: DecodingSettings) -> Page:
     _check_end("AVIF", data)
+    _check_parts("AVIF", data)
     return _with_pillow(AvifImageFile, data, settings)
 
 
@@ -178,6 +181,7 @@ def _heic(data: bytes, settings: DecodingSettings) -> Page:
     except ImportError as error:
         raise PageError(needs_extra("HEIC", _HEIC_CONVERTED_BY)) from error
     _check_end("HEIC", data)
+    _check_parts("HEIC", data)
     image = pillow_image(HeifImageFile, data, settings)
     return page_of(grey_of_pillow(image), *image.size)
 
@@ -190,6 +194,16 @@ def _check_end(kind: str, packed: bytes) -> None:
     """
     if packed_ends_in_nothing(packed):
         raise PageError(damaged(kind, "its end was never written"))
+
+
+def _check_parts(kind: str, packed: bytes) -> None:
+    """Refuse what has lost a part, such as a sector of its disk, and is packed so that its codec would not know.
+
+    Raises:
+        PageError: it is such a file.
+    """
+    if has_hole(packed):
+        raise PageError(damaged(kind, "a part of it was never written"))
 
 
 _PAGE_READERS: dict[str, Callable[[bytes, DecodingSettings], Page]] = {

@@ -17,7 +17,7 @@ _LOOK_BACK = 4096  # bytes before them that are looked at
 _LINE_ENDS = "000000000001"  # in fax codes: no other has as many zeros
 _FAX_ENDS = (2 * _LINE_ENDS, 2 * (_LINE_ENDS + "1"))  # of the whole; rows of Group 3 may have a bit more
 _FAX_TIFF_BYTES = 8 + 2 + 8 * 12 + 4  # before the codes in a TIFF of eight fields
-_ROWS, _GROUP_4 = 2, 4  # packings of a TIFF: each row by itself from a byte on, and Group 4
+_ROWS, _GROUP_3, _GROUP_4 = 2, 3, 4  # packings of a TIFF: each row by itself from a byte on, and those of fax machines
 _JBIG2_DRAWN = frozenset({6, 7, 22, 23, 38, 39, 42, 43})  # kinds of segments that draw on a page
 _JBIG2_OPEN = 2**32 - 1  # length of a segment that ends with two bytes of its own, and the number of its rows
 
@@ -68,23 +68,44 @@ class Fax(NamedTuple):
     """Whether they are of Group 4, and not of Group 3."""
     is_aligned: bool
     """Whether rows begin with a byte of their own, as no codec here knows it of Group 4."""
+    columns: int
+    """Pixels of a row."""
+    rows: int
+    """How many there have to be. The mark of the end does not take the place of one: of 720 times three wrong bytes in
+    Group 4, hardly any is told by codes that do not exist; there are fewer rows then, or more."""
 
 
-def is_whole_fax(codes: bytes, width: int, height: int, fax: Fax) -> bool:
-    """Tell whether fax codes are those of a whole image, by its width and height in pixels."""
+def is_whole_fax(codes: bytes, fax: Fax) -> bool:
+    """Tell whether fax codes are those of a whole image."""
     bits = f"{int.from_bytes(codes):0{8 * len(codes)}b}"
     ends = bits.rstrip("0").endswith(_FAX_ENDS)
     if bits.find("1") >= _LINE_ENDS.find("1"):  # Group 3 in which each row has such a beginning
-        return ends or bits.count(_LINE_ENDS) >= height
+        return ends or bits.count(_LINE_ENDS) >= fax.rows
     if fax.is_group_4 and not fax.is_aligned:
-        return _are_fax_codes(codes, width, height, _GROUP_4)
-    return ends or (not packed_ends_in_nothing(codes) and _are_fax_codes(codes, width, height, _ROWS))
+        return has_fax_rows(codes, fax.columns, fax.rows, _GROUP_4)
+    return ends or (not packed_ends_in_nothing(codes) and has_fax_rows(codes, fax.columns, fax.rows, _ROWS))
 
 
-def _are_fax_codes(codes: bytes, width: int, height: int, packing: int) -> bool:
+def has_fax_rows(codes: bytes, columns: int, rows: int, packing: int) -> bool:
+    """Tell whether fax codes are those of so many rows, and no more.
+
+    Args:
+        codes: Of a strip.
+        columns: Pixels of a row.
+        rows: How many there should be.
+        packing: As a TIFF names it.
+    """
+    if packing == _GROUP_3:  # each of them has a mark before or after it
+        return f"{int.from_bytes(codes):0{8 * len(codes)}b}".count(_LINE_ENDS) >= rows - 1
+    more = rows + (2 if packing == _ROWS else 1)  # libtiff may make one row of the end of these
+    return _are_fax_codes(codes, columns, rows, packing) and not _are_fax_codes(codes, columns, more, packing)
+
+
+def _are_fax_codes(codes: bytes, columns: int, rows: int, packing: int) -> bool:
     """Let libtiff say whether codes, put into a TIFF, are right to the last row."""
-    tags = {256: width, 257: height, 258: 1, 259: packing, 262: 0, 273: _FAX_TIFF_BYTES, 278: height, 279: len(codes)}
-    directory = b"".join(struct.pack("<HHII", tag, 4, 1, number) for tag, number in tags.items())
+    size = {256: columns, 257: rows, 278: rows, 279: len(codes)}
+    tags = sorted({**size, 258: 1, 259: packing, 262: 0, 273: _FAX_TIFF_BYTES}.items())
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, number) for tag, number in tags)
     header = b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4)
     try:
         imagecodecs.tiff_decode(header + codes, index=0)

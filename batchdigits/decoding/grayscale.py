@@ -40,8 +40,16 @@ def grey_of_pillow(image: Image.Image) -> GreyImage:
         return grey
     if image.has_transparency_data:
         return grey_of_channels(np.asarray(image.convert("RGBA")))
-    mode = "L" if image.mode in ("1", "L") else "RGB"
+    mode = "L" if image.mode in ("1", "L") or _has_grey_palette(image) else "RGB"
     return grey_of(np.asarray(image if image.mode == mode else image.convert(mode)))
+
+
+def _has_grey_palette(image: Image.Image) -> bool:
+    """Tell whether all colours of an image with a palette are grey, so that none need be asked."""
+    if image.mode != "P" or image.palette is None or image.palette.mode != "RGB":
+        return False
+    colours = image.palette.palette
+    return bool(colours[::3] == colours[1::3] == colours[2::3])
 
 
 def grey_of_channels(pixels: GreyImage) -> GreyImage:
@@ -143,7 +151,7 @@ def in_bytes(samples: Samples, bits: int | None = None) -> GreyImage:
     lowest, highest = min(low for low, _ in ends), max(high for _, high in ends)
     if lowest == 0:
         tops = _FLOAT_TOPS if samples.dtype.kind == "f" else _INTEGER_TOPS
-        highest = next((top for top in tops if highest <= top), highest)
+        highest = 127 if samples.dtype == np.int8 else next((top for top in tops if highest <= top), highest)
     scaled = np.empty(samples.shape, np.uint8)
     for block in blocks:
         scaled[block] = np.rint((_finite(samples[block]) - lowest) * (255 / (highest - lowest)))

@@ -15,6 +15,8 @@ from typing import NamedTuple
 from batchdigits.errors import Fault, FaultKind
 
 _PNG_HEADER = struct.Struct(">IIBB")
+_PNG_BEGINS = b"\0\0\0\rIHDR"
+_PNG_AFTER_HEADER = 33  # where the second chunk begins
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
 _PNG_METADATA = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 _CUT_SHORT = "it is cut short"
@@ -23,6 +25,7 @@ _PNG_CHECKSUM = struct.Struct(">I")
 _JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_USUAL_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _JPEG_BARE_MARKERS = frozenset({0x00, 0x01, *range(0xD0, 0xD9), 0xFF})  # without a length; 0xFF only fills
+_JPEG_NEEDED = _JPEG_FRAME_MARKERS | {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}  # tables, and what tells the kind of colours
 _JPEG_SEGMENT = struct.Struct(">BBH")
 _JPEG_FRAME = struct.Struct(">BHHB")
 _JPEG_SCAN = b"\xff\xda\0"  # the marker, and half of its length; it cannot stand among the pixels' bytes
@@ -30,7 +33,7 @@ _JPEG_MOST_SCANS = 100  # passes over the pixels; encoders make about ten, and a
 _GIF_BLOCK = re.compile(rb"[!,;]")  # an extension, a frame, the end; Pillow skips anything else
 _EXIF_ORIENTATION = 0x0112
 _EXIF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # types of a field, and how their numbers are written
-_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation(?:>|=["'])\s*([1-8])\s*["'<]""")
+_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation\s*(?:>|=\s*["'])\s*([1-8])\s*["'<]""")
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MOST_METADATA = 2**20  # bytes of a text chunk, unpacked
@@ -47,20 +50,18 @@ _OTHER_IMAGE = re.compile(
     re.DOTALL,
 )
 """Matches the first bytes of images of other kinds; the name of the group that matched is what people call it."""
+_ZIP = re.compile(
+    rb"PK\x03\x04(?!.{26}(?:\[Content_Types\]|_rels/|mimetype))", re.DOTALL
+)  # and no document of an office
+_ZIP_IS_NOT_OPENED = "it is a ZIP archive; read it as zip:///PATH, where PATH begins at the root of the disk"
+_WEB_PAGE = re.compile(rb"\s*<(?:!doctype html|html)\b", re.IGNORECASE)
+_LFS_POINTER = re.compile(rb"version https://git-lfs\.")
 _SVG_IS_NOT_READ = "SVG files are not read; convert it first, for example with: rsvg-convert -o OUT.png IN.svg"
 
 
 class Png(NamedTuple):  # a dataclass takes a tenth of the time of a small file to make
     """What a PNG says of itself beside its pixels, and the file without it."""
 
-    width: int
-    """Pixels as stored, before EXIF rotation."""
-    height: int
-    """Pixels as stored, before EXIF rotation."""
-    depth: int
-    """Bits of a sample."""
-    colour: int
-    """The colour type: 1 a palette, 2 colour, 4 alpha, and sums of them."""
     is_transparent: bool
     """Whether one of its colours stands for transparent."""
     orientation: int
@@ -69,36 +70,42 @@ class Png(NamedTuple):  # a dataclass takes a tenth of the time of a small file 
     """The file with nothing but what its pixels need, so that nothing else can be wrong."""
 
 
-def png_size(data: bytes) -> tuple[int, int]:
-    """Read width and height in pixels as stored.
+def png_header(data: bytes) -> tuple[int, int, int, int]:
+    """Read what a PNG says of its pixels.
+
+    Returns:
+        Width and height in pixels as stored; bits of a sample; the colour type: 1 a palette, 2 colour, 4 alpha, and
+        sums of them.
 
     Raises:
         NotImplementedError: it is no PNG, but what Apple's tools make of one.
+        ValueError: it begins with something else.
         struct.error: the file ends before them.
     """
-    if data[12:16] == b"CgBI":
-        message = "it was saved by an Apple program for a telephone, and other programs cannot read it"
-        raise NotImplementedError(message)
-    width, height = struct.unpack_from(">II", data, 16)
-    return width, height
+    if not data.startswith(_PNG_BEGINS, 8):
+        if data.startswith(b"CgBI", 12):
+            message = "it was saved by an Apple program for a telephone, and other programs cannot read it"
+            raise NotImplementedError(message)
+        message = "it does not begin with its header"
+        raise ValueError(message)
+    width, height, depth, colour = _PNG_HEADER.unpack_from(data, 16)
+    return width, height, depth, colour
 
 
 def png(data: bytes) -> Png:
-    """Read a PNG's chunks up to its last.
+    """Read a PNG's chunks from its header, which codecs look at themselves, up to its last.
 
     That those which pixels need are whole is checked here, to say what is wrong with them.
 
     Raises:
-        ValueError: the file ends before its last chunk, or a checksum is wrong.
-        struct.error: the file ends within its header.
+        ValueError: the file ends within a chunk, or a checksum is wrong.
+        struct.error: the file ends before its last chunk.
     """
     turn, is_transparent = 1, False
     left_out: list[tuple[int, int]] = []
     view = memoryview(data)
-    at, name, size_bytes = 8, b"", len(data)
+    at, name, size_bytes = _PNG_AFTER_HEADER, b"", len(data)
     while name != b"IEND":
-        if at + 12 > size_bytes:
-            raise ValueError(_CUT_SHORT)
         length, name = _PNG_CHUNK.unpack_from(data, at)
         end = at + 12 + length
         if end > size_bytes:  # of the last chunk as well: codecs allocate what a chunk says of its length
@@ -117,8 +124,7 @@ def png(data: bytes) -> Png:
     if left_out:
         starts, ends = zip((at, size_bytes), *left_out, strict=True)
         bare = b"".join(data[start:end] for start, end in zip((0, *ends[1:]), (*starts[1:], starts[0]), strict=True))
-    width, height, depth, colour = _PNG_HEADER.unpack_from(data, 16)
-    return Png(width, height, depth, colour, is_transparent, turn, bare)
+    return Png(is_transparent, turn, bare)
 
 
 def _orientation_of_chunk(name: bytes, data: bytes) -> int:
@@ -187,6 +193,27 @@ def jpeg_header(data: bytes) -> JpegHeader:
             at = end
     message = "it has no frame header"
     raise ValueError(message)
+
+
+def bare_jpeg(data: bytes) -> bytes:
+    """Leave out of a JPEG what stands before its pixels and is not needed for them, so that nothing of it can be wrong.
+
+    Raises:
+        ValueError: it has no pixels.
+        struct.error: it ends within a segment.
+    """
+    kept = [data[:2]]
+    at, last = 2, len(data) - 4
+    while 0 <= at <= last:
+        prefix, marker, length = _JPEG_SEGMENT.unpack_from(data, at)
+        if prefix != 0xFF or marker in _JPEG_BARE_MARKERS:
+            at = data.find(b"\xff", at + 1)
+        elif marker == 0xDA:
+            return b"".join([*kept, data[at:]])
+        else:
+            kept += [data[at : at + 2 + length]] * (marker in _JPEG_NEEDED)
+            at += 2 + length
+    raise ValueError(_CUT_SHORT)
 
 
 def orientation(metadata: bytes) -> int:
@@ -331,11 +358,21 @@ def _is_copy(data: bytes, entries: range, order: str, *, big: bool) -> bool:
 
 def foreign(data: bytes, ending: str) -> Fault:
     """Word the fault of a file that is none of the kinds decoded here."""
+    if _WEB_PAGE.match(data):  # before SVG, of which it may hold some
+        return Fault(
+            FaultKind.UNREADABLE, "it is a web page that was saved in the place of an image; download it again"
+        )
     if _SVG.match(data) or ending == ".svg":
         return Fault(FaultKind.UNSUPPORTED, _SVG_IS_NOT_READ)
     if other := _OTHER_IMAGE.match(data):
         kind = str(other.lastgroup).replace("_", " ")
         return Fault(FaultKind.UNSUPPORTED, f"{kind} files are not read, whatever their ending; export it anew as PNG")
+    if _ZIP.match(data):
+        return Fault(FaultKind.UNSUPPORTED, _ZIP_IS_NOT_OPENED)
+    if _LFS_POINTER.match(data):
+        return Fault(
+            FaultKind.UNREADABLE, "Git LFS left a pointer in the place of the file; fetch it with: git lfs pull"
+        )
     return Fault(
         FaultKind.UNREADABLE,
         "its content is none of PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, AVIF, HEIC, PDF; copy or export it again",

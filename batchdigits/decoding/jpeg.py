@@ -50,16 +50,16 @@ def jpeg_page(data: bytes, settings: DecodingSettings) -> Page:
         raise PageError(unsupported("JPEG", f"{header.depth} bits a sample, lossless, or in layers"))
     if header.channels not in (1, 3):
         _turbo(data, header, "CMYK")
-        image = pillow_image(JpegImageFile, data, settings)
+        image = pillow_image(JpegImageFile, headers.bare_jpeg(data), settings)
         return page_of(grey_of_pillow(image), header.width, header.height, header.orientation)
     longer = max(header.width, header.height)
     halve = HALVED_FROM <= longer <= MAX_SIDE
     factor = 2 if halve else next((factor for factor in (8, 4, 2) if longer >= factor * REDUCED_SIDE), 1)
     page = _usual_jpeg(data, header, factor)
-    return page._replace(finer=partial(_finer_jpeg, data, header)) if halve else page
+    return page._replace(full_resolution=partial(_whole_jpeg, data, header)) if halve else page
 
 
-def _finer_jpeg(data: bytes, header: headers.JpegHeader) -> GreyImage:
+def _whole_jpeg(data: bytes, header: headers.JpegHeader) -> GreyImage:
     """Decode a halved page again, at its full size."""
     return _usual_jpeg(data, header, 1).grey
 
@@ -72,8 +72,17 @@ def _usual_jpeg(data: bytes, header: headers.JpegHeader, factor: int) -> Page:
     return page_of(grey, header.width, header.height, header.orientation)
 
 
-def _turbo(data: bytes, header: headers.JpegHeader, colours: str, factor: int = 1) -> GreyImage:
+def _turbo(
+    data: bytes, header: headers.JpegHeader, colours: str, factor: int = 1, *, is_bare: bool = False
+) -> GreyImage:
     """Decode a JPEG as stored, at a part of its size: uint8[H, W, C].
+
+    Args:
+        data: The JPEG.
+        header: What it says of itself.
+        colours: What simplejpeg calls the kind of pixels.
+        factor: By which its sides are reduced.
+        is_bare: Whether nothing stands before its pixels but what they need; else that is tried where it is not right.
 
     Raises:
         PageError: it is not whole. Odd headers are no damage, nor what only fills up to the end.
@@ -82,6 +91,8 @@ def _turbo(data: bytes, header: headers.JpegHeader, colours: str, factor: int = 
     try:
         pixels = simplejpeg.decode_jpeg(data, colours, min_height=rows, min_width=columns, min_factor=factor)
     except ValueError as error:
+        if not is_bare:
+            return _turbo(headers.bare_jpeg(data), header, colours, factor, is_bare=True)
         if not _is_harmless(str(error), data):
             raise PageError(damaged("JPEG", str(error))) from error
         silence_pillow()

@@ -54,12 +54,12 @@ class Page(NamedTuple):
 
     grey: GreyImage
     """[H, W], 0 black to 255 white, alpha over white; reduced where the longer side was over `MAX_SIDE`, or there is a
-    `finer` one."""
+    `full_resolution` one."""
     width: int
     """Pixels as stored, after EXIF rotation; not of the reduced `grey`."""
     height: int
     """Pixels as stored, after EXIF rotation; not of the reduced `grey`."""
-    finer: Callable[[], GreyImage] | None = None
+    full_resolution: Callable[[], GreyImage] | None = None
     """Decodes the page again and not reduced, for where its digit is small; None where `grey` is as good as it gets."""
 
 

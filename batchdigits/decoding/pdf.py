@@ -6,6 +6,9 @@ By PDFium, of the extra `formats`. It is not safe in threads, so that one page i
 import re
 import threading
 import zlib
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from batchdigits.decoding import completeness, headers
@@ -31,14 +34,22 @@ DOTS_PER_INCH: Final = 300
 
 _POINTS_PER_INCH = 72
 _STORED_BITS = [samples * depth for samples in (1, 3, 4) for depth in (1, 2, 4, 8, 16)]  # of a pixel
+_FAX = re.compile(rb"/(?:CCITTFaxDecode|CCF)\b")
+_MOST_FAX = 10_000  # images of a file whose own parameters are looked at
+_MOST_DICTIONARY = 4096  # bytes of what an image says of itself before its data
+_ELSEWHERE = re.compile(rb"/(?:DecodeParms|DP)[\s\[nul]{0,20}\s(\d{1,9})\s{1,9}\d{1,5}\s{1,9}R\b")
+_SMALL_OBJECT = re.compile(rb"\b(\d{1,9})\s{1,9}\d{1,5}\s{1,9}obj\s{0,9}(<<[^<>]{0,500}>>)")
 _GROUP_4 = re.compile(rb"/K\s*-")
 _ALIGNED = re.compile(rb"/EncodedByteAlign\s+true")
+_USUAL_COLUMNS = b"1728"  # of fax codes whose parameters do not say it
 _MOST_FILLING = 64  # bytes after the last sample of an image
 _NO_MORE = 1 - 1e-6  # PDFium rounds sides up
 _MOST_PAGES = 1000  # of a file: drawing takes a tenth of a second a page
 _CONVERTED_BY = "pdftoppm -r 300 -png IN.pdf OUT"
 _LOCKED = "the PDF is protected by a password; save it without one"
 _ONE_AT_A_TIME = threading.Lock()
+
+_FaxOf = Callable[[bytes, int, int], completeness.Fax]
 
 
 def pdf_pages(data: bytes, settings: DecodingSettings) -> list[Page | Fault]:
@@ -52,7 +63,7 @@ def pdf_pages(data: bytes, settings: DecodingSettings) -> list[Page | Fault]:
         if isinstance(document, Fault):
             return [document]
         try:
-            return _pages(document, settings, _fax(data))
+            return _pages(document, settings, partial(_fax, data, _fax_dictionaries(data)))
         finally:
             document.close()
 
@@ -73,12 +84,44 @@ def _opened(data: bytes) -> "PdfDocument | Fault":
     return document
 
 
-def _fax(data: bytes) -> completeness.Fax:
-    """Look for how the fax codes of a file have to be read, which PDFium does not tell."""
-    return completeness.Fax(*(pattern.search(data) is not None for pattern in (_GROUP_4, _ALIGNED)))
+def _fax_dictionaries(data: bytes) -> dict[int, bytes]:
+    """Find what images that are packed as fax codes say of themselves, by where the codes begin in the file."""
+    found = {}
+    parameters: dict[bytes, bytes] | None = None  # that stand by themselves, by their number
+    for named in islice(_FAX.finditer(data), _MOST_FAX):
+        first = data.rfind(b"obj", max(0, named.start() - _MOST_DICTIONARY), named.start())
+        end = data.find(b"stream", named.end(), named.end() + _MOST_DICTIONARY)
+        if first < 0 or end < 0:
+            continue
+        about = data[first:end]
+        if reference := _ELSEWHERE.search(about):
+            parameters = dict(_SMALL_OBJECT.findall(data)) if parameters is None else parameters
+            about += parameters.get(reference[1], b"")
+        found[end + len(b"stream\r\n" if data.startswith(b"\r\n", end + 6) else b"stream\n")] = about
+    return found
 
 
-def _pages(document: "PdfDocument", settings: DecodingSettings, fax: completeness.Fax) -> list[Page | Fault]:
+def _fax(data: bytes, dictionaries: dict[int, bytes], packed: bytes, width: int, height: int) -> completeness.Fax:
+    """Tell how the fax codes of an image have to be read, which PDFium does not.
+
+    Args:
+        data: The file.
+        dictionaries: What its images say, by where their codes begin.
+        packed: Those of the image as they stand in the file.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
+    """
+    about = next((about for start, about in dictionaries.items() if data.startswith(packed, start)), None)
+    if about is not None:
+        width = int([_USUAL_COLUMNS, *re.findall(rb"/Columns\s+(\d{1,9})", about)][-1])
+        height = min(height, int([b"0", *re.findall(rb"/Rows\s+(\d{1,9})", about)][-1]) or height)
+    else:  # it stands within a page's own, or is encrypted
+        about = data
+    is_group_4, is_aligned = (pattern.search(about) is not None for pattern in (_GROUP_4, _ALIGNED))
+    return completeness.Fax(is_group_4, is_aligned, width, height)
+
+
+def _pages(document: "PdfDocument", settings: DecodingSettings, fax: _FaxOf) -> list[Page | Fault]:
     if len(document) == 0:
         return [damaged("PDF", "it has no pages")]
     pages: list[Page | Fault] = []
@@ -92,7 +135,7 @@ def _pages(document: "PdfDocument", settings: DecodingSettings, fax: completenes
     return pages
 
 
-def _page(document: "PdfDocument", number: int, settings: DecodingSettings, fax: completeness.Fax) -> Page:
+def _page(document: "PdfDocument", number: int, settings: DecodingSettings, fax: _FaxOf) -> Page:
     """Draw a page, by its number from 0.
 
     Raises:
@@ -114,7 +157,7 @@ def _page(document: "PdfDocument", number: int, settings: DecodingSettings, fax:
         page.close()
 
 
-def _check_images(page: "PdfPage", settings: DecodingSettings, fax: completeness.Fax) -> None:
+def _check_images(page: "PdfPage", settings: DecodingSettings, fax: _FaxOf) -> None:
     """Refuse a page of whose images one is not whole: PDFium draws the half that there is.
 
     Raises:
@@ -135,7 +178,8 @@ def _check_images(page: "PdfPage", settings: DecodingSettings, fax: completeness
         if packed_as == "JPXDecode":
             is_whole = headers.JPEG_2000_END in data
         elif packed_as == "CCITTFaxDecode":
-            is_whole = completeness.is_whole_fax(data, about.width, about.height, fax)
+            codes = fax(bytes(image.get_data()), about.width, about.height)
+            is_whole = completeness.is_whole_fax(data, codes)
         elif packed_as == "JBIG2Decode":
             is_whole = completeness.is_whole_jbig2(data)
         else:

@@ -13,7 +13,7 @@ import imagecodecs
 import numpy as np
 
 from batchdigits.decoding import headers
-from batchdigits.decoding.completeness import ends_in_nothing, packed_ends_in_nothing
+from batchdigits.decoding.completeness import ends_in_nothing, has_fax_rows, packed_ends_in_nothing
 from batchdigits.decoding.grayscale import grey_of, in_bytes
 from batchdigits.decoding.jpeg import check_whole
 from batchdigits.decoding.pages import (
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _MOST_PAGES = 2**16  # of a file
 _MOST_SAMPLE_BYTES = 6  # of a pixel of the limit: with what is made of them, 16, as decoding takes otherwise
 _ORIENTATION = 274
+_PHOTOMETRIC = 262
 _PLAIN, _FAX, _JPEG, _OLD_JPEG, _JPEG_2000, _WEBP = 1, (2, 3, 4), 7, 6, (34712, 33003, 33005), 50001
 _PACKINGS = {_PLAIN, *_FAX, _JPEG, _OLD_JPEG, 5, 8, 32946, 32773, *_JPEG_2000, 34925, 50000, _WEBP}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _MASK, _SEPARATED, _YCBCR, _LAB, _ICC_LAB = 0, 1, 2, 3, 4, 5, 6, 8, 9
@@ -48,6 +49,7 @@ _COLOURS = {
 """Kinds of colours that are read, and how many samples of a pixel they take."""
 _LOG = (32844, 32845)  # luminance of high range, which libtiff turns into colours
 _PREMULTIPLIED, _ALPHA = 1, 2  # kinds of extra samples
+_LOWEST_FIRST = 2  # FillOrder: the bits of a byte stand the other way round
 _TOGETHER = 1  # PlanarConfiguration: the samples of a pixel stand together
 
 
@@ -75,13 +77,16 @@ def tiff_pages(data: bytes, settings: DecodingSettings) -> list[Page | Fault]:
 
 def _page(file: io.BytesIO, settings: DecodingSettings) -> Page:
     """Decode the first page of a file."""
-    from tifffile import TiffFile
+    from tifffile import PHOTOMETRIC, TiffFile
 
     file.seek(0)
     page: TiffPage = TiffFile(file, _multifile=False).pages.first
     turn = page.tags.valueof(_ORIENTATION, default=1)
+    turn = turn[0] if isinstance(turn, bytes | tuple) and turn else turn
     turn = turn if isinstance(turn, int) and 1 <= turn <= 8 else 1
     width, height = page.imagewidth, page.imagelength
+    if _PHOTOMETRIC not in page.tags and page.compression not in _FAX:  # tifffile would take white for zero
+        page.photometric = PHOTOMETRIC.RGB if page.samplesperpixel > 2 else PHOTOMETRIC.MINISBLACK
     check_size(*((height, width) if turn >= FIRST_SIDEWAYS else (width, height)), settings)
     _check_kind(page, settings)
     _check_strips(page, file, settings)
@@ -122,15 +127,19 @@ def _check_strips(page: "TiffPage", file: io.BytesIO, settings: DecodingSettings
     """
     data = file.getbuffer()
     places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-    if len(places) < math.prod(page.chunked):
+    if page.is_contiguous:  # then their lengths follow from its size, whatever is said of them
+        places = [(page.dataoffsets[0], page.nbytes)]
+    elif len(places) < math.prod(page.chunked):
         raise PageError(damaged("TIFF", "a strip of it is missing"))
-    for start, length in places:
+    for number, (start, length) in enumerate(places):
         if page.compression in _FAX and length == 0:  # which old programs leave out
             continue
         if length == 0 or start + length > len(data):
             raise PageError(damaged("TIFF", "it is cut short"))
         strip = bytes(data[start : start + length])
-        if page.compression == _JPEG:
+        if page.compression in _FAX:
+            _check_fax(page, strip, number)
+        elif page.compression == _JPEG:
             _check_jpeg(page, strip, settings)
         elif page.compression == _WEBP:
             check_size(*headers.webp_size(strip), settings)
@@ -167,6 +176,21 @@ def _check_jpeg(page: "TiffPage", strip: bytes, settings: DecodingSettings) -> N
     """Refuse a JPEG that is not whole: the codec that tifffile asks makes half a picture of it."""
     whole = (page.jpegtables or b"\xff\xd8")[:2] + (page.jpegtables or b"")[2:-2] + strip[2:]
     check_whole(whole, settings)
+
+
+def _check_fax(page: "TiffPage", strip: bytes, number: int) -> None:
+    """Refuse a strip or tile of fax codes, by its number from 0, that has not as many rows as it should.
+
+    Raises:
+        PageError: it is such a strip.
+    """
+    most = page.tilelength or min(page.rowsperstrip, page.imagelength)
+    above = number * most % (-(-page.imagelength // most) * most)  # of a strip, in its plane
+    rows = most if page.is_tiled else min(most, page.imagelength - above)
+    codes = bytes(imagecodecs.bitorder_decode(strip)) if page.fillorder == _LOWEST_FIRST else strip
+    columns = page.tilewidth or page.imagewidth
+    if not any(has_fax_rows(codes, columns, count, page.compression) for count in {rows, most}):
+        raise PageError(damaged("TIFF", "its fax codes are wrong"))
 
 
 def _samples(page: "TiffPage", file: io.BytesIO) -> np.ndarray[Any, Any]:

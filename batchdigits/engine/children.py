@@ -16,13 +16,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 
+from batchdigits.engine.run_context import SIGNALS
 from batchdigits.errors import BatchDigitsError
 
-_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
+_END_SECONDS = 5.0  # that a process which has nothing to do may take to end; it may be stopped, or swapped out
 _OPEN = "/dev/fd"  # lists what this process has open
+_PRELOADED = ["batchdigits.engine.pool"]  # by the server off which workers are forked that this process cannot fork
 _SAFE_PATH = "PYTHONSAFEPATH"  # with it, Python does not put the current folder in front of what it searches
 
 
@@ -104,15 +108,16 @@ class Child:
         Args:
             serve: What it runs, a function of a module; its first arguments are its ends of the two pipes.
             arguments: The others. Of what has a file descriptor, a fork keeps these, and nothing else that is open.
-            fork: Fork it off this process, which takes a hundredth of a second; else it is a new one.
+            fork: Fork it off this process, which takes a hundredth of a second; else it is forked off a server that
+                has neither threads nor TensorFlow, or is a new one where the system's own libraries forbid a fork.
 
         Raises:
             OSError: There is no room for it.
         """
-        start = multiprocessing.get_context("fork").Process if fork else multiprocessing.get_context("spawn").Process
+        start = _starter(fork=fork)
         theirs, self.questions = multiprocessing.Pipe(duplex=False)  # one way: both take longer
         self.answers, to_us = multiprocessing.Pipe(duplex=False)
-        run = _forked if fork else _spawned
+        run = _forked if fork else partial(_served, dict(os.environ))
         self.process: BaseProcess = start(target=run, args=(serve, theirs, to_us, *arguments), daemon=True)
         try:
             with theirs, to_us, _safe_path(), _undisturbed(fork=fork):
@@ -121,17 +126,34 @@ class Child:
             self.questions.close()
             self.answers.close()
             raise
+        Finalize(self, self.process.kill, exitpriority=0)  # else Python would wait for it as it ends
 
     def end(self, *, kill: bool) -> None:
         """End it: at once, or when it has nothing to answer."""
         self.questions.close()
-        if kill:
-            self.process.kill()
+        if not kill:
+            with suppress(OSError):
+                self.answers.poll(_END_SECONDS)  # which its end ends
+        self.process.kill()
         self.process.join()
         self.answers.close()
 
 
-def _spawned(serve: Callable[..., None], *arguments: object) -> None:
+def _starter(*, fork: bool) -> Callable[..., BaseProcess]:
+    if fork:
+        return multiprocessing.get_context("fork").Process
+    if not sys.platform.startswith("linux"):  # macOS: https://docs.python.org/3/library/multiprocessing.html
+        return multiprocessing.get_context("spawn").Process
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(_PRELOADED)  # and not the main module, which each worker imports itself
+    return server.Process
+
+
+def _served(environment: dict[str, str], serve: Callable[..., None], *arguments: object) -> None:
+    """Take over the parent's environment, which may have changed since the server began; then serve."""
+    _leave_signals_to_the_parent()
+    os.environ.clear()
+    os.environ.update(environment)
     serve(*arguments)
 
 
@@ -148,10 +170,15 @@ def _forked(serve: Callable[..., None], *arguments: object) -> None:
         if descriptor not in kept:
             with suppress(OSError):  # the list's own
                 os.close(descriptor)
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_DFL)  # the parent's handlers are about its run
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    _leave_signals_to_the_parent()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     serve(*arguments)
+
+
+def _leave_signals_to_the_parent() -> None:
+    """Ignore what asks a run to end, as where it is sent to the whole group: the parent says when this process ends."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -160,7 +187,7 @@ def _undisturbed(*, fork: bool) -> Iterator[None]:
     if not fork:
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)

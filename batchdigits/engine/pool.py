@@ -8,7 +8,6 @@ becomes a row. What is in a worker's hands is bounded, so that a fast disk does 
 import fcntl
 import hashlib
 import logging
-import math
 import pickle
 import select
 import signal
@@ -17,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -24,9 +24,10 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from batchdigits.engine.children import Child, cores, portable
+from batchdigits.engine.known import Known, Told, told
 from batchdigits.engine.networks import AskedNetworks, NetworkProcess, OwnNetworks
 from batchdigits.engine.run_context import StageTimer, Stop
-from batchdigits.engine.worker import Drawing, Networks, Reader, asked, prepare_process
+from batchdigits.engine.worker import Drawing, Networks, Reader, prepare_process
 from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, FaultKind, Interrupted, Terminated, escaped
 from batchdigits.inference.bundle import Bundle
 from batchdigits.records import PAGE, Batch, ImageFile, KnownBytes
@@ -37,13 +38,22 @@ log = logging.getLogger(__name__)
 
 SECONDS = 120.0
 """How long a file's decoder may take; a photo of 100 million pixels takes some two."""
+PATIENT_SECONDS = 3600.0
+"""How long a worker may wait for what is no file's fault: a model that loads, or a server that sends a large file."""
 
 _CHUNK_FILES = 512  # normalising a stack has a cost of its own
 _CHUNK_BYTES = 2 * 2**20  # a chunk of scans stays small enough to be held decoded, a few times over
 _CHUNKS_IN_HAND = 2  # of a worker, so that it never waits for its next one
+_ROOM = 2**18  # bytes of a pipe, for a chunk's names and what others have told of
 _BATCH_PAGES = 2048  # which are recorded in one transaction
 _BATCH_SECONDS = 0.4  # that pages wait for others to be recorded with
+_MOST_NEWS = 256  # parts of others that a worker, while it takes its time, hears of afterwards
 _MOST_DEATHS = 30  # one after the other, of what may pass, such as want of memory
+_STILL_SECONDS = 1.0  # between two looks at the workers; where it is more, this process had something else to do
+_NO_ANSWER = (
+    "A worker has waited for an hour: the model does not load, or the server that files come from does not answer. "
+    "What was finished is kept, and the next run goes on from there."
+)
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
 """Signals by which a process ends for a fault of its own; others, such as SIGKILL, come from outside."""
 
@@ -64,11 +74,12 @@ class Job(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What a worker says: that it has read so many files of its chunk, what it found, and its seconds by stage."""
+    """What a worker says: how many files of its chunk it has read, what it found, its seconds by stage, and sums."""
 
     files: int
     batch: Batch
     seconds: dict[str, float]
+    told: Told
 
 
 @dataclass(slots=True)
@@ -136,6 +147,7 @@ class Workers:
         self._workers: list[_Worker] = []
         self._again: deque[_Chunk] = deque()
         self._deaths = 0  # since a worker told of something
+        self._listened = 0.0  # by the monotonic clock
 
     def __enter__(self) -> Self:
         """Start none yet."""
@@ -166,6 +178,7 @@ class Workers:
             BatchDigitsError: None could start; or what a worker met that is no fault of a file.
         """
         todo = chunks(files)
+        self._listened = time.monotonic()
         found: list[Batch] = []
         until = 0.0
         end: Exception | None = None
@@ -183,7 +196,7 @@ class Workers:
                 end = error
             now = time.monotonic()
             until = until or now + _BATCH_SECONDS
-            if found and (now >= until or sum(map(len, found)) >= _BATCH_PAGES):
+            if found and (now >= until or sum(max(len(one), len(one.files)) for one in found) >= _BATCH_PAGES):
                 yield Batch.concat(*found)
                 found, until = [], 0.0
             elif not found:
@@ -237,15 +250,25 @@ class Workers:
         return self._workers[-1]
 
     def _heard(self, until: float | None) -> list["_Worker"]:
-        """Wait until workers say something, or have ended, or the time has come; end those that hang in a decoder."""
+        """Wait until workers say something, or have ended, or the time has come; end those that hang in a decoder.
+
+        Raises:
+            BatchDigitsError: One has waited too long for what is no file's fault.
+        """
         busy = {worker.child.answers: worker for worker in self._workers}
         ends = [worker.ends for worker in self._workers if worker.in_hand]
         seconds = max(0.0, min(ends if until is None else [*ends, until]) - time.monotonic())
         with self._stop.readily():
-            ready = wait(list(busy), None if math.isinf(seconds) else seconds)
+            ready = wait(list(busy), seconds)
         heard = [busy[answers] for answers in ready if isinstance(answers, Connection)]
+        before, self._listened = self._listened, time.monotonic()
+        stood_still = self._listened - before - seconds
         for worker in self._workers:
+            if stood_still > _STILL_SECONDS:  # as by Ctrl-Z, which stops the workers, too
+                worker.ends += stood_still
             if worker not in heard and worker.in_hand and time.monotonic() > worker.ends:
+                if worker.is_patient:
+                    raise BatchDigitsError(_NO_ANSWER)
                 worker.is_hanging = True
                 worker.child.process.kill()
                 heard.append(worker)
@@ -284,19 +307,27 @@ class Workers:
     def _batch(self, worker: "_Worker", part: _Part) -> Batch:
         for stage, seconds in part.seconds.items():
             self._timer.add(stage, seconds)
+        for other in self._workers:
+            if other is not worker:
+                other.news.append(part.told)
         return replace(part.batch, files=worker.in_hand[0].files[: part.files])
 
     def _bury(self, worker: "_Worker") -> Iterator[Batch]:
         """See to what a dead worker had in hand: it is read again, or it is one file that it died of, and gets a row.
 
         Raises:
-            BatchDigitsError: It ended by itself before it started.
+            BatchDigitsError: It ended by itself before it started, or never did.
             DecoderDied: So many have died that it is no fault of the files.
         """
         self._workers.remove(worker)
         worker.child.end(kill=True)
-        code = worker.child.process.exitcode or 0
-        is_killed = code < 0 and not worker.is_hanging
+        is_killed = (worker.child.process.exitcode or 0) < 0
+        if not worker.has_started and worker.is_hanging:
+            message = (
+                f"A worker process said nothing for {SECONDS:.0f} seconds as it began; free some memory, or let fewer "
+                "read with --workers, and run again."
+            )
+            raise BatchDigitsError(message)
         if not worker.has_started and not is_killed:
             message = (
                 "The worker processes cannot start; in a script, call batchdigits under `if __name__ == '__main__':`."
@@ -332,7 +363,9 @@ class _Worker:
         """Take a process that has just been started."""
         self.child = child
         self.in_hand: deque[_Chunk] = deque()
-        self.has_started = self.is_hanging = False
+        self.news: deque[Told] = deque(maxlen=_MOST_NEWS)
+        """What others have told of since it was given a chunk."""
+        self.has_started = self.is_hanging = self.is_patient = False
         self.ends = 0.0
         """When it has taken too long, by the monotonic clock."""
         self._unsent = b""
@@ -345,11 +378,14 @@ class _Worker:
 
     def hear(self, *, counts: bool) -> None:
         """Note that it has said something; what it does until the next word may last, unless that counts."""
-        self.ends = time.monotonic() + SECONDS if counts else math.inf
+        self.is_patient = not counts
+        self.ends = time.monotonic() + (SECONDS if counts else PATIENT_SECONDS)
 
     def give(self, chunk: _Chunk) -> None:
         """Give it a chunk; a second one at once where the pipe has room for that, for it may be writing itself."""
-        data = pickle.dumps(([asked(file) for file in chunk.files], chunk.is_suspect))
+        columns = list(zip(*chunk.files, strict=True))  # which pickle in a tenth of the time
+        data = pickle.dumps((columns, chunk.is_suspect, list(self.news)))
+        self.news.clear()
         if not self.in_hand:
             self.hear(counts=True)
             self._send(data)
@@ -376,6 +412,8 @@ class _Worker:
 
 def _capacity(pipe: Connection) -> int:
     """Say how many bytes a pipe surely takes at once when it is empty, with the few that `send_bytes` adds."""
+    with suppress(AttributeError, OSError):  # another system, or it will not give more
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _ROOM)
     size_bytes = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) if hasattr(fcntl, "F_GETPIPE_SZ") else select.PIPE_BUF
     return size_bytes - 16
 
@@ -437,11 +475,18 @@ def serve(questions: Connection, answers: Connection, networks: OwnNetworks | Co
                 with patience(), timer.stage("load model"):
                     asked_for = entered.enter_context(OwnNetworks(job.model, job.settings))
             limits = job.settings.decoding
-            reader = Reader(asked_for, job.model, limits, job.drawing, timer, patience, job.known, job.sources)
+            known = Known(job.known)
+            reader = Reader(asked_for, job.model, limits, job.drawing, timer, patience, known, job.sources)
             while True:
-                files, one_by_one = pickle.loads(questions.recv_bytes())
+                columns, one_by_one, news = pickle.loads(questions.recv_bytes())
+                for sums in news:
+                    known.add(sums)
+                files = list(map(ImageFile._make, zip(*columns, strict=True)))
+                endings = (file.ending for file in files)
                 for count, batch in reader.parts(files, one_by_one=one_by_one):
-                    answers.send(_Part(count, batch, timer.taken()))
+                    sums = told(batch, list(islice(endings, count)))
+                    answers.send(_Part(count, batch, timer.taken(), sums))
+                    known.add(sums)
         except EOFError:
             pass
         except Exception as error:  # noqa: BLE001  (it ends the run)

@@ -11,10 +11,14 @@ from typing import Any, Self
 
 from batchdigits.errors import Interrupted, Terminated, escaped
 
+_TERMINATED = Terminated("Terminated: what was finished is kept, the next run goes on from there.")
 _ERRORS: dict[int, Interrupted | Terminated] = {
     signal.SIGINT: Interrupted("Interrupted: what was finished is kept, the next run goes on from there."),
-    signal.SIGTERM: Terminated("Terminated: what was finished is kept, the next run goes on from there."),
+    signal.SIGTERM: _TERMINATED,
+    signal.SIGHUP: _TERMINATED,  # its terminal was closed
 }
+SIGNALS = frozenset(_ERRORS)
+"""What asks a run to end."""
 
 
 @contextmanager
@@ -39,6 +43,73 @@ def resumable(arguments: list[str]) -> Iterator[None]:
         raise Interrupted(message) from error
 
 
+_ECHO_SECONDS = 0.2
+"""Within which a signal that comes again is the same one: `timeout` sends each to its command and to its group."""
+
+
+class _Signals:
+    """Tells how often somebody has asked for an end."""
+
+    def __init__(self) -> None:
+        """Nobody has."""
+        self.number = 0
+        """Of the last signal; 0 for none."""
+        self._came = 0.0
+
+    def take(self, number: int) -> bool:
+        """Take a signal; tell whether it is another one than that before."""
+        if number == self.number and time.monotonic() - self._came < _ECHO_SECONDS:
+            return False
+        self.number, self._came = number, time.monotonic()
+        return True
+
+
+class Held:
+    """A handler of signals where no run takes them: the first waits for the run that is to come, if one is.
+
+    One more ends the process.
+    """
+
+    def __init__(self) -> None:
+        """None has come yet."""
+        self.signals = _Signals()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        was_asked = self.signals.number
+        if self.signals.take(number) and was_asked:
+            os._exit(_ERRORS[number].exit_code)
+
+
+def hold_signals() -> None:
+    """Let a signal before the work of a run wait for that, and let one that comes after it change nothing.
+
+    So a run always ends by an exit code, which is what its files for monitoring say. What is ignored, as in the
+    background of a shell's script, stays so.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, nobody can tell how a worker ended
+    held = Held()
+    for number in _ERRORS:
+        if signal.getsignal(number) is not signal.SIG_IGN and not isinstance(signal.getsignal(number), Held):
+            signal.signal(number, held)
+
+
+def release_signals() -> None:
+    """Let signals end the process again, as one does now that was held."""
+    for number in _ERRORS:
+        held = signal.getsignal(number)
+        if isinstance(held, Held):
+            signal.signal(number, signal.SIG_DFL)
+            if held.signals.number == number:
+                signal.raise_signal(number)
+
+
+def ignore_signals() -> None:
+    """Let no signal change the exit code any more: as it ends, Python gives back those that it handles, too early."""
+    for number in _ERRORS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Stop:
     """What keeps a run's work in progress from signals; as a context manager it takes those of the process.
 
@@ -52,17 +123,22 @@ class Stop:
             on_wait: Called in the signal's handler where a SIGINT has to wait, so that whoever sent it hears of it.
         """
         self._on_wait = on_wait
+        self._signals = _Signals()
         self._asked: Interrupted | Terminated | None = None
         self._patient = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        """Take the signals; what is ignored, as in the background of a shell's script, stays so."""
+        """Take the signals, and one that was held; what is ignored, as in the background of a script, stays so."""
         self._before = {
             number: signal.signal(number, self._take)
             for number in _ERRORS
             if signal.getsignal(number) is not signal.SIG_IGN
         }
+        for handler in self._before.values():
+            if isinstance(handler, Held) and handler.signals.number:
+                self._signals = handler.signals
+                self._asked = _ERRORS[handler.signals.number]
         return self
 
     def __exit__(
@@ -107,6 +183,8 @@ class Stop:
             raise self._asked
 
     def _take(self, number: int, frame: FrameType | None) -> None:
+        if not self._signals.take(number):
+            return
         again, self._asked = self._asked is not None, _ERRORS[number]
         if again and not self._patient:  # it is ending: one more error within that would leave no exit code
             os._exit(self._asked.exit_code)

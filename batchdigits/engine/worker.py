@@ -7,10 +7,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import Page
+from batchdigits.engine.known import Known
 from batchdigits.engine.run_context import StageTimer
 from batchdigits.errors import OF_THE_MACHINE, BatchDigitsError, Fault, unforeseen
 from batchdigits.inference import drift
@@ -28,18 +28,16 @@ from batchdigits.inference.decisions import Decisions, decide_calibrated
 from batchdigits.preprocessing import thumbnails
 from batchdigits.preprocessing.finder import InkMaps, InkNetwork, Kinds
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.preprocessing.strips import Boxes
+from batchdigits.preprocessing.tiles import Boxes
 from batchdigits.records import (
     NEVER,
     PAGE,
     Batch,
     ImageFile,
     InkImages,
-    KnownBytes,
     Logits,
     Pages,
     Status,
-    Sums,
     sums,
 )
 from batchdigits.settings import DecodingSettings, NormalisationSettings
@@ -101,23 +99,6 @@ class Drawing:
     """Whether any are."""
 
 
-class Asked(NamedTuple):
-    """Of a file, what a worker has to know."""
-
-    path: str
-    size_bytes: int
-    ending: str
-    known_sha256: str
-    is_remote: bool
-    inode: int
-    ctime_ns: int
-
-
-def asked(file: ImageFile) -> Asked:
-    """Ask for a file to be read."""
-    return Asked(file.path, file.size_bytes, file.ending, file.known_sha256, file.is_remote, file.inode, file.ctime_ns)
-
-
 class Decoded(NamedTuple):
     """A file's pages, or what is wrong with them."""
 
@@ -155,7 +136,7 @@ class Reader:
         drawing: Drawing,
         timer: StageTimer,
         patience: Patience = nullcontext,
-        known: KnownBytes = MappingProxyType({}),
+        known: Known | None = None,
         sources: Collection[str] = (),
     ) -> None:
         """Hold what it needs.
@@ -167,7 +148,7 @@ class Reader:
             drawing: Of which pages pictures are kept.
             timer: Gets the seconds of each stage.
             patience: Entered while servers are read from.
-            known: Bytes that are not decoded.
+            known: Bytes that are not decoded; by default, none are.
             sources: Under which files were found, as `read_all` has them.
         """
         self._known = known
@@ -179,31 +160,39 @@ class Reader:
         self._drawing = drawing
         self._timer = timer
 
-    def parts(self, files: Sequence[Asked], *, one_by_one: bool = False) -> Iterator[tuple[int, Batch]]:
+    def parts(self, files: Sequence[ImageFile], *, one_by_one: bool = False) -> Iterator[tuple[int, Batch]]:
         """Read files, a part after the other, so that little is lost where something ends this process.
 
         Args:
-            files: What `asked` makes of each.
+            files: As they were found.
             one_by_one: Make each file a part.
 
         Yields:
             How many files a part has, and what was read of them; their places are those within the part, and the
-            files themselves are left out.
+            files themselves are left out. Of files with the same bytes one is decoded and predicted.
 
         Raises:
             BatchDigitsError: What ends the run: a URL cannot be reached any more, or the model is damaged.
         """
         part: list[Decoded] = []
+        places: list[int] = []  # of each file in the part, which has one of several with the same bytes
+        place_of: dict[tuple[str, bytes], int] = {}
         started = time.perf_counter()
         for at, (file, data) in enumerate(zip(files, self._whole(files), strict=True), 1):
-            part.append(decoded(file, data, self._decoding, self._known))
+            found = decoded(file, data, self._decoding, self._known, place_of)
+            places.append(place_of.get((file.ending, found.sha256), len(part)))
+            if places[-1] == len(part):
+                part.append(found)
+            if found.sha256:
+                place_of[file.ending, found.sha256] = places[-1]
             seconds = time.perf_counter() - started
             if one_by_one or seconds >= _PART_SECONDS or at == len(files):
                 self._timer.add("decode", seconds)
-                yield len(part), self._finished(part)
-                part, started = [], time.perf_counter()
+                batch = self._finished(part)
+                yield len(places), batch if len(places) == len(part) else batch.of(places)
+                part, places, place_of, started = [], [], {}, time.perf_counter()
 
-    def _whole(self, files: Sequence[Asked]) -> Iterable[bytes | Fault]:
+    def _whole(self, files: Sequence[ImageFile]) -> Iterable[bytes | Fault]:
         whole = _whole(files, self._decoding.max_bytes, self._sources)
         if any(file.is_remote for file in files):
             with self._patience():
@@ -254,13 +243,13 @@ class Reader:
         wanted = in_sample(sums(pages), self._drawing.audit)
         wanted |= np.array([status is not Status.OK for status in decided.status], np.bool_)
         return {
-            row: thumbnails.png(page.grey, found.places[at[row]], page.finer)
+            row: thumbnails.png(page.grey, found.places[at[row]], page.full_resolution)
             for row in np.flatnonzero(wanted).tolist()
             for page in [found.read[at[row]]]
         }
 
 
-def _whole(files: Sequence[Asked], most_bytes: int, sources: Collection[str]) -> Iterator[bytes | Fault]:
+def _whole(files: Sequence[ImageFile], most_bytes: int, sources: Collection[str]) -> Iterator[bytes | Fault]:
     """Read whole files; an error that nobody foresaw is that file's fault."""
     left = iter(files)
     found = [(file.path, file.size_bytes, file.inode, file.ctime_ns) for file in files]
@@ -279,7 +268,11 @@ def _whole(files: Sequence[Asked], most_bytes: int, sources: Collection[str]) ->
 
 
 def decoded(
-    file: Asked, data: bytes | Fault, limits: DecodingSettings, known: KnownBytes = MappingProxyType({})
+    file: ImageFile,
+    data: bytes | Fault,
+    limits: DecodingSettings,
+    known: Known | None = None,
+    others: Container[tuple[str, bytes]] = (),
 ) -> Decoded:
     """Decode a file; an error that nobody foresaw is its fault, without its sum, so that the next run tries again.
 
@@ -288,23 +281,20 @@ def decoded(
         data: Its bytes, or why they cannot be read.
         limits: Of decoding.
         known: Bytes that are not decoded.
+        others: The ending and the sum of others that are not, either.
     """
     if isinstance(data, Fault):
         return Decoded(b"", [data])
     try:
         sha256 = hashlib.sha256(data).digest()
-        if sha256.hex() == file.known_sha256 or (file.ending in known and _is_among(known[file.ending], sha256)):
+        is_known = known is not None and known.has(file.ending, sha256)
+        if is_known or sha256.hex() == file.known_sha256 or (file.ending, sha256) in others:
             return Decoded(sha256, [])
         return Decoded(sha256, decode(data, limits, file.ending))
     except BatchDigitsError:
         raise
     except Exception as error:  # noqa: BLE001
         return Decoded(b"", [unforeseen(error)])
-
-
-def _is_among(sums: Sums, sha256: bytes) -> bool:
-    at = int(np.searchsorted(sums, np.bytes_(sha256)))
-    return at < len(sums) and bool(sums[at] == np.bytes_(sha256))
 
 
 def normalised(files: Sequence[Decoded], network: InkNetwork, settings: NormalisationSettings) -> Normalised:
@@ -353,7 +343,7 @@ def _normalised(files: Sequence[Decoded], network: InkNetwork, settings: Normali
     pages["fault"][list(faults)] = True
     read = [page for page in every if isinstance(page, Page)]
     greys = [page.grey for page in read]
-    pixels, ink, places = normalise(greys, network, settings, finer=[page.finer for page in read])
+    pixels, ink, places = normalise(greys, network, settings, full_resolution=[page.full_resolution for page in read])
     pages["ink"][~pages["fault"]] = ink
     unchanged = {at: file.sha256.hex() for at, file in enumerate(files) if not file.pages}
     return Normalised(pages, faults, unchanged, pixels, places, read)

@@ -36,13 +36,14 @@ FAINT = 0.25
 """Of the column `DEPTH`, below which ink is called faint."""
 ANOTHER = 0.5
 """Of the column `OTHER`, from which a page shows several things: of photographed sheets many have just that."""
-DOUBT = 0.2
-"""Probability that a page shows no digit, above which a person is asked; above the gate nobody is. From 0.5 down to it,
-a third of the foreign letters that were `ok` go to review, and one digit in a thousand of real scans."""
+DOUBT = 0.05
+"""Probability that a page shows no digit, above which a person is asked; above the gate nobody is. From 0.2 down to it,
+a quarter to a third of the foreign letters, struck-out digits and numbers that were `ok` go to review, and one digit in
+a hundred of real scans."""
 SURELY_NOTHING = 0.88
 """Of the column `NOTHING`, below which a page is never called blank: 0.7% of tables with words in them reach it."""
-SEVERAL_DIGITS = "it seems to hold several digits"
-"""The detail of a page that is refused because the ink finder sees several digits on it."""
+SEVERAL_DIGITS = "it seems to hold several digits or letters"
+"""The detail of a page that is refused because the ink finder sees several of them on it."""
 MAY_BE_NO_DIGIT = "may be no digit"
 """Stands in the detail of a page whose digit is to review since it perhaps shows none."""
 NONE_BEFORE = 0.26

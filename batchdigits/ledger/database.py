@@ -3,6 +3,8 @@
 What SQLite does not notice, a flipped byte in a value, the checksums of the rows do.
 """
 
+import errno
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -65,6 +67,8 @@ class Database:
         """
         with storage_errors(path):
             if path.exists():
+                if not os.access(path, os.R_OK | os.W_OK):  # SQLite would only say that it cannot open it
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                 return False
             Path(f"{path}-journal").unlink(missing_ok=True)  # of one that was moved away: SQLite would apply it
         with (

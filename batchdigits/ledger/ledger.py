@@ -48,6 +48,7 @@ CREATE TEMP TABLE copies (key BLOB, path BLOB, PRIMARY KEY (key, path)) WITHOUT 
 INSERT INTO copies SELECT substr(seen, 1, {_KEY}), path FROM pages
 WHERE page = 1 AND condition = {{}} AND NOT stale ORDER BY 1, 2
 """  # made when the first copy is met: an index would change a page of the file for each image
+_ANOTHER = "INSERT OR IGNORE INTO copies VALUES (?, ?)"
 _HAD = """
 SELECT page, answer FROM pages JOIN answers USING (page)
 WHERE path = ? AND sha256 = lower(hex(substr(seen, 1, 32))) ORDER BY page
@@ -199,12 +200,20 @@ class Ledger:
     def _record(self, batch: "Batch") -> list[LostAnswer]:
         with self._database.transaction() as execute:
             paths = [encoded(file.path) for file in batch.files]
-            rows = [*self._read(batch, paths), *self._unchanged(batch, paths)]
-            lost = self._lost({row[0]: row[8][:32].hex() for row in rows})
-            self._database.executemany("DELETE FROM pages WHERE path = ?", [(path,) for path in paths])
-            self._database.executemany(INSERT, rows)
+            read = list(self._read(batch, paths))
+            unchanged = {paths[place]: sha256 for place, sha256 in batch.unchanged.items()}
+            lost = self._lost({row[0]: row[8][:_SHA256].hex() for row in read} | unchanged)
+            self._replace(read)
+            if self._has_copies():
+                self._database.executemany(_ANOTHER, [(row[8][:_KEY], row[0]) for row in read if row[1] == 1])
+            self._replace(list(self._unchanged(batch, paths)))  # some of which are copies of what was read
             execute("DELETE FROM rendered WHERE true")
         return lost
+
+    def _replace(self, rows: list[tuple[Any, ...]]) -> None:
+        """Put rows of whole files in the place of those that they had."""
+        self._database.executemany("DELETE FROM pages WHERE path = ?", {(row[0],) for row in rows})
+        self._database.executemany(INSERT, rows)
 
     def _read(self, batch: "Batch", paths: list[bytes]) -> Iterator[tuple[Any, ...]]:
         """Make rows of what was read."""
@@ -250,10 +259,14 @@ class Ledger:
     def _copies(self, key: bytes) -> Iterator[bytes]:
         """Find the paths of files whose bytes may be the same."""
         execute = self._database.execute
-        if not execute("SELECT 1 FROM temp.sqlite_master WHERE name = 'copies'").fetchone():
+        if not self._has_copies():
             for statement in _COPIES.format(self._condition).split(";"):
                 execute(statement)
         yield from (path for (path,) in execute("SELECT path FROM copies WHERE key = ?", (key,)))
+
+    def _has_copies(self) -> bool:
+        """Tell whether copies were met before."""
+        return bool(self._database.execute("SELECT 1 FROM temp.sqlite_master WHERE name = 'copies'").fetchone())
 
     def _lost(self, now: dict[bytes, str]) -> list[LostAnswer]:
         """Give the answers to the bytes that files had, where those that they have now have none."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.preprocessing.looks import Look, Square, around, look, whole
-from batchdigits.preprocessing.strips import Boxes, FoundInk, Strip, components, morph
+from batchdigits.preprocessing.tiles import Boxes, FoundInk, TileStack, components, morph
 from batchdigits.records import (
     DEPTH,
     EDGE,
@@ -56,29 +56,33 @@ class _Closest(NamedTuple):
     look: Look
 
 
-def find_ink(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[FullResolution | None]) -> FoundInk:
+def find_ink(
+    pages: Sequence[GreyImage], network: InkNetwork, full_resolution: Sequence[FullResolution | None]
+) -> FoundInk:
     """Find the digit's ink on each page.
 
     Args:
         pages: N >= 1 grey pages, uint8[H, W].
         network: The ink finder.
-        finer: What gives each page with more pixels, for where its digit turns out small; None where nothing does.
+        full_resolution: Per page, what decodes it undownscaled, where its digit turns out small; None: not available.
     """
     asked = [(page, whole(page)) for page in pages]
     closest = [_Closest(page, square, look(page, square)) for page, square in asked]
     maps, kinds = network(np.stack([one.look.cells for one in closest]))
     even = np.array([one.look.gain == 0 for one in closest])  # nothing is there, whatever the network sees
     maps, kinds = np.where(even[:, None, None], np.uint8(0), maps), np.where(even[:, None], _SURELY_NOTHING, kinds)
-    strip, boxes, other = _digits(maps)
+    tiles, boxes, other = _digits(maps)
     for row in np.flatnonzero(_may_be_missed(closest, maps, kinds)).tolist():
         squares = _parts(closest[row])
+        if not squares:  # each cell is of one level, as where a small picture was enlarged: nothing is smaller
+            continue
         nearer = [_Closest(pages[row], square, look(pages[row], square)) for square in squares]
         new_maps, new_kinds = network(np.stack([one.look.cells for one in nearer]))
         sureness = new_maps.max((1, 2)) * _shares(new_kinds)[:, _ONE_DIGIT]
         best = int(sureness.argmax())
         if sureness[best] >= _SURE_PART:
-            new_strip, new_boxes, new_other = _digits(new_maps[best : best + 1])
-            strip[:, row], boxes[row], other[row] = new_strip[:, 0], new_boxes[0], new_other[0]
+            new_tiles, new_boxes, new_other = _digits(new_maps[best : best + 1])
+            tiles[:, row], boxes[row], other[row] = new_tiles[:, 0], new_boxes[0], new_other[0]
             closest[row], kinds[row] = nearer[best], new_kinds[best]
             sure = [square for square, much in zip(squares, sureness, strict=True) if much >= _SURE_PART]
             if sum(not square.meets(squares[best]) for square in sure) >= _OTHER_PARTS:
@@ -86,13 +90,13 @@ def find_ink(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[Fu
     longer = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     rows = np.flatnonzero((longer > 0) & (longer < _LONG_ENOUGH))
     if len(rows):
-        nearer = [_come_closer(closest[row], boxes[row], finer[row]) for row in rows.tolist()]
+        nearer = [_come_closer(closest[row], boxes[row], full_resolution[row]) for row in rows.tolist()]
         maps, _ = network(np.stack([one.look.cells for one in nearer]))
-        new_strip, new_boxes, _ = _digits(maps)
+        new_tiles, new_boxes, _ = _digits(maps)
         for at in np.flatnonzero(new_boxes[:, 2] > 0).tolist():  # what looked like ink from afar may be none from near
             row = rows[at]
-            strip[:, row], boxes[row], closest[row] = new_strip[:, at], new_boxes[at], nearer[at]
-    return FoundInk(strip, boxes, _measures(strip, boxes, other, kinds, closest), _places(boxes, closest))
+            tiles[:, row], boxes[row], closest[row] = new_tiles[:, at], new_boxes[at], nearer[at]
+    return FoundInk(tiles, boxes, _measures(tiles, boxes, other, kinds, closest), _places(boxes, closest))
 
 
 def _may_be_missed(seen: Sequence[_Closest], maps: InkMaps, kinds: Kinds) -> NDArray[np.bool_]:
@@ -117,59 +121,45 @@ def _parts(seen: _Closest) -> list[Square]:
     ]
 
 
-def _come_closer(seen: _Closest, box: NDArray[np.float32], finer: FullResolution | None) -> _Closest:
+def _come_closer(seen: _Closest, box: NDArray[np.float32], full_resolution: FullResolution | None) -> _Closest:
     """Look at the part of a page where a digit's box is, with more of its pixels where they are needed."""
     page, (left, top, side), _ = seen
     cell = side / LOOK_CELLS
     square = around((box * cell + (left, top, left, top)).tolist(), _MARGIN)
-    if finer and square.side < LOOK_CELLS:
-        full = finer()
+    if full_resolution and square.side < LOOK_CELLS:
+        full = full_resolution()
         times = max(full.shape) / max(page.shape)
         page, square = full, Square(*(round(times * edge) for edge in square))
     return _Closest(page, square, look(page, square))
 
 
-def _digits(maps: InkMaps) -> tuple[Strip, Boxes, NDArray[np.float32]]:
+def _digits(maps: InkMaps) -> tuple[TileStack, Boxes, NDArray[np.float32]]:
     """Keep the parts of each map that make its digit.
 
     Returns:
         uint8[64, N, 64], their ink; float32[N, 4], its box, zeros where there is none; and float32[N], how long the
         longest thing is that was left out, as a share of the digit.
     """
-    count = len(maps)
     peak = maps.max((1, 2))
     level = np.maximum(_LEAST_LEVEL, _LEVEL * peak).astype(np.uint8)
     level[peak < _LEAST_PEAK] = 255
-    strip = np.ascontiguousarray(maps.transpose(1, 0, 2))
-    inked = np.where(strip >= level[:, None], np.uint8(255), np.uint8(0))
+    tiles = np.ascontiguousarray(maps.transpose(1, 0, 2))
+    inked = np.where(tiles >= level[:, None], np.uint8(255), np.uint8(0))
     found = components(morph(inked, 3, cv2.MORPH_CLOSE) > 0)
-    mass = np.bincount(found.labels.ravel(), strip.ravel(), len(found.area))
-    mass[0] = 0
-    order = np.lexsort((mass[1:], found.owner[1:])) + 1
-    main = np.zeros(count, np.intp)  # component 0, of no mass, where a map has no component
-    main[found.owner[order]] = order  # the last assignment wins: the largest mass
-    mine = main[found.owner]
-    left, top, right, bottom = found.box.T
-    size = np.maximum(right - left, bottom - top)
-    gap_x = np.maximum(left - right[mine], left[mine] - right)
-    gap_y = np.maximum(top - bottom[mine], top[mine] - bottom)
-    part = (np.maximum(gap_x, gap_y) <= _PART_DISTANCE * size[mine]) & (mass >= _PART_MASS * mass[mine])
-    part[0] = False
-    kept = strip * morph(np.take(part.astype(np.uint8), found.labels), 3, cv2.MORPH_DILATE)
-    boxes = np.tile(np.array([LOOK_CELLS, LOOK_CELLS, 0, 0], np.float32), (count, 1))
-    np.minimum.at(boxes[:, :2], found.owner[part], found.box[part, :2])
-    np.maximum.at(boxes[:, 2:], found.owner[part], found.box[part, 2:])
-    boxes[main == 0] = 0
-    other = np.zeros(count, np.float32)
+    mass = np.bincount(found.labels.ravel(), tiles.ravel(), len(found.area))
+    part, mine = found.parts(mass, _PART_MASS, _PART_DISTANCE)
+    kept = tiles * morph(np.take(part.astype(np.uint8), found.labels), 3, cv2.MORPH_DILATE)
+    size = np.maximum(*(found.box[:, 2:] - found.box[:, :2]).T)
+    other = np.zeros(len(maps), np.float32)
     np.maximum.at(other, found.owner[1:], np.where(part, 0, size / np.maximum(size[mine], 1))[1:].astype(np.float32))
-    return kept, boxes, other
+    return kept, found.boxes(part), other
 
 
 def _measures(
-    strip: Strip, boxes: Boxes, other: NDArray[np.float32], kinds: Kinds, closest: Sequence[_Closest]
+    tiles: TileStack, boxes: Boxes, other: NDArray[np.float32], kinds: Kinds, closest: Sequence[_Closest]
 ) -> InkMeasures:
     """Measure the ink of each page: the columns of `INK_MEASURES`, float32[N, M]."""
-    ink = strip.transpose(1, 0, 2).astype(np.float32)  # [N, 64, 64]
+    ink = tiles.transpose(1, 0, 2).astype(np.float32)  # [N, 64, 64]
     mass = ink.sum((1, 2)) / 255
     seen = np.stack([one.look.cells[:, :, 0] for one in closest]).astype(np.float32)
     valid = np.stack([one.look.cells[:, :, 1] <= one.look.cells[:, :, 2] for one in closest])  # cells of the page
@@ -198,8 +188,8 @@ def _places(boxes: Boxes, closest: Sequence[_Closest]) -> Boxes:
     """Say where on its page each box of a look is, as shares of the page's width and height: float32[N, 4]."""
     cell = np.array([one.square.side / LOOK_CELLS for one in closest])[:, None]
     corners = np.array([(one.square.left, one.square.top) for one in closest])
-    extents = np.array([one.page.shape[::-1] for one in closest])
-    places = np.clip((boxes * cell + np.tile(corners, 2)) / np.tile(extents, 2), 0, 1)
+    page_sizes = np.array([one.page.shape[::-1] for one in closest])
+    places = np.clip((boxes * cell + np.tile(corners, 2)) / np.tile(page_sizes, 2), 0, 1)
     places[boxes[:, 2] == 0] = 0
     return np.asarray(places, np.float32)
 

@@ -3,17 +3,17 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.preprocessing.strips import Boxes, Strip
+from batchdigits.preprocessing.tiles import Boxes, TileStack
 from batchdigits.records import SIDE, InkImages
 
 Floats = NDArray[np.float32]
 
 
-def frame(strip: Strip, boxes: Boxes, digit_side: int) -> InkImages:
+def frame(tiles: TileStack, boxes: Boxes, digit_side: int) -> InkImages:
     """Resample each digit to the pixel contract: its centre of mass in the middle.
 
     Args:
-        strip: uint8[side, N, side], ink on 0.
+        tiles: uint8[side, N, side], ink on 0.
         boxes: float32[N, 4], the digits' boxes: left, top, right, bottom; zeros where there is none.
         digit_side: Pixels of a digit's longer side.
 
@@ -23,10 +23,10 @@ def frame(strip: Strip, boxes: Boxes, digit_side: int) -> InkImages:
     Source: 20×20 box and centre of mass: LeCun, Bottou, Bengio, Haffner, «Gradient-based learning applied to
     document recognition», Proceedings of the IEEE 86(11), 1998, section III.A.
     """
-    side = len(strip)
-    ink = strip.transpose(1, 0, 2).astype(np.float32)  # [N, side, side]
+    side = len(tiles)
+    ink = tiles.transpose(1, 0, 2).astype(np.float32)  # [N, side, side]
     low, high = boxes[:, :2], boxes[:, 2:]  # [N, 2], x then y
-    step = np.maximum((high - low).max(1) / digit_side, 1e-6)  # canvas pixels per pixel of the result
+    step = np.maximum((high - low).max(1) / digit_side, 1e-6)  # tile pixels per pixel of the result
     at = np.arange(side) + 0.5
     ones = np.ones(side, np.float32)
     columns, rows = (ones @ ink).astype(np.float64), (ink @ ones).astype(np.float64)
@@ -44,9 +44,9 @@ def frame(strip: Strip, boxes: Boxes, digit_side: int) -> InkImages:
 
 
 def _resampling(low: Floats, start: Floats, step: Floats, side: int) -> Floats:
-    """The weights of each canvas pixel in each pixel of the result, along one axis: float32[N, 28, side].
+    """The weights of each tile pixel in each pixel of the result, along one axis: float32[N, 28, side].
 
-    A pixel of the result is the mean over its own width, and over one canvas pixel at least: so reducing averages
+    A pixel of the result is the mean over its own width, and over one tile pixel at least: so reducing averages
     areas, enlarging interpolates linearly, and a step of 1 copies. A weight is the length that both have in common;
     the weights of a pixel sum to its width, not to one.
     """

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from batchdigits.preprocessing.canvas import CANVAS_SIDES
 from batchdigits.preprocessing.finder import InkNetwork, find_ink
 from batchdigits.preprocessing.framing import frame
 from batchdigits.preprocessing.small_pages import find_small_ink
-from batchdigits.preprocessing.strips import Boxes
+from batchdigits.preprocessing.tiles import TILE_SIDES, Boxes
 from batchdigits.records import INK_MEASURES, SIDE, FullResolution, GreyImage, InkImages, InkMeasures
 from batchdigits.settings import NormalisationSettings
 
@@ -33,7 +32,7 @@ def normalise(
     network: InkNetwork,
     settings: NormalisationSettings = DEFAULTS,
     *,
-    finer: Sequence[FullResolution | None] = (),
+    full_resolution: Sequence[FullResolution | None] = (),
 ) -> Normalised:
     """Bring pages of any size, polarity and lighting to the pixel contract.
 
@@ -44,8 +43,8 @@ def normalise(
         pages: Grey pages, uint8[H, W], H and W at least 1.
         network: The ink finder.
         settings: The numbers of the steps.
-        finer: Per page, a function that decodes it undownscaled, uint8[H, W]; called only where a closer look needs
-            more pixels. None: not available.
+        full_resolution: Per page, what decodes it undownscaled, uint8[H, W]; called only where a closer look needs more
+            pixels. None: not available.
 
     Returns:
         uint8[N, 28, 28], bright ink on 0, the digit's longer side 20 px, its centre of mass in the middle;
@@ -56,17 +55,17 @@ def normalise(
     ink = np.zeros((len(pages), len(INK_MEASURES)), np.float32)
     places = np.zeros((len(pages), 4), np.float32)
     longer = np.array([max(page.shape) for page in pages], np.intp)
-    canvas = np.searchsorted(CANVAS_SIDES, longer)
-    hard = canvas == len(CANVAS_SIDES)
-    for number in np.unique(canvas[~hard]):
-        side, rows = CANVAS_SIDES[number], np.flatnonzero(canvas == number)
+    tile = np.searchsorted(TILE_SIDES, longer)
+    hard = tile == len(TILE_SIDES)
+    for number in np.unique(tile[~hard]):
+        side, rows = TILE_SIDES[number], np.flatnonzero(tile == number)
         some = [pages[row] for row in rows.tolist()]
         found, hard[rows] = find_small_ink(some, side, settings)
-        pixels[rows], ink[rows] = frame(found.strip, found.boxes, settings.digit_side), found.measures
+        pixels[rows], ink[rows] = frame(found.tiles, found.boxes, settings.digit_side), found.measures
     if hard.any():
         rows = np.flatnonzero(hard)
-        better = [finer[row] if finer else None for row in rows.tolist()]
+        better = [full_resolution[row] if full_resolution else None for row in rows.tolist()]
         found = find_ink([pages[row] for row in rows.tolist()], network, better)
-        pixels[rows], ink[rows] = frame(found.strip, found.boxes, settings.digit_side), found.measures
+        pixels[rows], ink[rows] = frame(found.tiles, found.boxes, settings.digit_side), found.measures
         places[rows] = found.places
     return Normalised(pixels, ink, places)

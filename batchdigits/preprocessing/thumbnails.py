@@ -12,7 +12,6 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from batchdigits.preprocessing.canvas import fit
 from batchdigits.records import FullResolution, GreyImage
 
 SIDE = 96
@@ -39,14 +38,14 @@ _HEADER = 33  # bytes: a PNG's signature, and the chunk that says its size
 _FULL = 65535
 
 
-def png(page: GreyImage, ink: Sequence[float] = (0, 0, 0, 0), finer: FullResolution | None = None) -> bytes:
+def png(page: GreyImage, ink: Sequence[float] = (0, 0, 0, 0), full_resolution: FullResolution | None = None) -> bytes:
     """Draw a page, or the part of it around a small digit, in 16 levels of grey, faint ink made visible.
 
     Args:
         page: uint8[H, W].
         ink: The digit's box: left, top, right and bottom as shares of the page's width and height; zeros where nobody
             knows it.
-        finer: Gives the page with more pixels, if anything does.
+        full_resolution: Gives the page with more pixels, if anything does.
 
     Returns:
         A PNG, as large as fits into `MOST_BYTES`.
@@ -60,7 +59,7 @@ def png(page: GreyImage, ink: Sequence[float] = (0, 0, 0, 0), finer: FullResolut
     chunk = CHUNK + struct.pack(">4H", *(round(_FULL * share) for share in (x, y, end_x, end_y)))
     if side < _SMALL * max(page.shape):
         chunk += _spelled(fit(page, _WHOLE_SIDE), _WHOLE_BYTES)
-        page = finer() if finer and side < _FEW_PIXELS else page
+        page = full_resolution() if full_resolution and side < _FEW_PIXELS else page
         height, width = page.shape
         page = page[int(y * height) : round(end_y * height) + 1, int(x * width) : round(end_x * width) + 1]
     data = _spelled(page, MOST_BYTES - len(chunk) - 8)
@@ -82,6 +81,24 @@ def _spelled(picture: GreyImage, most_bytes: int) -> bytes:
         if len(data) <= most_bytes:
             break
     return data.tobytes()
+
+
+def fit(page: GreyImage, side: int) -> GreyImage:
+    """Reduce a page so that its longer side fits: by halves first, the cheapest exact reduction, then linearly."""
+    page = halve_until(page, side)
+    if (longer := max(page.shape)) <= side:
+        return page
+    height, width = (max(1, round(extent * side / longer)) for extent in page.shape)
+    return np.asarray(cv2.resize(page, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def halve_until(page: GreyImage, side: int) -> GreyImage:
+    """Halve a page until its longer side is less than twice `side`: the cheapest exact reduction."""
+    while min(page.shape) > 1 and max(page.shape) >= 2 * side:
+        rows, columns = (extent // 2 for extent in page.shape)
+        half = page[: 2 * rows, : 2 * columns]  # an odd row or column is left out
+        page = np.asarray(cv2.resize(half, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+    return page
 
 
 @lru_cache(maxsize=1024)

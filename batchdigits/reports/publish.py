@@ -119,8 +119,8 @@ def make_folders(outputs: Outputs) -> None:
     for file in outputs.files:
         folder = file.target.folder  # where a link leads
         if folder and not folder.is_dir():
-            with storage_errors(file):
-                folder.mkdir(parents=True)
+            with storage_errors(f"The folder {folder}", verb="made"):
+                folder.mkdir(parents=True, exist_ok=True)  # another one may have made it
             log.info("Made the folder %s.", escaped(str(folder)))
 
 

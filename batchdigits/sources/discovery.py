@@ -14,7 +14,6 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -83,7 +82,7 @@ def discover(
 def _begun(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
     """Look whether a source is there, and begin to find what it holds, in the order of paths."""
     if source.is_remote:
-        return in_order(discover_remote(source, rules, is_only=is_only), _path)
+        return in_order(_remote(source, rules, is_only=is_only), _path)
     status = _status_of_source(source.given, rules.selection)
     if status is None:
         return in_order(_glob(source.given, rules), _path)
@@ -425,37 +424,19 @@ def _overwriting(path: str) -> str:
     return f"An output would overwrite the input image {escaped(path)}; choose another name for -o."
 
 
-def discover_remote(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
-    """Find the images behind a URL; the first is looked for at once, so that trouble with a source shows before all.
-
-    Args:
-        source: A URL.
-        rules: What is found is judged by them.
-        is_only: There is no other source: names are relative to this one.
-
-    Raises:
-        StorageError: Nothing is there, or it cannot be listed.
-        UsageError: An output would overwrite an image, or what the URL needs is not installed.
-    """
-    records = _listed(source, rules, is_only=is_only)
-    first = next(records, None)
-    return records if first is None else chain([first], records)
-
-
-def _listed(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
+def _remote(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterator[ImageFile | Skipped]:
+    """Find the images behind a URL; where it is the only source, names are relative to it."""
     url = source.path
     place = parts(url)
     prefix = "" if is_only else prefix_of(source.given)
     left: list[Skipped] = []
 
     def enters(folder: str) -> bool:
-        if is_hidden(folder.rpartition("/")[2]):
-            left.append(Skipped(place.inside(folder), HIDDEN))
-            return False
-        if not rules.selection.enters(folder):
-            left.append(Skipped(place.inside(folder), EXCLUDED_FOLDER))
-            return False
-        return True
+        reason = "" if rules.selection.enters(folder) else EXCLUDED_FOLDER
+        reason = HIDDEN if is_hidden(folder.rpartition("/")[2]) else reason
+        if reason:
+            left.append(Skipped(place.inside(folder), reason))
+        return not reason
 
     for entry in listed(url, enters):
         yield from left
@@ -473,13 +454,8 @@ def _listed(source: Location, rules: DiscoveryRules, *, is_only: bool) -> Iterat
 
 def _judged(entry: Entry, url: str, name: str, rules: DiscoveryRules) -> ImageFile | Skipped:
     """Judge a file that was found behind a URL."""
-    if is_hidden(entry.rest.rpartition("/")[2]):
-        return Skipped(url, HIDDEN)
-    if entry.skipped:
-        return Skipped(url, entry.skipped)
     ending = ending_of(entry.rest)
-    if reason := skip_reason(url, ending, entry.rest, rules):
-        return Skipped(url, reason)
-    if url in rules.outputs:  # whose endings are never an image's
-        return Skipped(url, OUTPUT)
-    return ImageFile(url, name, entry.size_bytes, entry.version, ending, inode=0)
+    reason = HIDDEN if is_hidden(entry.rest.rpartition("/")[2]) else entry.skipped
+    reason = reason or skip_reason(url, ending, entry.rest, rules)
+    reason = OUTPUT if not reason and url in rules.outputs else reason  # whose endings are never an image's
+    return Skipped(url, reason) if reason else ImageFile(url, name, entry.size_bytes, entry.version, ending, inode=0)

@@ -29,10 +29,12 @@ HIDDEN = "hidden or system file"
 OUTPUT = "report of this run"
 IMAGE_BY_CONTENT = "an image by its first bytes, but not by its ending"
 EXCLUDED_FOLDER = "folder left out by --exclude"
+ZIP_ARCHIVE = "ZIP archive"
 FOLDER_LINK = "symbolic link to a folder out of the source"
 FILE_LINK = "symbolic link out of the source"
 NAMED = {
     IMAGE_BY_CONTENT: "rename it",
+    ZIP_ARCHIVE: "give it as a SOURCE of its own, zip:///PATH",
     FOLDER_LINK: "give that folder as a SOURCE of its own",
     FILE_LINK: "give its folder as a SOURCE of its own",
 }
@@ -138,6 +140,8 @@ def is_image(first_bytes: bytes) -> bool:
 def reason_by_content(ending: str, relative: str, rules: DiscoveryRules, begins_as_image: Callable[[], bool]) -> str:
     """Say why a file is skipped that its name does not show to be an image; empty where it has no ending and is one.
 
+    Archives are told by their names: they may hold scans.
+
     Args:
         ending: Of its name, with the dot, in lower case.
         relative: Its path in the source, which patterns match.
@@ -147,6 +151,8 @@ def reason_by_content(ending: str, relative: str, rules: DiscoveryRules, begins_
     has_ending = not _NO_ENDING.fullmatch(ending)
     if (has_ending and rules.fruitless[ending] == _MOST_FRUITLESS) or not rules.selection.takes(relative):
         return NOT_AN_IMAGE
+    if ending == ".zip":
+        return ZIP_ARCHIVE
     if begins_as_image():
         return IMAGE_BY_CONTENT if has_ending else ""
     rules.fruitless[ending] += has_ending

@@ -7,6 +7,7 @@ written here, and sent when it is complete.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import os
@@ -195,8 +196,15 @@ def _draft(file: TargetFile, mode: int) -> Iterator[tuple[BinaryIO, Path, Target
 
     Yields:
         The open file, its temporary name, and the file that it is to replace.
+
+    Raises:
+        StorageError: Something that is no file has its name.
     """
     target = file.target
+    if not target.is_remote and target.is_special():
+        number = errno.EISDIR if target.here.is_dir() else errno.ENODEV
+        with storage_errors(file):
+            raise OSError(number, os.strerror(number))
     if not target.is_remote and target.exists():
         mode = PRIVATE  # until it has the other's
     with target.draft() as temporary:

@@ -56,11 +56,13 @@ def storage_errors(name: object, *, verb: str = "written") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (
-            _REASONS.get(error.errno or 0) or f"{error.strerror or error}; check the disk, or choose another folder"
-        )
-        message = f"{escaped(str(name))} cannot be {verb}: {reason}."
+        message = f"{escaped(str(name))} cannot be {verb}: {reason_of(error)}."
         raise StorageError(message) from error
+
+
+def reason_of(error: OSError) -> str:
+    """Say what is wrong with a file, and the remedy."""
+    return _REASONS.get(error.errno or 0) or f"{error.strerror or error}; check the disk, or choose another folder"
 
 
 def fitting(beginning: str, ending: str) -> str:

@@ -33,7 +33,7 @@ from batchdigits.preprocessing.finder import InkNetwork, find_ink
 from batchdigits.preprocessing.framing import frame
 from batchdigits.preprocessing.looks import Look, Square, look
 from batchdigits.preprocessing.small_pages import _is_part
-from batchdigits.preprocessing.strips import Boxes, Components, FoundInk, Rows, Strip, morph
+from batchdigits.preprocessing.tiles import Boxes, Components, FoundInk, Integers, TileStack, morph
 from batchdigits.records import SIDE, FullResolution, GreyImage, InkImages, Status
 from batchdigits.settings import NormalisationSettings
 from tests.benchmarks.development_sets import development_sets
@@ -111,7 +111,7 @@ def measure(columns: Mapping[str, Sequence[PageSet]], off: Off, reader: Reader) 
 
 def right(some: PageSet, reader: Reader) -> Flags:
     """Tell which pages of a set are answered rightly: bool[N]."""
-    found = reader(some.pages, some.finer)
+    found = reader(some.pages, some.full_resolution)
     answered = found.status != Status.OK.value if some.labels is None else found.likeliest == some.labels
     return np.asarray(answered, np.bool_)
 
@@ -132,8 +132,9 @@ def first(some: PageSet, count: int) -> PageSet:
     """Keep pages of a set, evenly out of all of them."""
     rows = np.unique(np.linspace(0, len(some.pages) - 1, count).astype(int)).tolist()
     labels = None if some.labels is None else some.labels[rows]
-    finer = [some.finer[row] for row in rows] if some.finer else ()
-    return replace(some, pages=[some.pages[row] for row in rows], labels=labels, finer=finer, files=())
+    full_resolution = [some.full_resolution[row] for row in rows] if some.full_resolution else ()
+    pages = [some.pages[row] for row in rows]
+    return replace(some, pages=pages, labels=labels, full_resolution=full_resolution, files=())
 
 
 # ---- what stands in for a step -------------------------------------------------------------------------------------
@@ -147,34 +148,38 @@ def mean_alone(page: GreyImage, square: Square) -> Look:
     return seen._replace(cells=np.where(inside[:, :, None], mean, seen.cells))
 
 
-def no_finer(pages: Sequence[GreyImage], network: InkNetwork, finer: Sequence[FullResolution | None]) -> FoundInk:
+def never_more_pixels(
+    pages: Sequence[GreyImage], network: InkNetwork, full_resolution: Sequence[FullResolution | None]
+) -> FoundInk:
     """Never decode a page again with more pixels."""
     return find_ink(pages, network, [None] * len(pages))
 
 
-def always_dark(strip: Strip, level: NDArray[np.uint8]) -> Flags:
+def always_dark(tiles: TileStack, level: NDArray[np.uint8]) -> Flags:
     """Take the ink for dark on every page."""
-    return np.ones(strip.shape[1], np.bool_)
+    return np.ones(tiles.shape[1], np.bool_)
 
 
-def more_levels(strip: Strip) -> Flags:
+def more_levels(tiles: TileStack) -> Flags:
     """Take no page for one of one bit."""
-    return np.zeros(strip.shape[1], np.bool_)
+    return np.zeros(tiles.shape[1], np.bool_)
 
 
-def no_edge_rules(found: Components, extents: Rows, settings: NormalisationSettings) -> tuple[Flags, Flags, Flags]:
+def no_edge_rules(
+    found: Components, page_sizes: Integers, settings: NormalisationSettings
+) -> tuple[Flags, Flags, Flags]:
     """Choose as if no component were a line, or at the page's edge."""
-    return _is_part(found._replace(box=found.box + 1), extents + 10**6, settings)
+    return _is_part(found._replace(box=found.box + 1), page_sizes + 10**6, settings)
 
 
-def hard_edges(strip: Strip, size: int, operation: int) -> Strip:
+def hard_edges(tiles: TileStack, size: int, operation: int) -> TileStack:
     """Leave the mask of strokes as it is, without the soft edges around them."""
-    return strip if operation == cv2.MORPH_DILATE else morph(strip, size, operation)
+    return tiles if operation == cv2.MORPH_DILATE else morph(tiles, size, operation)
 
 
-def box_centred(strip: Strip, boxes: Boxes, digit_side: int) -> InkImages:
+def box_centred(tiles: TileStack, boxes: Boxes, digit_side: int) -> InkImages:
     """Frame as before, then move the middle of each digit's box, not its centre of mass, to the middle."""
-    framed = frame(strip, boxes, digit_side)
+    framed = frame(tiles, boxes, digit_side)
     for digit in framed:  # [28, 28]
         for axis in (0, 1):
             inked = np.flatnonzero(digit.any(1 - axis))
@@ -187,15 +192,15 @@ def box_centred(strip: Strip, boxes: Boxes, digit_side: int) -> InkImages:
 STEPS = {
     "finder: one look": Off(names={(finder, "_LONG_ENOUGH"): 0}),
     "finder: mean of each cell alone": Off(names={(finder, "look"): mean_alone}),
-    "finder: never finer pixels": Off(names={(normalisation, "find_ink"): no_finer}),
+    "finder: never more pixels": Off(names={(normalisation, "find_ink"): never_more_pixels}),
     "finder: the main part alone": Off(names={(finder, "_PART_MASS"): 1.0}),
     "finder: parts however far": Off(names={(finder, "_PART_DISTANCE"): np.inf}),
-    "rules up to 16 px": Off(names={(normalisation, "CANVAS_SIDES"): (16,)}),
-    "no rules": Off(names={(normalisation, "CANVAS_SIDES"): (0,)}),
+    "rules up to 16 px": Off(names={(normalisation, "TILE_SIDES"): (16,)}),
+    "no rules": Off(names={(normalisation, "TILE_SIDES"): (0,)}),
     "polarity: no turning at all": Off(names={(small_pages, "_is_dark"): always_dark}),
     "paper: always even": Off(settings={"flat_share": -1}),
     "pages of one bit": Off(names={(small_pages, "_has_two_levels"): more_levels}),
-    "parts: the main one alone": Off(settings={"part_mass": np.inf}),
+    "parts: the main one alone": Off(settings={"part_mass": 1.0}),
     "edge rules: none": Off(names={(small_pages, "_is_part"): no_edge_rules}),
     "soft edges": Off(names={(small_pages, "morph"): hard_edges}),
     "centre of mass: box centred": Off(names={(normalisation, "frame"): box_centred}),

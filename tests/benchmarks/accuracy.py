@@ -104,7 +104,7 @@ def _measure(section: Section, sets: Iterator[PageSet | str], reader: Reader, sh
         if isinstance(some, str):
             sentences.append(some)
             continue
-        answers = reader(some.pages, some.finer)
+        answers = reader(some.pages, some.full_resolution)
         one = scores.score(some, answers)
         if not found or found[-1].has_digits != one.has_digits:
             print(scores.heading(_TITLES[section], has_digits=one.has_digits))

@@ -100,7 +100,7 @@ def real_sets() -> Iterator[PageSet]:
 
 def confidences(reader: Reader, some: PageSet) -> Confidences:
     """Read the pages of one set."""
-    found = reader(some.pages, some.finer)
+    found = reader(some.pages, some.full_resolution)
     return found.confidence, found.digit == some.labels
 
 

@@ -48,7 +48,7 @@ def _read(folder: Path) -> PageSet:
         folder.name,
         [page.grey for page in pages],
         None if (labels < 0).all() else labels,
-        [page.finer for page in pages],
+        [page.full_resolution for page in pages],
         list(truth),
     )
 

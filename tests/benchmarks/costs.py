@@ -17,7 +17,7 @@ from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import DecodingSettings
 from tests.benchmarks.forward import BATCH
 from tests.benchmarks.rounds import Contestant, Pass, timed
-from tests.benchmarks.scans import JPEGS, PHOTOS, SMALL, Kind
+from tests.benchmarks.scans import FILLED, JPEGS, PHOTOS, SMALL, Kind
 
 DECODE = "cv2.imdecode alone, grey and at full size"
 OWN_DECODE = "the program's decode"
@@ -38,7 +38,12 @@ class Share:
     """What decode + normalise may cost, in costs of `cv2.imdecode`."""
 
 
-SHARES = (Share(SMALL, SMALL.files, BATCH, 4), Share(JPEGS, 128, 64, 2), Share(PHOTOS, 4, 1, 1.5))
+SHARES = (
+    Share(SMALL, SMALL.files, BATCH, 4),
+    Share(FILLED, FILLED.files, 64, 2),  # one look is enough
+    Share(JPEGS, 128, 64, 3),  # the finder looks twice
+    Share(PHOTOS, 4, 1, 1.5),
+)
 
 
 def contestants(place: Path) -> dict[str, Contestant]:
@@ -88,4 +93,4 @@ def normalise_as_program(datas: Sequence[bytes], stack: int) -> None:
     for start in range(0, len(datas), stack):
         pages = [page for data in datas[start : start + stack] for page in decode(data, DecodingSettings())]
         read = [page for page in pages if isinstance(page, Page)]
-        normalise([page.grey for page in read], ink_finder(), finer=[page.finer for page in read])
+        normalise([page.grey for page in read], ink_finder(), full_resolution=[page.full_resolution for page in read])

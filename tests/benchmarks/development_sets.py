@@ -50,7 +50,7 @@ def development_sets() -> Iterator[PageSet | str]:
 
 def _read(source: _Source, archive: Path) -> PageSet:
     """Decode the digits of one set, in the order of their names."""
-    pages, finer, labels, files = [], [], [], []
+    pages, full_resolution, labels, files = [], [], [], []
     with tarfile.open(archive) as members:
         for member in sorted(members.getmembers(), key=lambda member: member.name):
             path = Path(member.name)
@@ -60,7 +60,7 @@ def _read(source: _Source, archive: Path) -> PageSet:
                 continue
             page = decoded(file.read(), path.name)
             pages.append(page.grey)
-            finer.append(page.finer)
+            full_resolution.append(page.full_resolution)
             labels.append(int(path.parent.name))
             files.append("/".join(path.parts[-2:]))
-    return PageSet(source.name, pages, np.array(labels, np.int8), finer, files)
+    return PageSet(source.name, pages, np.array(labels, np.int8), full_resolution, files)

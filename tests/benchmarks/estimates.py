@@ -100,7 +100,7 @@ def _sets(reader: Reader, pages: int) -> Iterator[PageSet]:
 
 
 def _digits(reader: Reader, some: PageSet) -> Digits:
-    found = reader(some.pages, some.finer)
+    found = reader(some.pages, some.full_resolution)
     passes = found.may_be_ok
     right = found.digit == some.labels
     return Digits(found.confidence[passes], right[passes], found.digit[passes], found.pixels[passes])

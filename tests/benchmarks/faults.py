@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 
 from tests.benchmarks.trials import Outcome, Place, finished, judged, link_into, place_with, replace, stock
-from tests.commands import Result
-from tests.digits import digits
+from tests.cli_runner import Result
+from tests.sample_pages import digits
 
 IS_ROOT = os.geteuid() == 0
 PERMISSIONS_HOLD = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if IS_ROOT else ()

@@ -1,9 +1,10 @@
 """100,000 broken image files through decoding and normalisation: crashes, foreign exceptions, hangs and memory.
 
-Run `python -m tests.benchmarks.fuzzing`: three minutes. Mutants (`tests/mutations.py`) are worked through in order, in
-blocks, each in a process of its own that says which file it has in hand: a file that ends it, or on which it hangs, is
-told by name, written beside the state file, and left out of the block's next attempt. With `--state FILE` a run that
-was stopped goes on after its last whole block, as long as the decoder, the mutants and the codecs are the same.
+Run `python -m tests.benchmarks.fuzzing`: three minutes. Mutants (`tests/damaged_images.py`) are worked through in
+order, in blocks, each in a process of its own that says which file it has in hand: a file that ends it, or on which it
+hangs, is told by name, written beside the state file, and left out of the block's next attempt. With `--state FILE` a
+run that was stopped goes on after its last whole block, as long as the decoder, the mutants and the codecs are the
+same.
 
 After them come whole files of as many pixels as the default limit lets through, in the modes that take most memory.
 
@@ -43,9 +44,9 @@ from batchdigits.decoding import codecs as decoding
 from batchdigits.decoding import headers
 from batchdigits.decoding.pages import Page
 from batchdigits.errors import FaultKind
-from tests import mutations
+from tests import damaged_images
 from tests.benchmarks.twice import STANDIN, Found, run_twice
-from tests.mutations import (
+from tests.damaged_images import (
     DEFAULT,
     SMALL,
     forget_peak,
@@ -249,7 +250,7 @@ def largest() -> Iterator[tuple[str, int, float, int]]:
 
 def subject() -> str:
     """Name what is tested, so that an older state is not taken for it."""
-    parts = [Path(str(module.__file__)).read_bytes() for module in (decoding, headers, mutations)]
+    parts = [Path(str(module.__file__)).read_bytes() for module in (decoding, headers, damaged_images)]
     codecs = [f"{name} {version(name)}".encode() for name in ("pillow", "opencv-python-headless")]
     return hashlib.sha256(
         b"".join([*parts, *codecs, *(data for files in seeds().values() for data in files)])

@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from tests.benchmarks.trials import COMMANDS, STAND_IN, Outcome, finished, start, unmet
-from tests.commands import BATCHDIGITS, Result
-from tests.digits import digits, png
+from tests.cli_runner import BATCHDIGITS, Result
+from tests.sample_pages import digits, png
 
 SIZES = (10_000, 100_000, 1_000_000)
 IN_A_FOLDER = 10_000

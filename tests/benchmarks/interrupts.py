@@ -11,7 +11,7 @@ import select
 import sys
 import time
 
-from tests.commands import BATCHDIGITS, environment
+from tests.cli_runner import BATCHDIGITS, environment
 
 _STEP = 0.25  # seconds between two moments, at first; they grow with the time
 _NOISE = re.compile(rb"\x1b\[[0-9;]*[Km]|\^C")

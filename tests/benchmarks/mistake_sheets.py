@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from batchdigits.preprocessing.canvas import fit
+from batchdigits.preprocessing.thumbnails import fit
 from batchdigits.records import NO_DIGIT, GreyImage
 from batchdigits.training.evaluation.plots import SHEET_LIMIT, contact_sheet
 from tests.benchmarks.reading import Answers, PageSet

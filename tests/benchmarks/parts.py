@@ -15,7 +15,7 @@ from tests.benchmarks.forward import BATCH, CONVNET, convnet_forward, test_pixel
 from tests.benchmarks.rounds import Contestant, Lines, Pass, in_phase
 from tests.benchmarks.scans import JPEGS, KINDS, NEW, NEW_FILES, SMALL, Kind, distinct, known_and_new
 from tests.benchmarks.shell import from_shell, printed
-from tests.commands import BATCHDIGITS
+from tests.cli_runner import BATCHDIGITS
 
 FORWARD = "forward pass"
 HELP, IMPORT, SCRIPT = "batchdigits --help", "import tensorflow", "the first peer as a script"

@@ -23,7 +23,7 @@ from tests.benchmarks.trials import (
     survivors,
     unmet,
 )
-from tests.commands import Result
+from tests.cli_runner import Result
 
 FILES = 240
 """Files of the folder, where each takes ten milliseconds to read, or is read as fast as it can be."""

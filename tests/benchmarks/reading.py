@@ -38,7 +38,7 @@ class PageSet:
     """uint8[H, W], as decoding gives them."""
     labels: Labels | None = None
     """int8[N]; None where no page shows a single digit."""
-    finer: Sequence[FullResolution | None] = ()
+    full_resolution: Sequence[FullResolution | None] = ()
     """What gives each page with more pixels; none without."""
     files: Sequence[str] = ()
     """Their names, where they are files."""
@@ -92,10 +92,13 @@ class Reader:
         """Let them go."""
         self._loaded.close()
 
-    def __call__(self, pages: Sequence[GreyImage], finer: Sequence[FullResolution | None] = ()) -> Answers:
+    def __call__(self, pages: Sequence[GreyImage], full_resolution: Sequence[FullResolution | None] = ()) -> Answers:
         """Take N >= 1 pages the program's own path, some at a time."""
         stacks = [slice(start, start + _TOGETHER) for start in range(0, len(pages), _TOGETHER)]
-        parts = [normalise(pages[some], self.network, self.model.normalisation, finer=finer[some]) for some in stacks]
+        parts = [
+            normalise(pages[some], self.network, self.model.normalisation, full_resolution=full_resolution[some])
+            for some in stacks
+        ]
         pixels = np.concatenate([part.pixels for part in parts])
         ink = np.concatenate([part.ink for part in parts])
         logits = self.predict(pixels)

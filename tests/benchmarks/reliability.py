@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from tests.benchmarks import durability, extremes, faults, growth, kills, processes
 from tests.benchmarks.trials import STAND_IN, TENSORFLOW, Outcome
-from tests.commands import CHECKOUT
+from tests.cli_runner import CHECKOUT
 
 Trial = Callable[[Path], Outcome]
 Part = Mapping[str, Trial]

@@ -24,8 +24,8 @@ from batchdigits.reports.schema import Rows
 from batchdigits.settings import ReportSettings
 from batchdigits.training.datasets.shipped import mnist
 from tests.browser import MISSING, chromium
-from tests.digits import on_page, png
 from tests.reports.report_rows import ABOUT, sevens
+from tests.sample_pages import on_page, png
 
 SIDE = 96
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from tests.benchmarks.scans import IN_A_FOLDER, write_distinct
-from tests.commands import BATCHDIGITS, environment
+from tests.cli_runner import BATCHDIGITS, environment
 from tests.engine.ray_cluster.cluster import SECRET, Nodes, two_nodes
 from tests.test_recovery import known
 

@@ -31,6 +31,8 @@ IN_A_FOLDER = 1000
 """Distinct images side by side; ten such folders stand in one, ten of these in one, and so on."""
 BYTES_A_FILE = 5000
 """What a distinct image takes of the disk: a block of 4096 bytes, its names, and its part of a ledger."""
+A_THIRD = (0.4, 0.6)
+"""Share of a digit's frame in its photo's height, the least and the most: the digit itself takes about a third."""
 SHIFTS = [(down, right) for down in range(5) for right in range(5)]
 """How far a digit is moved, so that 60,000 give 1.5 million images."""
 
@@ -90,34 +92,46 @@ def write_small_pngs(folder: Path, *, files: int) -> None:
         cv2.imwrite(str(folder / f"{number:05}.png"), image)
 
 
-def write_photos(folder: Path, *, files: int, height: int, width: int) -> None:
+def write_photos(folder: Path, *, files: int, height: int, width: int, shares: tuple[float, float] = A_THIRD) -> None:
     """Write colour JPEGs of digits of MNIST's test half."""
-    for number, data in enumerate(tqdm(photos(files, height, width), total=files, desc="photos", unit="file")):
+    made = photos(files, height, width, shares)
+    for number, data in enumerate(tqdm(made, total=files, desc="photos", unit="file")):
         (folder / f"{number:05}.jpg").write_bytes(data)
 
 
-def photos(count: int, height: int, width: int) -> Iterator[bytes]:
+def photos(count: int, height: int, width: int, shares: tuple[float, float] = A_THIRD) -> Iterator[bytes]:
     """Make colour JPEGs of the first digits of MNIST's test half, each time the same ones, one a digit."""
     rng = np.random.default_rng(SEED)
     for digit in mnist("test")[0][:count]:
-        _, data = cv2.imencode(".jpg", photo(digit, height, width, rng), [cv2.IMWRITE_JPEG_QUALITY, 88])
+        _, data = cv2.imencode(".jpg", photo(digit, height, width, rng, shares), [cv2.IMWRITE_JPEG_QUALITY, 88])
         yield data.tobytes()
 
 
-def photo(digit: InkImages, height: int, width: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Photograph a digit, [28, 28], that takes a third of the paper's height: cloudy, shadowed, noisy, tinted.
+def photo(
+    digit: InkImages, height: int, width: int, rng: np.random.Generator, shares: tuple[float, float] = A_THIRD
+) -> NDArray[np.uint8]:
+    """Photograph a digit, [28, 28], on cloudy, shadowed, noisy, tinted paper.
+
+    Args:
+        digit: uint8[28, 28].
+        height: Pixels of the photo.
+        width: Pixels of the photo.
+        rng: Randomness.
+        shares: Of the digit's frame, 0.3 of which is its margin, in the paper's height: the least and the most.
 
     Returns:
         uint8[height, width, 3].
     """
-    side = round(rng.uniform(0.4, 0.6) * height)  # of the digit's frame, 0.3 of which is its margin
+    side = round(rng.uniform(*shares) * height)
     top, left = (round(rng.uniform(0.3, 0.7) * (extent - side)) for extent in (height, width))
     ink = np.asarray(cv2.resize(digit, (side, side), interpolation=cv2.INTER_CUBIC), np.float32) / 255
     strokes = ((ink - 0.35) / 0.3).clip(0, 1)  # they have edges, though they were enlarged
+    beyond = max(0, side - height)  # of the frame's margin
+    strokes, top = strokes[beyond // 2 :][:height], max(0, top)
     clouds = rng.normal(225, 2, (6, 8)).astype(np.float32)
     light = rng.uniform(0.8, 1, (2, 2)).astype(np.float32)  # at the corners
     page = np.asarray(cv2.resize(clouds, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
-    page[top : top + side, left : left + side] *= 1 - 0.75 * strokes
+    page[top : top + len(strokes), left : left + side] *= 1 - 0.75 * strokes
     page *= np.asarray(cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     page += 3 * rng.standard_normal((height, width), np.float32)
     return np.asarray(cv2.merge([cv2.convertScaleAbs(page, alpha=share) for share in (0.92, 0.97, 1)]), np.uint8)
@@ -140,6 +154,13 @@ def write_tiffs(folder: Path, *, files: int, pages: int, height: int, width: int
 
 SMALL = Kind("28×28 PNG", "small", 10_000, 1, partial(write_small_pngs, files=10_000), loop_files=200)
 JPEGS = Kind("600×500 JPEG", "jpeg", 1000, 1, partial(write_photos, files=1000, height=500, width=600), loop_files=100)
+FILLED = Kind(
+    "600×500 JPEG, filled by its digit",
+    "filled",
+    128,
+    1,
+    partial(write_photos, files=128, height=500, width=600, shares=(1.1, 1.19)),
+)
 PHOTOS = Kind("4000×3000 JPEG", "photos", 40, 1, partial(write_photos, files=40, height=3000, width=4000), loop_files=5)
 TIFFS = Kind(
     "TIFF of 20 pages 600×500",

@@ -9,7 +9,7 @@ from typing import Self
 
 from tests.benchmarks.rounds import Pass
 from tests.benchmarks.trials import in_session
-from tests.commands import CHECKOUT, environment
+from tests.cli_runner import CHECKOUT, environment
 
 SHARE = 0.03
 """Of one processor, that is how much the sampling of memory may take."""

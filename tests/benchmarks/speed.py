@@ -39,7 +39,7 @@ from tests.benchmarks.program import RUNTIMES
 from tests.benchmarks.reliability import program_id
 from tests.benchmarks.rounds import Lines, lines_of, plain
 from tests.benchmarks.scans import KINDS
-from tests.commands import CHECKOUT
+from tests.cli_runner import CHECKOUT
 
 STATE = Path(tempfile.gettempdir(), "batchdigits-speed.jsonl")
 PACKAGES = {"keras": "tensorflow", "litert": "ai_edge_litert"}

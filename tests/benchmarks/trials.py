@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from tests.commands import BATCHDIGITS, CHECKOUT, Result, environment
-from tests.digits import digits, png
+from tests.cli_runner import BATCHDIGITS, CHECKOUT, Result, environment
+from tests.sample_pages import digits, png
 
 STAND_IN, TENSORFLOW = "stand-in", "TensorFlow"
 COMMANDS = {STAND_IN: (sys.executable, "-m", "tests.fake_model_cli"), TENSORFLOW: (BATCHDIGITS,)}

@@ -21,8 +21,8 @@ from batchdigits.engine.run_context import resumable
 from batchdigits.errors import Interrupted
 from batchdigits.inference.bundle import PACKAGED
 from batchdigits.inference.calibration import Domain, ThresholdCounts
-from tests import digits as written
-from tests.commands import (
+from tests import sample_pages
+from tests.cli_runner import (
     BATCHDIGITS,
     CHECKOUT,
     Result,
@@ -33,9 +33,9 @@ from tests.commands import (
     run,
     under_permissions,
 )
-from tests.digits import on_page, one_of_each, write_png
 from tests.fake_model import bundle_in
 from tests.file_states import names
+from tests.sample_pages import on_page, one_of_each, write_png
 
 DATA = Path(__file__).parents[1] / "data"
 COMMANDS = ["predict", "train", "evaluate", "explain", "schedule", "correct"]
@@ -116,7 +116,7 @@ def test_a_variable_with_the_version_in_it_does_not_change_what_a_command_does(e
         (["empty", "-o", "report.doc"], 2, ["report.doc", ".csv", ".parquet"]),
         (["empty", "-o", "report"], 2, ["report", ".csv", ".parquet"]),
         (["empty", "-o", "report.csv", "-o", "./report.csv"], 2, ["report.csv", "twice"]),
-        (["empty", "-o", "report.csv/more.csv"], 5, ["report.csv/more.csv", "cannot be written"]),
+        (["images", "-o", "report.csv/more.csv"], 5, ["report.csv", "cannot be made"]),
         (["images", "-o", "images/7.png"], 2, ["images/7.png", "ending"]),
         (["images/scan.csv", "-o", "images/scan.csv"], 2, ["images/scan.csv", "overwrite", "another name"]),
         (["empty", "--model", "nowhere"], 6, ["nowhere", "--model"]),
@@ -250,7 +250,7 @@ def test_an_ink_finder_that_cannot_be_opened_ends_the_run_with_code_6_and_no_row
     finder = {"finder": b"no finder", "exported_finder": b"no finder"}
     reader = {"weights": (PACKAGED / "model.keras").read_bytes(), "exported": (PACKAGED / "model.tflite").read_bytes()}
     broken = bundle_in(tmp_path / "broken", **finder, **reader).directory
-    for number, digit in enumerate(written.digits(60)[:8]):
+    for number, digit in enumerate(sample_pages.digits(60)[:8]):
         write_png(tmp_path / f"scans/cut_out{number}.png", digit)
         write_png(tmp_path / f"scans/page{number}.png", on_page(digit, 80, 70))
     command = ["predict", tmp_path / "scans", "-o", tmp_path / "r.csv", "--runtime", "litert", "--workers", "2"]
@@ -320,6 +320,18 @@ def test_a_report_folder_that_may_not_be_written_ends_the_run_before_any_work(sc
     assert names(scans / "out") == []
 
 
+@pytest.mark.parametrize("mode", [0o000, 0o400])
+def test_a_ledger_that_may_not_be_written_is_named_with_what_to_change(scans: Path, mode: int) -> None:
+    report = scans / "out" / "report.csv"
+    assert batchdigits("predict", scans / "in", "-o", report, "--runtime", "litert").code == 0
+    Path(f"{report}.ledger").chmod(mode)
+    (scans / "answers.csv").write_text("path,corrected\n7.png,7\n")
+    for arguments in (["predict", scans / "in", "-o", report], ["correct", report, scans / "answers.csv"]):
+        result = under_permissions(*arguments)
+        assert result.code == 5
+        assert f"{report}.ledger cannot be written: there is no permission to; change the permissions" in result.message
+
+
 def test_an_image_a_bundle_and_a_job_file_that_may_not_be_read_are_named(scans: Path) -> None:
     image, bundle, job = scans / "in" / "7.png", scans / "bundle", scans / "job.toml"
     shutil.copytree(PACKAGED, bundle)
@@ -384,6 +396,14 @@ def test_the_folders_of_reports_are_made_but_not_by_a_dry_run(empty: Path, tmp_p
     assert made.code == 0
     assert made.stderr.startswith(f"Made the folder {report.parent}.\n")
     assert report.exists()
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--model", "nowhere"], 6), (["--threads", "0"], 2)])
+def test_no_folder_is_made_for_reports_that_do_not_come(arguments: list[str], code: int, empty: Path) -> None:
+    (empty / "notes.txt").touch()
+    result = batchdigits("predict", empty, "-o", empty / "new" / "folder" / "report.csv", *arguments)
+    assert (result.code, "Made the folder" in result.stderr) == (code, False)
+    assert names(empty) == ["notes.txt"]
 
 
 def test_a_source_alone_is_read_and_a_terminal_gets_the_reports_for_people(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from batchdigits.cli.closing import closing, corrected
 from batchdigits.inference.audit import Audit
 from batchdigits.inference.trust import Basis, Trust
 from batchdigits.monitoring import Summary
-from tests.commands import batchdigits, environment, on_a_terminal
-from tests.digits import one_of_each, write_png
+from tests.cli_runner import batchdigits, environment, on_a_terminal
+from tests.sample_pages import one_of_each, write_png
 
 DATA = Path(__file__).parents[1] / "data"
 NIGHT = Summary(
@@ -56,6 +56,8 @@ def test_the_end_of_a_run_says_what_was_found_what_was_written_what_to_do_next_a
 def test_where_all_is_well_there_is_nothing_to_do() -> None:
     assert said(FINE, "report.csv") == ["3,000 images: 3,000 read", "Wrote report.csv"]
     assert said(FINE, "-") == ["3,000 images: 3,000 read"]
+    again = replace(FINE, pending=0, is_kept=True)
+    assert said(again, "r.csv") == ["3,000 images, 0 of them new or changed: 3,000 read", "Up to date: r.csv"]
     assert said(replace(FINE, files=0, pending=0, rows=Counter())) == ["0 images: 0 read"]
 
 

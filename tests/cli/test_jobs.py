@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from batchdigits.cli.app import app
 from batchdigits.inference.bundle import PACKAGED
-from tests.commands import CHECKOUT, Result, run
+from tests.cli_runner import CHECKOUT, Result, run
 
 JOBS = CHECKOUT / "jobs"
 every_job = pytest.mark.parametrize("job", ["predict", "train"])

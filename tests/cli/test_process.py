@@ -39,7 +39,7 @@ from batchdigits.inference.trust import Basis, Trust
 from batchdigits.ledger.location import held
 from batchdigits.monitoring import Summary
 from batchdigits.settings import PredictSettings
-from tests.commands import (
+from tests.cli_runner import (
     BATCHDIGITS,
     CHECKOUT,
     Result,
@@ -47,8 +47,8 @@ from tests.commands import (
     on_a_terminal,
     run,
 )
-from tests.digits import one_of_each, write_png
 from tests.file_states import disk_of, names
+from tests.sample_pages import one_of_each, write_png
 
 DATA = Path(__file__).parents[1] / "data"
 SUMMARY = Summary(
@@ -244,6 +244,44 @@ def test_a_command_that_fails_leaves_the_code_and_the_message(arguments: list[st
     said = written(empty)
     assert result.code == said["exit_code"] == code
     assert said["error"] == result.message
+
+
+ASKED_TO_END = """
+import os, runpy, signal, sys
+
+class AtImport:
+    def find_spec(self, name, path, target=None):
+        if name == MODULE:
+            sys.meta_path.remove(self)
+            for _ in range(2):  # as of `timeout`
+                os.kill(os.getpid(), signal.SIGTERM)
+
+MODULE = sys.argv.pop(1)
+sys.meta_path.insert(0, AtImport())
+runpy.run_module("batchdigits", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "batchdigits.cli.train", "batchdigits.pipeline", "cv2"])
+def test_a_signal_at_any_moment_of_a_run_is_what_its_summary_says(module: str, tmp_path: Path) -> None:
+    write_png(tmp_path / "scans" / "7.png", one_of_each()[7])
+    monitored_by = ["--summary", tmp_path / "run.json", "--metrics", tmp_path / "nightly.prom"]
+    job = ["predict", tmp_path / "scans", "-o", tmp_path / "r.csv", "--runtime", "litert", *monitored_by]
+    result = run([sys.executable, "-c", ASKED_TO_END, module, *job], cwd=CHECKOUT)
+    assert result.message == "Terminated: what was finished is kept, the next run goes on from there."
+    assert (result.code, written(tmp_path)["exit_code"]) == (143, 143)
+
+
+def test_a_signal_after_the_summary_is_written_changes_no_exit_code(tmp_path: Path) -> None:
+    write_png(tmp_path / "scans" / "7.png", one_of_each()[7])
+    late = (
+        "import os, signal; from batchdigits.cli import process; closing = process.closing; "
+        "process.closing = lambda *a, **k: [os.kill(os.getpid(), signal.SIGTERM), closing(*a, **k)][1]; "
+        "import runpy; runpy.run_module('tests.fake_model_cli', run_name='__main__')"
+    )
+    job = ["predict", tmp_path / "scans", "-o", tmp_path / "r.csv", "--summary", tmp_path / "run.json"]
+    result = run([sys.executable, "-c", late, *job], cwd=CHECKOUT)
+    assert (result.code, json.loads((tmp_path / "run.json").read_text())["exit_code"]) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -507,6 +545,10 @@ def test_a_working_folder_that_is_gone_matters_only_where_names_are_relative(tmp
         ('"$0" predict "$1/missing" -o "$1/r.csv" 2>/dev/full', 5),
         ('"$0" predict "$1" --allow-empty --no-ledger -o "$1/r.csv" 2>&1 >/dev/null | :; exit "${PIPESTATUS[0]}"', 0),
         ('"$0" --version >/dev/full', 5),
+        ('"$0" predict --help | :; exit "${PIPESTATUS[0]}"', 0),
+        ('"$0" --version | :; exit "${PIPESTATUS[0]}"', 0),
+        ('"$0" predict 2>&1 | :; exit "${PIPESTATUS[0]}"', 2),
+        ('"$0" predict "$1" --threshold 7 2>/dev/full', 2),
     ],
 )
 def test_streams_that_cannot_be_written_leave_the_exit_code_alone(empty: Path, command: str, code: int) -> None:

@@ -18,7 +18,7 @@ from batchdigits.cli import app
 from batchdigits.cli.schedule import MOST_BYTES, Parameter, cron_word, schedule, systemd_word
 from batchdigits.errors import UsageError
 from batchdigits.settings import ScheduleSettings
-from tests.commands import BATCHDIGITS, CHECKOUT, PATIENCE, Result, batchdigits, environment, run
+from tests.cli_runner import BATCHDIGITS, CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 
 HOSTILE = os.fsdecode(b"it's \"50%\" of $HOME \\ \\\\%, \\'%n caf\xe9 & `x` [1]*")
 IS_THERE = {"/here [1]/a [2]"}.__contains__

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import warnings
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,7 @@ from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import MAX_SIDE, Page, guarded
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
-from tests.digits import Grey
+from tests.sample_pages import Grey
 
 DATA = Path(__file__).parents[1] / "data"
 LIMITS = DecodingSettings()
@@ -230,12 +231,12 @@ def test_a_jpeg_of_middle_size_is_decoded_at_half_of_it_and_in_full_where_asked(
     assert (page.height, page.width) == whole.shape
     assert max(page.grey.shape) == seen
     if seen == side:
-        assert page.finer is None
+        assert page.full_resolution is None
         return
-    assert page.finer is not None
-    finer = page.finer()
-    assert finer.flags.c_contiguous
-    assert np.abs(finer.astype(int) - whole).max() <= 2
+    assert page.full_resolution is not None
+    again = page.full_resolution()
+    assert again.flags.c_contiguous
+    assert np.abs(again.astype(int) - whole).max() <= 2
     half = cv2.resize(whole, page.grey.shape[::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(page.grey.astype(int) - half).mean() < 4
 
@@ -332,6 +333,32 @@ def test_a_good_file_of_another_kind_is_not_to_be_copied_again(data: bytes, kind
     assert "copy" not in fault.detail
 
 
+def test_an_archive_names_the_source_that_reads_it() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("7.png", SMALL["grey PNG"])
+    fault = fault_of(file.getvalue(), ".png")
+    assert fault.kind == FaultKind.UNSUPPORTED
+    assert "a ZIP archive; read it as zip:///PATH" in fault.detail
+    with zipfile.ZipFile(workbook := io.BytesIO(), "w") as archive:
+        archive.writestr("[Content_Types].xml", "")
+    assert "none of PNG" in fault_of(workbook.getvalue()).detail
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\n<!DOCTYPE html>\n<html><body><svg/>not found</body></html>", "web page"),
+        (b"<HTML><HEAD><TITLE>Log in</TITLE></HEAD></HTML>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+    ],
+)
+def test_what_was_saved_in_the_place_of_an_image_is_named(data: bytes, says: str) -> None:
+    fault = fault_of(data, ".png")
+    assert fault.kind == FaultKind.UNREADABLE
+    assert says in fault.detail
+
+
 def test_a_packing_that_a_codec_was_built_without_is_not_damage() -> None:
     def step() -> None:
         message = "Error while loading plugin: Support for this compression format has not been built in"
@@ -399,9 +426,9 @@ def test_the_limit_of_pixels_holds_for_every_format_and_is_inclusive(name: str) 
 
 def test_no_chunk_of_a_png_may_be_longer_than_the_file() -> None:
     whole = SMALL["grey PNG"]
-    for name in (b"IHDR", b"IDAT", b"IEND"):  # OpenCV allocates 2 GB for the last
+    for name, says in ((b"IHDR", "begin with its header"), (b"IDAT", "cut short"), (b"IEND", "cut short")):
         at = whole.index(name)
-        assert "cut short" in fault_of(whole[: at - 4] + b"\x7f\xff\xff\xff" + whole[at:]).detail
+        assert says in fault_of(whole[: at - 4] + b"\x7f\xff\xff\xff" + whole[at:]).detail
 
 
 def test_a_gif_is_as_large_as_its_first_frame_where_that_is_larger_than_its_screen() -> None:

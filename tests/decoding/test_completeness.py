@@ -47,7 +47,7 @@ def test_a_copy_that_stopped_and_ends_in_zeros_is_a_fault(kind: str, share: floa
     assert "copy it again" in fault.detail
 
 
-@pytest.mark.parametrize("kind", ["WEBP", "JPEG", "PNG", "GIF"])
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG", "PNG", "GIF", "AVIF", "JPEG2000"])
 def test_a_sector_that_is_lost_in_the_middle_is_a_fault(kind: str) -> None:
     whole = saved(np.tile(GREY, (3, 3)), kind, **FORMATS[kind])
     page_of(whole)
@@ -114,20 +114,21 @@ def test_fax_codes_are_whole_to_the_last_row_or_not_at_all(packing: str) -> None
         page = np.where((GREY > 235) == (ink > 0), 255, 0)  # speckled
         page[90:] = ink  # down to the end
         codes = fax_of(page, packing)
-        fax = Fax(is_group_4=packing == "group4", is_aligned=False)
-        assert is_whole_fax(codes, 90, 120, fax)
+        fax = Fax(is_group_4=packing == "group4", is_aligned=False, columns=90, rows=120)
+        assert is_whole_fax(codes, fax)
         for share in (0, 0.1, 0.3, 0.5, 0.8, 0.95):
             cut = codes[: int(len(codes) * share)]
-            assert not is_whole_fax(cut, 90, 120, fax)
-            assert not is_whole_fax(cut + bytes(len(codes) - len(cut)), 90, 120, fax)
+            assert not is_whole_fax(cut, fax)
+            assert not is_whole_fax(cut + bytes(len(codes) - len(cut)), fax)
 
 
 def test_fax_codes_need_no_end_beside_that_of_their_last_row() -> None:
     codes = fax_of(GREY, "group4").rstrip(b"\0")
-    assert is_whole_fax(codes[:-3], 90, 120, Fax(is_group_4=True, is_aligned=False))
+    assert is_whole_fax(codes[:-3], Fax(is_group_4=True, is_aligned=False, columns=90, rows=120))
 
 
 def test_of_aligned_fax_codes_only_the_end_is_known() -> None:
     codes = fax_of(GREY, "group4")
-    assert is_whole_fax(codes, 90, 120, Fax(is_group_4=True, is_aligned=True))
-    assert not is_whole_fax(codes[:-40], 90, 120, Fax(is_group_4=True, is_aligned=True))
+    fax = Fax(is_group_4=True, is_aligned=True, columns=90, rows=120)
+    assert is_whole_fax(codes, fax)
+    assert not is_whole_fax(codes[:-40], fax)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import Page
 from batchdigits.errors import Fault, FaultKind
-from tests.mutations import (
+from tests.damaged_images import (
     DEFAULT,
     SMALL,
     forget_peak,

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchdigits.decoding.grayscale import grey_of, in_bytes, is_flat
-from tests.commands import CHECKOUT, batchdigits
+from batchdigits.decoding.grayscale import grey_of, grey_of_pillow, in_bytes, is_flat
+from tests.cli_runner import CHECKOUT, batchdigits
 
 SAMPLES = CHECKOUT / "sample_images"
 GOLDEN = Path(__file__).parents[1] / "data" / "golden-sample-report.csv"
@@ -132,6 +132,16 @@ def test_the_readme_of_the_samples_counts_them_rightly() -> None:
 
 INK = np.zeros((60, 50), bool)
 INK[10:50, 20:27] = True
+
+
+@pytest.mark.parametrize("blue", [0, 90])
+def test_a_palette_of_greys_or_colours_gives_what_it_says(blue: int) -> None:
+    image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).copy()
+    image.putpalette([part for level in range(255, -1, -1) for part in (level, level, max(0, level - blue))])
+    assert image.mode == "P"
+    np.testing.assert_array_equal(grey_of_pillow(image), grey_of(np.asarray(image.convert("RGB"))))
+    if not blue:
+        np.testing.assert_array_equal(grey_of_pillow(image).ravel(), np.arange(255, -1, -1))
 
 
 @pytest.mark.parametrize("colour", [(255, 255, 255), (0, 0, 0), (250, 240, 90), (30, 60, 200)])

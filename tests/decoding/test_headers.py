@@ -19,6 +19,7 @@ GREY = np.full((20, 30), 230, np.uint8)
 GREY[3:17, 5:9] = 10
 TURNED = np.rot90(GREY, -1)
 XMP = b'<x:xmpmeta><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></x:xmpmeta>'
+XMP_SPACED = XMP.replace(b'Orientation="6"', b"Orientation = '6' ")
 XMP_ELEMENT = b"<x:xmpmeta><tiff:Orientation>6</tiff:Orientation></x:xmpmeta>"
 
 
@@ -56,7 +57,7 @@ def test_an_orientation_is_read_in_every_type_and_order(order: str, kind: int, c
     assert np.abs(grey.astype(int) - TURNED).mean() < 5
 
 
-@pytest.mark.parametrize("xmp", [XMP, XMP_ELEMENT])
+@pytest.mark.parametrize("xmp", [XMP, XMP_SPACED, XMP_ELEMENT])
 def test_an_orientation_in_xmp_is_read_where_exif_has_none(xmp: bytes) -> None:
     segment = b"http://ns.adobe.com/xap/1.0/\0" + xmp
     jpeg = saved("JPEG", quality=95)
@@ -174,6 +175,23 @@ def test_a_jpeg_with_an_odd_header_is_read() -> None:
         whole[: scan + 7] + b"\0\0\0" + whole[scan + 10 :],
     ):
         np.testing.assert_array_equal(grey_of(data), grey_of(whole))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_what_is_wrong_before_the_pixels_of_a_jpeg_refuses_no_picture(
+    mode: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = io.BytesIO()
+    Image.fromarray(GREY).convert(mode).save(file, "JPEG", quality=95)
+    whole = file.getvalue()
+    profile = b"\xff\xe2\0\x0eICC_PROFILE\0"  # without its number
+    for junk in (b"\0", b"\1\2\3\4\5", b"\xff\0", profile, b"\xff\xe1\0\4ab" + bytes(40)):
+        for marker in (b"\xff\xdb", b"\xff\xc0", b"\xff\xc4"):
+            at = whole.index(marker)
+            np.testing.assert_array_equal(grey_of(whole[:at] + junk + whole[at:]), grey_of(whole))
+        (fault,) = decode(whole[:at] + junk + whole[at:-60], LIMITS)
+        assert isinstance(fault, Fault)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_kinds_of_jpeg_that_are_not_read_are_unsupported() -> None:

@@ -48,11 +48,12 @@ def drawn(media_box: str, content: bytes = b"0 0 0 rg 20 10 15 80 re f", *more: 
     return data + b"trailer<</Root 1 0 R/Size %d>>\n%%%%EOF" % (len(objects) + 1)
 
 
-def holding(packing: str, colours: str, data: bytes) -> bytes:
+def holding(packing: str, colours: str, data: bytes, *more: bytes, height: int = 120) -> bytes:
     """Write a PDF whose one page is an image of the size of `GREY`, so packed."""
-    about = f"/Type/XObject/Subtype/Image/Width 90/Height 120/ColorSpace{colours}{packing}/Length {len(data)}"
+    about = f"/Type/XObject/Subtype/Image/Width 90/Height {height}/ColorSpace{colours}{packing}/Length {len(data)}"
     image = b"<<%s>>stream\n%s\nendstream" % (about.encode(), data)
-    return drawn("0 0 90 120", b"90 0 0 120 0 0 cm /I Do", image, resources="/XObject<</I 5 0 R>>")
+    content = f"90 0 0 {height} 0 0 cm /I Do".encode()
+    return drawn(f"0 0 90 {height}", content, image, *more, resources="/XObject<</I 5 0 R>>")
 
 
 def packed(kind: str) -> tuple[str, str, bytes]:
@@ -184,6 +185,47 @@ def test_of_an_image_in_a_page_half_is_no_digit(kind: str) -> None:
         assert isinstance(fault, Fault)
         assert fault.kind == FaultKind.UNREADABLE
         assert "damaged or half copied" in fault.detail
+
+
+FAX = "/Filter/CCITTFaxDecode/DecodeParms"
+GROUP_4 = b"<</K -1/Columns 90/Rows 120>>"
+
+
+@pytest.mark.parametrize(
+    "pdf",
+    [
+        holding(f"{FAX} 6 0 R", ONE_BIT, fax("group4"), GROUP_4),
+        holding(
+            f"{FAX}[null 6 0 R]".replace("/CC", "[/ASCIIHexDecode/CC").replace("code/Dec", "code]/Dec"),
+            ONE_BIT,
+            fax("group4").hex().encode() + b">",
+            GROUP_4,
+        ),
+        holding(f"{FAX}<</K -1/Columns 90>>", ONE_BIT, fax("group4")[:-3], b"<</K 0/EncodedByteAlign true>>"),
+        holding(f"{FAX}<</K 0/Columns 90/Rows 120/EncodedByteAlign true>>", ONE_BIT, fax("tiff_ccitt"), GROUP_4),
+        holding(f"{FAX}<</K -1/Columns 90/Rows 120>>", ONE_BIT, fax("group4"), height=124),
+    ],
+    ids=["elsewhere", "of two packings", "group 4 beside aligned rows", "aligned rows beside group 4", "fewer rows"],
+)
+def test_fax_codes_are_read_as_their_own_image_says(pdf: bytes) -> None:
+    (page,) = decode(pdf, LIMITS)
+    assert isinstance(page, Page)
+    np.testing.assert_array_equal(page.grey[:120] > 127, NOISY[..., 0] <= 127)
+
+
+def test_fax_codes_of_fewer_rows_than_their_image_says_are_unreadable() -> None:
+    (fault,) = decode(holding(f"{FAX}<</K -1/Columns 90>>", ONE_BIT, fax("group4"), height=124), LIMITS)
+    assert isinstance(fault, Fault)
+    assert fault.kind == FaultKind.UNREADABLE
+
+
+def test_wrong_fax_codes_are_told_whatever_else_the_file_holds() -> None:
+    codes = bytearray(fax("group4"))
+    codes[1000:1003] = b"\0\1\0"
+    for other in (GROUP_4, b"<</K 0/EncodedByteAlign true>>"):
+        (fault,) = decode(holding(f"{FAX}<</K -1/Columns 90>>", ONE_BIT, bytes(codes), other), LIMITS)
+        assert isinstance(fault, Fault)
+        assert fault.kind == FaultKind.UNREADABLE
 
 
 def test_an_image_whose_pixels_are_wrong_is_unreadable() -> None:

@@ -13,7 +13,7 @@ from batchdigits.decoding.grayscale import in_bytes
 from batchdigits.decoding.pages import Page
 from batchdigits.errors import Fault
 from batchdigits.settings import DecodingSettings
-from tests.digits import Grey
+from tests.sample_pages import Grey
 
 WIDTH, HEIGHT = 13, 11
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}

@@ -15,7 +15,7 @@ from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import Page
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
-from tests.digits import Grey
+from tests.sample_pages import Grey
 
 LIMITS = DecodingSettings()
 GREY = np.full((40, 48), 230, np.uint8)
@@ -75,6 +75,7 @@ KINDS = {
         (GREY / 255).astype("f4"), byteorder=">", compression="zlib", predictor="floatingpoint"
     ),
     "big-endian signed integers": tiff((GREY * 128.5).astype("i2"), byteorder=">", compression="zlib"),
+    "signed bytes": tiff((GREY // 2).astype("i1")),
     "half floats": tiff((GREY / 255).astype("f2")),
     "big-endian, white is zero": tiff(65535 - DEEP, byteorder=">", photometric="miniswhite", compression="lzw"),
     "big-endian BigTIFF": tiff(DEEP, byteorder=">", bigtiff=True),
@@ -154,9 +155,10 @@ def test_directories_that_lead_back_to_the_first_are_read_once() -> None:
     assert len(pages_of(bytes(data))) == 1
 
 
+@pytest.mark.parametrize("kind", [1, 3, 4])  # BYTE, SHORT, LONG
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_a_turned_page_is_upright(orientation: int) -> None:
-    (page,) = pages_of(tiff(GREY, extratags=[(274, 3, 1, orientation, True)]))
+def test_a_turned_page_is_upright(orientation: int, kind: int) -> None:
+    (page,) = pages_of(tiff(GREY, extratags=[(274, kind, 1, orientation, True)]))
     turns = {3: 2, 6: -1, 8: 1}
     np.testing.assert_array_equal(page.grey, np.rot90(GREY, turns[orientation]))
     assert (page.height, page.width) == page.grey.shape
@@ -178,6 +180,40 @@ def test_fax_data_with_wrong_codes_is_a_fault_and_white_paper_to_the_end_is_none
         data[middle : middle + 3] = b"\0\1\0"
         assert "fax codes" in fault_of(bytes(data)).detail
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("packing", ["group3", "group4", "tiff_ccitt"])
+def test_fax_data_that_are_damaged_in_the_middle_are_a_fault_in_most_cases(packing: str) -> None:
+    rng = np.random.default_rng(2)
+    read = 0
+    for _ in range(40):
+        page = cv2.GaussianBlur(rng.random((160, 130)), (0, 0), 4) > 0.5
+        file = io.BytesIO()
+        Image.fromarray(page).save(file, "TIFF", compression=packing)
+        (whole,) = pages_of(file.getvalue())
+        strips = tifffile.TiffFile(io.BytesIO(file.getvalue())).pages.first
+        start, length = strips.dataoffsets[0], strips.databytecounts[0]
+        for wrong in (rng.bytes(3), bytes(max(200, length // 8))):
+            at = start + int(rng.integers(length // 8, length - length // 8 - len(wrong)))
+            data = file.getvalue()[:at] + wrong + file.getvalue()[at + len(wrong) :]
+            (entry,) = decode(data, LIMITS)
+            if isinstance(entry, Page):  # a row of it may be wrong, or missing
+                rows = np.mean(entry.grey != whole.grey, axis=1) > 0.1
+                read += int(rows.mean() > 0.15)
+    assert read <= 1  # of 80
+
+
+@pytest.mark.parametrize("packing", ["group3", "group4", "tiff_ccitt"])
+@pytest.mark.parametrize("strip_bytes", [6, 50, 96, 10_000])
+def test_strips_of_fax_codes_are_read_however_many_there_are(packing: str, strip_bytes: int) -> None:
+    bits = GREY > 128
+    file = io.BytesIO()
+    Image.fromarray(bits).save(file, "TIFF", compression=packing, strip_size=strip_bytes)
+    with tifffile.TiffFile(io.BytesIO(file.getvalue())) as written:
+        strips = len(written.pages.first.dataoffsets)
+    assert strips == -(-len(bits) // max(1, strip_bytes // 6))
+    (page,) = pages_of(file.getvalue())
+    np.testing.assert_array_equal(page.grey, np.where(bits, 255, 0))
 
 
 NOISY = np.clip(np.tile(GREY, (3, 3)) + np.random.default_rng(1).integers(0, 9, (120, 144)), 0, 255).astype(np.uint8)
@@ -275,6 +311,32 @@ def test_more_samples_a_pixel_than_memory_allows_are_refused() -> None:
     assert isinstance(fault, Fault)
     assert fault.kind == FaultKind.TOO_LARGE
     assert "--max-pixels" in fault.detail
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("count", [None, 0, 7, 35_711_440])
+def test_pixels_that_are_not_packed_are_all_there_whatever_is_said_of_their_length(
+    count: int | None, samples: int
+) -> None:
+    whole = tiff(RGB, photometric="rgb") if samples == 3 else tiff(GREY)
+    said = struct.pack("<HHII", 279, 4, 1, GREY.size * samples)
+    assert said in whole
+    other = struct.pack("<HHII", 279, 4, 1, count) if count is not None else struct.pack("<HHII", 280, 4, 1, 0)
+    (page,) = pages_of(whole.replace(said, other))
+    np.testing.assert_array_equal(page.grey, GREY)
+    cut = whole.replace(said, other)[:-1]
+    start = tifffile.TiffFile(io.BytesIO(whole)).pages.first.dataoffsets[0]
+    assert start + GREY.size * samples == len(whole)
+    assert fault_of(cut).kind == FaultKind.UNREADABLE
+
+
+@pytest.mark.parametrize("colours", ["minisblack", "rgb"])
+def test_where_nothing_is_said_of_colours_zero_is_black(colours: str) -> None:
+    whole = tiff(RGB if colours == "rgb" else GREY, photometric=colours)
+    said = struct.pack("<HHIH", 262, 3, 1, 2 if colours == "rgb" else 1)
+    assert said in whole
+    (page,) = pages_of(whole.replace(said, struct.pack("<HHIH", 263, 3, 1, 1)))
+    np.testing.assert_array_equal(page.grey, GREY)
 
 
 def test_what_is_wrong_with_a_page_writes_nothing_to_standard_error(

@@ -10,8 +10,8 @@ import pytest
 
 from batchdigits.engine import children
 from batchdigits.storage.local import file_sha256
-from tests.commands import BATCHDIGITS, CHECKOUT, run
-from tests.digits import digits, write_png
+from tests.cli_runner import BATCHDIGITS, CHECKOUT, run
+from tests.sample_pages import digits, write_png
 
 NAMES = ("multiprocessing", "pickle", "socket", "queue", "numpy", "cv2", "PIL", "hashlib", "tempfile", "signal")
 
@@ -56,13 +56,20 @@ sys.path.insert(0, here)
 ours, process = children.start(test_children.look, "numpy", "queue")
 with children.one_for_each_core(len, "") as processes:
     lies_here = list(processes.map(test_children.lies_here, ["numpy", "queue"]))
-print(here == "", ours.recv(), lies_here, "PYTHONSAFEPATH" in __import__("os").environ, sys.path[0] == "")
+child = children.Child(test_children.look_again, "numpy", "queue", fork=False)
+is_safe = "PYTHONSAFEPATH" in __import__("os").environ
+print(here == "", ours.recv(), lies_here, child.answers.recv(), is_safe, sys.path[0] == "")
 """
 
 
 def look(connection: Connection, *names: str) -> None:
     """What a process does in these tests: it imports modules, and says where they are."""
     connection.send([lies_here(name) for name in names])
+
+
+def look_again(_: Connection, answers: Connection, *names: str) -> None:
+    """What a worker does in these tests."""
+    look(answers, *names)
 
 
 def lies_here(name: str) -> bool:
@@ -72,7 +79,7 @@ def lies_here(name: str) -> bool:
 def test_what_is_started_from_a_prompt_in_the_scans_folder_imports_nothing_from_there(scans: Path) -> None:
     found = run([sys.executable, "-c", FROM_A_PROMPT], cwd=scans, env={"PYTHONPATH": CHECKOUT})
     assert (found.code, found.stderr) == (0, "")
-    assert found.stdout == "True [False, False] [False, False] False True\n"
+    assert found.stdout == "True [False, False] [False, False] [False, False] False True\n"
     assert ran(scans) == []
 
 

@@ -12,8 +12,8 @@ from batchdigits.engine import ink as module
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.inference import bundle
 from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
-from tests.digits import digits, on_page
 from tests.fake_model import FakeInkFinder
+from tests.sample_pages import digits, on_page
 
 SETTINGS: dict[str, Any] = {"decoding": DecodingSettings(), "normalisation": NormalisationSettings()}
 PAGES = [on_page(digit, 50 + number, 60) for number, digit in enumerate(digits(24))]

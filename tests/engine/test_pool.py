@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from batchdigits.engine import pool as module
 from batchdigits.engine.children import Child
 from batchdigits.engine.local import Read, Reading, on_this_machine
 from batchdigits.engine.pool import chunks, worker_count
-from batchdigits.engine.run_context import StageTimer, Stop
+from batchdigits.engine.run_context import SIGNALS, StageTimer, Stop
 from batchdigits.engine.worker import Drawing
 from batchdigits.errors import BatchDigitsError, BundleError, DecoderDied, FaultKind, Interrupted, Terminated
 from batchdigits.inference import bundle
@@ -36,8 +37,9 @@ from batchdigits.settings import PredictSettings, Runtime
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.local import file_sha256
 from batchdigits.storage.urls import locate
-from tests.digits import write_differing
+from tests.cli_runner import run
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
+from tests.sample_pages import write_differing
 
 FILES = 40
 Seen = dict[tuple[str, int], tuple[bytes, str]]  # of each page, by its file's name and its number
@@ -107,6 +109,22 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- every page, once ------------------------------------------------------------------------------------------------
 
 
+def test_bytes_that_any_worker_has_told_of_are_not_read_again(
+    model: Bundle, files: list[ImageFile], tmp_path: Path
+) -> None:
+    junk = tmp_path / "1.png"
+    junk.write_bytes(b"\x89PNG\r\n\x1a\njunk")
+    copies = [Path(shutil.copy(file.path, tmp_path / f"copy{number}.png")) for number, file in enumerate(files)]
+    with reading(model, workers=3) as read:
+        first = Batch.concat(*read([*files, *files_in(junk)]))
+        second = Batch.concat(*read([*files_in(tmp_path)]))
+    assert (len(first.files), len(first), first.unchanged) == (FILES + 1, FILES + 1, {})
+    assert [second.files[row].name for row in second.pages["file"]] == ["1.png"]  # a fault is found anew
+    assert {second.files[place].path: sha256 for place, sha256 in second.unchanged.items()} == {
+        str(copy): file_sha256(copy) for copy in copies
+    }
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("runtime", list(Runtime))
 def test_pages_do_not_hang_on_chunks_workers_or_where_the_networks_are(
@@ -162,7 +180,7 @@ def test_no_more_files_are_taken_than_the_workers_need(model: Bundle, files: lis
         try:
             module._BATCH_PAGES = 10
             for batch in read(counted()):
-                given += len(batch)
+                given += len(batch.files)
                 assert taken - given <= 7 * 2 * 3 + 10
         finally:
             module._BATCH_PAGES = module_pages
@@ -217,7 +235,7 @@ def dies(number: int) -> Any:
 
 ENDS = {
     "crashes its decoder (SIGSEGV); move it away, or export it anew as PNG": dies(signal.SIGSEGV),
-    "takes its decoder longer than 8 seconds; move it away, or export it anew as PNG": lambda: time.sleep(1000),
+    "takes its decoder longer than 5 seconds; move it away, or export it anew as PNG": lambda: time.sleep(1000),
     "its decoder was ended (SIGKILL), perhaps for want of memory; the next run tries again": dies(signal.SIGKILL),
     "its decoder was ended (exit code 7), perhaps for want of memory; the next run tries again": lambda: os._exit(7),
 }
@@ -233,7 +251,7 @@ def test_files_that_kill_their_workers_are_rows_of_the_same_run_and_cost_no_othe
 ) -> None:
     killers = [files[at] for at in (0, 11, 12, 39)]
     spoil(monkeypatch, dict(zip([file_sha256(Path(file.path)) for file in killers], ENDS.values(), strict=True)))
-    monkeypatch.setattr(module, "SECONDS", 8.0)
+    monkeypatch.setattr(module, "SECONDS", 5.0)
     batch = read_all(model, files, workers=workers)
     found = by_row(batch)
     assert [found.pop((file.name, 1))[1] for file in killers] == list(ENDS)
@@ -340,6 +358,33 @@ def test_where_no_worker_lives_to_its_first_word_the_run_ends(
     monkeypatch.setattr(module, "_MOST_DEATHS", 5)
     with pytest.raises(DecoderDied, match="One worker after the other died"):
         read_all(model, files)
+
+
+def test_a_worker_that_hangs_before_its_first_word_ends_the_run(
+    model: Bundle, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = multiprocessing.get_context("fork").Semaphore(0)
+
+    def hang(*_: object) -> None:
+        started.release()
+        time.sleep(1000)
+
+    monkeypatch.setattr(module, "serve", hang)
+    monkeypatch.setattr(module, "SECONDS", 1.0)
+    with pytest.raises(BatchDigitsError, match="said nothing for 1 second"):
+        read_all(model, files, workers=1)
+    assert started.acquire(block=False)
+    assert not started.acquire(block=False)  # and it is not tried thirty times
+
+
+def test_a_model_that_never_loads_ends_the_run(
+    model: Bundle, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakePredictor, "__enter__", lambda self: time.sleep(1000))
+    monkeypatch.setattr(module, "PATIENT_SECONDS", 1.0)
+    with pytest.raises(BatchDigitsError, match="A worker has waited for an hour: the model does not load"):
+        read_all(model, files, runtime=Runtime.KERAS)
+    assert multiprocessing.active_children() == []
 
 
 def never_there(questions: Connection, answers: Connection, *rest: object) -> None:
@@ -471,6 +516,34 @@ def test_what_was_read_before_the_run_ends_comes_first(
     assert sorted(file for batch in found for file in batch.files) == sorted(expected)
 
 
+def test_a_worker_that_somebody_stopped_does_not_keep_the_run_from_its_end(
+    model: Bundle, files: list[ImageFile], expected: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = module.serve
+
+    def stopped(*arguments: Any) -> None:
+        serve(*arguments)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    monkeypatch.setattr(module, "serve", stopped)
+    monkeypatch.setattr(children, "_END_SECONDS", 0.5)
+    assert by_row(read_all(model, files)) == expected
+
+
+FORGETFUL = """
+import time
+from batchdigits.engine.children import Child
+
+child = Child(lambda *_: time.sleep(1000), fork=True)
+while not int(open(f"/proc/{child.process.pid}/status").read().partition("SigIgn:")[2].split()[0], 16) >> 14 & 1:
+    time.sleep(0.01)  # it does not leave SIGTERM to us yet
+"""
+
+
+def test_a_process_that_nobody_ended_does_not_keep_python_from_its_end() -> None:
+    assert run([sys.executable, "-c", FORGETFUL]).code == 0
+
+
 def test_leaving_early_ends_the_workers_at_once(
     model: Bundle, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,7 +556,7 @@ def test_leaving_early_ends_the_workers_at_once(
                 break
 
 
-def test_workers_leave_ctrl_c_to_the_run_and_hold_nothing_of_it_open(
+def test_workers_leave_signals_to_the_run_and_hold_nothing_of_it_open(
     model: Bundle, files: list[ImageFile], tmp_path: Path
 ) -> None:
     with (tmp_path / "held").open("w") as held, reading(model) as read:
@@ -492,8 +565,9 @@ def test_workers_leave_ctrl_c_to_the_run_and_hold_nothing_of_it_open(
         for child in multiprocessing.active_children():
             status = Path(f"/proc/{child.pid}/status").read_text()
             ignored, caught = (int(re.findall(rf"Sig{name}:\s*(\w+)", status)[0], 16) for name in ("Ign", "Cgt"))
-            assert ignored >> signal.SIGINT - 1 & 1
-            assert not caught >> signal.SIGTERM - 1 & 1
+            for number in SIGNALS:
+                assert ignored >> number - 1 & 1
+                assert not caught >> number - 1 & 1
             names = [str(end.readlink()) for end in Path(f"/proc/{child.pid}/fd").iterdir()]
             assert held.name not in names
             assert sum(name.startswith("pipe:") for name in names) <= 3 + 3  # its two, its parent's end, and 0 to 2
@@ -538,7 +612,39 @@ def test_workers_that_are_not_forked_read_the_same(files: list[ImageFile], monke
     packaged = bundle.load()
     alone = by_row(read_all(packaged, files[:12], workers=1))
     monkeypatch.setattr(local, "can_fork", lambda: False)
-    assert by_row(read_all(packaged, files[:12], workers=2)) == alone
+    for _ in range(2):
+        assert by_row(read_all(packaged, files[:12], workers=2)) == alone
+
+
+def environment(questions: Connection, answers: Connection) -> None:
+    """Say what a variable is, until nobody asks."""
+    with suppress(EOFError):
+        while name := questions.recv():
+            answers.send((os.environ.get(name), str(Path.cwd())))
+
+
+def test_workers_that_are_not_forked_see_the_environment_and_the_folder_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for word in ("before", "after"):
+        folder = tmp_path / word
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("A_WORD", word)
+        child = Child(environment, fork=False)
+        child.questions.send("A_WORD")
+        assert child.answers.recv() == (word, str(folder))
+        child.end(kill=False)
+        assert child.process.exitcode == 0
+
+
+def test_a_worker_that_is_not_forked_dies_with_its_signal_and_its_pipe() -> None:
+    child = Child(environment, fork=False)
+    os.kill(child.process.pid or 0, signal.SIGSEGV)
+    with pytest.raises((EOFError, OSError)):
+        child.answers.recv()
+    child.end(kill=True)
+    assert child.process.exitcode == -signal.SIGSEGV
 
 
 UNGUARDED = """

@@ -2,14 +2,22 @@
 
 import os
 import signal
+import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from batchdigits.engine import run_context
 from batchdigits.engine.run_context import StageTimer, Stop
 from batchdigits.errors import BatchDigitsError, ExitCode, Interrupted, Terminated
+from tests.cli_runner import run
 
-CASES = [(signal.SIGINT, Interrupted, ExitCode.INTERRUPTED), (signal.SIGTERM, Terminated, ExitCode.TERMINATED)]
+CASES = [
+    (signal.SIGINT, Interrupted, ExitCode.INTERRUPTED),
+    (signal.SIGTERM, Terminated, ExitCode.TERMINATED),
+    (signal.SIGHUP, Terminated, ExitCode.TERMINATED),
+]
 
 
 @pytest.mark.parametrize(("number", "error", "code"), CASES)
@@ -30,7 +38,10 @@ def test_a_signal_waits_for_the_work_in_hand(number: int, error: type[BatchDigit
 
 
 @pytest.mark.parametrize(("number", "error", "code"), CASES)
-def test_a_second_signal_does_not_wait(number: int, error: type[BatchDigitsError], code: ExitCode) -> None:
+def test_a_second_signal_does_not_wait(
+    number: int, error: type[BatchDigitsError], code: ExitCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_context, "_ECHO_SECONDS", 0.0)
     done: list[str] = []
 
     def work(stop: Stop) -> None:
@@ -42,6 +53,63 @@ def test_a_second_signal_does_not_wait(number: int, error: type[BatchDigitsError
     with Stop() as stop, pytest.raises(error):
         work(stop)
     assert done == []
+
+
+@pytest.mark.parametrize(("number", "error", "code"), CASES)
+def test_a_signal_that_comes_twice_at_once_is_one(number: int, error: type[BatchDigitsError], code: ExitCode) -> None:
+    done: list[str] = []
+
+    def work(stop: Stop) -> None:
+        with stop.patiently():
+            for _ in range(3):  # as of `timeout`, which signals its command, and then the group of that
+                os.kill(os.getpid(), number)
+            done.append("the batch")
+
+    with Stop() as stop, pytest.raises(error):
+        work(stop)
+    assert done == ["the batch"]
+
+
+@pytest.fixture
+def _handlers_as_they_were() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number, _, _ in CASES}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_handlers_as_they_were")
+@pytest.mark.parametrize(("number", "error", "code"), CASES)
+def test_a_signal_before_the_run_waits_for_it_and_one_after_it_changes_nothing(
+    number: int, error: type[BatchDigitsError], code: ExitCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_context.hold_signals()
+    with Stop() as stop, stop.patiently():
+        pass
+    os.kill(os.getpid(), number)
+    with pytest.raises(error), Stop() as stop, stop.patiently():
+        pass
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(run_context, "_ECHO_SECONDS", 0.0)
+    os.kill(os.getpid(), number)
+    assert ended == [code]  # whoever asks twice does not wait for what hangs
+
+
+ASKED_TO_END = """
+import os, signal, sys
+from batchdigits.engine.run_context import hold_signals, release_signals
+hold_signals()
+os.kill(os.getpid(), int(sys.argv[1]))
+release_signals()
+"""
+
+
+@pytest.mark.parametrize(("number", "error", "code"), CASES)
+def test_a_signal_that_was_held_for_what_is_no_run_ends_the_process(
+    number: int, error: type[BatchDigitsError], code: ExitCode
+) -> None:
+    assert run([sys.executable, "-c", ASKED_TO_END, str(number)]).code == -number
 
 
 @pytest.mark.parametrize(("number", "error", "code"), CASES)
@@ -59,7 +127,7 @@ def test_a_signal_while_the_run_ends_ends_the_process_with_its_exit_code(monkeyp
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
     with Stop():
-        for number, error, _ in CASES:
+        for number, error, _ in CASES[:2]:
             with pytest.raises(error):  # the second only where `os._exit` comes back
                 os.kill(os.getpid(), number)
     assert ended == [ExitCode.TERMINATED]

@@ -19,9 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits.decoding.codecs import Page, decode
+from batchdigits.engine import known as known_module
 from batchdigits.engine import worker as module
+from batchdigits.engine.known import Known
 from batchdigits.engine.run_context import StageTimer
-from batchdigits.engine.worker import Drawing, Reader, asked, decoded, keep_freed_memory, prepare_process
+from batchdigits.engine.worker import Drawing, Reader, decoded, keep_freed_memory, prepare_process
 from batchdigits.errors import FaultKind
 from batchdigits.inference.bundle import Bundle
 from batchdigits.preprocessing.normalisation import normalise
@@ -29,8 +31,8 @@ from batchdigits.records import Batch, ImageFile, InkImages, Logits
 from batchdigits.settings import DecodingSettings, NormalisationSettings
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.urls import locate
-from tests.digits import Grey, digits, on_page, write_png, write_tiff
 from tests.fake_model import FakeInkFinder, bundle_in, logits_of
+from tests.sample_pages import Grey, digits, on_page, write_png, write_tiff
 
 DATA = Path(__file__).parents[1] / "data"
 DECODING = DecodingSettings()
@@ -71,7 +73,7 @@ def reader(model: Bundle, *, decoding: DecodingSettings = DECODING, timer: Stage
 
 def read(reader: Reader, files: Sequence[ImageFile], **options: bool) -> list[Batch]:
     left = iter(files)
-    parts = reader.parts([asked(file) for file in files], **options)
+    parts = reader.parts(files, **options)
     found = [replace(batch, files=[next(left) for _ in range(count)]) for count, batch in parts]
     assert list(left) == []
     return found
@@ -82,7 +84,7 @@ def whole(reader: Reader, files: Sequence[ImageFile]) -> Batch:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownFile:
     """A file and what is on its pages: the grey levels, or the kind of the fault."""
 
     file: ImageFile
@@ -94,16 +96,16 @@ class Known:
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> list[Known]:
+def known(tmp_path_factory: pytest.TempPathFactory) -> list[KnownFile]:
     """Files of every kind; no two readable pages are alike."""
     folder = tmp_path_factory.mktemp("files")
-    files: list[Known] = []  # 32 in the end
+    files: list[KnownFile] = []  # 32 in the end
     for number in range(20):
         path = write_png(folder / f"digit{number}.png", digits(60)[number])
-        files.append(Known(image_file(path), [digits(60)[number]]))
+        files.append(KnownFile(image_file(path), [digits(60)[number]]))
     for number, count in enumerate((1, 2, 3, 7)):
         pages = [on_page(digit, 40, 50) for digit in digits(60)[20 + 7 * number :][:count]]
-        files.append(Known(image_file(write_tiff(folder / f"pages{number}.tif", pages)), list(pages)))
+        files.append(KnownFile(image_file(write_tiff(folder / f"pages{number}.tif", pages)), list(pages)))
     broken: dict[str, list[FaultKind]] = {
         "zero_bytes.png": [FaultKind.UNREADABLE],
         "junk.jpg": [FaultKind.UNREADABLE],
@@ -114,14 +116,14 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> list[Known]:
     }
     for name, faults in broken.items():
         shutil.copy(DATA / name, folder / name)
-        files.append(Known(image_file(folder / name), list(faults)))
+        files.append(KnownFile(image_file(folder / name), list(faults)))
     shutil.copy(DATA / "broken_second_page.tif", folder)
     middle = image_file(folder / "broken_second_page.tif")
     first, _, third = _decoded(middle)
-    files.append(Known(middle, [first, FaultKind.UNREADABLE, third]))
+    files.append(KnownFile(middle, [first, FaultKind.UNREADABLE, third]))
     gone = image_file(write_png(folder / "gone.png", digits(60)[0]))
     Path(gone.path).unlink()
-    files.append(Known(gone, [FaultKind.UNREADABLE]))
+    files.append(KnownFile(gone, [FaultKind.UNREADABLE]))
     assert len(files) == 32
     return files
 
@@ -135,7 +137,7 @@ def rows(batch: Batch) -> list[tuple[str, int]]:
     return [(batch.files[page["file"]].name, int(page["number"])) for page in batch.pages]
 
 
-def assert_whole(files: Sequence[Known], found: Batch) -> None:
+def assert_whole(files: Sequence[KnownFile], found: Batch) -> None:
     """Assert that each page has one row, in order, with what is seen of it alone, or its own fault."""
     expected = [(one.file.name, number) for one in files for number in range(1, len(one.pages) + 1)]
     pages = [page for one in files for page in one.pages]
@@ -153,7 +155,7 @@ def assert_whole(files: Sequence[Known], found: Batch) -> None:
 @settings(max_examples=25, deadline=None)
 @given(order=st.lists(st.integers(0, 31), max_size=40), one_by_one=st.booleans())
 def test_rows_out_are_pages_in_whatever_their_neighbours(
-    known: list[Known], model: Bundle, order: list[int], one_by_one: bool
+    known: list[KnownFile], model: Bundle, order: list[int], one_by_one: bool
 ) -> None:
     files = [known[number] for number in order]
     parts = read(reader(model), [one.file for one in files], one_by_one=one_by_one)
@@ -161,13 +163,13 @@ def test_rows_out_are_pages_in_whatever_their_neighbours(
     assert not one_by_one or [len(part.files) for part in parts] == [1] * len(files)
 
 
-def test_no_two_pages_of_these_tests_look_alike_to_the_model(known: list[Known]) -> None:
+def test_no_two_pages_of_these_tests_look_alike_to_the_model(known: list[KnownFile]) -> None:
     pages = [page for one in known[:24] for page in one.pages if not isinstance(page, FaultKind)]
     assert len({pixels.tobytes() for pixels in normalise(pages, FINDER).pixels}) == len(pages)
 
 
 def test_what_was_read_is_told_of_after_a_while_and_the_rest_later(
-    known: list[Known], model: Bundle, monkeypatch: pytest.MonkeyPatch
+    known: list[KnownFile], model: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slowly(data: bytes, *rest: Any) -> Any:
         time.sleep(0.05)
@@ -189,7 +191,7 @@ def test_a_small_digit_on_a_large_jpeg_is_read_at_full_resolution(tmp_path: Path
     assert isinstance(page, Page)
     full, reduced = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), normalise([page.grey], FINDER).pixels
     assert max(page.grey.shape) == 300
-    closer = normalise([page.grey], FINDER, finer=[lambda: np.asarray(full)]).pixels
+    closer = normalise([page.grey], FINDER, full_resolution=[lambda: np.asarray(full)]).pixels
     np.testing.assert_array_equal(found.pages["logits"][:, :10], logits_of(closer))
     assert (logits_of(closer) != logits_of(reduced)).any()
     assert (found.pages["width"][0], found.pages["height"][0]) == (600, 500)
@@ -220,7 +222,7 @@ def test_a_page_knows_its_size_and_the_sum_of_its_file(tmp_path: Path, model: Bu
     assert found.sha256 == [hashlib.sha256(path.read_bytes()).hexdigest()] * 2
 
 
-def test_a_fault_keeps_what_is_known_of_its_file(known: list[Known], model: Bundle) -> None:
+def test_a_fault_keeps_what_is_known_of_its_file(known: list[KnownFile], model: Bundle) -> None:
     found = whole(reader(model), [one.file for one in known])
     at = {Path(name).name: row for row, (name, _) in enumerate(rows(found)) if row in found.faults}
     bomb, gone = found.pages[at["bomb.png"]], found.pages[at["gone.png"]]
@@ -231,16 +233,49 @@ def test_a_fault_keeps_what_is_known_of_its_file(known: list[Known], model: Bund
     assert found.pages["number"][at["broken_second_page.tif"]] == 2
 
 
-def test_bytes_that_are_known_are_not_decoded_and_have_no_page(known: list[Known], model: Bundle) -> None:
+def test_bytes_that_are_known_are_not_decoded_and_have_no_page(known: list[KnownFile], model: Bundle) -> None:
     sums = [hashlib.sha256(Path(one.file.path).read_bytes()).digest() for one in known[:4]]
-    known_bytes = {".png": np.sort(np.array([*sums[:3], bytes(31) + b"x", b"x" + bytes(31)], "S32")), ".jpg": sums[3:]}
+    pngs = np.sort(np.array([*sums[:3], bytes(31) + b"x", b"x" + bytes(31)], "S32"))
+    known_bytes = Known({".png": pngs, ".jpg": np.array(sums[3:], "S32")})
     for number, one in enumerate(known[:4]):
         data = Path(one.file.path).read_bytes()
-        assert decoded(asked(one.file), data, DECODING, known_bytes).sha256 == sums[number]
-        assert (decoded(asked(one.file), data, DECODING, known_bytes).pages == []) is (number < 3)
+        assert decoded(one.file, data, DECODING, known_bytes).sha256 == sums[number]
+        assert (decoded(one.file, data, DECODING, known_bytes).pages == []) is (number < 3)
 
 
-def test_a_file_whose_bytes_are_as_they_were_has_no_page(known: list[Known], model: Bundle) -> None:
+def test_of_files_with_the_same_bytes_one_is_predicted_and_each_has_its_rows(
+    known: list[KnownFile], model: Bundle, tmp_path: Path
+) -> None:
+    pages, middle, good = known[21], known[30], known[0]
+    again = image_file(Path(shutil.copy(good.file.path, tmp_path / "again.png")))
+    other = image_file(Path(shutil.copy(good.file.path, tmp_path / "other.bmp")))
+    order = [pages, good, middle, pages, replace(good, file=again), middle, good, replace(good, file=other)]
+    one = reader(model)
+    found = whole(one, [each.file for each in order])
+    assert_whole(order, found)
+    assert one._networks.asked == [2 + 1 + 2 + 1]  # type: ignore[attr-defined]
+    assert found.thumbnails[0] == found.thumbnails[6]
+
+
+def test_bytes_that_were_told_of_are_known_under_their_ending_alone() -> None:
+    sums = [hashlib.sha256(bytes([number])).digest() for number in range(200)]
+    some = Known({".png": np.sort(np.array(sums[:50], "S32"))})
+    some.add({".png": b"".join(sums[50:100]), ".jpg": sums[150]})
+    assert [some.has(".png", sha256) for sha256 in sums] == [True] * 100 + [False] * 100
+    assert [number for number, sha256 in enumerate(sums) if some.has(".jpg", sha256)] == [150]
+    assert not some.has(".tif", sums[0])
+
+
+def test_more_sums_than_there_is_room_for_forget_others_and_invent_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_module, "_SLOTS", 16)
+    sums = [hashlib.sha256(bytes([number])).digest() for number in range(200)]
+    some = Known()
+    some.add({".png": b"".join(sums[:100])})
+    assert 0 < sum(some.has(".png", sha256) for sha256 in sums[:100]) <= 16
+    assert not any(some.has(".png", sha256) for sha256 in sums[100:])
+
+
+def test_a_file_whose_bytes_are_as_they_were_has_no_page(known: list[KnownFile], model: Bundle) -> None:
     sha256 = hashlib.sha256(Path(known[1].file.path).read_bytes()).hexdigest()
     files = [known[0].file, known[1].file._replace(known_sha256=sha256), known[2].file._replace(known_sha256="ab" * 32)]
     found = whole(reader(model), files)
@@ -270,7 +305,7 @@ def test_an_ending_that_is_not_read_is_told_from_junk(tmp_path: Path, model: Bun
     assert [fault.kind for fault in found.faults.values()] == [FaultKind.UNSUPPORTED, FaultKind.UNREADABLE]
 
 
-def test_each_stage_has_its_own_seconds(known: list[Known], model: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_stage_has_its_own_seconds(known: list[KnownFile], model: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
 
     def later(seconds: float, step: Any) -> Any:

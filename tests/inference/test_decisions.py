@@ -295,7 +295,8 @@ EMPTY = "it looks like empty paper"
         ((0.45, 0.55, 0.0), 0.6, Status.REVIEW, "may be no digit"),
         ((0.45, 0.0, 0.55), 0.6, Status.REVIEW, "may be no digit"),
         ((0.75, 0.25, 0.0), 0.6, Status.REVIEW, "may be no digit"),
-        ((0.85, 0.15, 0.0), 0.6, Status.OK, ""),
+        ((0.94, 0.06, 0.0), 0.6, Status.REVIEW, "may be no digit"),
+        ((0.96, 0.04, 0.0), 0.6, Status.OK, ""),
         ((0.55, 0.45, 0.0), 0.4, Status.NOT_A_DIGIT, REFUSED),
         ((0.001, 0.999, 0.0), 1.0, Status.OK, ""),
         ((0.001, 0.0, 0.999), 1.0, Status.OK, ""),
@@ -318,12 +319,13 @@ def test_the_gate_refuses_what_is_more_likely_no_digit_than_it_allows_and_asks_a
     ("reader", "single", "status", "detail"),
     [
         (0.9, 1 - NONE_BEFORE, Status.NOT_A_DIGIT, REFUSED),  # the finder knows no more than it did before it looked
-        (0.9, 0.995, Status.OK, ""),
+        (0.9, 0.999, Status.OK, ""),
         (0.9, 0.99, Status.REVIEW, "may be no digit"),
         (0.3, 0.3, Status.REVIEW, "may be no digit"),
-        (0.15, 0.74, Status.OK, ""),
+        (0.04, 0.74, Status.OK, ""),
+        (0.15, 0.74, Status.REVIEW, "may be no digit"),
         (0.5, 0.3, Status.NOT_A_DIGIT, SEVERAL_DIGITS),  # what is no single digit is several in these tests
-        (0.01, 0.3, Status.OK, ""),
+        (0.003, 0.3, Status.OK, ""),
         (0.0001, 0.0001, Status.REVIEW, "may be no digit"),
     ],
 )

@@ -17,7 +17,7 @@ from batchdigits.inference.runtimes import InkFinder, Predictor
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import Status
 from batchdigits.settings import PredictSettings, Runtime
-from tests.digits import digits, shaded
+from tests.sample_pages import digits, shaded
 
 Grey = NDArray[np.uint8]
 Read = Callable[[Sequence[Grey]], list[Status]]

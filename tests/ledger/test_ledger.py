@@ -442,6 +442,27 @@ def test_bytes_that_are_known_under_another_name_give_its_rows_without_being_rea
         assert rows.faults == [None, fault[1], None, fault[1]]
 
 
+def steps_of_a_copy(path: Path, copies: int) -> int:
+    """Count what SQLite does to record one more copy of bytes that so many files have."""
+    files = [image(f"{number:04}.png") for number in range(copies + 2)]
+    sha256 = seen(files[0]).sha256
+    taken = [0]
+    with ledger_at(path) as ledger:
+        ledger.plan(files)
+        record(ledger, batch_of([seen(file, sha256=sha256) for file in files[:copies]]))
+        for file in files[copies:]:  # the first one makes the table of copies
+            taken.clear()
+            ledger._database._connection.set_progress_handler(lambda: taken.append(0), 1)
+            batch = batch_of(unchanged=[file])
+            batch.unchanged[0] = sha256
+            record(ledger, batch)
+    return len(taken)
+
+
+def test_a_copy_costs_no_look_at_all_others(tmp_path: Path) -> None:
+    assert steps_of_a_copy(tmp_path / "many", 1000) < 1.5 * steps_of_a_copy(tmp_path / "few", 20)
+
+
 def test_files_that_change_names_are_taken_for_what_they_are(path: Path) -> None:
     """The one takes the name of the other, whose row goes before anybody can ask it."""
     first, second = image("a.png"), image("b.png")

@@ -10,9 +10,9 @@ from batchdigits.ledger.answers import answered, has_answers
 from batchdigits.ledger.location import beside
 from batchdigits.ledger.location import ledger_of as ledger_of_target
 from batchdigits.storage.remote import target_file
-from tests.commands import CHECKOUT, batchdigits, run
-from tests.digits import one_of_each, write_png
+from tests.cli_runner import CHECKOUT, batchdigits, run
 from tests.ledger.test_ledger import ledger_at
+from tests.sample_pages import one_of_each, write_png
 
 
 @pytest.fixture
@@ -45,7 +45,6 @@ def answer(report: Path) -> Path:
 @pytest.mark.parametrize(
     ("report", "ledger"),
     [
-        ("report.csv", None),
         ("report.xlsx", None),
         ("review.html", "known.ledger"),
         ("report.parquet", "state.db"),

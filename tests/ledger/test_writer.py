@@ -1,13 +1,15 @@
 """Recording: what is known of bytes is found, whichever batch or run saw them."""
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from batchdigits.errors import Fault, FaultKind
-from batchdigits.ledger.ledger import LostAnswer
+from batchdigits.ledger.ledger import Ledger, LostAnswer
 from batchdigits.ledger.schema import row_sum
+from batchdigits.records import ImageFile
 from tests.ledger.test_ledger import (
     a_run,
     answer,
@@ -64,6 +66,30 @@ def test_bytes_whose_sums_only_begin_alike_are_not_taken_for_the_same(path: Path
         record(ledger, batch_of([seen(file, sha256=sha256) for file, sha256 in zip(files, sums, strict=True)]))
         assert whole(ledger).sha256 == sums
     assert predicted_again(path, *sums, "ab" * 16 + "04" * 16) == 1
+
+
+def test_copies_of_what_the_same_run_has_read_get_its_rows(path: Path) -> None:
+    names = ["a.tif", "b.tif", "c.tif", "d.tif", "e.tif", "f.tif"]
+    first, *same, second, last = files = [image(name, ending=".tif") for name in names]
+    rows = [(name, page) for name in names for page in (1, 2)]
+
+    def recorded(ledger: Ledger, read: Sequence[ImageFile], copies: Sequence[ImageFile], of: ImageFile) -> None:
+        pages = [seen(file, number) for file in read for number in (1, 2)]
+        pictures = {row: file.path.encode() for row, file in enumerate(read)}
+        batch = batch_of(pages, thumbnails=pictures, unchanged=copies)
+        batch.unchanged.update({batch.files.index(copy): seen(of).sha256 for copy in copies})
+        ledger.record(batch)
+
+    with ledger_at(path) as ledger:
+        ledger.plan(files)
+        recorded(ledger, [first], same[:2], first)
+        recorded(ledger, [], same[2:], first)
+        recorded(ledger, [second], [], second)
+        recorded(ledger, [], [last], second)
+        (found,) = ledger.observations(thumbnails=True)
+    assert list(zip(found.names, found.pages, strict=True)) == rows
+    assert found.sha256 == [seen(first).sha256] * 8 + [seen(second).sha256] * 4
+    assert found.thumbnails == [first.path.encode(), b""] * 4 + [second.path.encode(), b""] * 2
 
 
 def test_a_file_that_has_less_pages_than_before_loses_their_rows(path: Path) -> None:

@@ -8,16 +8,20 @@ import pytest
 
 from batchdigits.engine import ink, local, networks
 from batchdigits.inference.bundle import Bundle
-from tests.digits import digits, on_page, write_png, write_tiff
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
-from tests.pipeline.runs import DATA, PAGES
+from tests.pipeline.runs import DATA, PAGES, predicted
+from tests.sample_pages import digits, on_page, write_png, write_tiff
+
+
+def stand_in(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(networks, "Predictor", FakePredictor)
+    patch.setattr(ink, "InkFinder", FakeInkFinder)
+    patch.setattr(local, "can_fork", lambda: True)  # which takes the stand-ins along, whatever was loaded before
 
 
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "Predictor", FakePredictor)
-    monkeypatch.setattr(ink, "InkFinder", FakeInkFinder)
-    monkeypatch.setattr(local, "can_fork", lambda: True)  # which takes the stand-ins along, whatever was loaded before
+    stand_in(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +50,14 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("notes.txt", "a/.hidden.png", "Thumbs.db"):
         (folder / name).write_text("no image")
     return folder
+
+
+@pytest.fixture(scope="session")
+def whole(model: Bundle, mixed: Path) -> bytes:
+    """The report of that folder, as CSV."""
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in(patch)
+        return predicted(model, mixed)
 
 
 @pytest.fixture

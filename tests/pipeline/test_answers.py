@@ -17,11 +17,11 @@ from batchdigits.ledger.database import Database
 from batchdigits.reports.corrections import correct
 from batchdigits.settings import CsvDialect, DecodingSettings, ReportSettings
 from batchdigits.storage.local import LocalFile
-from tests.commands import CHECKOUT, Result
-from tests.commands import run as command_in
-from tests.digits import digits, on_page, write_png
+from tests.cli_runner import CHECKOUT, Result
+from tests.cli_runner import run as command_in
 from tests.fake_model import bundle_in
 from tests.pipeline.runs import by_page, no_model, rows_of, run
+from tests.sample_pages import digits, on_page, write_png
 
 
 def answer(report: Path, **digits: str) -> None:

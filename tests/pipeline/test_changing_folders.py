@@ -17,9 +17,9 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.records import InkImages, Logits
 from batchdigits.storage import reading
 from batchdigits.storage.reading import read_remote
-from tests.digits import digits, on_page, one_of_each, write_png
 from tests.fake_model import FakePredictor
 from tests.pipeline.runs import PAGES, by_page, predicted, rows_of, run
+from tests.sample_pages import digits, on_page, one_of_each, write_png
 
 
 def aged(folder: Path, seconds: float = 100.0) -> None:

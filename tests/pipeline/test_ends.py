@@ -24,10 +24,10 @@ from batchdigits.records import InkImages, Logits
 from batchdigits.reports import rows
 from batchdigits.storage import local as storage
 from batchdigits.storage.local import file_sha256
-from tests.digits import one_of_each, write_png
 from tests.fake_model import RISKS, FakePredictor
 from tests.file_states import names
 from tests.pipeline.runs import PAGES, interrupted, reports_in, rows_of, run
+from tests.sample_pages import one_of_each, write_png
 
 
 def test_a_folder_without_images_ends_the_run_and_leaves_the_report(tmp_path: Path, model: Bundle) -> None:
@@ -210,5 +210,5 @@ def test_a_folder_of_pages_with_several_digits_is_told_what_this_program_reads(
     run(model, growing, threshold=0.1)
     ok, pages = summary.rows["ok"], summary.rows.total()
     assert ok > 2
-    sentence = f"{ok} of {pages} images seem to hold several digits; this program reads one digit an image."
+    sentence = f"{ok} of {pages} images seem to hold several digits or letters; this program reads one digit an image."
     assert sentence in caplog.text

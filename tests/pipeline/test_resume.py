@@ -1,5 +1,6 @@
 """From run to run: what is known is read no more, and a run goes on where another broke off."""
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import batchdigits
 from batchdigits import pipeline
 from batchdigits.cli.closing import closing
 from batchdigits.engine import networks, pool
@@ -17,12 +19,14 @@ from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger import answers
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.ledger import LostAnswer
+from batchdigits.records import InkImages, Logits
+from batchdigits.reports import standing
 from batchdigits.settings import ReportSettings, Runtime
 from batchdigits.sources import settling
-from tests.digits import digits, on_page, one_of_each, write_png
-from tests.fake_model import bundle_in
+from tests.fake_model import FakePredictor, bundle_in
 from tests.file_states import names, written
-from tests.pipeline.runs import PAGES, interrupted, no_model, predicted, rows_of, run
+from tests.pipeline.runs import PAGES, by_page, interrupted, no_model, predicted, rows_of, run
+from tests.sample_pages import digits, on_page, one_of_each, write_png
 
 
 def test_nothing_new_needs_no_predictor_and_leaves_the_reports_untouched(
@@ -55,7 +59,19 @@ def test_nothing_new_reads_no_page_of_the_ledger_and_tells_of_the_reports_as_bef
     for name in ("rows", "verdicts", "left", "failed", "digits", "skipped", "trust"):
         assert getattr(again, name) == getattr(first, name)
     assert (again.audit.sample, again.audit.answered, again.audit.wrong) == (first.audit.sample, 0, 0)
-    assert closing(again, ["a.csv"]) == closing(replace(first, pending=0, faulty=0), ["a.csv"])
+    told = closing(replace(first, pending=0, faulty=0), ["a.csv"])
+    assert closing(again, ["a.csv"]) == told.replace("Wrote a.csv", "Up to date: a.csv") != told
+
+
+@pytest.mark.parametrize("output", ["a.csv", "../here/a.csv", "link.csv"])
+def test_a_report_is_not_made_again_however_it_is_named(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("link.csv").symlink_to("there.csv")
+    Path("there.csv").touch()
+    assert [run(model, growing / "many", outputs=(output,)).is_kept for _ in range(3)] == [False, True, True]
 
 
 def answered(report: Path) -> None:
@@ -90,6 +106,25 @@ def test_reports_are_made_again_where_anything_has_changed(
     assert report.read_bytes() == expected
     if change != "somebody has answered":
         assert expected == predicted(model, growing)
+
+
+def test_a_program_that_somebody_works_on_makes_the_reports_again(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, report = tmp_path / "package" / "reports" / "rows.py", tmp_path / "a.csv"
+    source.parent.mkdir(parents=True)
+    monkeypatch.setattr(batchdigits, "__file__", str(tmp_path / "package" / "__init__.py"))
+
+    def is_kept_by(text: str) -> bool:
+        source.write_text(text)
+        standing._program.cache_clear()
+        return run(model, growing / "many", outputs=(report,)).is_kept
+
+    assert [is_kept_by(text) for text in ("one", "other")] == [False, False]
+    standing._program.cache_clear()
+    assert run(model, growing / "many", outputs=(report,)).is_kept
+    monkeypatch.undo()
+    standing._program.cache_clear()
 
 
 def test_other_settings_make_the_reports_again(growing: Path, model: Bundle, tmp_path: Path) -> None:
@@ -225,6 +260,35 @@ def test_bytes_that_are_known_under_another_name_are_not_predicted_again(
         patch.setattr(networks, "Predictor", None)  # so that whoever asks it meets an error
         assert run(model, growing, outputs=(report,)).pending == 3
     assert report.read_bytes() == predicted(model, growing)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_copies_within_a_run_are_predicted_once_and_have_the_row_that_each_has_alone(
+    growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    class Counting(FakePredictor):
+        def __call__(self, pixels: InkImages) -> Logits:
+            with count.get_lock():
+                count.value += len(pixels)
+            return super().__call__(pixels)
+
+    count = multiprocessing.get_context("fork").Value("i", 0)
+    monkeypatch.setattr(networks, "Predictor", Counting)
+    monkeypatch.setattr(pool, "_CHUNK_FILES", 7)
+    monkeypatch.setattr(pool, "_BATCH_PAGES", 16)
+    shutil.copytree(growing / "many", tmp_path / "scans" / "0")
+    alone = by_page(predicted(model, tmp_path / "scans", workers=1))
+    assert count.value == len(alone) == 40
+    for number in range(1, 10):
+        shutil.copytree(growing / "many", tmp_path / "scans" / f"{number}")
+    report = tmp_path / "report.csv"
+    run(model, tmp_path / "scans", outputs=(report,), workers=workers)
+    assert by_page(report.read_bytes()) == {
+        (f"{number}{path[1:]}", page): row | {"path": f"{number}{path[1:]}"}
+        for number in range(10)
+        for (path, page), row in alone.items()
+    }
+    assert workers > 1 or count.value == 2 * len(alone)
 
 
 def test_another_runtime_reads_nothing_anew_where_the_bundle_proves_both_to_be_one_function(

@@ -23,31 +23,32 @@ from batchdigits.inference.decisions import decide, probabilities
 from batchdigits.inference.trust import Basis
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings, ReportSettings
-from tests.digits import digits, on_page, one_of_each, write_png, write_tiff
 from tests.fake_model import DOMAINS, logits_of
+from tests.pipeline.conftest import stand_in
 from tests.pipeline.runs import FINDER, PAGES, by_page, predicted, reports_in, rows_of, run, shown_in_csv
+from tests.sample_pages import digits, on_page, one_of_each, write_png, write_tiff
 
 
-def test_every_page_of_every_image_has_one_row_in_order(mixed: Path, model: Bundle) -> None:
+def test_every_page_of_every_image_has_one_row_in_order(whole: bytes) -> None:
     expected = sorted(
         (name.replace("\n", r"\x0a"), number) for name, count in PAGES.items() for number in range(1, count + 1)
     )
-    found = [(row["path"].removeprefix("'"), int(row["page"])) for row in rows_of(predicted(model, mixed))]
+    found = [(row["path"].removeprefix("'"), int(row["page"])) for row in rows_of(whole)]
     assert found == expected
 
 
-def test_a_row_says_what_its_own_page_says_alone(mixed: Path, model: Bundle, tmp_path: Path) -> None:
-    whole = by_page(predicted(model, mixed))
-    for name in PAGES:
+def test_a_row_says_what_its_own_page_says_alone(whole: bytes, mixed: Path, model: Bundle, tmp_path: Path) -> None:
+    rows = by_page(whole)
+    for name in [name for name in PAGES if not name.startswith("many/") or name.endswith("7.png")]:
         shutil.rmtree(tmp_path / "one", ignore_errors=True)
         (tmp_path / "one" / name).parent.mkdir(parents=True)
         shutil.copy(mixed / name, tmp_path / "one" / name)
         alone = rows_of(predicted(model, tmp_path / "one"))
-        assert alone == [whole[shown_in_csv(name), number] for number in range(1, PAGES[name] + 1)]
+        assert alone == [rows[shown_in_csv(name), number] for number in range(1, PAGES[name] + 1)]
 
 
-def test_digit_and_confidence_are_those_of_the_pixels(mixed: Path, model: Bundle) -> None:
-    rows = by_page(predicted(model, mixed))
+def test_digit_and_confidence_are_those_of_the_pixels(whole: bytes, model: Bundle) -> None:
+    rows = by_page(whole)
     pages = [on_page(digit, 40, 50) for digit in digits(60)[50:55]]
     seen = normalise(pages, FINDER)
     decided = decide(logits_of(seen.pixels), seen.ink, threshold=0.9, temperature=20.0)
@@ -61,8 +62,8 @@ def test_digit_and_confidence_are_those_of_the_pixels(mixed: Path, model: Bundle
         assert row["model"] == model.id[:12]
 
 
-def test_every_kind_of_fault_has_its_row_and_its_cells_are_empty(mixed: Path, model: Bundle) -> None:
-    rows = by_page(predicted(model, mixed))
+def test_every_kind_of_fault_has_its_row_and_its_cells_are_empty(whole: bytes) -> None:
+    rows = by_page(whole)
     expected = {
         ("a/bomb.png", 1): FaultKind.TOO_LARGE,
         ("a/broken_second_page.tif", 2): FaultKind.UNREADABLE,
@@ -119,10 +120,10 @@ def test_a_folder_of_nothing_but_blank_pages_has_a_row_for_each(tmp_path: Path, 
     assert [row["status"] for row in rows_of(predicted(model, tmp_path))] == ["blank"] * 3
 
 
-def test_reports_of_all_formats_agree(mixed: Path, model: Bundle, tmp_path: Path) -> None:
+def test_reports_of_all_formats_agree(whole: bytes, mixed: Path, model: Bundle, tmp_path: Path) -> None:
     outputs = (tmp_path / "a.csv", tmp_path / "b.parquet", "-")
     stdout = predicted(model, mixed, outputs=outputs)
-    assert (tmp_path / "a.csv").read_bytes() == stdout == predicted(model, mixed)
+    assert (tmp_path / "a.csv").read_bytes() == stdout == whole
     table = pq.read_table(tmp_path / "b.parquet").to_pylist()
     rows = rows_of(stdout)
     assert len(table) == len(rows) == sum(PAGES.values())
@@ -135,7 +136,7 @@ def test_reports_of_all_formats_agree(mixed: Path, model: Bundle, tmp_path: Path
         assert reports_in(tmp_path) == ["a.csv", "b.parquet"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     kinds=st.lists(st.sampled_from(["digit", "pages", "blank", "broken"]), max_size=14), batch_size=st.integers(1, 9)
 )
@@ -160,18 +161,27 @@ def test_any_mixture_of_files_gives_a_row_a_page(
 # ---- the same bytes ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("batch_size", [1, 7, 256])
+@pytest.fixture(scope="module")
+def wide(model: Bundle, mixed: Path) -> bytes:
+    """The report of the whole folder with the probability of each digit."""
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in(patch)
+        return predicted(model, mixed, report=ReportSettings(probabilities=True))
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 3), (7, 1), (7, 3), (256, 3)])
 def test_a_report_does_not_hang_on_batches_or_workers(
-    mixed: Path, model: Bundle, batch_size: int, workers: int, monkeypatch: pytest.MonkeyPatch
+    wide: bytes, mixed: Path, model: Bundle, batch_size: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = predicted(model, mixed)
     monkeypatch.setattr(pool, "_CHUNK_FILES", 5)
-    wide = ReportSettings(probabilities=True)
-    assert predicted(model, mixed, batch_size=batch_size, workers=workers) == expected
-    assert predicted(model, mixed, batch_size=batch_size, workers=workers, report=wide) == predicted(
-        model, mixed, report=wide
-    )
+    report = ReportSettings(probabilities=True)
+    assert predicted(model, mixed, batch_size=batch_size, workers=workers, report=report) == wide
+
+
+def test_probabilities_are_columns_more_and_change_no_other(whole: bytes, wide: bytes) -> None:
+    columns = {f"p{digit}" for digit in range(10)}
+    rows = [{name: cell for name, cell in row.items() if name not in columns} for row in rows_of(wide)]
+    assert rows == rows_of(whole)
 
 
 def test_parquet_does_not_hang_on_batches_or_workers_either(mixed: Path, model: Bundle, tmp_path: Path) -> None:
@@ -182,12 +192,11 @@ def test_parquet_does_not_hang_on_batches_or_workers_either(mixed: Path, model: 
 
 
 def test_the_order_in_which_the_disk_lists_does_not_matter(
-    mixed: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch
+    whole: bytes, mixed: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = predicted(model, mixed)
     discover = pipeline.discover
     monkeypatch.setattr(pipeline, "discover", lambda *args, **kw: reversed(list(discover(*args, **kw))))
-    assert predicted(model, mixed) == expected
+    assert predicted(model, mixed) == whole
 
 
 # ---- what the settings change --------------------------------------------------------------------------------------
@@ -252,7 +261,7 @@ def test_no_progress_is_shown_unless_it_is_asked_for(
     predicted(model, mixed / "many", progress=True)
     out, err = capfd.readouterr()
     assert out == ""
-    assert "Writing" in err
+    assert "Reading" in err
 
 
 def test_a_run_with_the_stand_in_loads_no_tensorflow(mixed: Path, model: Bundle) -> None:

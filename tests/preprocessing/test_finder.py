@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from batchdigits.preprocessing.finder import find_ink
-from batchdigits.preprocessing.strips import FoundInk
+from batchdigits.preprocessing.tiles import FoundInk
 from batchdigits.records import (
     DEPTH,
     EDGE,
@@ -57,12 +57,12 @@ def page(height: int, width: int, *boxes: tuple[int, int, int, int]) -> GreyImag
     return made
 
 
-def found_on(page: GreyImage, rule: Rule, finer: FullResolution | None = None) -> FoundInk:
-    return find_ink([page], rule, [finer])
+def found_on(page: GreyImage, rule: Rule, full_resolution: FullResolution | None = None) -> FoundInk:
+    return find_ink([page], rule, [full_resolution])
 
 
 def inked(found: FoundInk) -> NDArray[np.bool_]:
-    return np.asarray(found.strip[:, 0] > 0, np.bool_)
+    return np.asarray(found.tiles[:, 0] > 0, np.bool_)
 
 
 # ---- looks -----------------------------------------------------------------------------------------------------------
@@ -93,11 +93,11 @@ class Speck:
         return maps, np.zeros((len(looks), 4), np.float32)
 
 
-@pytest.mark.parametrize("finer", [False, True])
-def test_the_place_of_a_digit_is_told_as_shares_of_its_page(finer: bool) -> None:
+@pytest.mark.parametrize("is_downscaled", [False, True])
+def test_the_place_of_a_digit_is_told_as_shares_of_its_page(is_downscaled: bool) -> None:
     box = (600, 90, 660, 270)
-    seen = page(300, 400, *[tuple(edge // 2 for edge in box)]) if finer else page(600, 800, box)  # type: ignore[misc]
-    found = find_ink([seen, page(600, 800)], Rule(), [(lambda: page(600, 800, box)) if finer else None, None])
+    seen = page(300, 400, *[tuple(edge // 2 for edge in box)]) if is_downscaled else page(600, 800, box)  # type: ignore[misc]
+    found = find_ink([seen, page(600, 800)], Rule(), [(lambda: page(600, 800, box)) if is_downscaled else None, None])
     assert found.places[0] == pytest.approx([0.75, 0.15, 0.825, 0.45], abs=0.02)
     assert not found.places[1].any()
 
@@ -138,7 +138,7 @@ def test_a_digit_that_is_not_seen_on_the_whole_of_a_large_page_is_sought_in_its_
     assert found.boxes[0, 3] - found.boxes[0, 1] > 30
     assert found.measures[0, SINGLE] > 0.9
     alone, beside = FarSighted(), page(3000, 2400, small, (200, 800, 240, 900))
-    assert (find_ink([beside], alone, [None]).strip > 0).any()
+    assert (find_ink([beside], alone, [None]).tiles > 0).any()
     assert alone.calls[1] > network.calls[1]
 
 
@@ -153,11 +153,21 @@ def test_no_parts_are_looked_at_of_a_small_page_an_even_one_and_one_of_several_t
     small, even = page(500, 400, (200, 200, 204, 210)), page(3000, 2400)
     for one in (small, even):
         network = FarSighted()
-        assert not find_ink([one], network, [None]).strip.any()
+        assert not find_ink([one], network, [None]).tiles.any()
         assert network.calls == [1]
     several = Rule(sure=100, kinds=(0, 0, 3, 3))
     find_ink([page(3000, 2400, (100, 100, 2300, 2900))], several, [None])
     assert several.asked == [1]
+
+
+def test_no_parts_are_looked_at_of_a_page_whose_cells_are_of_one_level_each() -> None:
+    small = np.full((LOOK_CELLS, LOOK_CELLS), PAPER, np.uint8)
+    small[20:40, 30:34] = PAPER - 60
+    rule = Rule(sure=100)
+    found = find_ink([small.repeat(10, axis=0).repeat(10, axis=1)], rule, [None])
+    assert rule.asked[0] == 1
+    assert max(rule.asked) == 1
+    assert found.boxes.shape == (1, 4)
 
 
 def test_where_the_closer_look_shows_no_ink_the_first_one_counts() -> None:
@@ -281,7 +291,7 @@ def test_a_page_without_ink_has_no_pixels_no_box_and_no_measures_but_the_kinds()
     for rule in (Rule(sure=0), Rule(sure=69)):  # where no cell is surer, there is no ink
         found = find_ink([grains, page(90, 120, (40, 20, 60, 70))], rule, [None, None])
         assert rule.asked == [2]
-        assert not found.strip.any()
+        assert not found.tiles.any()
         assert not found.boxes.any()
         assert not found.measures[:, : -len(KINDS)].any()
         np.testing.assert_allclose(found.measures[:, -len(KINDS) :].sum(1), 1, atol=1e-6)
@@ -308,6 +318,6 @@ def test_no_page_depends_on_its_neighbours() -> None:
     together = find_ink(some, Rule(), [None] * len(some))
     for row, one in enumerate(some):
         alone = found_on(one, Rule())
-        np.testing.assert_array_equal(together.strip[:, row], alone.strip[:, 0])
+        np.testing.assert_array_equal(together.tiles[:, row], alone.tiles[:, 0])
         np.testing.assert_array_equal(together.boxes[row], alone.boxes[0])
         np.testing.assert_array_equal(together.measures[row], alone.measures[0])

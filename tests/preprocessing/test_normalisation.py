@@ -17,8 +17,8 @@ from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import DEPTH, EDGE, INK_MEASURES, KINDS, NOTHING, OTHER, SIDE, SINGLE
 from batchdigits.records import INK as SHARE
 from batchdigits.settings import NormalisationSettings
-from tests.digits import INK, PAPER, Grey, digits, enlarged, on_page, one_of_each, shaded
 from tests.fake_model import no_network
+from tests.sample_pages import INK, PAPER, Grey, digits, enlarged, on_page, one_of_each, shaded
 
 COUNT = 40
 """Digits of a kind of page."""
@@ -114,17 +114,17 @@ def test_a_batch_is_its_pages_one_by_one_bit_for_bit(network: InkFinder, batch: 
 
 
 @pytest.mark.parametrize("side", [28, 70, 300])
-def test_a_digit_that_is_small_on_a_reduced_page_is_read_from_the_finer_one(network: InkFinder, side: int) -> None:
+def test_a_digit_that_is_small_on_a_reduced_page_is_read_from_all_its_pixels(network: InkFinder, side: int) -> None:
     digit = np.asarray(cv2.resize(digits(60)[3], (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
     page = on_page(digit, 480, 600)
     asked: list[int] = []
 
-    def finer() -> Grey:
+    def decode_again() -> Grey:
         asked.append(1)
         return page
 
     reduced = np.asarray(cv2.resize(page, (300, 240), interpolation=cv2.INTER_AREA), np.uint8)
-    seen = normalise([reduced], network, finer=[finer])
+    seen = normalise([reduced], network, full_resolution=[decode_again])
     assert bool(asked) == (side < 100)  # of the larger one the reduced page has pixels enough
     if side < 100:
         assert (seen.pixels != normalise([reduced], network).pixels).any()

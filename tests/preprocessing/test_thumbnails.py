@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from batchdigits.preprocessing.canvas import fit, halved
-from batchdigits.preprocessing.thumbnails import CHUNK, MOST_BYTES, SIDE, png
-from tests.digits import digits, on_page
+from batchdigits.preprocessing.thumbnails import CHUNK, MOST_BYTES, SIDE, fit, halve_until, png
+from tests.sample_pages import digits, on_page
 
 
 @settings(max_examples=60, deadline=None)
@@ -33,7 +32,7 @@ def test_a_picture_of_any_page_is_small_in_both_senses_and_has_its_shape(height:
 @pytest.mark.parametrize("size", [(28, 28), (96, 191), (192, 97), (600, 450)])
 def test_a_page_that_was_halved_before_has_the_same_bytes(size: tuple[int, int]) -> None:
     page = cv2.resize(digits(60)[4], size, interpolation=cv2.INTER_CUBIC)
-    small = halved(page, SIDE)
+    small = halve_until(page, SIDE)
     assert max(small.shape) < 2 * SIDE
     assert png(page) == png(small) == png(fit(page, SIDE))
 
@@ -114,3 +113,27 @@ def test_any_box_on_any_page_gives_a_picture(edges: list[float], height: int, wi
 
 def test_the_same_picture_has_the_same_bytes() -> None:
     assert png(digits(60)[5]) == png(digits(60)[5].copy())
+
+
+def noisy(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height).integers(0, 256, (height, width), np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(192, 100), (191, 100), (1, 900), (700, 1), (385, 385)])
+def test_a_page_is_halved_until_it_is_less_than_twice_as_long_as_the_side(shape: tuple[int, int]) -> None:
+    small = halve_until(noisy(*shape), 96)
+    assert max(small.shape) < 192 or min(small.shape) == 1
+    times = max(shape) // max(small.shape)
+    assert small.shape == (max(1, shape[0] // times), max(1, shape[1] // times))
+
+
+def test_halving_is_the_mean_of_four_pixels() -> None:
+    whole = noisy(200, 120)
+    np.testing.assert_array_equal(halve_until(whole, 96), cv2.resize(whole, (60, 100), interpolation=cv2.INTER_AREA))
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (97, 20), (500, 333), (2000, 10)])
+def test_a_page_that_is_fitted_is_as_long_as_the_side_at_most(shape: tuple[int, int]) -> None:
+    small = fit(noisy(*shape), 96)
+    assert max(small.shape) == 96
+    assert min(small.shape) == max(1, round(min(shape) * 96 / max(shape)))

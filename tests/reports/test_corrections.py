@@ -35,11 +35,11 @@ from batchdigits.settings import ReportSettings
 from batchdigits.storage.atomic import atomic_write_all
 from batchdigits.storage.local import LocalFile
 from batchdigits.storage.urls import locate
-from tests.commands import CHECKOUT, Result, batchdigits, run
-from tests.digits import one_of_each, write_png
+from tests.cli_runner import CHECKOUT, Result, batchdigits, run
 from tests.file_states import names, written
 from tests.ledger.test_ledger import batch_of, image, ledger_at, record, seen
 from tests.reports.report_rows import ABOUT, hostile_names, seven
+from tests.sample_pages import one_of_each, write_png
 
 NOW = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 FILES = [image(f"{number}.tif", ending=".tif") for number in range(60)]
@@ -478,8 +478,9 @@ def test_an_edited_report_is_kept_and_its_answers_are_taken_over_by_the_command_
     arguments = from_message(again)
     taken = batchdigits(*arguments)
     assert taken.code == 0
-    told = f"2 answers taken into {report}.ledger (2 new, 0 changed)\n2 answered, 0 left, 2 to audit\n"
-    assert taken.stderr.startswith(told)
+    assert taken.stderr.startswith(
+        f"2 answers taken into {report}.ledger (2 new, 0 changed)\n2 answered, 0 left, 2 to audit\n"
+    )
     final = batchdigits(*predicting, "-v", env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert final.code == 0
     assert " numpy\n" in final.stderr  # so that the list is one

@@ -14,9 +14,9 @@ from batchdigits.errors import Locked, NoImages, UsageError
 from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger.location import held
 from batchdigits.settings import PredictSettings
-from tests.digits import digits, write_png
 from tests.fake_model import FakePredictor, bundle_in
 from tests.ledger.test_database import leave_a_hot_journal, made_by_version
+from tests.sample_pages import digits, write_png
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from batchdigits.errors import StorageError, UsageError
 from batchdigits.records import ImageFile, Skipped
 from batchdigits.sources import discovery
 from batchdigits.sources.discovery import discover
-from batchdigits.sources.rules import Selection
+from batchdigits.sources.rules import NAMED, Selection
 from batchdigits.storage import scratch
 from batchdigits.storage.local import LocalFile
 from batchdigits.storage.urls import locate
@@ -125,6 +125,14 @@ def test_an_image_with_a_foreign_ending_is_left_out_by_a_reason_of_its_own(tmp_p
     selection = Selection(exclude=["*.dat"])
     [first, second] = discover([locate(str(tmp_path))], outputs=[], selection=selection)
     assert {first.reason, second.reason} == {"not an image"}  # type: ignore[union-attr]
+
+
+def test_an_archive_beside_the_scans_is_left_out_by_a_reason_of_its_own(tmp_path: Path) -> None:
+    touch(tmp_path / "scans.ZIP")
+    assert skipped(tmp_path) == {"scans.ZIP": "ZIP archive"}
+    assert "zip:///" in NAMED["ZIP archive"]
+    [archive] = discover([locate(str(tmp_path))], outputs=[], selection=Selection(exclude=["*.ZIP"]))
+    assert archive == Skipped(f"{tmp_path}/scans.ZIP", "not an image")
 
 
 def test_of_an_ending_that_no_image_has_only_some_files_are_opened(

@@ -98,6 +98,18 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, make: Cal
 
 
 @SPECIAL
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "x")
+    with (
+        pytest.raises(StorageError, match="x cannot be written: it is a pipe, a device or a socket"),
+        atomic_write(tmp_path / "x"),
+    ):
+        pass
+    assert names(tmp_path) == ["x"]
+    assert not (tmp_path / "x").is_file()
+
+
+@SPECIAL
 def test_what_stands_at_a_drafts_name_is_left_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
     with atomic_write(tmp_path / "report.csv"):
         [draft] = names(tmp_path)

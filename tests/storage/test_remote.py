@@ -25,8 +25,8 @@ from batchdigits.storage.backends.sftp import Sftp
 from batchdigits.storage.reading import read_remote
 from batchdigits.storage.remote import RemoteFile, remote_sources_exist
 from batchdigits.storage.urls import Parts, absolute, parts
-from tests.commands import CHECKOUT, Result, batchdigits, environment, run
-from tests.digits import digits, png, write_png
+from tests.cli_runner import CHECKOUT, Result, batchdigits, environment, run
+from tests.sample_pages import digits, png, write_png
 from tests.servers import SSHD, Proxy, S3Server, SshServer, make_key, proxy_to, s3_server, ssh_server
 from tests.storage.test_urls import predict
 

@@ -21,8 +21,8 @@ from batchdigits.storage.backends.base import Entry, entered, version
 from batchdigits.storage.remote import RemoteFile, target_file
 from batchdigits.storage.retries import is_transient
 from batchdigits.storage.urls import absolute, check, file_ending, is_url, locate, parts, refuse, refuse_secrets, span
-from tests.commands import CHECKOUT, Result, batchdigits, run
-from tests.digits import digits, png, write_png
+from tests.cli_runner import CHECKOUT, Result, batchdigits, run
+from tests.sample_pages import digits, png, write_png
 
 SECRET = "hunter2-Zx9"
 OF_THE_EXTRA = ("fsspec", "s3fs", "sshfs", "asyncssh", "tenacity", "botocore", "aiohttp")

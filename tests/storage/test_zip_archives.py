@@ -25,8 +25,8 @@ from batchdigits.storage.backends.zip_archives import Archives, RemoteArchive
 from batchdigits.storage.reading import read_remote
 from batchdigits.storage.remote import RemoteFile
 from batchdigits.storage.urls import absolute, parts
-from tests.commands import CHECKOUT, batchdigits
-from tests.digits import digits, write_png
+from tests.cli_runner import CHECKOUT, batchdigits
+from tests.sample_pages import digits, write_png
 
 
 def report(archive: Path, name: str = "r.csv") -> RemoteFile:

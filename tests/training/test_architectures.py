@@ -10,7 +10,7 @@ from batchdigits.preprocessing.looks import look, whole
 from batchdigits.records import DIGITS, KINDS, LOOK_CELLS
 from batchdigits.settings import Arch
 from batchdigits.training.architectures import OUTPUTS, build, fold
-from tests.digits import digits, on_page
+from tests.sample_pages import digits, on_page
 
 PIXELS = digits()[:5]
 PAGES = [on_page(digit, 60, 80) for digit in PIXELS]

@@ -18,8 +18,8 @@ from batchdigits.training.calibration import FEWEST, KIN, OWN, calibrate, fit_sl
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.evaluation.metrics import bins_of, calibration_error, risk_coverage
-from tests.digits import digits
 from tests.fake_model import FakePredictor, bundle_in, logits_of, no_network
+from tests.sample_pages import digits
 
 
 def drawn(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from batchdigits.inference.runtimes import InkFinder, Predictor, start_tensorflo
 from batchdigits.settings import Arch, NormalisationSettings, Runtime
 from batchdigits.training import export
 from batchdigits.training.architectures import build, fold
-from tests.digits import digits
+from tests.sample_pages import digits
 
 NOISE = np.random.default_rng(5).integers(0, 256, (300, 28, 28), np.uint8)
 

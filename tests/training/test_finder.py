@@ -15,9 +15,10 @@ from batchdigits.errors import UsageError
 from batchdigits.inference.runtimes import InkFinder, start_tensorflow
 from batchdigits.records import LOOK_CELLS
 from batchdigits.settings import Arch, Runtime, TrainSettings
-from batchdigits.training import finder, train
+from batchdigits.training import export, finder, loop, train
 from batchdigits.training.datasets.simulator.pages import Kind
 from batchdigits.training.finder import finder_loss, overlap
+from batchdigits.training.loop import EpochRecord
 from tests.file_states import names
 
 # Keras 3.15 warns of itself under numpy 2 when it saves a model
@@ -53,8 +54,18 @@ def weights_of(folder: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained finder; beside its folder a copy of that as it stood after the first epoch, `broken`."""
     output = tmp_path_factory.mktemp("finder") / "new"
-    train.train_finder(replace(SETTINGS, output=output))
+    keep = loop._Checkpoints.keep
+
+    def keep_and_copy(self: Any, model: Any, average: Any, record: EpochRecord) -> None:
+        keep(self, model, average, record)
+        if record.epoch == 1:
+            shutil.copytree(output, output.with_name("broken"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Checkpoints, "keep", keep_and_copy)
+        train.train_finder(replace(SETTINGS, output=output))
     return output
 
 
@@ -73,26 +84,16 @@ def test_what_was_trained_finds_ink_by_both_runtimes(made: Path, runtime: Runtim
     assert kinds.shape == (2 * CHUNK, 4)
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batches = finder._batches
-
-    def break_off(makers: Any, settings: TrainSettings, epoch: int) -> Any:
-        if epoch == 2:
-            raise InterruptedError
-        return batches(makers, settings, epoch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(finder, "_batches", break_off)
-        with pytest.raises(InterruptedError):
-            train.train_finder(replace(SETTINGS, output=tmp_path))
-    assert names(tmp_path / "checkpoints") == ["epoch-0001.keras", "epoch-0001.npz", "recipe.json"]
-    assert not (tmp_path / "finder.keras").exists()
-    train.train_finder(replace(SETTINGS, output=tmp_path, resume=True))
-    for line, expected in zip(without_seconds(tmp_path), without_seconds(made), strict=True):
+def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = made.with_name("broken")
+    assert names(broken / "checkpoints") == ["epoch-0001.keras", "epoch-0001.npz", "recipe.json"]
+    assert not (broken / "finder.keras").exists()
+    monkeypatch.setattr(export, "find_spec", lambda _: None)  # neither exports nor pictures are asked about here
+    monkeypatch.setattr(train, "_draw_simulated", lambda *_: None)
+    train.train_finder(replace(SETTINGS, output=broken, resume=True))
+    for line, expected in zip(without_seconds(broken), without_seconds(made), strict=True):
         assert line == pytest.approx(expected, abs=1e-4)
-    for weight, expected in zip(weights_of(tmp_path), weights_of(made), strict=True):
+    for weight, expected in zip(weights_of(broken), weights_of(made), strict=True):
         np.testing.assert_allclose(weight, expected, atol=1e-4)
 
 

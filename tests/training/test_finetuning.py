@@ -27,8 +27,8 @@ from batchdigits.training.architectures import build
 from batchdigits.training.datasets import labelled, shipped
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.trainer import load_model
-from tests.digits import digits, write_png, write_tiff
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
+from tests.sample_pages import digits, write_png, write_tiff
 
 # Keras 3.15 warns of itself under numpy 2 when it saves a model
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

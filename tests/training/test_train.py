@@ -21,16 +21,16 @@ from batchdigits.inference.runtimes import Predictor
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import BLANK, INK_MEASURES, NOT_A_DIGIT
 from batchdigits.settings import Arch, EvaluateSettings, Runtime, TrainSettings
-from batchdigits.training import calibration, train
+from batchdigits.training import calibration, export, train
 from batchdigits.training.datasets import labelled as datasets
 from batchdigits.training.datasets import shipped
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.evaluation.evaluate import evaluate
 from batchdigits.training.trainer import load_model
-from tests.digits import one_of_each, write_png
 from tests.fake_model import no_network
 from tests.file_states import names
+from tests.sample_pages import one_of_each, write_png
 from tests.training.conftest import DENSE as SETTINGS
 
 DATA = Path(__file__).parents[1] / "data"
@@ -89,7 +89,7 @@ def test_the_bundle_has_the_ink_finder_that_its_network_reads_behind(made: Bundl
 
 
 def test_a_network_takes_its_teacher_along_for_what_it_is_unsure_of(
-    made: Bundle, small_mnist: None, without_plots: None, tmp_path: Path
+    made: Bundle, small_mnist: None, without_plots: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = replace(SETTINGS, output=tmp_path / "out", epochs=1)
     pupil = train.train(replace(settings, teacher=made.directory))
@@ -99,6 +99,7 @@ def test_a_network_takes_its_teacher_along_for_what_it_is_unsure_of(
         assert taken.with_suffix(ending).read_bytes() == own.with_suffix(ending).read_bytes()
     assert pupil.has(Network.TEACHER)
     assert pupil.is_exported
+    monkeypatch.setattr(export, "find_spec", lambda _: None)  # to export once is enough
     tuned = train.train(TrainSettings(output=tmp_path / "tuned", base=pupil.directory, epochs=0))
     assert tuned.has(Network.TEACHER)
     assert not train.train(replace(settings, overwrite=True)).has(Network.TEACHER)
@@ -230,6 +231,7 @@ def test_small_sets_are_repeated_and_pages_show_no_digit_of_the_validation_part(
 
     monkeypatch.setattr(train, "fit", keep)
     monkeypatch.setattr(train, "read_simulated", note)
+    monkeypatch.setattr(datasets, "LEFT_OUT", ("uji",))
     with pytest.raises(InterruptedError):
         train.train(replace(SETTINGS, output=tmp_path, arch=Arch.CNN, pages=123))
     training, pages, validation, _ = given
@@ -274,6 +276,7 @@ def test_a_model_is_calibrated_on_other_pages_than_it_learnt_from(
     assert not set(validation.names) & set(others.names)
     assert {name.split(" ")[0] for name in others.names} == {"uji"}
     asked.clear()
+    monkeypatch.setattr(export, "find_spec", lambda _: None)
     monkeypatch.setattr(train, "fit", lambda *_: load_model(made))
     monkeypatch.setattr(train, "calibrate", stop)
     with pytest.raises(InterruptedError):

@@ -23,7 +23,7 @@ from batchdigits.training.datasets.shipped import mnist
 from batchdigits.training.datasets.simulated import SimulatedInk
 from batchdigits.training.loop import EpochRecord, Lesson
 from batchdigits.training.trainer import fit
-from tests.commands import CHECKOUT, run
+from tests.cli_runner import CHECKOUT, run
 from tests.fake_model import no_network
 from tests.file_states import names
 
@@ -267,9 +267,9 @@ def test_a_teacher_with_other_outputs_is_refused(tmp_path: Path) -> None:
         fit_some(100, replace(DENSE, output=tmp_path / "out", teacher=teacher))
 
 
-def test_a_teacher_that_cannot_be_used_costs_no_checkpoint(tmp_path: Path) -> None:
-    settings = replace(DENSE, output=tmp_path / "out", epochs=1)
-    fit_some(100, settings)
+def test_a_teacher_that_cannot_be_used_costs_no_checkpoint(dense: Whole, tmp_path: Path) -> None:
+    settings = replace(DENSE, output=tmp_path / "out")
+    shutil.copytree(dense.output, settings.output)
     kept = names(tmp_path / "out" / "checkpoints")
     with pytest.raises(BundleError):
         fit_some(100, replace(settings, teacher=tmp_path / "nowhere", overwrite=True))
@@ -290,9 +290,9 @@ def test_a_teacher_behind_another_normalisation_is_refused(tmp_path: Path) -> No
         fit_some(100, replace(DENSE, output=tmp_path / "out", teacher=teacher))
 
 
-def test_a_run_does_not_go_on_with_another_teacher(tmp_path: Path) -> None:
-    settings = replace(DENSE, output=tmp_path / "out", epochs=1)
-    fit_some(100, replace(settings, teacher=a_teacher(tmp_path / "first", outputs=10, says=3)))
+def test_a_run_does_not_go_on_with_another_teacher(dense: Whole, tmp_path: Path) -> None:
+    settings = replace(DENSE, output=tmp_path / "out")
+    shutil.copytree(dense.output, settings.output)
     other = a_teacher(tmp_path / "second", outputs=10, says=4)
     with pytest.raises(UsageError, match="are of another recipe"):
         fit_some(100, replace(settings, teacher=other, resume=True))

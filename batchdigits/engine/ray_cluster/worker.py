@@ -14,7 +14,7 @@ import numpy as np
 from batchdigits import __version__
 from batchdigits.engine.networks import OwnNetworks
 from batchdigits.engine.run_context import StageTimer
-from batchdigits.engine.worker import Reader, asked, keep_freed_memory
+from batchdigits.engine.worker import Reader, keep_freed_memory
 from batchdigits.errors import BatchDigitsError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.runtimes import version
@@ -98,10 +98,7 @@ class RayWorker:
         for files in shard:
             faulthandler.dump_traceback_later(_SECONDS_A_CHUNK, exit=True)
             left = iter(files)
-            parts = [
-                replace(batch, files=list(islice(left, count)))
-                for count, batch in self._reader.parts(list(map(asked, files)))
-            ]
+            parts = [replace(batch, files=list(islice(left, count))) for count, batch in self._reader.parts(files)]
             found.append(replace(Batch.concat(*parts), files=[]))
             faulthandler.cancel_dump_traceback_later()
         return Found(found, socket.gethostname(), self._timer.taken())

@@ -7,7 +7,6 @@ import codecs
 import math
 import re
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -20,6 +19,7 @@ _LINE_END = "\r\n"
 _FIRST = COLUMNS[0].name
 _FORMULA_WITHIN = re.compile(r"""([,;\t\r\n])(?=['"]*[=+@-])""")
 _BREAKS = re.compile(r'[",;\t\r\n]').search
+_DIGITS = (*"0123456789", "")  # -1 is the last
 _FORMULA_STARTS = frozenset("=+-@'\t\r")
 
 
@@ -70,9 +70,7 @@ class CsvReport:
         self._handle.write(self._spelling.mark + (header + _LINE_END).encode())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leave the handle to its owner."""
 
     def write(self, rows: Rows) -> None:
@@ -89,12 +87,12 @@ class CsvReport:
         """Spell one column of `Rows` as the columns that CSV has for it."""
         match column.kind:
             case Kind.TEXT | Kind.STATUS:
-                texts = values if column.name == _FIRST else map(tame, values)
-                return [[quoted(guard(text)) for text in texts]]
+                table = {text: _spelled(text, is_first=column.name == _FIRST) for text in set(values)}
+                return [[table[text] for text in values]]
             case Kind.COUNT:
                 return [["" if count == 0 else str(count) for count in np.asarray(values).tolist()]]
             case Kind.DIGIT:
-                return [["" if digit < 0 else str(digit) for digit in values.tolist()]]
+                return [[_DIGITS[digit] for digit in values.tolist()]]
             case Kind.FRACTION:
                 return [self._fractions(values)]
             case Kind.PROBABILITIES:
@@ -102,8 +100,8 @@ class CsvReport:
 
     def _fractions(self, values: NDArray[np.floating]) -> list[str]:
         decimal = self._spelling.decimal
-        spelled = ["" if math.isnan(value) else f"{value:.4f}" for value in values.tolist()]
-        return spelled if decimal == "." else [text.replace(".", decimal) for text in spelled]
+        texts = ["" if math.isnan(value) else f"{value:.4f}" for value in values.tolist()]
+        return texts if decimal == "." else [text.replace(".", decimal) for text in texts]
 
 
 def guard(text: str) -> str:
@@ -116,13 +114,18 @@ def tame(text: str) -> str:
     return _FORMULA_WITHIN.sub(r"\1'", text)
 
 
-def quoted(cell: str) -> str:
-    """Put a cell in quotation marks where any program that reads CSV, whatever separates its cells, would break it.
+def _spelled(text: str, *, is_first: bool = False) -> str:
+    """Guard a text, and put it in quotation marks where any program that reads CSV would break it.
 
-    What stands behind a separator that is not ours would be a cell of its own there, and may be a formula. The first
-    cell of a line is whole in its marks, whatever separates the others.
+    What stands behind a separator that is not ours would be a cell of its own there, and may be a formula.
+
+    Args:
+        text: Of a cell.
+        is_first: The first cell of a line is whole in its marks, whatever separates the others.
     """
-    return '"' + cell.replace('"', '""') + '"' if _BREAKS(cell) else cell
+    if not _BREAKS(text):
+        return guard(text)
+    return '"' + guard(text if is_first else tame(text)).replace('"', '""') + '"'
 
 
 def unguard(cell: str) -> str:

@@ -5,7 +5,6 @@ asked for.
 """
 
 import copy as copying
-import errno
 import hashlib
 import io
 import os
@@ -22,7 +21,7 @@ from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, escap
 from batchdigits.storage.atomic import TargetFile, atomic_write_all
 from batchdigits.storage.backends.base import Enters, Entry, entered, version
 from batchdigits.storage.guards import locked, opened, resolved
-from batchdigits.storage.local import LocalFile
+from batchdigits.storage.local import LocalFile, reason_of
 from batchdigits.storage.retries import Missing
 from batchdigits.storage.urls import Parts, is_remote
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 _BROKEN = (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, UnicodeDecodeError)
 """What Python raises where an archive or a member is damaged, or of a kind that it does not know."""
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ENCRYPTED = 1  # a flag
 _PACKINGS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})  # of the others Python unpacks more than is asked for
 _NO_TIME = (1980, 1, 1, 0, 0, 0)  # the same report in the same archive has the same bytes
@@ -361,12 +359,7 @@ def _errors(place: Parts) -> Iterator[None]:
         message = f"Another run has been writing the archive {name} for long; try again when it has ended."
         raise StorageError(message) from error
     except OSError as error:
-        message = f"The archive {name} cannot be used: {error.strerror or 'unknown error'}; check its permissions."
-        if error.errno in _FULL:
-            message = (
-                f"The archive {name} cannot be written: the disk is full or a size limit is reached; free some space "
-                "or choose another folder."
-            )
+        message = f"The archive {name} cannot be used: {reason_of(error)}."
         raise StorageError(message) from error
     except _BROKEN as error:
         message = f"The archive {name} is no ZIP file, or is damaged; pack it anew."

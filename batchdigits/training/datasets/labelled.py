@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import chunks
-from batchdigits.engine.worker import Normalised, asked, decoded, keep_freed_memory, normalised
+from batchdigits.engine.worker import Normalised, decoded, keep_freed_memory, normalised
 from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.ledger.answers import answered, has_answers
 from batchdigits.preprocessing.normalisation import normalise
@@ -248,7 +248,7 @@ def _read(
 
     def normalised_chunk(chunk: list[ImageFile]) -> tuple[list[ImageFile], Normalised]:
         whole = read_all([(file.path, file.size_bytes) for file in chunk], limits.max_bytes)
-        every = [decoded(asked(file), data, limits) for file, data in zip(chunk, whole, strict=True)]
+        every = [decoded(file, data, limits) for file, data in zip(chunk, whole, strict=True)]
         return chunk, normalised(every, network, settings)
 
     cv2.setNumThreads(1)  # ours are the threads

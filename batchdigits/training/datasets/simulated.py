@@ -152,15 +152,15 @@ def _make(seed: tuple[int, int]) -> SimulatedInk:
 
 def _written(inks: Sequence[GreyImage], settings: NormalisationSettings) -> InkImages:
     """Frame what was written, uint8[h, w] each, as `normalise` frames what it finds: uint8[N, 28, 28]."""
-    strip = np.zeros((LOOK_CELLS, len(inks), LOOK_CELLS), np.uint8)
+    tiles = np.zeros((LOOK_CELLS, len(inks), LOOK_CELLS), np.uint8)
     boxes = np.zeros((len(inks), 4), np.float32)
     for row, ink in enumerate(inks):
         box = _box(ink)
         if box is not None:
-            strip[:, row] = cover(ink, around(box, _MARGIN))
-            seen = _box(strip[:, row])
+            tiles[:, row] = cover(ink, around(box, _MARGIN))
+            seen = _box(tiles[:, row])
             boxes[row] = boxes[row] if seen is None else seen
-    return frame(strip, boxes, settings.digit_side)
+    return frame(tiles, boxes, settings.digit_side)
 
 
 def _box(ink: GreyImage) -> list[int] | None:

@@ -259,7 +259,7 @@ def right(sets: Mapping[str, list[PageSet]], model: Bundle) -> dict[str, NDArray
     with Reader(model, Runtime.KERAS) as reader:
 
         def of(some: PageSet, labels: Labels | None) -> NDArray[np.bool_]:
-            return np.asarray(reader(some.pages, some.finer).likeliest == labels)
+            return np.asarray(reader(some.pages, some.full_resolution).likeliest == labels)
 
         return {column: np.concatenate([of(some, some.labels) for some in parts]) for column, parts in sets.items()}
 

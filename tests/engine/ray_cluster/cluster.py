@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchdigits.engine.ray_cluster.client import _descendants
-from tests.commands import CHECKOUT, environment
+from tests.cli_runner import CHECKOUT, environment
 
 SECRET = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 """What lets the command in."""

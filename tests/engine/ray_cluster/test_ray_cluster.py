@@ -33,10 +33,10 @@ from batchdigits.settings import PredictSettings, Runtime
 from batchdigits.sources.discovery import discover
 from batchdigits.storage.local import file_sha256
 from batchdigits.storage.urls import locate
-from tests.commands import BATCHDIGITS, CHECKOUT, PATIENCE, Result, batchdigits, environment, run
-from tests.digits import digits, on_page, write_differing, write_png, write_tiff
+from tests.cli_runner import BATCHDIGITS, CHECKOUT, PATIENCE, Result, batchdigits, environment, run
 from tests.engine.ray_cluster.cluster import SECRET, command_of, two_nodes
 from tests.fake_model import FakePredictor
+from tests.sample_pages import digits, on_page, write_differing, write_png, write_tiff
 from tests.test_recovery import known, rows_of, wait_until_known
 
 DATA = Path(__file__).parents[2] / "data"

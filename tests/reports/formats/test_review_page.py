@@ -21,10 +21,10 @@ from batchdigits.reports.formats.html import HtmlReport
 from batchdigits.reports.schema import Rows
 from batchdigits.settings import ReportSettings
 from tests.browser import MISSING, chromium
-from tests.commands import CHECKOUT, Result, run
-from tests.digits import digits, on_page, png, write_png
+from tests.cli_runner import CHECKOUT, Result, run
 from tests.fake_model import bundle_in
 from tests.reports.report_rows import ABOUT, seven
+from tests.sample_pages import digits, on_page, png, write_png
 
 PATIENCE = 30
 """Seconds after which the browser counts as stuck; no test measures time."""

@@ -9,7 +9,7 @@ from batchdigits.inference.runtimes import InkFinder
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.training.datasets import augmentation
 from batchdigits.training.datasets.augmentation import vary
-from tests.digits import digits
+from tests.sample_pages import digits
 
 Pages = list[NDArray[np.uint8]]
 

@@ -14,7 +14,7 @@ from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import NormalisationSettings, Runtime
 from batchdigits.training.datasets import labelled, shipped
 from batchdigits.training.datasets.labelled import Labelled, fingerprint, join, split
-from tests.digits import on_page, one_of_each, write_png, write_tiff
+from tests.sample_pages import on_page, one_of_each, write_png, write_tiff
 
 DATA = Path(__file__).parents[2] / "data"
 FINDER = SharedFinder(bundle.PACKAGED, Runtime.LITERT)

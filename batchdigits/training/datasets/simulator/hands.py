@@ -17,7 +17,7 @@ from batchdigits.training.datasets.simulator import forms
 from batchdigits.training.datasets.simulator.paper import line, put
 from batchdigits.training.datasets.simulator.strokes import Ink, Movements, Pen, Stroke, bend, draw, roughen
 
-_SHARES = {"pendigits": 0.24, shipped.UNIPEN: 0.38, "uji": 0.03}  # of digits drawn by pens; the rest are pictures
+_SHARES = {"pendigits": 0.24, shipped.UNIPEN: 0.38, "uji": 0.03}  # of training digits drawn by pens, else pictures
 _FORMS = 0.1  # of all digits of the training part; others are measured by recorded hands alone
 _RASTER_SHARES = {shipped.MNIST: 0.50, "optdigits": 0.12, "hwd1000": 0.12, shipped.CC0_SCANS: 0.26}
 _DARK_ON_WHITE = ("hwd1000", shipped.CC0_SCANS)
@@ -53,6 +53,10 @@ class Sources:
 def sources(part: str, mnist_rows: NDArray[np.intp] | None = None) -> Sources:
     """Take what is written on pages from the sets of the package; where unipen's was taken out, from the others.
 
+    For training, small sets of other hands are drawn from more often than their size would have it. What is measured
+    by the others draws each of their digits as often as any other: a digit that stood on many pages would count as if
+    many people had written it.
+
     Args:
         part: `train` or `test`: the half of each set; of MNIST it is always a part of the training half.
         mnist_rows: The rows of MNIST's training half that may be drawn, so that others can be held back for the
@@ -70,13 +74,20 @@ def sources(part: str, mnist_rows: NDArray[np.intp] | None = None) -> Sources:
             images, labels = shipped.mnist("train")
             rows = np.arange(len(labels)) if mnist_rows is None else mnist_rows
             pictures[name] = list(images[rows]), labels[rows]
+    if part == "train":
+        drawn, pictured = [_SHARES[name] for name in pens], [_RASTER_SHARES[name] for name in pictures]
+        rest = 1 - sum(_SHARES.values())
+    else:
+        drawn = [float(len(moves)) for moves in pens.values()]
+        pictured = [float(len(labels)) for _, labels in pictures.values()]
+        rest = sum(pictured)
     others = shipped.letters(part)
     return Sources(
         list(pens.values()),
         [np.arange(len(moves)) for moves in pens.values()],
-        _whole([*(_SHARES[name] for name in pens), 1 - sum(_SHARES.values())]),
+        _whole([*drawn, rest]),
         list(pictures.values()),
-        _whole([_RASTER_SHARES[name] for name in pictures]),
+        _whole(pictured),
         others,
         np.arange(len(others)),
         shipped.foreign(part),

@@ -8,6 +8,7 @@ import pytest
 from batchdigits.training.datasets.simulator import forms, hands
 from batchdigits.training.datasets.simulator.hands import Hand
 from batchdigits.training.datasets.simulator.strokes import Pen, draw
+from tests.training.datasets.simulator.conftest import training
 
 
 @pytest.mark.parametrize("label", range(10))
@@ -40,7 +41,7 @@ def test_only_what_is_trained_on_is_written_in_forms(monkeypatch: pytest.MonkeyP
     def refused(*_: object) -> None:
         pytest.fail("a measured digit was written in one of our forms")
 
-    trained, measured = hands.sources("train"), hands.sources("test")
+    trained, measured = training(), hands.sources("test")
     monkeypatch.setattr(forms, "written", refused)
     rng = np.random.default_rng(0)
     assert {Hand(0.08, Pen(1.0), measured, rng).digit(30)[1] for _ in range(200)} == set(range(10))

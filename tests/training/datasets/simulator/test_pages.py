@@ -7,15 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
-from batchdigits.training.datasets.simulator.hands import sources
 from batchdigits.training.datasets.simulator.pages import SCENES, Kind, SimulatedPage, simulate
+from tests.training.datasets.simulator.conftest import training
 
-COUNT = 3000
-SOURCES = sources("train", np.arange(2000))
+COUNT = 1200
 
 
 def page_of(seed: int) -> SimulatedPage:
-    return simulate(SOURCES, np.random.default_rng(seed))
+    return simulate(training(), np.random.default_rng(seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def seen(page: SimulatedPage) -> Seen:
 
 @pytest.fixture(scope="module")
 def pages() -> list[Seen]:
-    """3,000 pages, none of which raised anything."""
+    """1,200 pages, none of which raised anything."""
     return [seen(page_of(seed)) for seed in range(COUNT)]
 
 

@@ -359,8 +359,8 @@ def _keep_page(page: Page, limits: DecodingSettings) -> None:
     stored = page.height, page.width
     assert page.width * page.height <= limits.max_pixels
     assert page.grey.shape == stored or max(stored) >= HALVED_FROM, (page.grey.shape, stored)
-    if page.finer:
-        assert page.finer().shape == stored
+    if page.full_resolution:
+        assert page.full_resolution().shape == stored
 
 
 def keep_normalisation(greys: list[GreyImage]) -> None:
