@@ -792,7 +792,7 @@ def test_the_audit_sample_counts_by_itself_and_alone_where_nothing_is_doubtful(o
     page.type(Keys.ENTER)
     assert page.text("audit").startswith("1 of 2 checked")
     page.click("download")
-    assert page.text("next-title") == "All 1 answered"
+    assert page.text("next-title") == "The one image is answered"
     page.click("hide-next")
     assert opened(audited(1), audited(2), name="sure.html").text("count") == "0 of 2 answered"
 
