@@ -82,7 +82,7 @@ class HtmlReport:
         """
         self._handle = handle
         self._about = about
-        self._base = _link_to(settings.originals, Path(handle.name).parent) if settings.originals else ""
+        self._links = _Links(settings.originals, Path(handle.name).parent) if settings.originals else None
         self._items: list[_Item] = []
         self._likely: list[_Item] = []
         self._failed: list[dict[str, Any]] = []
@@ -95,8 +95,8 @@ class HtmlReport:
     def write(self, rows: Rows) -> None:
         """Take a chunk of rows, and keep those that a person should see."""
         self._statuses.update(rows.status)
-        self._items += _items(rows, self._base)
-        doubtful = [*self._likely, *_likely(rows, self._base)]
+        self._items += _items(rows, self._links)
+        doubtful = [*self._likely, *_likely(rows, self._links)]
         self._likely = heapq.nsmallest(_MOST_LIKELY, doubtful, key=lambda item: item.shown["confidence"])
         self._failed += islice(_failed(rows), _MOST_FAILED - len(self._failed))
 
@@ -110,7 +110,21 @@ class HtmlReport:
                 self._handle.write(text.encode())
 
 
-def _items(rows: Rows, base: str) -> Iterator[_Item]:
+class _Links:
+    """Spells the originals of rows as a page in another folder links to them."""
+
+    def __init__(self, folder: str, start: Path) -> None:
+        """Say where the paths of rows begin, and where the page is."""
+        self._start = os.fsencode(start)
+        self._base = quote(os.fsencode(os.path.relpath(folder, start))) + "/"
+
+    def to(self, path: str) -> str:
+        """Give the link to a row's file."""
+        name = _unescaped(path)
+        return quote(os.path.relpath(name, self._start)) if name.startswith(b"/") else self._base + quote(name)
+
+
+def _items(rows: Rows, links: _Links | None) -> Iterator[_Item]:
     """Pick the rows that a person should see."""
     for row, verdict in enumerate(rows.verdict):
         match verdict:
@@ -122,14 +136,14 @@ def _items(rows: Rows, base: str) -> Iterator[_Item]:
                 part = AUDIT
             case _:
                 continue
-        yield _item(rows, row, part, base)
+        yield _item(rows, row, part, links)
 
 
-def _likely(rows: Rows, base: str) -> Iterator[_Item]:
+def _likely(rows: Rows, links: _Links | None) -> Iterator[_Item]:
     """Give the rows that are sure, of no sample, and have a picture: the less sure ones do."""
     for row, verdict in enumerate(rows.verdict):
         if verdict == Status.OK and rows.thumbnail[row] and not rows.audit[row]:
-            yield _item(rows, row, LIKELY, base)
+            yield _item(rows, row, LIKELY, links)
 
 
 def _failed(rows: Rows) -> Iterator[dict[str, Any]]:
@@ -139,7 +153,7 @@ def _failed(rows: Rows) -> Iterator[dict[str, Any]]:
             yield {"path": rows.path[row], "page": int(rows.page[row]), "detail": rows.detail[row]}
 
 
-def _item(rows: Rows, row: int, part: str, base: str) -> _Item:
+def _item(rows: Rows, row: int, part: str, links: _Links | None) -> _Item:
     digit, runner_up = int(rows.digit[row]), int(rows.runner_up[row])
     shown = {
         "path": rows.path[row],
@@ -152,14 +166,9 @@ def _item(rows: Rows, row: int, part: str, base: str) -> _Item:
         "detail": rows.detail[row],
         "corrected": rows.corrected[row],
     }
-    if base:
-        shown["link"] = base + quote(_unescaped(rows.path[row]))
+    if links:
+        shown["link"] = links.to(rows.path[row])
     return _Item(_PARTS.index(part), str(rows.verdict[row]), digit, shown, rows.thumbnail[row])
-
-
-def _link_to(folder: str, start: Path) -> str:
-    """Spell a folder as a page in another one links to it; with its slash behind."""
-    return quote(os.fsencode(os.path.relpath(folder, start))) + "/"
 
 
 def _unescaped(name: str) -> bytes:
@@ -200,12 +209,14 @@ def _report(items: Sequence[_Item], about: About, statuses: Counter[str]) -> dic
         {"part": _PARTS[part], "status": _KINDS[kind], "digit": _none_below_zero(digit), "size": len(list(members))}
         for (part, kind, digit), members in groupby(items, lambda item: (item.part, *item.group()))
     ]
+    sample = [item for item in items if _PARTS[item.part] == AUDIT]
+    open_sample = sum(not item.shown["corrected"] for item in sample)
     return {
         "pages": statuses.total(),
         "statuses": {status.value: statuses[status.value] for status in Status},
         "threshold": about.threshold,
         "target_error": about.target_error,
-        "trust": _trust(about),
+        "trust": _trust(about, open_sample),
         "model": about.model[:12],
         "tool_version": about.tool_version,
         "block": _BLOCK,
@@ -214,13 +225,24 @@ def _report(items: Sequence[_Item], about: About, statuses: Counter[str]) -> dic
     }
 
 
-def _trust(about: About) -> str:
-    """Say what those that are ok are worth, and how many answers more a proof takes."""
+def _trust(about: About, sample: int) -> str:
+    """Say what those that are ok are worth, and how many answers more a proof takes.
+
+    Args:
+        about: Of the report.
+        sample: Pages of the audit sample that nobody has answered.
+    """
     sentences = [f"Trust: {about.trust}."]
     missing = [(target, count) for target, count in zip(TARGETS, about.answers_missing, strict=True) if count]
-    if missing:
-        parts = ", ".join(f"{count:,} for {target:.1%}" for target, count in missing)
+    if within := [f"{count:,} for {target:.1%}" for target, count in missing if count <= sample]:
+        parts = ", ".join(within)
         sentences.append(f"To prove an error on these scans takes about so many answers to the audit sample: {parts}.")
+    elif missing:
+        target, count = missing[0]
+        sentences.append(
+            f"To prove an error of {target:.1%} on these scans takes about {count:,} answers to the audit sample; that "
+            f"of this folder has {sample:,}."
+        )
     return " ".join(sentences)
 
 

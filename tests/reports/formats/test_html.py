@@ -265,10 +265,13 @@ def test_the_script_sets_no_html_and_evaluates_nothing() -> None:
 def test_the_page_says_what_ok_is_worth_and_how_many_answers_a_proof_takes() -> None:
     answers = "To prove an error on these scans takes about so many answers to the audit sample: "
     words = f"Trust: {ABOUT.trust}."
-    every = f"{words} {answers}299 for 1.0%, 598 for 0.5%, 2,995 for 0.1%."
-    assert Page(written(seven())).report["trust"] == every
-    proven = replace(ABOUT, answers_missing=(0, None, 900))
-    assert Page(written(seven(), about=proven)).report["trust"] == f"{words} {answers}900 for 0.1%."
+    sample = replace(sevens([f"{number}" for number in range(600)]), audit=np.ones(600, np.bool_))
+    assert page(sample).report["trust"] == f"{words} {answers}299 for 1.0%, 598 for 0.5%."
+    proven = replace(ABOUT, answers_missing=(0, None, 600))
+    assert page(sample, about=proven).report["trust"] == f"{words} {answers}600 for 0.1%."
+    few = "To prove an error of 1.0% on these scans takes about 299 answers to the audit sample; "
+    small = seven("a", audit=np.array([True]))
+    assert page(small, seven("b")).report["trust"] == f"{words} {few}that of this folder has 1."
 
 
 # ---- the least sure of the sure, and the originals ------------------------------------------------------------------
@@ -302,4 +305,8 @@ def test_the_originals_are_linked_to_from_where_the_report_stands(tmp_path: Path
     links = {item["link"] for item in items}
     assert {unquote_to_bytes(link) for link in links} == {b"../scans/" + name for name in names}
     assert all(re.fullmatch(r"[\w./%~-]+", link) for link in links)
+    with (tmp_path / "other.html").open("wb") as handle, HtmlReport(handle, ABOUT, settings) as report:
+        report.write(unsure(f"{tmp_path}/elsewhere/a b.png"))  # of a source that was named by its whole path
+    found = Page((tmp_path / "other.html").read_bytes()).report["items"][0]["link"]
+    assert found == "elsewhere/a%20b.png"
     assert "link" not in page(unsure("a.png")).report["items"][0]

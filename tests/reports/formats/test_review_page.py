@@ -340,6 +340,7 @@ def test_the_width_of_a_phone_needs_no_sideways_scrolling_and_the_chosen_image_s
     page.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     try:
         assert page.run("return document.documentElement.scrollWidth") == 360
+        assert page.run("return getComputedStyle(arguments[0], '::before').display", page.tile(3)) == "none"
         page.type("1", *[Keys.ARROW_DOWN] * 9)
         tile, panel = page.run("""
             return [document.querySelector('[aria-selected=true]'), document.getElementById('panel')]
@@ -406,6 +407,7 @@ def test_the_ink_is_shown_large_with_its_place_on_the_page(opened: Opener) -> No
     ]
     page = opened(*(unsure(number, thumbnail=[picture]) for number, picture in enumerate(drawn)))
     places = []
+    wait_until(lambda: page.run("return Boolean(document.querySelector('#picture svg'))"))
     for _ in drawn:
         size, box, frame = page.run("""
             const [svg, place] = [document.querySelector("#picture svg"), document.getElementById("place")];
@@ -732,6 +734,8 @@ def test_digits_come_from_any_keyboard_and_the_dot_of_the_pad_takes_nothing_back
     assert page.marks[0] == "→ 1"
     press(page, key="Delete", code="Delete")
     assert page.marks[0] == "50%"
+    press(page, key="ч", code="KeyX")  # of a Russian keyboard
+    assert page.marks[0] == "→ x"
 
 
 def set_filter(page: ReviewPage, name: str, value: str) -> None:
@@ -788,7 +792,7 @@ def test_the_audit_sample_counts_by_itself_and_alone_where_nothing_is_doubtful(o
     page.type(Keys.ENTER)
     assert page.text("audit").startswith("1 of 2 checked")
     page.click("download")
-    assert page.text("next-title") == "All 1 answered"
+    assert page.text("next-title") == "The one image is answered"
     page.click("hide-next")
     assert opened(audited(1), audited(2), name="sure.html").text("count") == "0 of 2 answered"
 

@@ -88,6 +88,10 @@ function runnerUp(item) {
   return item.runner_up === null ? null : String(item.runner_up);
 }
 
+function allAnswered(count) {
+  return count === 1 ? "The one image is answered" : `All ${count.toLocaleString("en")} answered`;
+}
+
 // The items that people are asked for: the doubtful ones or, where there are none, the audit sample.
 function needed() {
   const inParts = (...parts) => items.filter((item) => parts.includes(report.groups[item.group].part));
@@ -432,7 +436,7 @@ function count() {
   find("count").textContent = `${answered.toLocaleString("en")} of ${asked.length.toLocaleString("en")} answered`;
   find("download").disabled = given.size === 0;
   find("end").hidden = answered < asked.length || given.size === 0;
-  find("end-title").textContent = `All ${asked.length.toLocaleString("en")} answered.`;
+  find("end-title").textContent = `${allAnswered(asked.length)}.`;
   countErrors();
 }
 
@@ -571,11 +575,16 @@ function digitOf(event) {
   return /^(?:Digit|Numpad)([0-9])$/.exec(event.code)?.[1] ?? null;
 }
 
+// The key by what it writes or, where that is no Latin letter, by its place.
+function keyOf(event) {
+  return (/^[\x20-\x7e]+$/.test(event.key) ? event.key : event.code.replace("Key", "")).toLowerCase();
+}
+
 const isOpen = () => [...document.querySelectorAll("dialog")].some((dialog) => dialog.open);
 
 function press(event) {
   if (isOpen() || event.altKey || event.isComposing || event.target.closest("input, select")) return;
-  const key = event.key.toLowerCase();
+  const key = keyOf(event);
   const digit = digitOf(event);
   if (event.ctrlKey || event.metaKey) {
     if (key !== "z" || event.shiftKey) return;
@@ -708,7 +717,7 @@ function reportPath() {
 function showNext(name) {
   const asked = needed();
   const open = asked.filter((item) => !answerOf(item)).length;
-  find("next-title").textContent = open ? `${(asked.length - open).toLocaleString("en")} answered, ${open.toLocaleString("en")} left` : `All ${asked.length.toLocaleString("en")} answered`;
+  find("next-title").textContent = open ? `${(asked.length - open).toLocaleString("en")} answered, ${open.toLocaleString("en")} left` : allAnswered(asked.length);
   find("next-file").textContent = name;
   find("command").textContent = `batchdigits correct ${quoted(reportPath())} ~/Downloads/${name}`;
   find("copied").textContent = "";
