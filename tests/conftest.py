@@ -18,6 +18,14 @@ settings.register_profile("no test measures time", deadline=None)
 settings.load_profile("no test measures time")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests that train come first: what one process takes over from another in the end is short, and repeats none.
+
+    The networks that a module trains for its tests would else be trained in both.
+    """
+    items.sort(key=lambda item: "training" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def network() -> Iterator[InkFinder]:
     """The packaged ink finder, by LiteRT, which starts at once."""

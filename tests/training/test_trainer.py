@@ -1,5 +1,6 @@
 """Training on a few hundred images: what it writes, that it repeats itself, and that it survives being killed."""
 
+import functools
 import json
 import shutil
 import signal
@@ -35,6 +36,7 @@ DENSE = TrainSettings(output=Path(), arch=Arch.DENSE, epochs=3, batch_size=32)
 CNN = TrainSettings(output=Path(), arch=Arch.CNN, epochs=2, batch_size=32)
 
 
+@functools.cache
 def some(count: int) -> tuple[Labelled, Labelled]:
     """The first MNIST training images, normalised, the last fifth of them for validation."""
     images, labels = (half[:count] for half in mnist("train"))
