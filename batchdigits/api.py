@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from batchdigits import pipeline
 from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import Page
-from batchdigits.errors import Fault, StorageError, UsageError, escaped
+from batchdigits.errors import Fault, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.decisions import Decisions, decide_calibrated
 from batchdigits.inference.runtimes import InkFinder, Predictor, best
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import NO_DIGIT
 from batchdigits.settings import DecodingSettings, ModelSettings, PredictSettings, Runtime, RuntimeChoice
-from batchdigits.storage.reading import read_local
+from batchdigits.storage.reading import read_named
 from batchdigits.storage.scratch import scratch_folder
 
 if TYPE_CHECKING:
@@ -252,13 +252,7 @@ def _first_page(image: Image) -> Page | Fault:
     settings = DecodingSettings()
     if isinstance(image, str | os.PathLike):
         path = Path(image)
-        try:
-            size_bytes = path.stat().st_size
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            reason = getattr(error, "strerror", None) or error
-            message = f"The image {escaped(str(path))} cannot be found: {reason}; check its spelling."
-            raise StorageError(message) from error
-        data = read_local(str(path), size_bytes, settings.max_bytes)
+        data = read_named(str(path), settings.max_bytes)
         return data if isinstance(data, Fault) else decode(data, settings, path.suffix.lower())[0]
     return decode(image if isinstance(image, bytes) else _as_png(image), settings)[0]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import Page
-from batchdigits.errors import Fault, FaultKind, StorageError, UsageError, escaped
+from batchdigits.errors import Fault, FaultKind, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import decide_calibrated, no_digit, probabilities
@@ -20,7 +20,7 @@ from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import NO_DIGIT, Status
 from batchdigits.settings import ExplainSettings, PredictSettings
 from batchdigits.storage.atomic import atomic_write
-from batchdigits.storage.reading import read_local
+from batchdigits.storage.reading import read_named
 from batchdigits.storage.urls import refuse
 
 log = logging.getLogger(__name__)
@@ -92,17 +92,11 @@ def explain(settings: ExplainSettings) -> list[Explanation]:
     """
     refuse(settings.image, "The image")
     path = Path(settings.image)
-    try:
-        size_bytes = path.stat().st_size
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or error
-        message = f"The image {escaped(settings.image)} cannot be found: {reason}; check its spelling."
-        raise StorageError(message) from error
     if path.is_dir():
         message = f"{escaped(settings.image)} is a folder; name one image, or use predict for folders."
         raise UsageError(message)
+    data = read_named(settings.image, settings.decoding.max_bytes)
     model = bundle.load(settings.model)
-    data = read_local(settings.image, size_bytes, settings.decoding.max_bytes)
     pages = [data] if isinstance(data, Fault) else decode(data, settings.decoding, path.suffix.lower())
     nothing = np.full(10, np.nan, np.float32)
     found = [

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 class TargetFile(Protocol):
-    """A file that is to be written, on this machine or behind a URL; `str` gives its name as the user knows it."""
+    """A file that is to be written, on this machine or behind a URL; `str` gives its name as the user knows it.
+
+    What asks the disk or a server raises a `StorageError` where that cannot be done.
+    """
 
     @property
     def name(self) -> str:
@@ -107,8 +110,8 @@ class Keeper(Protocol):
 def atomic_write(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Write one file so that it appears whole or not at all.
 
-    Where `path` is a symbolic link, the file that it points
-    to is replaced, and the link stays. On any exception the old file is left as it was.
+    Where `path` is a symbolic link, the file that it points to is replaced, and the link stays. On any exception the
+    old file is left as it was.
 
     Args:
         path: The file to create or replace.

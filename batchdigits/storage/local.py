@@ -178,11 +178,7 @@ class LocalFile:
         return self.path.exists()
 
     def sha256(self) -> str:
-        """Compute the SHA-256 of what stands there; empty where nothing does.
-
-        Raises:
-            StorageError: It cannot be read.
-        """
+        """Compute the SHA-256 of what stands there; empty where nothing does."""
         return file_sha256(self.path) if self.path.exists() else ""
 
     def differs_from(self, draft: Path) -> bool:
@@ -226,9 +222,6 @@ class LocalFile:
         Args:
             name: That name.
             lies: Where it is, if it was replaced already.
-
-        Raises:
-            StorageError: That failed.
         """
         old, kept = lies or self.path, self.path.with_name(name)
         with storage_errors(kept):

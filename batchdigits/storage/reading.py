@@ -6,7 +6,7 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from batchdigits.errors import Fault, FaultKind, StorageError
+from batchdigits.errors import Fault, FaultKind, StorageError, escaped
 from batchdigits.storage import retries
 from batchdigits.storage.backends.base import Server
 from batchdigits.storage.backends.registry import archives, server
@@ -91,6 +91,21 @@ def read_local(
     finally:
         os.close(descriptor)
     return too_large(most_bytes) if len(data) > most_bytes else data
+
+
+def read_named(name: str, most_bytes: int) -> bytes | Fault:
+    """Read a whole file that a user names, as `read_local` does.
+
+    Raises:
+        StorageError: There is none.
+    """
+    try:
+        size_bytes = Path(name).stat().st_size
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        message = f"The image {escaped(name)} cannot be found: {reason}; check its spelling."
+        raise StorageError(message) from error
+    return read_local(name, size_bytes, most_bytes)
 
 
 def too_large(most_bytes: int) -> Fault:

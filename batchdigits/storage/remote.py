@@ -133,20 +133,12 @@ class RemoteFile:
         storage.check_folder(here)
 
     def exists(self) -> bool:
-        """Tell whether something stands there.
-
-        Raises:
-            StorageError: That cannot be found out.
-        """
+        """Tell whether something stands there."""
         storage, here = self._reached
         return storage.size(here) is not None
 
     def sha256(self) -> str:
-        """Compute the SHA-256 of what stands there; empty where nothing does.
-
-        Raises:
-            StorageError: It cannot be read.
-        """
+        """Compute the SHA-256 of what stands there; empty where nothing does."""
         storage, here = self._reached
         try:
             return storage.sha256(here)
@@ -169,20 +161,12 @@ class RemoteFile:
         """Do nothing: its storage says who may read it, and a local archive keeps its own mode."""
 
     def replace_with(self, draft: Path) -> None:
-        """Replace it by a finished file: whole, or not at all.
-
-        Raises:
-            StorageError: That failed, and what stood there still does.
-        """
+        """Replace it by a finished file: whole, or not at all."""
         storage, here = self._reached
         storage.put(here, draft)
 
     def back_up(self, name: str, *, lies: Path | None = None) -> "RemoteFile":  # noqa: ARG002  (it never lies here)
-        """Give what stands there a second name beside it.
-
-        Raises:
-            StorageError: That failed.
-        """
+        """Give what stands there a second name beside it."""
         other = self.with_name(name)
         storage, here = self._reached
         storage.copy(parts(other.url), here)

@@ -235,7 +235,7 @@ def dies(number: int) -> Any:
 
 ENDS = {
     "crashes its decoder (SIGSEGV); move it away, or export it anew as PNG": dies(signal.SIGSEGV),
-    "takes its decoder longer than 5 seconds; move it away, or export it anew as PNG": lambda: time.sleep(1000),
+    "takes its decoder longer than 3 seconds; move it away, or export it anew as PNG": lambda: time.sleep(1000),
     "its decoder was ended (SIGKILL), perhaps for want of memory; the next run tries again": dies(signal.SIGKILL),
     "its decoder was ended (exit code 7), perhaps for want of memory; the next run tries again": lambda: os._exit(7),
 }
@@ -251,7 +251,7 @@ def test_files_that_kill_their_workers_are_rows_of_the_same_run_and_cost_no_othe
 ) -> None:
     killers = [files[at] for at in (0, 11, 12, 39)]
     spoil(monkeypatch, dict(zip([file_sha256(Path(file.path)) for file in killers], ENDS.values(), strict=True)))
-    monkeypatch.setattr(module, "SECONDS", 5.0)
+    monkeypatch.setattr(module, "SECONDS", 3.0)
     batch = read_all(model, files, workers=workers)
     found = by_row(batch)
     assert [found.pop((file.name, 1))[1] for file in killers] == list(ENDS)

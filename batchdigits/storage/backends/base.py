@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from batchdigits.storage.urls import Parts
+
+_BLOCK_BYTES = 2**20
 
 Enters = Callable[[str], bool]
 """Tells whether a folder is entered, by its path relative to what is listed, without a slash at its end."""
@@ -49,6 +51,14 @@ def entered(entries: Iterable[Entry], enters: Enters) -> Iterator[Entry]:
         known = now
         if all(known.values()):
             yield entry
+
+
+async def sha256_of(file: Any) -> str:  # noqa: ANN401  (each library has its own)
+    """Compute the SHA-256 of what is read asynchronously, in constant memory."""
+    checksum = hashlib.sha256()
+    while block := await file.read(_BLOCK_BYTES):
+        checksum.update(block)
+    return checksum.hexdigest()
 
 
 class Store(Protocol):

@@ -1,13 +1,12 @@
 """Reach S3: list objects, read them, and upload them whole."""
 
-import hashlib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from batchdigits.errors import StorageError, escaped
-from batchdigits.storage.backends.base import Enters, Entry, entered, version
+from batchdigits.storage.backends.base import Enters, Entry, entered, sha256_of, version
 from batchdigits.storage.retries import Missing, retried, run
 from batchdigits.storage.urls import Parts
 
@@ -17,7 +16,6 @@ AT_A_TIME = 32
 _CONNECT_SECONDS, _READ_SECONDS = 5, 15  # that a server may say nothing until an attempt has failed
 _PAGE_KEYS = 1000  # what a listing gives at a time, at most
 _UPLOAD_BYTES = 16 * 2**20  # of the parts that a large report is sent in
-_BLOCK_BYTES = 2**20
 
 
 class S3:
@@ -115,12 +113,9 @@ class S3:
     @retried("read")
     async def sha256(self, place: Parts) -> str:
         """Compute the SHA-256 of an object in constant memory."""
-        checksum = hashlib.sha256()
         answer = await self._get(place)
         async with answer["Body"] as body:
-            while block := await body.read(_BLOCK_BYTES):
-                checksum.update(block)
-        return checksum.hexdigest()
+            return await sha256_of(body)
 
     async def _get(self, place: Parts, **more: str) -> dict[str, Any]:
         files = await self._connected()

@@ -1,6 +1,5 @@
 """Reach SFTP servers: list folders, read files, and upload them whole."""
 
-import hashlib
 import posixpath
 import secrets
 import stat
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchdigits.errors import StorageError, UsageError, escaped
-from batchdigits.storage.backends.base import Enters, Entry
+from batchdigits.storage.backends.base import Enters, Entry, sha256_of
 from batchdigits.storage.retries import Missing, in_event_loop, is_transient, retried, run
 from batchdigits.storage.urls import Parts, server
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 _SECONDS = 5  # to connect, to log in, and between two questions whether the server is still there
 _KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
-_BLOCK_BYTES = 2**20
 _NAMES_AT_A_TIME = 1000  # of a folder
 _NS = 1_000_000_000  # in a second
 
@@ -161,11 +159,8 @@ class Sftp:
     @retried("read")
     async def sha256(self, place: Parts) -> str:
         """Compute the SHA-256 of a file in constant memory."""
-        checksum = hashlib.sha256()
         async with self._channel() as channel, channel.open(_path(place), "rb") as file:
-            while block := await file.read(_BLOCK_BYTES):
-                checksum.update(block)
-        return checksum.hexdigest()
+            return await sha256_of(file)
 
     @retried("written")
     async def put(self, place: Parts, draft: Path) -> None:

@@ -7,7 +7,7 @@ CSV for the confusion matrix. The pictures are drawn in `plots`.
 import csv
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,22 +131,19 @@ def as_text(evaluation: Evaluation) -> str:
 
 def as_json(evaluation: Evaluation) -> dict[str, object]:
     """Render for `metrics.json`: plain numbers, lists and None only; shares rounded to six decimals."""
-    return {
-        "count": evaluation.count,
-        "correct": evaluation.correct,
-        "unanswered": evaluation.unanswered,
-        "accuracy": _rounded(evaluation.accuracy),
-        "interval_95": [_rounded(end) for end in evaluation.interval],
-        "precision": [_rounded(share) for share in evaluation.precision],
-        "recall": [_rounded(share) for share in evaluation.recall],
-        "confidence_when_right": _rounded(evaluation.confidence_when_right),
-        "confidence_when_wrong": _rounded(evaluation.confidence_when_wrong),
-        "calibration_error": _rounded(evaluation.calibration_error),
-        "selected": evaluation.selected._asdict() if evaluation.selected else None,
-        "promised_error": _rounded(evaluation.promised_error),
-        "expected_error": _rounded(evaluation.expected_error),
-        "confusion": evaluation.confusion.tolist(),
-    }
+    plain = {field.name: _plain(getattr(evaluation, field.name)) for field in fields(evaluation)}
+    return {"interval_95" if name == "interval" else name: value for name, value in plain.items()}
+
+
+def _plain(value: object) -> object:
+    """Make a number, or what holds several, JSON."""
+    if isinstance(value, ThresholdCounts):
+        return value._asdict()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def confusion_csv(evaluation: Evaluation) -> str:
@@ -237,10 +234,6 @@ def _shares(hits: NDArray[np.int64], totals: NDArray[np.int64]) -> Shares:
 
 def _mean(values: Confidences) -> float | None:
     return float(values.mean()) if values.size else None
-
-
-def _rounded(share: float | None) -> float | None:
-    return None if share is None else round(share, 6)
 
 
 def _percent_or_dash(share: float | None) -> str:
