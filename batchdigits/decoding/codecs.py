@@ -40,7 +40,8 @@ from batchdigits.errors import Fault, FaultKind
 from batchdigits.records import SIGNATURE, GreyImage
 from batchdigits.settings import DecodingSettings
 
-_PNG_USUAL_COLOURS = (0, 2, 6)  # grey, RGB, RGBA, which libspng decodes a little faster than libpng
+_PNG_USUAL_COLOURS = (2, 6)  # RGB and RGBA, which libspng decodes a little faster than libpng
+_PNG_MOST_GREY = 48 * 48  # pixels up to which that is so of grey
 _BMP_HEADER = struct.Struct("<IiiHHI")
 _BIT_FIELDS = (3, 6)  # of a BMP's «compression»: masks of red, green, blue, or of alpha as well
 _EMPTY = Fault(FaultKind.UNREADABLE, "the file is empty; copy it again")
@@ -78,7 +79,8 @@ def _png(data: bytes, settings: DecodingSettings) -> Page:
     width, height, depth, colour = headers.png_header(data)
     check_size(width, height, settings)
     is_transparent, turn, bare = headers.png(data)
-    is_usual = depth == 8 and colour in _PNG_USUAL_COLOURS and not is_transparent
+    is_usual = depth == 8 and not is_transparent
+    is_usual &= colour in _PNG_USUAL_COLOURS or (colour == 0 and width * height <= _PNG_MOST_GREY)
     try:
         pixels = imagecodecs.spng_decode(bare) if is_usual else in_bytes(imagecodecs.png_decode(bare))
     except (imagecodecs.SpngError, imagecodecs.PngError, UnicodeDecodeError) as error:  # their words may be gone by now

@@ -34,7 +34,7 @@ _IS_SENTENCE = re.compile(
     r"(?!.*\w_\w).*[a-z]{2,} .*[a-z]{2,}", re.IGNORECASE | re.DOTALL
 )  # no number, no name of code
 _IS_UNKNOWN = re.compile(
-    r"unsupported|not supported|not implemented|not been built in|unknown (pixel|data|compression)"
+    r"unsupported|not supported|not implemented|not been built in|unknown (pixel|data|compression)|invalid palette size"
     r"|not identified by this driver",
     re.IGNORECASE,
 )

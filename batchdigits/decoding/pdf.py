@@ -3,6 +3,7 @@
 By PDFium, of the extra `formats`. It is not safe in threads, so that one page is drawn at a time.
 """
 
+import math
 import re
 import threading
 import zlib
@@ -15,6 +16,7 @@ from batchdigits.decoding import completeness, headers
 from batchdigits.decoding.grayscale import grey_of
 from batchdigits.decoding.jpeg import check_whole
 from batchdigits.decoding.pages import (
+    MAX_SIDE,
     MOST_PAGE_BYTES,
     Page,
     PageError,
@@ -44,7 +46,7 @@ _ALIGNED = re.compile(rb"/EncodedByteAlign\s+true")
 _USUAL_COLUMNS = b"1728"  # of fax codes whose parameters do not say it
 _MOST_FILLING = 64  # bytes after the last sample of an image
 _NO_MORE = 1 - 1e-6  # PDFium rounds sides up
-_MOST_PAGES = 1000  # of a file: drawing takes a tenth of a second a page
+_MOST_PAGES = 1000  # of a file: drawing takes some hundredths of a second a page
 _CONVERTED_BY = "pdftoppm -r 300 -png IN.pdf OUT"
 _LOCKED = "the PDF is protected by a password; save it without one"
 _ONE_AT_A_TIME = threading.Lock()
@@ -145,12 +147,12 @@ def _page(document: "PdfDocument", number: int, settings: DecodingSettings, fax:
     page = document[number]
     try:
         scale = _image_scale(page, settings) or DOTS_PER_INCH / _POINTS_PER_INCH
-        width, height = (round(side * scale) for side in page.get_size())
+        width, height = (math.ceil(side * scale * _NO_MORE) for side in page.get_size())
         check_size(width, height, settings)
         _check_images(page, settings, fax)
-        bitmap = page.render(scale=scale * _NO_MORE, rev_byteorder=True)
+        parts = max(1, max(width, height) // MAX_SIDE)  # of a pixel: a page of A4 is drawn in a fifth of the time so
+        bitmap = page.render(scale=scale * _NO_MORE / parts, rev_byteorder=True)
         grey = grey_of(bitmap.to_numpy()[..., :3].copy())
-        width, height = bitmap.width, bitmap.height
         bitmap.close()
         return page_of(grey, width, height)
     finally:

@@ -16,6 +16,7 @@ from batchdigits.ledger import answers
 from batchdigits.ledger.answers import Key, KnownFile
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.location import held, ledger_of
+from batchdigits.records import Status
 from batchdigits.reports.formats.csv import unguard
 from batchdigits.reports.formats.parquet import text_columns
 from batchdigits.reports.formats.xlsx import text_rows
@@ -33,6 +34,7 @@ WITHDRAW = "withdraw"
 _ANSWERS = frozenset("0123456789xc") | {WITHDRAW}
 _WHOLE = re.compile(r"\A([0-9]+)[.,]0+\Z")
 _EMPTY = hashlib.sha256(b"").hexdigest()
+_MISPLACED = f"final is «{{}}», and corrected is empty; write answers into corrected, where {WITHDRAW} takes one back"
 _MOST_PROBLEMS = 20  # lines that a message names
 _MOST_HEADER = 65536  # characters; a longer first line is no header of ours
 _MOST_SHOWN = 200  # characters of a cell in a message
@@ -217,7 +219,16 @@ def _csv_lines(corrections: Path) -> Iterator[_Cells | _Problem]:
                 continue
             row += [""] * (len(header) - len(row))  # spreadsheets leave out empty cells at the end
             path, page, sha256, corrected = ("" if place < 0 else row[place] for place in places)
-            yield _Cells("", reader.line_num, unguard(path), page, sha256, corrected)
+            cells = _Cells("", reader.line_num, unguard(path), page, sha256, corrected)
+            final = _misplaced(dict(zip(header, row, strict=True)))
+            yield _problem(cells, _MISPLACED.format(_brief(final))) if final else cells
+
+
+def _misplaced(row: dict[str, str]) -> str:
+    """Give what somebody wrote into `final` in the place of `corrected`; empty where nobody did."""
+    status, digit, final = (_whole(row.get(column, "").strip()) for column in ("status", "digit", "final"))
+    is_ours = not status or row["corrected"].strip() or final == (digit if status == Status.OK else "")
+    return "" if is_ours else final
 
 
 def _is_header(names: list[str]) -> bool:

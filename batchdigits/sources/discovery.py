@@ -211,11 +211,9 @@ def _listing(folder: str, top: _Top | None, unlisted: dict[str, str]) -> Iterato
         if top and isinstance(error, PermissionError):
             unlisted[folder] = _excluding(folder, top)
             return
-        excluding = f", or leave it out with --exclude {_excluding(folder, top)}" if top else ""
-        message = (
-            f"The folder {escaped(folder)} cannot be listed: {error.strerror}. Check its permissions and its "
-            f"disk{excluding}."
-        )
+        leaving = f"Leave it out with --exclude {_excluding(folder, top)} or check" if top else "Check"
+        reason = f"cannot be listed: {error.strerror}. {leaving} its permissions and its disk."
+        message = f"The folder {escaped(folder)} {reason}"
         raise StorageError(message) from error
 
 
@@ -237,8 +235,8 @@ def _check_all_listed(unlisted: dict[str, str]) -> None:
         more = f" and {len(unlisted) - len(first):,} more" if len(unlisted) > len(first) else ""
         those = f"The folder {escaped(first[0])}" if len(unlisted) == 1 else f"{len(unlisted):,} folders"
         message = (
-            f"{those} cannot be listed: Permission denied. Give this user the right to list, or leave out what may "
-            f"not be listed with {options}{more}."
+            f"{those} cannot be listed: Permission denied. Leave out what may not be listed with {options}{more} "
+            "or give this user the right to list."
         )
         raise StorageError(message)
 

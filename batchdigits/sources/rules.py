@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 IMAGE_ENDINGS = frozenset(
     {
-        *(".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif", ".jp2", ".j2k", ".avif"),
+        *(".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif"),
+        *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".avif", ".avifs"),
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp"),
-        *(".pdf", ".heic", ".heif"),  # by an extra, which their row names where it is missing
+        *(".pdf", ".heic", ".heif", ".heics", ".heifs", ".hif"),  # by an extra, named by their row where it is missing
     }
 )
 """Endings of files that are decoded."""

@@ -1,9 +1,11 @@
 """BMPs whose colours stand at places that they name."""
 
+import io
 import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import Page
@@ -69,3 +71,14 @@ def test_bit_fields_that_are_cut_short_are_a_fault() -> None:
     (fault,) = decode(bmp(words, (255, 255, 255))[:-100], LIMITS)
     assert isinstance(fault, Fault)
     assert fault.kind == FaultKind.UNREADABLE
+
+
+def test_a_palette_of_more_colours_than_there_can_be_is_no_damage() -> None:
+    file = io.BytesIO()
+    Image.fromarray(GREY).save(file, "BMP")
+    data = bytearray(file.getvalue())
+    struct.pack_into("<I", data, 46, 300)
+    (fault,) = decode(bytes(data), LIMITS)
+    assert isinstance(fault, Fault)
+    assert fault.kind == FaultKind.UNSUPPORTED
+    assert "copy it again" not in fault.detail

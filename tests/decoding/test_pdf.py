@@ -7,6 +7,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -14,7 +15,7 @@ from PIL import Image
 
 from batchdigits.decoding import pdf
 from batchdigits.decoding.codecs import decode
-from batchdigits.decoding.pages import MAX_SIDE, Page
+from batchdigits.decoding.pages import MAX_SIDE, Page, reduced
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.settings import DecodingSettings
 
@@ -136,6 +137,16 @@ def test_a_large_scan_is_bounded_and_keeps_its_size() -> None:
     assert isinstance(page, Page)
     assert (page.width, page.height) == (1500, 2000)
     assert max(page.grey.shape) == MAX_SIDE
+
+
+@pytest.mark.parametrize("side", [1000, 1024, 2047, 2048, 3000])
+def test_a_large_page_is_drawn_smaller_and_looks_as_if_it_were_reduced(side: int) -> None:
+    large = cv2.resize(GREY, (side * 3 // 4, side), interpolation=cv2.INTER_CUBIC)
+    (page,) = decode(pdf_of(Image.fromarray(large), dots=300), LIMITS)
+    assert isinstance(page, Page)
+    assert (page.width, page.height) == large.shape[::-1]
+    assert page.grey.shape == reduced(large).shape
+    assert np.abs(page.grey.astype(int) - reduced(large)).mean() < 2
 
 
 def test_pages_over_the_most_are_one_last_row(monkeypatch: pytest.MonkeyPatch) -> None:

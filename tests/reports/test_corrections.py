@@ -303,6 +303,25 @@ def test_whole_numbers_may_be_spelled_as_pandas_does(report: Path) -> None:
     assert "«5.» is no answer" in second
 
 
+@pytest.mark.parametrize(
+    ("status", "digit", "final"),
+    [("ok", "3", "5"), ("review", "5", "5"), ("not_a_digit", "", "x"), ("answered", "3", "5")],
+)
+def test_an_answer_in_the_column_final_is_not_passed_over(report: Path, status: str, digit: str, final: str) -> None:
+    header = ("status", "digit", "final", *COLUMNS)
+    line = refused(report, table((status, digit, final, *row(0, "")), header=header))[-1]
+    assert "line 2, a.tif, page 1" in line
+    assert f"final is «{final}», and corrected is empty" in line
+    assert kept(report) == {}
+
+
+@pytest.mark.parametrize(("status", "digit", "final"), [("ok", "3", "3.0"), ("review", "5", ""), ("blank", "", "")])
+def test_the_column_final_may_stand_as_a_report_has_it(report: Path, status: str, digit: str, final: str) -> None:
+    header = ("status", "digit", "final", *COLUMNS)
+    corrected(report, table((status, digit, final, *row(0, "")), ("ok", "3", "3", *row(2, "5")), header=header))
+    assert list(kept(report).values()) == ["5"]
+
+
 def test_the_ending_may_be_in_capitals_and_the_ledger_elsewhere(report: Path) -> None:
     Path(f"{report}.ledger").rename(report.with_name("elsewhere.db"))
     corrections = report.with_name("ANSWERS.CSV")
