@@ -117,6 +117,42 @@ def test_time_in_which_somebody_had_stopped_the_run_counts_for_no_worker(folder:
     assert "A worker died" not in said
 
 
+PONDEROUS = """
+import os, time
+from pathlib import Path
+from batchdigits.engine import pool
+from tests import fake_model_cli
+
+def decode(*arguments):
+    Path(os.environ["BEGUN"]).touch()
+    for _ in range(16):
+        time.sleep(0.05)
+    return quickly(*arguments)
+
+pool.SECONDS = 3.0
+quickly, fake_model_cli.worker.decode = fake_model_cli.worker.decode, decode
+fake_model_cli.app.main()
+"""
+
+
+def test_a_decoder_that_was_stopped_with_the_run_has_the_rest_of_its_time(report: Path) -> None:
+    scans, begun = report.with_name("scans"), report.with_name("begun")
+    write_differing(scans, 1)
+    job = [sys.executable, "-c", PONDEROUS, "predict", str(scans), "-o", str(report), "-v"]
+    env = environment({"BEGUN": begun})
+    run = subprocess.Popen(job, cwd=CHECKOUT, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for _ in range(100 * PATIENCE):
+        if begun.exists():
+            break
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGSTOP)
+    time.sleep(3)  # while nobody has anything to say, so that the run would wait for as long as a decoder may take
+    os.killpg(run.pid, signal.SIGCONT)
+    _, said = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 0
+    assert "A worker died" not in said
+
+
 def test_a_signal_at_any_moment_after_the_report_is_written_leaves_an_exit_code(report: Path) -> None:
     write_differing(report.with_name("scans"), 1)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -163,7 +163,7 @@ def _check_images(page: "PdfPage", settings: DecodingSettings, fax: _FaxOf) -> N
     """Refuse a page of whose images one is not whole: PDFium draws the half that there is.
 
     Raises:
-        PageError: it is such a page.
+        PageError: it is such a page, or an image's fax codes are of more pixels than the limit.
         ValueError: an image that should be a JPEG is none.
     """
     from pypdfium2 import raw
@@ -181,6 +181,7 @@ def _check_images(page: "PdfPage", settings: DecodingSettings, fax: _FaxOf) -> N
             is_whole = headers.JPEG_2000_END in data
         elif packed_as == "CCITTFaxDecode":
             codes = fax(bytes(image.get_data()), about.width, about.height)
+            check_size(codes.columns, codes.rows, settings)  # which need not be those of the image
             is_whole = completeness.is_whole_fax(data, codes)
         elif packed_as == "JBIG2Decode":
             is_whole = completeness.is_whole_jbig2(data)

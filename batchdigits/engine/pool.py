@@ -49,7 +49,7 @@ _BATCH_PAGES = 2048  # which are recorded in one transaction
 _BATCH_SECONDS = 0.4  # that pages wait for others to be recorded with
 _MOST_NEWS = 256  # parts of others that a worker, while it takes its time, hears of afterwards
 _MOST_DEATHS = 30  # one after the other, of what may pass, such as want of memory
-_STILL_SECONDS = 1.0  # between two looks at the workers; where it is more, this process had something else to do
+_STILL_SECONDS = 1.0  # from one look at the workers to the next, at most; else this process was stopped, or busy
 _NO_ANSWER = (
     "A worker has waited for an hour: the model does not load, or the server that files come from does not answer. "
     "What was finished is kept, and the next run goes on from there."
@@ -250,7 +250,7 @@ class Workers:
         return self._workers[-1]
 
     def _heard(self, until: float | None) -> list["_Worker"]:
-        """Wait until workers say something, or have ended, or the time has come; end those that hang in a decoder.
+        """Wait a second at most, until workers say something, or have ended, or the time has come; end those that hang.
 
         Raises:
             BatchDigitsError: One has waited too long for what is no file's fault.
@@ -258,6 +258,7 @@ class Workers:
         busy = {worker.child.answers: worker for worker in self._workers}
         ends = [worker.ends for worker in self._workers if worker.in_hand]
         seconds = max(0.0, min(ends if until is None else [*ends, until]) - time.monotonic())
+        seconds = min(seconds, _STILL_SECONDS)
         with self._stop.readily():
             ready = wait(list(busy), seconds)
         heard = [busy[answers] for answers in ready if isinstance(answers, Connection)]

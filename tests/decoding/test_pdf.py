@@ -230,6 +230,13 @@ def test_fax_codes_of_fewer_rows_than_their_image_says_are_unreadable() -> None:
     assert fault.kind == FaultKind.UNREADABLE
 
 
+def test_fax_codes_of_wider_rows_than_the_limit_are_refused_before_they_are_decoded() -> None:
+    (fault,) = decode(holding(f"{FAX}<</K -1/Columns 10000000/Rows 120>>", ONE_BIT, fax("group4")), LIMITS)
+    assert isinstance(fault, Fault)
+    assert fault.kind == FaultKind.TOO_LARGE
+    assert "10000000 × 120 pixels are more than the limit" in fault.detail
+
+
 def test_wrong_fax_codes_are_told_whatever_else_the_file_holds() -> None:
     codes = bytearray(fax("group4"))
     codes[1000:1003] = b"\0\1\0"
