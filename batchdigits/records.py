@@ -4,7 +4,7 @@ Each type that several rooms share is defined here and nowhere else. What is don
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -180,10 +180,6 @@ class Batch:
     def sha256(self) -> list[str]:
         """Of each page's file, hexadecimal; empty where its bytes could not be read."""
         return sums(self.pages)
-
-    def without(self, paths: Set[str]) -> "Batch":
-        """Leave out what belongs to some files."""
-        return self.of([at for at, file in enumerate(self.files) if file.path not in paths])
 
     def apart(self) -> "Iterator[Batch]":
         """Give each file by itself."""

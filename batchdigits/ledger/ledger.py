@@ -201,19 +201,19 @@ class Ledger:
         with self._database.transaction() as execute:
             paths = [encoded(file.path) for file in batch.files]
             read = list(self._read(batch, paths))
-            unchanged = {paths[place]: sha256 for place, sha256 in batch.unchanged.items()}
-            lost = self._lost({row[0]: row[8][:_SHA256].hex() for row in read} | unchanged)
-            self._replace(read)
+            lost = self._replace(read)
             if self._has_copies():
                 self._database.executemany(_ANOTHER, [(row[8][:_KEY], row[0]) for row in read if row[1] == 1])
-            self._replace(list(self._unchanged(batch, paths)))  # some of which are copies of what was read
+            lost += self._replace(list(self._unchanged(batch, paths)))  # some of which are copies of what was read
             execute("DELETE FROM rendered WHERE true")
-        return lost
+        return sorted(lost, key=lambda answer: (encoded(answer.path), answer.page))
 
-    def _replace(self, rows: list[tuple[Any, ...]]) -> None:
+    def _replace(self, rows: list[tuple[Any, ...]]) -> list[LostAnswer]:
         """Put rows of whole files in the place of those that they had."""
+        lost = self._lost({row[0]: row[8][:_SHA256].hex() for row in rows})
         self._database.executemany("DELETE FROM pages WHERE path = ?", {(row[0],) for row in rows})
         self._database.executemany(INSERT, rows)
+        return lost
 
     def _read(self, batch: "Batch", paths: list[bytes]) -> Iterator[tuple[Any, ...]]:
         """Make rows of what was read."""
@@ -232,12 +232,16 @@ class Ledger:
     def _unchanged(self, batch: "Batch", paths: list[bytes]) -> Iterator[tuple[Any, ...]]:
         """Make rows of what is known of the same bytes, of the file itself or of another one.
 
+        Where that one has changed since its bytes were read, so that it has no row, this one is left to the next run.
+
         Raises:
             StorageError: It is damaged.
         """
         for place, sha256 in batch.unchanged.items():
             file = batch.files[place]
             before = self._known_of(bytes.fromhex(sha256), file, paths[place])
+            if not before:
+                self._plan.defer([file])
             if not all(_is_whole(row, len(before)) for row in before):
                 raise self._database.damaged()
             for _, page, pages, *_, seen, fault, detail, _, _, _, png in before:
@@ -245,16 +249,19 @@ class Ledger:
                 yield stored((*now, seen, fault, detail), png)
 
     def _known_of(self, sha256: bytes, file: ImageFile, path: bytes) -> list[tuple[Any, ...]]:
-        """Give the rows of a file that has the same bytes."""
+        """Give the rows of a file that has the same bytes; none where there is none any more.
+
+        Raises:
+            StorageError: It is damaged.
+        """
         for other in chain([path], self._copies(sha256[:_KEY])):
             rows = self._database.execute(_OWN, (other,)).fetchall()
-            if (
-                rows
-                and _ending(other) == file.ending
-                and all((row[7], row[8][:32], row[13]) == (self._condition, sha256, 0) for row in rows)
-            ):
+            fitting = [(row[7], row[8][:_SHA256], row[13]) == (self._condition, sha256, 0) for row in rows]
+            if any(fitting) and _ending(other) == file.ending:
+                if not all(fitting):
+                    raise self._database.damaged()
                 return rows
-        raise self._database.damaged()
+        return []
 
     def _copies(self, key: bytes) -> Iterator[bytes]:
         """Find the paths of files whose bytes may be the same."""

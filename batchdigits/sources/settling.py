@@ -7,11 +7,14 @@ time lies in the future counts as stable: a clock that was set back must not hid
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from batchdigits.records import Batch, ImageFile
+from batchdigits.records import ImageFile
 from batchdigits.sources.discovery import signed_64_bits
 from batchdigits.storage.remote import remote_version
+
+if TYPE_CHECKING:
+    from batchdigits.records import Batch
 
 _NS = 1_000_000_000  # in a second
 
@@ -48,7 +51,6 @@ class Settling:
         self._began = time.monotonic()  # to wait by, for the clock may be set meanwhile
         self.waited = 0.0
         """Seconds that were spent in waiting so far."""
-        self._dropped: dict[tuple[str, str], Batch] = {}  # by the ending and the sum of its bytes: others may have them
 
     def recent_ns(self) -> range:
         """Give the times of last change that make a file recent; those until now, since files come while others go."""
@@ -81,10 +83,8 @@ class Settling:
         if changed:
             defer(changed)
 
-    def drop_changed(self, batch: Batch, defer: Callable[[list[ImageFile]], None]) -> Batch:
+    def drop_changed(self, batch: "Batch", defer: Callable[[list[ImageFile]], None]) -> "Batch":
         """Leave out of a batch what changed while it was read; one replaced behind a URL the next run reads again.
-
-        What was read of it stands for files that have the same bytes still.
 
         Args:
             batch: What was read of files.
@@ -95,14 +95,8 @@ class Settling:
         """
         if not self.seconds:
             return batch
-        changed = [at for at, file in enumerate(batch.files) if has_changed(file, ask_remote=False)]
-        if not changed and not self._dropped:
+        changed = {at for at, file in enumerate(batch.files) if has_changed(file, ask_remote=False)}
+        if not changed:
             return batch
-        defer([batch.files[at] for at in changed])
-        for one in batch.of(changed).apart():
-            self._dropped.update({(one.files[0].ending, sha256): one for sha256 in one.sha256})
-        kept = batch.of([at for at in range(len(batch.files)) if at not in changed])
-        same = [(at, self._dropped.get((kept.files[at].ending, sha256))) for at, sha256 in kept.unchanged.items()]
-        copies = {at: replace(one, files=[kept.files[at]], confidences=()) for at, one in same if one}
-        others = kept.of([at for at in range(len(kept.files)) if at not in copies])
-        return Batch.concat(others, *copies.values())
+        defer([batch.files[at] for at in sorted(changed)])
+        return batch.of([at for at in range(len(batch.files)) if at not in changed])

@@ -92,6 +92,20 @@ def test_copies_of_what_the_same_run_has_read_get_its_rows(path: Path) -> None:
     assert found.thumbnails == [first.path.encode(), b""] * 4 + [second.path.encode(), b""] * 2
 
 
+def test_a_copy_of_what_was_never_recorded_is_left_to_the_next_run_and_keeps_its_row(path: Path) -> None:
+    gone, new, touched = image("a.png"), image("b.png"), image("c.png")
+    now = image("c.png", mtime_ns=8)
+    a_run(path, [touched])
+    with ledger_at(path) as ledger:
+        plan = ledger.plan([gone, new, now])
+        plan.defer([gone])  # it changed while it was read
+        batch = batch_of(unchanged=[new, now])
+        batch.unchanged.update(dict.fromkeys((0, 1), seen(gone).sha256))
+        assert ledger.record(batch) == []
+        assert (plan.deferred, rows_of(ledger)) == (3, [("c.png", 1)])
+        assert whole(ledger).sha256 == [seen(touched).sha256]
+
+
 def test_a_file_that_has_less_pages_than_before_loses_their_rows(path: Path) -> None:
     before, after = image("a.tif", ending=".tif"), image("a.tif", ending=".tif", mtime_ns=8)
     other = image("b.tif", ending=".tif")

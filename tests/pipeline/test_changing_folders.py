@@ -80,6 +80,22 @@ def test_files_that_are_still_being_written_keep_their_last_row_or_wait_for_the_
     assert report.read_bytes() == predicted(model, growing)
 
 
+def test_a_copy_of_a_file_that_changes_while_it_is_read_waits_with_it(
+    tmp_path: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, report = tmp_path / "scans", tmp_path / "report.csv"
+    first = write_png(scans / "a.png", one_of_each()[0])
+    write_png(scans / "b.png", one_of_each()[1])
+    shutil.copy(first, scans / "c.png")
+    aged(scans)
+    during_prediction(monkeypatch, lambda: os.utime(first))
+    summary = run(model, scans, outputs=(report,), settle_seconds=2.0, workers=1)
+    assert (summary.deferred, [row["path"] for row in rows_of(report.read_bytes())]) == (2, ["b.png"])
+    aged(scans)
+    assert run(model, scans, outputs=(report,)).deferred == 0
+    assert report.read_bytes() == predicted(model, scans)
+
+
 def test_a_file_that_is_replaced_while_the_run_is_on_waits_for_the_next_one(
     growing: Path, model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchdigits.errors import Fault, FaultKind
-from batchdigits.records import PAGE, Batch, ImageFile, sums
+from batchdigits.records import PAGE, Batch, ImageFile
 from batchdigits.sources import settling as module
 from batchdigits.sources.discovery import discover
 from batchdigits.sources.settling import Settling
@@ -104,23 +104,3 @@ def test_what_changes_while_it_is_read_is_left_out_of_its_batch_pages_and_faults
     assert [file.name[-5:] for file in still.files] == ["d.png"]
     assert (still.pages["file"].tolist(), still.faults, still.thumbnails) == ([0], {}, {0: b"picture"})
     assert Settling(0).drop_changed(batch, deferred.extend) is batch
-
-
-def test_what_was_read_of_a_file_that_changes_stands_for_copies_of_it_that_do_not(tmp_path: Path, clock: Clock) -> None:
-    files = [written(tmp_path / f"{name}.png") for name in "abcd"]
-    pages = np.zeros(1, PAGE)
-    pages["sha256"], pages["width"] = np.void(bytes(31) + b"x"), 40
-    sha256 = sums(pages)[0]
-    os.utime(tmp_path / "a.png")
-    os.utime(tmp_path / "d.png")
-    deferred: list[ImageFile] = []
-    settling = Settling(2.0)
-    first = settling.drop_changed(Batch(files[:1], pages, thumbnails={0: b"picture"}), deferred.extend)
-    assert len(first.files) == len(first) == 0
-    then = Batch(files[1:], pages[:0], unchanged={0: sha256, 1: "ab" * 32, 2: sha256}, confidences=(1, 2))
-    second = settling.drop_changed(then, deferred.extend)
-    assert deferred == [files[0], files[3]]
-    assert [file.path for file in second.files] == [files[2].path, files[1].path]
-    assert (second.unchanged, second.confidences) == ({0: "ab" * 32}, (1, 2))
-    assert (second.pages["file"].tolist(), second.pages["width"].tolist()) == ([1], [40])
-    assert second.thumbnails == {0: b"picture"}

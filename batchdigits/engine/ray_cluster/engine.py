@@ -108,11 +108,12 @@ def _checked(reading: Reading, shard: Shard, found: Found, left: list[ImageFile]
         reading.timer.add(stage, seconds)
     whole = Batch.concat(*(replace(batch, files=files) for files, batch in zip(shard, found.chunks, strict=True)))
     sums = whole.sha256
-    closed = [
-        whole.files[whole.pages["file"][row]]
+    places = {
+        int(whole.pages["file"][row])
         for row, fault in whole.faults.items()
         if fault.kind is FaultKind.UNREADABLE and not sums[row] and not fault.trace
-    ]
+    }
+    closed = [whole.files[at] for at in sorted(places)]
     if len(closed) == sum(map(len, shard)) > 1 and (seen := _readable(closed, reading)):
         message = (
             f"The worker on {found.node} cannot open {escaped(seen.path)}, which this machine can: local folders have "
@@ -120,7 +121,7 @@ def _checked(reading: Reading, shard: Shard, found: Found, left: list[ImageFile]
         )
         raise StorageError(message)
     left.extend(closed)
-    return whole.without({file.path for file in closed})
+    return whole.of([at for at in range(len(whole.files)) if at not in places])
 
 
 def _readable(files: list[ImageFile], reading: Reading) -> ImageFile | None:
