@@ -538,6 +538,12 @@ def test_a_job_file_that_makes_no_sense_is_a_usage_error(
     assert names(tmp_path) == ["empty", "job.toml"]
 
 
+def test_a_pipe_in_the_place_of_a_job_file_is_not_waited_for(empty: Path) -> None:
+    os.mkfifo(empty / "job.toml")
+    result = batchdigits("predict", empty, "--config", empty / "job.toml")
+    assert (result.code, "it is a pipe, a device or a socket" in result.stderr.replace("\n", " ")) == (2, True)
+
+
 def test_a_job_file_that_is_missing_is_named(empty: Path) -> None:
     result = batchdigits("predict", empty, "--config", "night.toml")
     assert result.code == 2
