@@ -92,10 +92,10 @@ def explain(settings: ExplainSettings) -> list[Explanation]:
     """
     refuse(settings.image, "The image")
     path = Path(settings.image)
+    data = read_named(settings.image, settings.decoding.max_bytes)
     if path.is_dir():
         message = f"{escaped(settings.image)} is a folder; name one image, or use predict for folders."
         raise UsageError(message)
-    data = read_named(settings.image, settings.decoding.max_bytes)
     model = bundle.load(settings.model)
     pages = [data] if isinstance(data, Fault) else decode(data, settings.decoding, path.suffix.lower())
     nothing = np.full(10, np.nan, np.float32)
