@@ -82,12 +82,17 @@ def is_whole_fax(codes: bytes, fax: Fax) -> bool:
     if bits.find("1") >= _LINE_ENDS.find("1"):  # Group 3 in which each row has such a beginning
         return ends or bits.count(_LINE_ENDS) >= fax.rows
     if fax.is_group_4 and not fax.is_aligned:
-        return has_fax_rows(codes, fax.columns, fax.rows, _GROUP_4)
-    return ends or (not packed_ends_in_nothing(codes) and has_fax_rows(codes, fax.columns, fax.rows, _ROWS))
+        return _are_all_rows(codes, fax, _GROUP_4)
+    return ends or (not packed_ends_in_nothing(codes) and _are_all_rows(codes, fax, _ROWS))
 
 
-def has_fax_rows(codes: bytes, columns: int, rows: int, packing: int) -> bool:
-    """Tell whether fax codes are those of so many rows, and no more.
+def _are_all_rows(codes: bytes, fax: Fax, packing: int) -> bool:
+    is_right = _are_fax_codes(codes, fax.columns, fax.rows, packing)
+    return is_right and not is_out_of_step(codes, fax.columns, fax.rows, packing)
+
+
+def is_out_of_step(codes: bytes, columns: int, rows: int, packing: int) -> bool:
+    """Tell of fax codes what libtiff does not: that there are more rows than there should be, or fewer marks of them.
 
     Args:
         codes: Of a strip.
@@ -95,10 +100,10 @@ def has_fax_rows(codes: bytes, columns: int, rows: int, packing: int) -> bool:
         rows: How many there should be.
         packing: As a TIFF names it.
     """
-    if packing == _GROUP_3:  # each of them has a mark before or after it
-        return f"{int.from_bytes(codes):0{8 * len(codes)}b}".count(_LINE_ENDS) >= rows - 1
+    if packing == _GROUP_3:  # each row has a mark before or after it
+        return f"{int.from_bytes(codes):0{8 * len(codes)}b}".count(_LINE_ENDS) < rows - 1
     more = rows + (2 if packing == _ROWS else 1)  # libtiff may make one row of the end of these
-    return _are_fax_codes(codes, columns, rows, packing) and not _are_fax_codes(codes, columns, more, packing)
+    return _are_fax_codes(codes, columns, more, packing)
 
 
 def _are_fax_codes(codes: bytes, columns: int, rows: int, packing: int) -> bool:

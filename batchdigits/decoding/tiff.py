@@ -13,7 +13,7 @@ import imagecodecs
 import numpy as np
 
 from batchdigits.decoding import headers
-from batchdigits.decoding.completeness import ends_in_nothing, has_fax_rows, packed_ends_in_nothing
+from batchdigits.decoding.completeness import ends_in_nothing, is_out_of_step, packed_ends_in_nothing
 from batchdigits.decoding.grayscale import grey_of, in_bytes
 from batchdigits.decoding.jpeg import check_whole
 from batchdigits.decoding.pages import (
@@ -189,7 +189,7 @@ def _check_fax(page: "TiffPage", strip: bytes, number: int) -> None:
     rows = most if page.is_tiled else min(most, page.imagelength - above)
     codes = bytes(imagecodecs.bitorder_decode(strip)) if page.fillorder == _LOWEST_FIRST else strip
     columns = page.tilewidth or page.imagewidth
-    if not any(has_fax_rows(codes, columns, count, page.compression) for count in {rows, most}):
+    if all(is_out_of_step(codes, columns, count, page.compression) for count in {rows, most}):
         raise PageError(damaged("TIFF", "its fax codes are wrong"))
 
 
