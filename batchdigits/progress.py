@@ -10,6 +10,7 @@ import shutil
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Self
 
 _TICK = 0.5  # seconds; what is over sooner shows nothing
@@ -108,8 +109,9 @@ def _make_room(_: logging.LogRecord) -> bool:
 
 
 def _write(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    with suppress(OSError):  # the terminal was closed, which a signal tells
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _clocked(seconds: float) -> str:

@@ -1,7 +1,9 @@
 """The installed command, killed, interrupted and overlapped: whatever happens to a run, the next one makes it good."""
 
 import csv
+import json
 import os
+import pty
 import shutil
 import signal
 import sqlite3
@@ -116,6 +118,27 @@ def test_time_in_which_somebody_had_stopped_the_run_counts_for_no_worker(folder:
     assert run.returncode == 0
     assert "A worker died" not in said
 
+
+def test_a_run_whose_terminal_is_closed_ends_as_one_that_was_terminated(folder: Path, report: Path) -> None:
+    summary = report.with_suffix(".json")
+    ours, theirs = pty.openpty()
+    job = [sys.executable, "-c", ON_ITS_TERMINAL, *command(folder, report, "--summary", str(summary))]
+    env = environment({"SLOW": report.with_name("count")})
+    run = subprocess.Popen(
+        job, cwd=CHECKOUT, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, text=True
+    )
+    os.close(theirs)
+    wait_until_known(40, report, run)
+    os.close(ours)
+    assert run.wait(timeout=PATIENCE) == 143
+    assert json.loads(summary.read_text())["error"].startswith("Terminated: what was finished is kept")
+
+
+ON_ITS_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that its end is told by SIGHUP
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 PONDEROUS = """
 import os, time

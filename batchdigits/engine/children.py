@@ -4,6 +4,7 @@ The process alone holds the other end of its pipe, so that its death ends the pi
 imports nothing from the folder that the run was started in: that one may hold the scans, and among them a `numpy.py`.
 """
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -120,7 +121,7 @@ class Child:
         run = _forked if fork else partial(_served, dict(os.environ))
         self.process: BaseProcess = start(target=run, args=(serve, theirs, to_us, *arguments), daemon=True)
         try:
-            with theirs, to_us, _safe_path(), _undisturbed(fork=fork):
+            with theirs, to_us, _safe_path(), _undisturbed(fork=fork), _server_errors():
                 self.process.start()
         except BaseException:
             self.questions.close()
@@ -147,6 +148,15 @@ def _starter(*, fork: bool) -> Callable[..., BaseProcess]:
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(_PRELOADED)  # and not the main module, which each worker imports itself
     return server.Process
+
+
+@contextmanager
+def _server_errors() -> Iterator[None]:
+    """Raise an OSError where the server has ended, as it does where there is no room for what it should fork."""
+    try:
+        yield
+    except EOFError as error:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
 
 def _served(environment: dict[str, str], serve: Callable[..., None], *arguments: object) -> None:

@@ -83,6 +83,23 @@ def test_what_is_started_from_a_prompt_in_the_scans_folder_imports_nothing_from_
     assert ran(scans) == []
 
 
+WITHOUT_ROOM = """
+from batchdigits.engine import children
+children._PRELOADED.append("full")
+try:
+    children.Child(len, fork=False)
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is no server")
+def test_where_the_server_has_no_room_for_a_process_the_error_is_that_of_a_fork(tmp_path: Path) -> None:
+    (tmp_path / "full.py").write_text("import os\ndef full():\n    raise BlockingIOError\nos.fork = full\n")
+    found = run([sys.executable, "-c", WITHOUT_ROOM], env={"PYTHONPATH": f"{CHECKOUT}{os.pathsep}{tmp_path}"})
+    assert (found.code, found.stdout) == (0, "Resource temporarily unavailable\n")
+
+
 def end(connection: Connection) -> None:
     """Half of a message, and the end."""
     os.write(connection.fileno(), b"\0\0\1\0half")
