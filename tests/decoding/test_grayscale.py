@@ -75,6 +75,16 @@ def test_the_report_is_the_golden_one(report: list[Row]) -> None:
     assert [{column: row[column] for column in ("path", "page", "status", "digit")} for row in report] == golden
 
 
+def test_the_readme_shows_the_first_rows_of_that_report(report: list[Row]) -> None:
+    """The last places of a confidence differ between processors."""
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    shown = list(csv.DictReader(re.findall(r"^    (path,page,.*|europe/.*)$", text, re.MULTILINE)))
+    assert len(shown) == 4
+    for told, row in zip(shown, report, strict=False):
+        assert told | {"confidence": ""} == {column: row[column] for column in told} | {"confidence": ""}
+        assert float(told["confidence"]) == pytest.approx(float(row["confidence"]), abs=0.002)
+
+
 def test_every_digit_stands_in_the_samples_several_times() -> None:
     counts = Counter(row["label"] for row in LABELS)
     assert sorted(counts) == list("0123456789")

@@ -21,7 +21,7 @@ from batchdigits.ledger.plan import Why
 from batchdigits.ledger.schema import SCHEMA_VERSION, checksum
 from batchdigits.records import NEVER, ImageFile
 from batchdigits.storage.local import LocalFile
-from tests.commands import CHECKOUT, run
+from tests.cli_runner import CHECKOUT, run
 from tests.file_states import disk_of, names
 from tests.ledger.test_ledger import HERE, a_run, image, ledger_at, seen, seen_in
 
