@@ -152,7 +152,7 @@ class Trust:
             case Basis.GIVEN:
                 return own
             case Basis.VALIDATION if not self.drifted:
-                why = f"proven for scans like the validation data, of which «{self.domain}» decides"
+                why = f"proven for scans like those that were tested; the hardest kind was «{self.domain}»"
             case Basis.FOLDER:
                 why = f"{own}, set by how clear these scans are; the hardest kind tested was «{self.domain}»"
             case Basis.ANSWERS:

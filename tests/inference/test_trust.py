@@ -64,7 +64,7 @@ def test_a_small_folder_never_adapts_and_nothing_is_estimated_of_it() -> None:
     small = judged(folder([0.9999] * (LEAST_DIGITS - 1)))
     assert (small.threshold, small.basis, small.domain, small.expected) == (0.99, Basis.VALIDATION, "hard", None)
     assert judged(folder([0.9999] * LEAST_DIGITS)).basis is Basis.FOLDER
-    words = "target error 0.50% (proven for scans like the validation data, of which «hard» decides)"
+    words = "target error 0.50% (proven for scans like those that were tested; the hardest kind was «hard»)"
     assert small.words() == words
 
 
