@@ -64,9 +64,9 @@ class Explanation:
         if self.digit == NO_DIGIT:
             lines = [f"No digit is recognised: {self.status}: {self.detail}"]
             if self.no_digit is not None:
-                lines.append(
-                    f"That it shows none is {self.no_digit:.2%} likely, and above {self.gate:.2%} it is refused"
-                )
+                if self.no_digit > self.gate:  # else it is refused for what stands beside
+                    likely = f"That it shows none is {self.no_digit:.2%} likely"
+                    lines.append(f"{likely}, and above {self.gate:.2%} it is refused")
                 lines.append("If it showed one, it would be:")
         else:
             lines = [f"The handwritten digit is recognised as {self.digit}"]

@@ -72,6 +72,8 @@ def test_the_figures_of_the_readme_are_those_of_the_models_card() -> None:
     assert set(re.findall(r"\b\d+\.\d\d%", README)) <= set(re.findall(r"\b\d+\.\d\d%", CARD))
     (told,) = re.findall(r"MNIST's test images that are `ok`, (\S+) are wrong", README)
     assert re.findall(r"are ok, (\S+) of them wrong", CARD) == [told]
+    (measured,) = re.findall(r"^    Accuracy .*", TEXTS["batchdigits/training/README.md"], re.MULTILINE)
+    assert measured in CARD
 
 
 # ---- commands, options and exit codes ------------------------------------------------------------------------------

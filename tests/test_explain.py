@@ -173,6 +173,18 @@ def test_a_page_that_is_refused_shows_its_numbers_too(
     assert found.probabilities.sum() == pytest.approx(1, abs=0.001)
 
 
+def test_a_page_that_is_refused_for_what_stands_beside_is_not_said_to_be_above_the_gate() -> None:
+    pixels = np.zeros((28, 28), np.uint8)
+    shares = np.full(10, 0.1, np.float32)
+    found = Explanation(
+        "not_a_digit", -1, "there is more than one thing on it", shares, pixels, no_digit=0.56, gate=0.9
+    )
+    assert found.text().splitlines()[:2] == [
+        "No digit is recognised: not_a_digit: there is more than one thing on it",
+        "If it showed one, it would be:",
+    ]
+
+
 def test_an_ending_that_is_not_read_is_told_from_junk(tmp_path: Path, model: Bundle) -> None:
     for name, kind in (("scan.svg", FaultKind.UNSUPPORTED), ("scan.png", FaultKind.UNREADABLE)):
         (tmp_path / name).write_bytes(b"content that says nothing")

@@ -252,14 +252,14 @@ def correct(
     target = target_file(report)
     place, named = (ledger or ledger_of(target)).absolute(), os.path.realpath(report)
     LOG.info(take_over(target, corrections, ledger=ledger, time=datetime.now(UTC)))
-    folder = pipeline.remembered(place)
+    folder, here = pipeline.remembered(place), Path.cwd()
     if folder is None or not folder.is_dir():  # it was moved
         LOG.info("Run predict again to see them in the report.")
         return ExitCode.OK
     try:
         with contextlib.chdir(folder):
             summary, outputs = pipeline.renew(place)
-            LOG.info(corrected(summary, outputs))
+            LOG.info(corrected(summary, [_seen_from(here, output) for output in outputs]))
             if not is_url(report) and named not in map(os.path.realpath, outputs):
                 old = "%s is of an older run than the last, and stays as it is; name it in the next predict, with -o."
                 LOG.warning(old, escaped(report))
@@ -267,3 +267,10 @@ def correct(
         LOG.warning("The answers are kept, but the reports could not be made anew; run predict again. %s", error)
         return error.exit_code if isinstance(error, BatchDigitsError) else ExitCode.STORAGE
     return ExitCode.OK
+
+
+def _seen_from(here: Path, output: str) -> str:
+    """Spell the name of a report, which begins in the working folder, for somebody who stands in another."""
+    if is_url(output) or Path(output).is_absolute() or Path.cwd() == here:
+        return output
+    return os.path.relpath(output, here)

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from batchdigits.records import Batch, KnownBytes
 
-_SLOTS = 2**16  # for the sums of an ending: 2 MiB in each worker
+_SLOTS = 2**16  # for sums: 2 MiB in each worker, and what endings take
 _BYTES = 32  # of a sum
 
 Told = Mapping[str, bytes]
@@ -22,24 +21,27 @@ class Known:
     def __init__(self, before: KnownBytes = MappingProxyType({})) -> None:
         """Take what the ledger knew as the run began."""
         self._before = before
-        self._told: dict[str, NDArray[np.uint8]] = {}
+        self._sums = np.zeros((_SLOTS, _BYTES), np.uint8)
+        self._endings = [""] * _SLOTS
 
     def has(self, ending: str, sha256: bytes) -> bool:
         """Tell whether bytes are known."""
-        before, told = self._before.get(ending), self._told.get(ending)
+        before = self._before.get(ending)
         if before is not None:
             at = int(np.searchsorted(before, np.bytes_(sha256)))
             if at < len(before) and before[at] == np.bytes_(sha256):
                 return True
-        return told is not None and told[int.from_bytes(sha256[:4], "little") % _SLOTS].tobytes() == sha256
+        slot = int.from_bytes(sha256[:4], "little") % _SLOTS
+        return self._sums[slot].tobytes() == sha256 and self._endings[slot] == ending
 
     def add(self, told: Told) -> None:
         """Add what was told of; of two sums that fall on one slot by how they begin, the later stays."""
         for ending, data in told.items():
-            if ending not in self._told:
-                self._told[ending] = np.zeros((_SLOTS, _BYTES), np.uint8)
             sums = np.frombuffer(data, np.uint8).reshape(-1, _BYTES)
-            self._told[ending][sums[:, :4].copy().view("<u4")[:, 0] % _SLOTS] = sums
+            slots = sums[:, :4].copy().view("<u4")[:, 0] % _SLOTS
+            self._sums[slots] = sums
+            for slot in slots.tolist():
+                self._endings[slot] = ending
 
 
 def told(batch: Batch, endings: Sequence[str]) -> Told:

@@ -6,6 +6,7 @@ import resource
 import shutil
 import sys
 import time
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -273,6 +274,16 @@ def test_more_sums_than_there_is_room_for_forget_others_and_invent_none(monkeypa
     some.add({".png": b"".join(sums[:100])})
     assert 0 < sum(some.has(".png", sha256) for sha256 in sums[:100]) <= 16
     assert not any(some.has(".png", sha256) for sha256 in sums[100:])
+
+
+def test_what_was_told_of_takes_no_more_memory_where_each_file_has_an_ending_of_its_own() -> None:
+    some = Known()
+    tracemalloc.start()
+    for number in range(1000):  # as in `scan.0001`, `scan.0002`, ...
+        some.add({f".{number:04}": hashlib.sha256(bytes([number % 256])).digest()})
+    size_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size_bytes < 2**20
 
 
 def test_a_file_whose_bytes_are_as_they_were_has_no_page(known: list[KnownFile], model: Bundle) -> None:

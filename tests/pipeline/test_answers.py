@@ -216,8 +216,8 @@ def test_the_command_answers_any_report_of_the_run_from_any_folder_and_says_what
     assert done.code == 0, done.stderr
     assert done.stderr.splitlines()[1:] == [
         "2 answered, 1 left",
-        "Wrote a.csv, b.html",
-        "Next: open b.html (1 to look at)",
+        "Wrote ../a.csv, ../b.html",
+        "Next: open ../b.html (1 to look at)",
     ]
     rows = by_page((tmp_path / "a.csv").read_bytes())
     assert [rows[f"{number}.png", 1]["final"] for number in range(3)] == ["", "7", ""]

@@ -18,7 +18,7 @@ from batchdigits.engine import pool
 from batchdigits.errors import FaultKind
 from batchdigits.inference import bundle, drift, trust
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.calibration import Calibration, DoubtCounts
+from batchdigits.inference.calibration import Calibration, DoubtCounts, ThresholdCounts
 from batchdigits.inference.decisions import decide, probabilities
 from batchdigits.inference.trust import Basis
 from batchdigits.preprocessing.normalisation import normalise
@@ -276,20 +276,26 @@ def test_a_run_whose_confidences_have_drifted_says_so(
     write_png(tmp_path / "in" / "a.png", on_page(one_of_each()[2]))
     monkeypatch.setattr(drift, "LEAST_ROWS", 1)
     sure, unsure = (0,) * 9 + (9,), (9,) + (0,) * 9
+    all_ok = (replace(DOMAINS[0], risks=(ThresholdCounts(0.0, 9000, 0),)),)
     for reference, is_told, is_known in ((sure, True, True), (unsure, False, True), ((), False, False)):
-        calibration = replace(model.calibration, reference=reference)
+        calibration = replace(model.calibration, reference=reference, domains=all_ok)
         monkeypatch.setattr(bundle, "load", lambda _, made=calibration: replace(model, calibration=made))
         caplog.clear()
         found = run(model, tmp_path / "in")
         assert (found.drift is not None) == is_known
         assert found.trust.drifted == is_told
         assert ("proven" in found.trust.words()) != is_told
-        sentence = "These scans differ from what the model was tested on. Expect more mistakes than 0.5%: answer the "
+        sentence = (
+            "These scans differ from what the model was tested on. Expect more mistakes than 0.5%: answer the 1 picture"
+        )
         assert any(sentence in said for said in caplog.messages) == is_told
     calibration = replace(model.calibration, reference=sure)
     monkeypatch.setattr(bundle, "load", lambda _: replace(model, calibration=calibration))
-    run(model, tmp_path / "in", threshold=0.5)
-    assert "Expect more mistakes than usual: answer the " in caplog.text  # nothing was promised
+    run(model, tmp_path / "in", threshold=0.0)
+    assert "Expect more mistakes than usual: answer the 1 picture" in caplog.text  # nothing was promised
+    caplog.clear()
+    run(model, tmp_path / "in", threshold=1.0)
+    assert caplog.messages == ["These scans differ from what the model was tested on."]  # none is ok: no sample
 
 
 def test_a_report_says_from_its_ledger_alone_how_many_are_probably_wrong_and_its_threshold_follows(
