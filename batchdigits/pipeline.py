@@ -22,8 +22,8 @@ from batchdigits.errors import NoImages, StorageError, UsageError, escaped
 from batchdigits.inference import bundle, drift
 from batchdigits.inference.audit import audit_share
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.calibration import strictest_threshold
 from batchdigits.inference.runtimes import check_threads, version
+from batchdigits.inference.thresholds import strictest_threshold
 from batchdigits.inference.trust import Trust, judge
 from batchdigits.ledger import last_run
 from batchdigits.ledger.ledger import CacheKey, Ledger, LostAnswer

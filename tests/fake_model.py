@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.calibration import Calibration, Domain, ThresholdCounts
+from batchdigits.inference.thresholds import Calibration, Domain, ThresholdCounts
 from batchdigits.preprocessing.finder import InkMaps, Kinds
 from batchdigits.records import InkImages, Logits
 from batchdigits.settings import NormalisationSettings, Runtime
@@ -57,7 +57,7 @@ class FakePredictor:
 
 
 class FakeInkFinder:
-    """An ink finder without a model, put in the place of `ink.InkFinder` or `explain.InkFinder`.
+    """An ink finder without a model, put in the place of `shared_finder.InkFinder` or `explain.InkFinder`.
 
     What differs much from the paper of an evenly lit page is ink, and the page shows one digit.
     """

@@ -15,7 +15,7 @@ from pathlib import Path
 from batchdigits.cli import app
 from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.pages import Page
-from batchdigits.engine import ink, networks, worker
+from batchdigits.engine import networks, shared_finder, worker
 from batchdigits.errors import Fault
 from batchdigits.settings import DecodingSettings
 from tests.fake_model import FakeInkFinder, FakePredictor
@@ -32,7 +32,7 @@ def misbehave_and_decode(data: bytes, settings: DecodingSettings, ending: str = 
 
 
 networks.Predictor = FakePredictor
-ink.InkFinder = FakeInkFinder
+shared_finder.InkFinder = FakeInkFinder
 worker.decode = misbehave_and_decode
 
 if __name__ == "__main__":

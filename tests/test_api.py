@@ -12,10 +12,10 @@ from PIL import Image
 
 import batchdigits
 from batchdigits import api
-from batchdigits.engine import ink, local, networks
+from batchdigits.engine import local, networks, shared_finder
 from batchdigits.errors import NoImages, StorageError, UsageError
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.calibration import Domain, ThresholdCounts
+from batchdigits.inference.thresholds import Domain, ThresholdCounts
 from batchdigits.reports.schema import COLUMNS
 from tests.cli_runner import CHECKOUT, run
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
@@ -31,7 +31,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     monkeypatch.setattr(api, "InkFinder", FakeInkFinder)
     monkeypatch.setattr(networks, "Predictor", FakePredictor)
     monkeypatch.setattr(local, "can_fork", lambda: True)
-    monkeypatch.setattr(ink, "InkFinder", FakeInkFinder)
+    monkeypatch.setattr(shared_finder, "InkFinder", FakeInkFinder)
     return bundle_in(tmp_path / "bundle", temperature=50.0)
 
 

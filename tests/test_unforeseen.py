@@ -12,7 +12,7 @@ import pytest
 
 from batchdigits import pipeline
 from batchdigits.decoding import codecs
-from batchdigits.engine import ink, local, networks, worker
+from batchdigits.engine import local, networks, shared_finder, worker
 from batchdigits.errors import (
     BundleError,
     ExitCode,
@@ -101,7 +101,7 @@ def spoil(stage: str, patch: pytest.MonkeyPatch, scans: Path, error: type[Except
 
     patch.setattr(local, "can_fork", lambda: True)  # which takes the stand-ins along, whatever was loaded before
     patch.setattr(networks, "Predictor", Model if stage == "predict" else FakePredictor)
-    patch.setattr(ink, "InkFinder", FakeInkFinder)
+    patch.setattr(shared_finder, "InkFinder", FakeInkFinder)
     targets: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         "read": (reading, "read_local", lambda path, *_: path.endswith("hit.png")),
         "decode": (worker, "decode", lambda data, *_: data == (scans / "hit.png").read_bytes()),
@@ -191,7 +191,7 @@ def test_a_model_that_cannot_be_run_is_no_fault_of_the_files(
 
     monkeypatch.setattr(local, "can_fork", lambda: True)
     monkeypatch.setattr(networks, "Predictor", Broken)
-    monkeypatch.setattr(ink, "InkFinder", FakeInkFinder)
+    monkeypatch.setattr(shared_finder, "InkFinder", FakeInkFinder)
     with pytest.raises(RuntimeError, match="no accelerator"):
         run(model, scans, tmp_path / "report.csv")
 
@@ -208,7 +208,7 @@ def test_an_ink_finder_that_cannot_be_opened_ends_the_run_and_no_row_is_lost(
     spoil("none", monkeypatch, scans)
     run(model, scans, whole)
     with monkeypatch.context() as patch:
-        patch.setattr(ink, "InkFinder", Broken)
+        patch.setattr(shared_finder, "InkFinder", Broken)
         with pytest.raises(BundleError, match="the ink finder cannot be opened") as caught:
             run(model, scans, report)
     assert caught.value.exit_code == ExitCode.BUNDLE == 6

@@ -13,7 +13,7 @@ import typer
 from batchdigits import settings
 from batchdigits.cli.schedule import Parameter
 from batchdigits.errors import BundleError, UsageError, escaped
-from batchdigits.inference.calibration import LOOSEST, STRICTEST
+from batchdigits.inference.thresholds import LOOSEST, STRICTEST
 from batchdigits.settings import EngineName
 from batchdigits.storage.local import opened_text
 from batchdigits.storage.urls import check, refuse_secrets

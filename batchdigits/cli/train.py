@@ -83,7 +83,7 @@ def train(
 ) -> ExitCode:
     """Train a model and write its bundle, with metrics and pictures beside it."""
     from batchdigits.inference.bundle import PACKAGED
-    from batchdigits.inference.calibration import tightest_target
+    from batchdigits.inference.thresholds import tightest_target
     from batchdigits.training.train import train as train_model
     from batchdigits.training.train import train_finder
 

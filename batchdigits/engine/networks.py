@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.engine.children import Child, portable
-from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.run_context import StageTimer
+from batchdigits.engine.shared_finder import SharedFinder
 from batchdigits.engine.worker import Patience, prepare_process
 from batchdigits.errors import BatchDigitsError
 from batchdigits.inference.bundle import Bundle

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.calibration import least_passing
+from batchdigits.inference.thresholds import least_passing
 
 if TYPE_CHECKING:
     import numpy as np

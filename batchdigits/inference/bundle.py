@@ -15,7 +15,8 @@ from typing import Any
 
 from batchdigits.errors import BundleError, StorageError, escaped
 from batchdigits.inference import drift
-from batchdigits.inference.calibration import (
+from batchdigits.inference.decisions import EVIDENCE
+from batchdigits.inference.thresholds import (
     Calibration,
     Domain,
     DoubtCounts,
@@ -23,7 +24,6 @@ from batchdigits.inference.calibration import (
     ThresholdCounts,
     tightest_target,
 )
-from batchdigits.inference.decisions import EVIDENCE
 from batchdigits.records import SIDE
 from batchdigits.settings import DecodingSettings, ModelSettings, NormalisationSettings, Runtime
 from batchdigits.storage.atomic import atomic_write

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.errors import BundleError
-from batchdigits.inference.calibration import Calibration
+from batchdigits.inference.thresholds import Calibration
 from batchdigits.records import (
     BLANK,
     DEPTH,

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.inference.calibration import DOUBTS, OWN_THRESHOLDS, DoubtCounts
+from batchdigits.inference.thresholds import DOUBTS, OWN_THRESHOLDS, DoubtCounts
 
 _STEPS = 10_000  # of a confidence with four decimals
 

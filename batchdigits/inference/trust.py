@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from batchdigits.inference import drift
 from batchdigits.inference.audit import wilson_interval
-from batchdigits.inference.calibration import (
+from batchdigits.inference.decisions import Decisions
+from batchdigits.inference.folders import confidence_counts, mean_doubt, own_threshold, passing
+from batchdigits.inference.thresholds import (
     OWN_THRESHOLDS,
     Calibration,
     Domain,
@@ -30,8 +32,6 @@ from batchdigits.inference.calibration import (
     prove_doubt,
     threshold_table,
 )
-from batchdigits.inference.decisions import Decisions
-from batchdigits.inference.folders import confidence_counts, mean_doubt, own_threshold, passing
 
 LEAST_DIGITS = 200
 """Digits of a folder from which its error is estimated, and its threshold follows it."""

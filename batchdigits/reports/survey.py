@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from batchdigits.errors import OF_THE_MACHINE
 from batchdigits.inference.audit import in_sample
-from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.decisions import decide_calibrated
+from batchdigits.inference.thresholds import Calibration
 from batchdigits.inference.trust import Checked, Folder
 from batchdigits.ledger.reader import Observations
 

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from batchdigits.errors import UsageError
 from batchdigits.inference import drift
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.calibration import (
+from batchdigits.inference.decisions import MOST_STEPS, decide, evidence, probabilities, temperatures
+from batchdigits.inference.folders import doubt_table
+from batchdigits.inference.runtimes import Predictor
+from batchdigits.inference.thresholds import (
     Calibration,
     Domain,
     Slope,
@@ -25,9 +28,6 @@ from batchdigits.inference.calibration import (
     threshold_table,
     tightest_target,
 )
-from batchdigits.inference.decisions import MOST_STEPS, decide, evidence, probabilities, temperatures
-from batchdigits.inference.folders import doubt_table
-from batchdigits.inference.runtimes import Predictor
 from batchdigits.records import DIGITS, NO_DIGIT, Fractions, InkImages, InkMeasures, Labels, Logits
 from batchdigits.settings import PredictSettings
 from batchdigits.training.datasets.labelled import Labelled

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from batchdigits.engine.ink import SharedFinder
+from batchdigits.engine.shared_finder import SharedFinder
 from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.audit import HOLDOUT_SHARE, in_sample

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from batchdigits.engine.ink import SharedFinder
+from batchdigits.engine.shared_finder import SharedFinder
 from batchdigits.errors import BundleError, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle, Network
-from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.runtimes import InkFinder, quickest
+from batchdigits.inference.thresholds import Calibration
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import GreyImage
 from batchdigits.settings import Arch, ModelSettings, NormalisationSettings, Runtime, TrainSettings

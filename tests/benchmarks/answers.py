@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from batchdigits.inference import bundle
-from batchdigits.inference.calibration import prove_answers, threshold_table
+from batchdigits.inference.thresholds import prove_answers, threshold_table
 from tests.benchmarks.development_sets import development_sets
 from tests.benchmarks.digit_sets import by_others, clean_and_corrupted
 from tests.benchmarks.reading import SEED, PageSet, Reader

@@ -15,13 +15,13 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from batchdigits.engine.ink import SharedFinder
+from batchdigits.engine.shared_finder import SharedFinder
 from batchdigits.errors import UsageError
 from batchdigits.inference import bundle, drift
-from batchdigits.inference import calibration as risk
+from batchdigits.inference import thresholds as risk
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.runtimes import quickest
+from batchdigits.inference.thresholds import Calibration
 from batchdigits.settings import NormalisationSettings
 from batchdigits.training.calibration import calibrate
 from batchdigits.training.datasets import labelled

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from batchdigits.inference import bundle
 from batchdigits.inference.audit import wilson_interval
-from batchdigits.inference.calibration import OWN_THRESHOLDS, Calibration, prove, prove_doubt
 from batchdigits.inference.folders import confidence_counts, mean_doubt, own_threshold
+from batchdigits.inference.thresholds import OWN_THRESHOLDS, Calibration, prove, prove_doubt
 from batchdigits.inference.trust import LEAST_DIGITS, estimate
 from tests.benchmarks.development_sets import development_sets
 from tests.benchmarks.digit_sets import clean_and_corrupted

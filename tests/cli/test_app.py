@@ -20,7 +20,7 @@ from batchdigits import __version__
 from batchdigits.engine.run_context import resumable
 from batchdigits.errors import Interrupted
 from batchdigits.inference.bundle import PACKAGED
-from batchdigits.inference.calibration import Domain, ThresholdCounts
+from batchdigits.inference.thresholds import Domain, ThresholdCounts
 from tests import sample_pages
 from tests.cli_runner import (
     BATCHDIGITS,
@@ -479,7 +479,9 @@ def test_of_threshold_and_target_error_the_one_nearer_to_the_command_line_counts
         )
         words = " ".join(done.stderr.partition("Trust: ")[2].split())
         said.append(words)
-    assert said[0].startswith("target error 2.00% (proven for scans like those that were tested; the hardest kind was «")
+    assert said[0].startswith(
+        "target error 2.00% (proven for scans like those that were tested; the hardest kind was «"
+    )
     assert said[1].startswith("ok from a confidence of 0.75")
     assert said[2].startswith("ok from a confidence of 0.8")
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from batchdigits.decoding.codecs import decode
-from batchdigits.engine import children, ink, local, networks, worker
+from batchdigits.engine import children, local, networks, shared_finder, worker
 from batchdigits.engine import pool as module
 from batchdigits.engine.children import Child
 from batchdigits.engine.local import Read, Reading, on_this_machine
@@ -48,7 +48,7 @@ Seen = dict[tuple[str, int], tuple[bytes, str]]  # of each page, by its file's n
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "Predictor", FakePredictor)
-    monkeypatch.setattr(ink, "InkFinder", FakeInkFinder)
+    monkeypatch.setattr(shared_finder, "InkFinder", FakeInkFinder)
     monkeypatch.setattr(local, "can_fork", lambda: True)  # which takes the stand-ins along, whatever was loaded before
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from batchdigits.errors import BundleError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import FORMAT, PACKAGED, Bundle, Network, load, packed, save
-from batchdigits.inference.calibration import Calibration, Domain, DoubtCounts, Slope, ThresholdCounts
 from batchdigits.inference.decisions import EVIDENCE
+from batchdigits.inference.thresholds import Calibration, Domain, DoubtCounts, Slope, ThresholdCounts
 from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from tests.fake_model import bundle_in
 

@@ -8,7 +8,6 @@ from hypothesis.extra import numpy as arrays
 
 from batchdigits.errors import BundleError, FaultKind
 from batchdigits.inference.audit import in_sample
-from batchdigits.inference.calibration import Calibration, Slope
 from batchdigits.inference.decisions import (
     ANOTHER,
     EVIDENCE,
@@ -22,6 +21,7 @@ from batchdigits.inference.decisions import (
     probabilities,
     temperatures,
 )
+from batchdigits.inference.thresholds import Calibration, Slope
 from batchdigits.records import (
     DEPTH,
     DIGITS,

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchdigits.inference.calibration import DOUBTS, OWN_THRESHOLDS
 from batchdigits.inference.folders import confidence_counts, doubt_table, mean_doubt, own_threshold
+from batchdigits.inference.thresholds import DOUBTS, OWN_THRESHOLDS
 
 confidences = st.lists(st.integers(1000, 10_000), min_size=1, max_size=60).map(
     lambda steps: np.array(steps, np.float64) / 10_000

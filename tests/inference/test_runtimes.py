@@ -13,14 +13,13 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.local import Reading, on_this_machine
 from batchdigits.engine.run_context import StageTimer, Stop
+from batchdigits.engine.shared_finder import SharedFinder
 from batchdigits.engine.worker import Drawing
 from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle, runtimes
 from batchdigits.inference.bundle import Bundle, Network
-from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.decisions import softmax
 from batchdigits.inference.runtimes import (
     _DISTRIBUTIONS,
@@ -33,6 +32,7 @@ from batchdigits.inference.runtimes import (
     start_tensorflow,
     version,
 )
+from batchdigits.inference.thresholds import Calibration
 from batchdigits.preprocessing.looks import look, whole
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import KINDS, ImageFile

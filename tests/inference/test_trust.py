@@ -7,7 +7,8 @@ import pytest
 
 from batchdigits.errors import UsageError
 from batchdigits.inference import drift
-from batchdigits.inference.calibration import (
+from batchdigits.inference.folders import confidence_counts
+from batchdigits.inference.thresholds import (
     LEVEL,
     Calibration,
     Domain,
@@ -17,7 +18,6 @@ from batchdigits.inference.calibration import (
     prove_answers,
     threshold_table,
 )
-from batchdigits.inference.folders import confidence_counts
 from batchdigits.inference.trust import LEAST_DIGITS, TARGETS, Basis, Checked, Folder, Trust, estimate, judge
 
 EASY = Domain(

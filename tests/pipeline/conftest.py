@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batchdigits.engine import ink, local, networks
+from batchdigits.engine import local, networks, shared_finder
 from batchdigits.inference.bundle import Bundle
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
 from tests.pipeline.runs import DATA, PAGES, predicted
@@ -15,7 +15,7 @@ from tests.sample_pages import digits, on_page, write_png, write_tiff
 
 def stand_in(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(networks, "Predictor", FakePredictor)
-    patch.setattr(ink, "InkFinder", FakeInkFinder)
+    patch.setattr(shared_finder, "InkFinder", FakeInkFinder)
     patch.setattr(local, "can_fork", lambda: True)  # which takes the stand-ins along, whatever was loaded before
 
 

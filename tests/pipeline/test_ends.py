@@ -19,7 +19,7 @@ from batchdigits.engine.run_context import Stop
 from batchdigits.errors import BundleError, NoImages, StorageError, Terminated, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.calibration import Domain
+from batchdigits.inference.thresholds import Domain
 from batchdigits.records import InkImages, Logits
 from batchdigits.reports import rows
 from batchdigits.storage import local as storage

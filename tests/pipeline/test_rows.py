@@ -18,8 +18,8 @@ from batchdigits.engine import pool
 from batchdigits.errors import FaultKind
 from batchdigits.inference import bundle, drift, trust
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.calibration import Calibration, DoubtCounts, ThresholdCounts
 from batchdigits.inference.decisions import decide, probabilities
+from batchdigits.inference.thresholds import Calibration, DoubtCounts, ThresholdCounts
 from batchdigits.inference.trust import Basis
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.settings import DecodingSettings, NormalisationSettings, ReportSettings

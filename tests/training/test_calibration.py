@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from batchdigits.inference import bundle
-from batchdigits.inference import calibration as risk
+from batchdigits.inference import thresholds as risk
 from batchdigits.inference.bundle import Bundle
 from batchdigits.inference.decisions import EVIDENCE, probabilities
 from batchdigits.preprocessing.normalisation import normalise

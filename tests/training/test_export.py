@@ -11,8 +11,8 @@ import pytest
 from batchdigits.errors import BatchDigitsError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle, Network
-from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.runtimes import InkFinder, Predictor, start_tensorflow
+from batchdigits.inference.thresholds import Calibration
 from batchdigits.settings import Arch, NormalisationSettings, Runtime
 from batchdigits.training import export
 from batchdigits.training.architectures import build, fold

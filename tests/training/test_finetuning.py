@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from batchdigits import pipeline
-from batchdigits.engine import ink, local, networks
-from batchdigits.engine.ink import SharedFinder
+from batchdigits.engine import local, networks, shared_finder
+from batchdigits.engine.shared_finder import SharedFinder
 from batchdigits.errors import StorageError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.audit import HOLDOUT_SHARE, audit_share
@@ -169,7 +169,7 @@ def test_an_answered_report_is_labelled_data(
 ) -> None:
     monkeypatch.setattr(local, "can_fork", lambda: True)
     monkeypatch.setattr(networks, "Predictor", FakePredictor)
-    monkeypatch.setattr(ink, "InkFinder", FakeInkFinder)
+    monkeypatch.setattr(shared_finder, "InkFinder", FakeInkFinder)
     scans, report = tmp_path / "scans", tmp_path / "report.csv"
     for number in range(5):
         write_png(scans / f"[{number}].png", digits(60)[number])

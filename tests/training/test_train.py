@@ -16,8 +16,8 @@ from batchdigits import __version__
 from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle, Network
-from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.runtimes import Predictor
+from batchdigits.inference.thresholds import Calibration
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import BLANK, INK_MEASURES, NOT_A_DIGIT
 from batchdigits.settings import Arch, EvaluateSettings, Runtime, TrainSettings

@@ -14,7 +14,7 @@ import pytest
 
 from batchdigits.errors import BundleError, UsageError
 from batchdigits.inference import bundle
-from batchdigits.inference.calibration import Calibration
+from batchdigits.inference.thresholds import Calibration
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import BLANK, DIGITS, INK, INK_MEASURES, NOT_A_DIGIT
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings

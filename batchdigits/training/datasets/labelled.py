@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.engine.ink import SharedFinder
 from batchdigits.engine.pool import chunks
+from batchdigits.engine.shared_finder import SharedFinder
 from batchdigits.engine.worker import Normalised, decoded, keep_freed_memory, normalised
 from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.ledger.answers import answered, has_answers

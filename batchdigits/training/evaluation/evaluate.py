@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from batchdigits.engine.ink import SharedFinder
+from batchdigits.engine.shared_finder import SharedFinder
 from batchdigits.errors import StorageError, UsageError, escaped
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchdigits.inference.audit import wilson_interval
-from batchdigits.inference.calibration import ThresholdCounts
+from batchdigits.inference.thresholds import ThresholdCounts
 from batchdigits.records import NO_DIGIT, Digits
 
 Confidences = NDArray[np.float64]  # [N], 0 … 1

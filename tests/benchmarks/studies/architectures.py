@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from batchdigits.inference import bundle
 from batchdigits.inference.bundle import Bundle, Network
-from batchdigits.inference.calibration import Calibration
 from batchdigits.inference.runtimes import InkFinder, Predictor, start_tensorflow
+from batchdigits.inference.thresholds import Calibration
 from batchdigits.records import Labels
 from batchdigits.settings import Arch, NormalisationSettings, Runtime, TrainSettings
 from batchdigits.training import architectures, train

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchdigits.engine.ink import SharedFinder
+from batchdigits.engine.shared_finder import SharedFinder
 from batchdigits.errors import StorageError, UsageError
 from batchdigits.inference import bundle
 from batchdigits.preprocessing.normalisation import normalise

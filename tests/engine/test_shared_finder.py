@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batchdigits.engine import ink as module
-from batchdigits.engine.ink import SharedFinder
+from batchdigits.engine import shared_finder as module
+from batchdigits.engine.shared_finder import SharedFinder
 from batchdigits.inference import bundle
 from batchdigits.settings import DecodingSettings, NormalisationSettings, Runtime
 from tests.fake_model import FakeInkFinder

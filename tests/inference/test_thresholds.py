@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits.errors import UsageError
-from batchdigits.inference.calibration import (
+from batchdigits.inference.thresholds import (
     DOUBTS,
     LEVEL,
     OWN_THRESHOLDS,
