@@ -30,16 +30,12 @@ from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Phase, Plan, Why
 from batchdigits.monitoring import Summary
 from batchdigits.progress import Progress
-from batchdigits.records import Batch, Skipped
+from batchdigits.records import Batch, ImageFile, Skipped
 from batchdigits.reports import backup, dry_run, publish, standing
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
 from batchdigits.reports.survey import survey
-from batchdigits.settings import (
-    DecodingSettings,
-    NormalisationSettings,
-    PredictSettings,
-)
+from batchdigits.settings import DecodingSettings, NormalisationSettings, PredictSettings
 from batchdigits.sources.discovery import discover, source_folders, source_identities, source_paths
 from batchdigits.sources.mounts import disks_under
 from batchdigits.sources.rules import IMAGE_ENDINGS, NAMED, Selection
@@ -357,10 +353,10 @@ class _Names:
         if settings.ledger:
             refuse(settings.ledger, "The ledger")
         names = cls([locate(source) for source in settings.sources], parse_outputs(settings.outputs))
-        if may_write and (folders := publish.missing_folders(names.outputs)):
+        if may_write and (homeless := publish.without_folders(names.outputs)):
             if not settings.allow_empty:
                 names._check_that_images_are_there(settings)
-            publish.make_folders(folders)
+            publish.make_folders(homeless)
         check_outputs(names.outputs)
         return names
 
@@ -372,6 +368,12 @@ class _Names:
         alone = self.sources[0].path if len(self.sources) == 1 else ""
         return alone if Path(alone).is_dir() and alone else str(Path.cwd())
 
+    def discovered(self, settings: PredictSettings, place: Path | None = None) -> Iterator[ImageFile | Skipped]:
+        """Find what the sources hold beside the reports and the ledger, which is at a place."""
+        ours = [*self.outputs.files, *([LocalFile(place)] if place else [])]
+        selection = Selection(include=settings.include, exclude=settings.exclude)
+        return discover(self.sources, outputs=ours, selection=selection)
+
     def _check_that_images_are_there(self, settings: PredictSettings) -> None:
         """Check that there is something to report, before folders are made for that.
 
@@ -379,7 +381,7 @@ class _Names:
             NoImages: There is not.
         """
         skipped: Counter[str] = Counter()
-        for found in discover(self.sources, outputs=self.outputs.files, selection=_selection(settings)):
+        for found in self.discovered(settings):
             if not isinstance(found, Skipped):
                 return
             skipped[found.reason] += 1
@@ -399,9 +401,8 @@ def _plan(
         NoImages: The sources hold no image, or one of them none any more, and `allow_empty` is off.
         StorageError: Files are gone by many, or with their disk, and `allow_vanished` is off.
     """
-    ours = [*names.outputs.files, *([LocalFile(place)] if place else [])]
     plan = ledger.plan(
-        discover(names.sources, outputs=ours, selection=_selection(settings)),
+        names.discovered(settings, place),
         recent_ns=settling.recent_ns,
         force=settings.force,
         retry_failed=settings.retry_failed,
@@ -418,10 +419,6 @@ def _plan(
     if plan.files and not settings.allow_vanished:
         last_run.check(plan, disks)
     return plan, disks
-
-
-def _selection(settings: PredictSettings) -> Selection:
-    return Selection(include=settings.include, exclude=settings.exclude)
 
 
 def _say_why_again(files: int, before: str, settings: PredictSettings) -> None:

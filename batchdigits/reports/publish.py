@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
@@ -110,22 +110,24 @@ def check_outputs(outputs: Outputs) -> None:
             file.check("the report ")
 
 
-def missing_folders(outputs: Outputs) -> list[Path]:
-    """Name the folders of reports that are missing on this machine, each once."""
-    folders = [file.target.folder for file in outputs.files]  # where a link leads
-    return list(dict.fromkeys(folder for folder in folders if folder and not folder.is_dir()))
+def without_folders(outputs: Outputs) -> list[TargetFile]:
+    """Give the reports whose folder is missing on this machine."""
+    folders = [(file, file.target.folder) for file in outputs.files]  # where a link leads
+    return [file for file, folder in folders if folder and not folder.is_dir()]
 
 
-def make_folders(folders: Iterable[Path]) -> None:
-    """Make folders that are missing.
+def make_folders(files: Iterable[TargetFile]) -> None:
+    """Make the folders of reports that are missing.
 
     Raises:
         StorageError: One cannot be made.
     """
-    for folder in folders:
-        with storage_errors(f"The folder {folder}", verb="made"):
-            folder.mkdir(parents=True, exist_ok=True)  # another one may have made it
-        log.info("Made the folder %s.", escaped(str(folder)))
+    for file in files:
+        folder = file.target.folder
+        if folder and not folder.is_dir():  # for another report, it may just have been made
+            with storage_errors(file):
+                folder.mkdir(parents=True)
+            log.info("Made the folder %s.", escaped(str(folder)))
 
 
 def publish(

@@ -116,7 +116,7 @@ def test_a_variable_with_the_version_in_it_does_not_change_what_a_command_does(e
         (["empty", "-o", "report.doc"], 2, ["report.doc", ".csv", ".parquet"]),
         (["empty", "-o", "report"], 2, ["report", ".csv", ".parquet"]),
         (["empty", "-o", "report.csv", "-o", "./report.csv"], 2, ["report.csv", "twice"]),
-        (["empty", "-o", "report.csv/more.csv"], 5, ["report.csv/more.csv", "cannot be written"]),
+        (["images", "-o", "report.csv/more.csv"], 5, ["report.csv/more.csv", "cannot be written"]),
         (["images", "-o", "images/7.png"], 2, ["images/7.png", "ending"]),
         (["images/scan.csv", "-o", "images/scan.csv"], 2, ["images/scan.csv", "overwrite", "another name"]),
         (["empty", "--model", "nowhere"], 6, ["nowhere", "--model"]),
