@@ -103,14 +103,14 @@ def test_a_signal_keeps_what_was_finished_and_the_next_run_goes_on(
 
 
 def test_time_in_which_somebody_had_stopped_the_run_counts_for_no_worker(folder: Path, report: Path) -> None:
-    impatient = "from batchdigits.engine import pool; pool.SECONDS = 2; import runpy; "
+    impatient = "from batchdigits.engine import pool; pool.SECONDS = 6; import runpy; "
     program = [sys.executable, "-c", impatient + "runpy.run_module('tests.fake_model_cli', run_name='__main__')"]
     slowly = environment({"SLOW": report.with_name("count")})
     job = [*program, *command(folder, report, "-v")[3:]]
     run = subprocess.Popen(job, cwd=CHECKOUT, env=slowly, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_until_known(20, report, run)
     os.killpg(run.pid, signal.SIGSTOP)  # as Ctrl-Z does, for longer than a decoder may take
-    time.sleep(4)
+    time.sleep(8)
     run.send_signal(signal.SIGCONT)
     time.sleep(0.5)  # it looks at the workers before these can say anything
     os.killpg(run.pid, signal.SIGCONT)

@@ -180,7 +180,7 @@ class Workers:
         todo = chunks(files)
         self._listened = time.monotonic()
         found: list[Batch] = []
-        until = 0.0
+        until = seconds = 0.0  # the first pages wait for no others, so that runs that are soon killed get on, too
         end: Exception | None = None
         while end is None:
             try:
@@ -195,10 +195,10 @@ class Workers:
             except Exception as error:  # noqa: BLE001  (what was read before is recorded first)
                 end = error
             now = time.monotonic()
-            until = until or now + _BATCH_SECONDS
+            until = until or now + seconds
             if found and (now >= until or sum(max(len(one), len(one.files)) for one in found) >= _BATCH_PAGES):
                 yield Batch.concat(*found)
-                found, until = [], 0.0
+                found, until, seconds = [], 0.0, _BATCH_SECONDS
             elif not found:
                 until = 0.0
         if found:

@@ -205,6 +205,17 @@ def test_what_is_read_comes_within_a_second(
     assert 0 < len(first) < FILES
 
 
+def test_the_first_pages_wait_for_no_others(
+    model: Bundle, files: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that runs that are killed as soon as they have begun get on, too."""
+    monkeypatch.setattr(module, "_BATCH_SECONDS", 1000.0)
+    with reading(model) as read:
+        found = [len(batch.files) for batch in read(files)]
+    assert len(found) == 2
+    assert found[0] <= 2 * 7
+
+
 @pytest.mark.parametrize(("cores", "count"), [(1, 1), (2, 2), (64, 16)])
 def test_there_is_a_worker_for_each_core_that_may_be_used_up_to_a_limit(
     cores: int, count: int, monkeypatch: pytest.MonkeyPatch
