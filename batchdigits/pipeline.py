@@ -60,11 +60,9 @@ log = logging.getLogger(__name__)
 _MOST_NAMED = 3  # files of a kind
 _LEAST_SEVERAL, _SEVERAL_SHARE = 3, 0.2  # rows with several digits, and their share, from which a sentence says so
 _SEVERAL = "%d of %d images seem to hold several digits or letters; this program reads one digit an image."
-_DRIFTED = "These scans differ from what the model was tested on."
-_EXPECT = (
-    "{} Expect more mistakes than {}: answer the {:,} pictures of the audit sample in the review page "
-    "(-o report.html), and the next run will know."
-)
+_DRIFTED = "These scans differ from what the model was tested on. Expect more mistakes than {}: {}."
+_AUDIT = "answer the {:,} pictures of the audit sample in the review page (-o report.html), and the next run will know"
+_NO_AUDIT = "look through them in the review page (-o report.html)"
 
 
 def run(
@@ -185,7 +183,8 @@ def _compared(confidences: NDArray[np.int64], model: Bundle, tally: Tally, trust
     if not drift.is_worse(confidences, model.calibration.reference):
         return trust
     usual = f"{trust.promised:.1%}" if trust.promised else "usual"
-    log.warning(_EXPECT.format(_DRIFTED, usual, tally.audit.sample) if tally.audit.sample else _DRIFTED)
+    remedy = _AUDIT.format(tally.audit.sample) if tally.audit.sample else _NO_AUDIT
+    log.warning(_DRIFTED.format(usual, remedy))
     return replace(trust, drifted=True)  # of what is new, whatever the rest is
 
 

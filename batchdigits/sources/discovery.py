@@ -72,6 +72,13 @@ def discover(
             _identity(status) for output in outputs if not output.is_remote and (status := _status_of(str(output)))
         ),
         selection=selection or Selection(),
+        archives=frozenset(
+            parts(url).archive
+            for url in [
+                *(source.path for source in sources if source.is_remote),
+                *(output.absolute for output in outputs if output.is_remote),
+            ]
+        ),
     )
     is_only = len(sources) == 1
     begun = [_begun(source, rules, is_only=is_only) for source in sources]
@@ -353,6 +360,7 @@ def _file(entry: os.DirEntry[str], path: str, name: str, top: _Top, rules: Disco
     reason = skip_reason(path, ending, relative, rules)
     if reason == NOT_AN_IMAGE and (_is_regular(status) if is_link else entry.is_file(follow_symlinks=False)):
         reason = reason_by_content(ending, relative, rules, lambda: is_image(_first_bytes(path) or b""))
+        reason = NOT_AN_IMAGE if path in rules.archives else reason
     if not reason and status is not None and not _is_inside(os.path.realpath(path), top.real):
         reason = FILE_LINK
     if reason:

@@ -108,6 +108,8 @@ class DiscoveryRules:
     """Device and inode of those that exist."""
     selection: Selection
     """What is taken."""
+    archives: frozenset[str]
+    """The absolute paths of those that are read as sources of their own, or that reports are written into."""
     fruitless: Counter[str] = field(default_factory=Counter)
     """Files that were opened and were no images, by ending."""
     unlisted: dict[str, str] = field(default_factory=dict)

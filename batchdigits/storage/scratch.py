@@ -97,14 +97,14 @@ class Spool(Generic[T]):
         Raises:
             StorageError: The disk is full.
         """
-        with storage_errors("A temporary file"):
+        with storage_errors(_named()):
             self._file.seek(self._ends[-1])
             self._file.write(pickle.dumps(block, pickle.HIGHEST_PROTOCOL))
             self._ends.append(self._file.tell())
 
     def __getitem__(self, at: int) -> list[T]:
         """Give a block by its place."""
-        with storage_errors("A temporary file", verb="read"):
+        with storage_errors(_named(), verb="read"):
             self._file.seek(self._ends[at])
             block: list[T] = pickle.loads(self._file.read(self._ends[at + 1] - self._ends[at]))  # noqa: S301
         return block
@@ -112,6 +112,10 @@ class Spool(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         """Give the records in their order; others may be added and read meanwhile."""
         return chain.from_iterable(self[at] for at in range(len(self)))
+
+
+def _named() -> str:
+    return f"A temporary file in {tempfile.gettempdir()} (TMPDIR says where they lie)"
 
 
 def in_order(records: Iterable[T], key: Callable[[T], object]) -> Iterator[T]:

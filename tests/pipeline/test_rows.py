@@ -285,17 +285,14 @@ def test_a_run_whose_confidences_have_drifted_says_so(
         assert (found.drift is not None) == is_known
         assert found.trust.drifted == is_told
         assert ("proven" in found.trust.words()) != is_told
-        sentence = (
-            "These scans differ from what the model was tested on. Expect more mistakes than 0.5%: answer the 1 picture"
-        )
+        sentence = "These scans differ from what the model was tested on. Expect more mistakes than 0.5%: look through"
         assert any(sentence in said for said in caplog.messages) == is_told
     calibration = replace(model.calibration, reference=sure)
     monkeypatch.setattr(bundle, "load", lambda _: replace(model, calibration=calibration))
-    run(model, tmp_path / "in", threshold=0.0)
-    assert "Expect more mistakes than usual: answer the 1 picture" in caplog.text  # nothing was promised
-    caplog.clear()
-    run(model, tmp_path / "in", threshold=1.0)
-    assert caplog.messages == ["These scans differ from what the model was tested on."]  # none is ok: no sample
+    for threshold, remedy in ((0.5, "look through"), (0.0, "answer the 1 pictures of the audit sample")):
+        caplog.clear()
+        assert run(model, tmp_path / "in", threshold=threshold).audit.sample == (threshold == 0.0)
+        assert f"Expect more mistakes than usual: {remedy}" in caplog.text  # nothing was promised
 
 
 def test_a_report_says_from_its_ledger_alone_how_many_are_probably_wrong_and_its_threshold_follows(

@@ -3,6 +3,7 @@
 import os
 import shlex
 import socket
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from batchdigits.sources.discovery import discover
 from batchdigits.sources.rules import NAMED, Selection
 from batchdigits.storage import scratch
 from batchdigits.storage.local import LocalFile
+from batchdigits.storage.remote import target_file
 from batchdigits.storage.urls import locate
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -133,6 +135,17 @@ def test_an_archive_beside_the_scans_is_left_out_by_a_reason_of_its_own(tmp_path
     assert "zip:///" in NAMED["ZIP archive"]
     [archive] = discover([locate(str(tmp_path))], outputs=[], selection=Selection(exclude=["*.ZIP"]))
     assert archive == Skipped(f"{tmp_path}/scans.ZIP", "not an image")
+
+
+def test_an_archive_that_is_a_source_of_its_own_or_holds_a_report_is_not_left_out(tmp_path: Path) -> None:
+    for name in ("scans.zip", "reports.zip", "other.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("7.png", PNG)
+    sources = [locate(str(tmp_path)), locate(f"zip://{tmp_path}/scans.zip")]
+    report = target_file(f"zip://report.csv::{tmp_path}/reports.zip")
+    records = discover(sources, outputs=[report])
+    reasons = {Path(record.path).name: record.reason for record in records if isinstance(record, Skipped)}
+    assert reasons == {"scans.zip": "not an image", "reports.zip": "not an image", "other.zip": "ZIP archive"}
 
 
 def test_of_an_ending_that_no_image_has_only_some_files_are_opened(

@@ -1,10 +1,14 @@
 import os
+import re
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from batchdigits.errors import StorageError
 from batchdigits.storage import scratch
 from batchdigits.storage.scratch import Spool, in_order, scratch_folder, tidy_up
 from tests.file_states import names
@@ -90,6 +94,18 @@ def test_a_spool_gives_what_was_put_in_also_while_more_is(temporary: Path) -> No
     assert list(spool) == [record for block in blocks for record in block]
     assert list(records) == [record for block in blocks[:5] for record in block][1:]
     assert names(temporary) == []
+
+
+def test_a_spool_that_finds_no_room_names_the_folder_of_temporary_files(temporary: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with pytest.raises(StorageError, match=re.escape(f"A temporary file in {temporary} (TMPDIR says where")):
+            Spool[bytes]().add([bytes(2**22)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
 @pytest.mark.parametrize("count", [0, 1, 16_383, 16_384, 50_000])
