@@ -571,11 +571,17 @@ function digitOf(event) {
   return /^(?:Digit|Numpad)([0-9])$/.exec(event.code)?.[1] ?? null;
 }
 
+// The key in small letters: by what it writes or, on keyboards of Greek, Cyrillic and other scripts, by its place.
+function keyOf(event) {
+  const place = event.key > "\u007f" && /^Key([A-Z])$/.exec(event.code);
+  return (place ? place[1] : event.key).toLowerCase();
+}
+
 const isOpen = () => [...document.querySelectorAll("dialog")].some((dialog) => dialog.open);
 
 function press(event) {
   if (isOpen() || event.altKey || event.isComposing || event.target.closest("input, select")) return;
-  const key = event.key.toLowerCase();
+  const key = keyOf(event);
   const digit = digitOf(event);
   if (event.ctrlKey || event.metaKey) {
     if (key !== "z" || event.shiftKey) return;
