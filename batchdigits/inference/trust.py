@@ -138,7 +138,9 @@ class Trust:
         nor of scans that are less clear than those that proved it.
         """
         parts = [self._basis()]
-        if self.expected is not None:
+        if self.expected is not None and self._is_doubtful:
+            parts.append(f"about {self.expected:.2%} of the ok would be wrong if these were like those")
+        elif self.expected is not None:
             parts.append(f"about {self.expected:.2%} of the ok are probably wrong")
         if self.passed:
             low, high = wilson_interval(self.wrong, self.passed)
@@ -146,19 +148,24 @@ class Trust:
             parts.append(f"of {self.passed:,} ok that were sampled and answered {self.wrong:,} are wrong ({interval})")
         return ", ".join(parts)
 
+    @property
+    def _is_doubtful(self) -> bool:
+        """Whether nothing that was tested speaks for these scans."""
+        return self.basis is Basis.DOUBTFUL or (self.basis is Basis.VALIDATION and self.drifted)
+
     def _basis(self) -> str:
         own = f"ok from a confidence of {self.threshold}"
         match self.basis:
             case Basis.GIVEN:
                 return own
-            case Basis.VALIDATION if not self.drifted:
+            case _ if self._is_doubtful:
+                why = f"it may be missed: these scans are less clear than the validation data, {own}"
+            case Basis.VALIDATION:
                 why = f"proven for scans like those that were tested; the hardest kind was «{self.domain}»"
             case Basis.FOLDER:
                 why = f"{own}, set by how clear these scans are; the hardest kind tested was «{self.domain}»"
-            case Basis.ANSWERS:
-                why = f"proven on {self.answers:,} of your own answers, {own}"
             case _:
-                why = f"it may be missed: these scans are less clear than the validation data, {own}"
+                why = f"proven on {self.answers:,} of your own answers, {own}"
         return f"target error {self.target_error:.2%} ({why})"
 
 

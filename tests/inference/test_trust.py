@@ -87,11 +87,12 @@ def test_a_folder_that_is_worse_than_the_validation_data_has_nothing_proven() ->
     assert worse.words().startswith(
         "target error 0.50% (it may be missed: these scans are less clear than the validation data, ok from"
     )
-    assert "proven" not in worse.words()
+    assert worse.words().endswith("), about 0.15% of the ok would be wrong if these were like those")
+    assert not {"proven", "probably"} & set(worse.words().split())
     fixed = judged(folder([0.9999] * 200 + [0.6] * 800), adapt=False)
     assert (fixed.basis, fixed.drifted) == (Basis.VALIDATION, True)
     assert "it may be missed" in fixed.words()
-    assert "proven" not in fixed.words()
+    assert not {"proven", "probably"} & set(fixed.words().split())
     none = judged(folder([0.996] * 1000))  # not even the strictest threshold keeps the doubt
     assert (none.basis, none.threshold) == (Basis.DOUBTFUL, 0.995)
 

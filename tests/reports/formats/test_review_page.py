@@ -694,6 +694,28 @@ def test_a_letter_goes_to_the_image_above_it_which_the_next_key_answers(opened: 
     assert sorted(lettered(page)) == [*range(14, 34)]
 
 
+def test_a_page_that_is_answered_in_part_opens_where_the_next_is_to_be_answered(opened: Opener) -> None:
+    page = opened(*(unsure(n, corrected=["7"]) for n in range(100)), unsure(100))
+    assert page.chosen == 100
+    top, height = page.run("return [arguments[0].getBoundingClientRect().top, innerHeight]", page.tile(100))
+    assert 0 <= top <= height
+    first = opened(*sevens(100))
+    assert (first.chosen, first.run("return scrollY")) == (0, 0)
+
+
+def test_letters_are_heard_on_a_keyboard_of_another_script(opened: Opener) -> None:
+    page = opened(*sevens(9))
+    letter = lettered(page)[3].upper()
+    press(page, key="Ж", code=f"Key{letter}")
+    assert page.chosen == 3
+    press(page, key="ч", code="KeyX")
+    assert page.marks[3] == "→ x"
+    press(page, key="г", code="KeyU")
+    assert page.marks == ["50%"] * 9
+    press(page, key="é", code="")  # of no place that is known
+    assert page.marks == ["50%"] * 9
+
+
 def test_shift_with_a_letter_picks_a_range(opened: Opener) -> None:
     page = opened(*sevens(9))
     shift = ActionChains(page.chrome, duration=0).key_down(Keys.SHIFT)

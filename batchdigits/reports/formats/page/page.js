@@ -753,7 +753,10 @@ order = items.map((_, index) => index);
 arrange();
 summarise();
 count();
-if (items.length) choose(Math.max(nextOpen(-1), 0));
+if (items.length) {
+  choose(Math.max(nextOpen(-1), 0));
+  tiles[chosen].scrollIntoView({ block: "nearest" });
+}
 putLetters();
 drawWaiting();
 
