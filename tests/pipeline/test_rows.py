@@ -285,7 +285,9 @@ def test_a_run_whose_confidences_have_drifted_says_so(
         assert (found.drift is not None) == is_known
         assert found.trust.drifted == is_told
         assert ("proven" in found.trust.words()) != is_told
-        sentence = "These scans differ from what the model was tested on. Expect more mistakes than 0.5%: look through"
+        sentence = (
+            "These scans differ from what the model was tested on. Expect more mistakes than 0.5%: answer the 1 picture"
+        )
         assert any(sentence in said for said in caplog.messages) == is_told
     calibration = replace(model.calibration, reference=sure)
     monkeypatch.setattr(bundle, "load", lambda _: replace(model, calibration=calibration))
