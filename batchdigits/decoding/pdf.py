@@ -117,7 +117,7 @@ def _fax(data: bytes, dictionaries: dict[int, bytes], packed: bytes, width: int,
     if about is not None:
         usual = width if b"/Columns" in about else _USUAL_COLUMNS
         width = int([usual, *_COLUMNS.findall(about)][-1])
-        height = min(height, int([0, *_ROWS.findall(about)][-1]) or height)
+        height = int([0, *_ROWS.findall(about)][-1]) or height
     else:  # it stands within a page's own, or is encrypted
         about = data
     is_group_4, is_aligned = (pattern.search(about) is not None for pattern in (_GROUP_4, _ALIGNED))
@@ -182,8 +182,9 @@ def _check_images(page: "PdfPage", settings: DecodingSettings, fax: _FaxOf) -> N
             is_whole = headers.JPEG_2000_END in data
         elif packed_as == "CCITTFaxDecode":
             codes = fax(bytes(image.get_data()), about.width, about.height)
-            check_size(codes.columns, codes.rows, settings)  # which need not be those of the image
-            is_whole = completeness.is_whole_fax(data, codes)
+            counts = {codes.rows, about.height}  # of which either may be wrong, or leave out the last rows
+            check_size(codes.columns, max(counts), settings)  # which need not be those of the image
+            is_whole = any(completeness.is_whole_fax(data, codes._replace(rows=rows)) for rows in counts)
         elif packed_as == "JBIG2Decode":
             is_whole = completeness.is_whole_jbig2(data)
         else:
