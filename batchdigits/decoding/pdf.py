@@ -43,7 +43,9 @@ _ELSEWHERE = re.compile(rb"/(?:DecodeParms|DP)[\s\[nul]{0,20}\s(\d{1,9})\s{1,9}\
 _SMALL_OBJECT = re.compile(rb"\b(\d{1,9})\s{1,9}\d{1,5}\s{1,9}obj\s{0,9}(<<[^<>]{0,500}>>)")
 _GROUP_4 = re.compile(rb"/K\s*-")
 _ALIGNED = re.compile(rb"/EncodedByteAlign\s+true")
-_USUAL_COLUMNS = b"1728"  # of fax codes whose parameters do not say it
+_COLUMNS = re.compile(rb"/Columns\s+(\d{1,9})\b(?!\s+\d+\s+R\b)")  # and not where the number stands elsewhere
+_ROWS = re.compile(rb"/Rows\s+(\d{1,9})\b(?!\s+\d+\s+R\b)")
+_USUAL_COLUMNS = 1728  # of fax codes whose parameters do not say it
 _MOST_FILLING = 64  # bytes after the last sample of an image
 _NO_MORE = 1 - 1e-6  # PDFium rounds sides up
 _MOST_PAGES = 1000  # of a file: drawing takes some hundredths of a second a page
@@ -115,8 +117,9 @@ def _fax(data: bytes, dictionaries: dict[int, bytes], packed: bytes, width: int,
     """
     about = next((about for start, about in dictionaries.items() if data.startswith(packed, start)), None)
     if about is not None:
-        width = int([_USUAL_COLUMNS, *re.findall(rb"/Columns\s+(\d{1,9})", about)][-1])
-        height = min(height, int([b"0", *re.findall(rb"/Rows\s+(\d{1,9})", about)][-1]) or height)
+        usual = width if b"/Columns" in about else _USUAL_COLUMNS
+        width = int([usual, *_COLUMNS.findall(about)][-1])
+        height = int([0, *_ROWS.findall(about)][-1]) or height
     else:  # it stands within a page's own, or is encrypted
         about = data
     is_group_4, is_aligned = (pattern.search(about) is not None for pattern in (_GROUP_4, _ALIGNED))
@@ -181,8 +184,9 @@ def _check_images(page: "PdfPage", settings: DecodingSettings, fax: _FaxOf) -> N
             is_whole = headers.JPEG_2000_END in data
         elif packed_as == "CCITTFaxDecode":
             codes = fax(bytes(image.get_data()), about.width, about.height)
-            check_size(codes.columns, codes.rows, settings)  # which need not be those of the image
-            is_whole = completeness.is_whole_fax(data, codes)
+            counts = {codes.rows, about.height}  # of which either may be wrong, or leave out the last rows
+            check_size(codes.columns, max(counts), settings)  # which need not be those of the image
+            is_whole = any(completeness.is_whole_fax(data, codes._replace(rows=rows)) for rows in counts)
         elif packed_as == "JBIG2Decode":
             is_whole = completeness.is_whole_jbig2(data)
         else:
