@@ -168,7 +168,7 @@ def test_a_full_disk_is_named_with_the_file_and_the_remedy(tmp_path: Path) -> No
     ("place", "reason"),
     [
         ("missing/a.csv", "its folder does not exist"),
-        ("file/a.csv", "its folder does not exist"),
+        ("file/a.csv", "a part of its path is no folder"),
         ("x" * 300, "its name is too long"),
         ("folder", "it is a folder"),
     ],
