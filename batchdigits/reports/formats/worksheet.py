@@ -219,9 +219,7 @@ class Notes:
 
     def text(self, text: str) -> None:
         """Append a sentence or two over the whole width, in cells that get no height by themselves."""
-        self._sheet.set_row(
-            self._row, _lines(text, sum(self._widths)) * _LINE
-        )  # merged cells get no height by themselves
+        self._sheet.set_row(self._row, _lines(text, sum(self._widths)) * _LINE)
         self._sheet.merge_range(self._row, 0, self._row, len(self._widths) - 1, "", self._formats["note"])
         self._sheet.write_string(self._row, 0, safe(text), self._formats["note"])
         self._row += 1
