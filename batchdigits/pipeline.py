@@ -454,7 +454,7 @@ def _cache_key(model: Bundle, settings: PredictSettings) -> CacheKey:
     runtime = version(settings.runtime)
     others = [
         f"decoding {DecodingSettings.VERSION}",
-        f"normalisation {NormalisationSettings.VERSION}",
+        f"normalisation {NormalisationSettings.VERSION}, asking {bundle.ASKING}",
         *([] if model.is_exported else [runtime]),
         *([f"{settings.threads} threads"] if settings.threads > 1 else []),
         f"at most {limits.max_pixels} pixels and {limits.max_bytes} bytes",

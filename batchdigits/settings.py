@@ -71,7 +71,7 @@ class Arch(StrEnum):
 class DecodingSettings:
     """What is too large to decode."""
 
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
     """Rises when `decoding` gives other pixels for the same bytes."""
 
     max_pixels: int = 150_000_000

@@ -41,7 +41,7 @@ SECONDS = 120.0
 PATIENT_SECONDS = 3600.0
 """How long a worker may wait for what is no file's fault: a model that loads, or a server that sends a large file."""
 
-_CHUNK_FILES = 288  # normalising a stack has a cost of its own; 512 are not quicker, and take 5 MB more in each worker
+_CHUNK_FILES = 256  # normalising a stack has a cost of its own; 512 are not quicker, and take 5 MB more in each worker
 _CHUNK_BYTES = 2 * 2**20  # a chunk of scans stays small enough to be held decoded, a few times over
 _CHUNKS_IN_HAND = 2  # of a worker, so that it never waits for its next one
 _ROOM = 2**18  # bytes of a pipe, for a chunk's names and what others have told of

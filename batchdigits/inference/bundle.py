@@ -33,6 +33,9 @@ from batchdigits.storage.local import file_sha256
 log = logging.getLogger(__name__)
 
 FORMAT = 4
+ASKING = 2
+"""Rises when the networks of a bundle are asked in another way, which gives other logits: thresholds were proven on
+those."""
 """Version of the layout of `bundle.json`."""
 
 PACKAGED = Path(__file__).parents[1] / "model"
@@ -292,4 +295,4 @@ def _id(card: dict[str, Any]) -> str:
 
 
 def _versions() -> dict[str, int]:
-    return {"decoding": DecodingSettings.VERSION, "normalisation": NormalisationSettings.VERSION}
+    return {"decoding": DecodingSettings.VERSION, "normalisation": NormalisationSettings.VERSION, "asking": ASKING}

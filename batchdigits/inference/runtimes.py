@@ -29,7 +29,8 @@ _LOOKS_A_CALL = 8
 _UNSURE_A_CALL = 4
 _OTHER_THREADS = 16  # about as many as a run has beside those of its predictions
 SURE = 0.85
-"""The likeliest digit's share of all ten, 0 to 1, below which the teacher is asked, too."""
+"""The likeliest digit's share of all ten, 0 to 1, below which the teacher is asked, too. Another value gives other
+logits: `bundle.ASKING` rises with it."""
 _DISTRIBUTIONS = {Runtime.KERAS: "tensorflow", Runtime.LITERT: "ai-edge-litert"}
 _NOT_INSTALLED = "The runtime litert is not installed; install batchdigits[litert], or use --runtime keras."
 

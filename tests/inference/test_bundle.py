@@ -178,7 +178,11 @@ def test_the_card_is_json_that_people_can_read(made: Bundle) -> None:
     assert text.endswith("}\n")
     content = json.loads(text)
     assert content["format"] == FORMAT
-    assert content["versions"] == {"decoding": DecodingSettings.VERSION, "normalisation": NormalisationSettings.VERSION}
+    assert content["versions"] == {
+        "decoding": DecodingSettings.VERSION,
+        "normalisation": NormalisationSettings.VERSION,
+        "asking": bundle.ASKING,
+    }
 
 
 def test_the_bundle_of_the_package_loads_without_a_name() -> None:
@@ -332,7 +336,7 @@ def test_a_card_of_another_format_is_refused_whatever_else_it_holds(made: Bundle
     assert "has format 99" in refusal(made)
 
 
-@pytest.mark.parametrize("part", ["decoding", "normalisation"])
+@pytest.mark.parametrize("part", ["decoding", "normalisation", "asking"])
 def test_a_bundle_made_for_another_version_is_refused(made: Bundle, part: str) -> None:
     rewritten(made, lambda content: content["versions"].update({part: 99}))
     assert "was made for" in refusal(made)

@@ -115,6 +115,7 @@ def versions(runtime: Runtime) -> dict[str, str]:
         "batchdigits": __version__,
         "decoding": str(DecodingSettings.VERSION),
         "normalisation": str(NormalisationSettings.VERSION),
+        "asking": str(bundle.ASKING),
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "pillow": importlib.metadata.version("pillow"),
