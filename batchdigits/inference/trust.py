@@ -33,6 +33,7 @@ from batchdigits.inference.thresholds import (
     threshold_table,
 )
 
+_MOST_KINDS = 3  # that a clause names one by one
 LEAST_DIGITS = 200
 """Digits of a folder from which its error is estimated, and its threshold follows it."""
 TARGETS = (0.01, 0.005, 0.001)
@@ -153,6 +154,12 @@ class Trust:
         """Whether nothing that was tested speaks for these scans."""
         return self.basis is Basis.DOUBTFUL or (self.basis is Basis.VALIDATION and self.drifted)
 
+    @property
+    def _hardest(self) -> str:
+        """The domain; of one that was made of many kinds the first two, and how many more there are."""
+        names = self.domain.split(", ")
+        return self.domain if len(names) <= _MOST_KINDS else f"{', '.join(names[:2])} and {len(names) - 2} more"
+
     def _basis(self) -> str:
         own = f"ok from a confidence of {self.threshold}"
         match self.basis:
@@ -161,9 +168,9 @@ class Trust:
             case _ if self._is_doubtful:
                 why = f"it may be missed: these scans are less clear than the validation data, {own}"
             case Basis.VALIDATION:
-                why = f"proven for scans like those that were tested; the hardest kind was «{self.domain}»"
+                why = f"proven for scans like those that were tested; the hardest kind was «{self._hardest}»"
             case Basis.FOLDER:
-                why = f"{own}, set by how clear these scans are; the hardest kind tested was «{self.domain}»"
+                why = f"{own}, set by how clear these scans are; the hardest kind tested was «{self._hardest}»"
             case _:
                 why = f"proven on {self.answers:,} of your own answers, {own}"
         return f"target error {self.target_error:.2%} ({why})"

@@ -60,6 +60,17 @@ def test_the_name_of_validation_data_reaches_no_terminal_as_it_is_spelled() -> N
         judge(CLEAR, planted, 0.0005)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("cell, board, old", "cell, board, old"), ("a, b, c, d, e", "a, b and 3 more")]
+)
+def test_of_many_kinds_that_decide_together_two_are_named(name: str, said: str) -> None:
+    for digits in (10, LEAST_DIGITS):  # the threshold is that of the validation data, and the folder's own
+        words = judge(
+            folder([0.9999] * digits), replace(TERMS, domains=(EASY, replace(HARD, name=name))), 0.005
+        ).words()
+        assert f"«{said}»" in words
+
+
 def test_a_small_folder_never_adapts_and_nothing_is_estimated_of_it() -> None:
     small = judged(folder([0.9999] * (LEAST_DIGITS - 1)))
     assert (small.threshold, small.basis, small.domain, small.expected) == (0.99, Basis.VALIDATION, "hard", None)
