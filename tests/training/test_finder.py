@@ -15,11 +15,11 @@ from batchdigits.errors import UsageError
 from batchdigits.inference.runtimes import InkFinder, start_tensorflow
 from batchdigits.records import LOOK_CELLS
 from batchdigits.settings import Arch, Runtime, TrainSettings
-from batchdigits.training import export, finder, loop, train
+from batchdigits.training import export, finder, train
 from batchdigits.training.datasets.simulator.pages import Kind
 from batchdigits.training.finder import finder_loss, overlap
-from batchdigits.training.loop import EpochRecord
 from tests.file_states import names
+from tests.training.first_epoch import first_epoch_copied
 
 # Keras 3.15 warns of itself under numpy 2 when it saves a model
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -56,15 +56,7 @@ def weights_of(folder: Path) -> list[Any]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained finder; beside its folder a copy of that as it stood after the first epoch, `broken`."""
     output = tmp_path_factory.mktemp("finder") / "new"
-    keep = loop._Checkpoints.keep
-
-    def keep_and_copy(self: Any, model: Any, average: Any, record: EpochRecord) -> None:
-        keep(self, model, average, record)
-        if record.epoch == 1:
-            shutil.copytree(output, output.with_name("broken"))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Checkpoints, "keep", keep_and_copy)
+    with first_epoch_copied(output, output.with_name("broken")):
         train.train_finder(replace(SETTINGS, output=output))
     return output
 

@@ -18,7 +18,7 @@ from batchdigits.inference.thresholds import Calibration
 from batchdigits.preprocessing.normalisation import normalise
 from batchdigits.records import BLANK, DIGITS, INK, INK_MEASURES, NOT_A_DIGIT
 from batchdigits.settings import Arch, NormalisationSettings, TrainSettings
-from batchdigits.training import loop, trainer
+from batchdigits.training import trainer
 from batchdigits.training.datasets.labelled import Labelled
 from batchdigits.training.datasets.shipped import mnist
 from batchdigits.training.datasets.simulated import SimulatedInk
@@ -27,6 +27,7 @@ from batchdigits.training.trainer import fit
 from tests.cli_runner import CHECKOUT, run
 from tests.fake_model import no_network
 from tests.file_states import names
+from tests.training.first_epoch import first_epoch_copied
 
 # Keras 3.15 warns of itself under numpy 2 when it saves a model
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -119,15 +120,7 @@ class Whole:
 def dense(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """A dense run; beside its folder a copy of that as it stood after the first epoch, `first`."""
     output = tmp_path_factory.mktemp("dense") / "whole"
-    keep = loop._Checkpoints.keep
-
-    def keep_and_copy(self: Any, model: Any, average: Any, record: EpochRecord) -> None:
-        keep(self, model, average, record)
-        if record.epoch == 1:
-            shutil.copytree(output, output.with_name("first"))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Checkpoints, "keep", keep_and_copy)
+    with first_epoch_copied(output, output.with_name("first")):
         return Whole(output, trained(replace(DENSE, output=output)))
 
 
