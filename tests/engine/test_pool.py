@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -567,15 +568,25 @@ def test_leaving_early_ends_the_workers_at_once(
                 break
 
 
+def signals_of(child: BaseProcess) -> tuple[int, int]:
+    """Which signals a process ignores, and which it catches: a bit for each, from 1."""
+    status = Path(f"/proc/{child.pid}/status").read_text()
+    ignored, caught = (int(re.findall(rf"Sig{name}:\s*(\w+)", status)[0], 16) for name in ("Ign", "Cgt"))
+    return ignored, caught
+
+
 def test_workers_leave_signals_to_the_run_and_hold_nothing_of_it_open(
     model: Bundle, files: list[ImageFile], tmp_path: Path
 ) -> None:
     with (tmp_path / "held").open("w") as held, reading(model) as read:
         ready = read(files * 20)
         next(iter(ready))
-        for child in multiprocessing.active_children():
-            status = Path(f"/proc/{child.pid}/status").read_text()
-            ignored, caught = (int(re.findall(rf"Sig{name}:\s*(\w+)", status)[0], 16) for name in ("Ign", "Cgt"))
+        workers, until = multiprocessing.active_children(), time.monotonic() + 30
+        asked = sum(1 << number - 1 for number in SIGNALS)
+        while any(signals_of(child)[0] & asked != asked for child in workers) and time.monotonic() < until:
+            time.sleep(0.01)  # the first has told of something, which the second need not have begun to do
+        for child in workers:
+            ignored, caught = signals_of(child)
             for number in SIGNALS:
                 assert ignored >> number - 1 & 1
                 assert not caught >> number - 1 & 1
