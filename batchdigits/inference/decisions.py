@@ -105,13 +105,28 @@ def decide(
     Raises:
         BundleError: The model gave a page with ink a logit that is not a finite number.
     """
+    return _decide(logits, ink, _nothing(logits, ink), threshold, temperature, gate)
+
+
+def _nothing(logits: Logits, ink: InkMeasures) -> Fractions:
+    """Tell how likely each page shows no digit: float64[N], 1 where there is no ink.
+
+    Raises:
+        BundleError: As `decide` has it.
+    """
     has_ink = ink[:, INK] > 0
     if not np.isfinite(logits[has_ink]).all():
         message = "The model gave a value that is not a finite number; it is damaged, so use another with --model."
         raise BundleError(message)
-
     nothing = np.ones(len(logits))
     nothing[has_ink] = no_digit(logits[has_ink], ink[has_ink])
+    return nothing
+
+
+def _decide(
+    logits: Logits, ink: InkMeasures, nothing: Fractions, threshold: float, temperature: float | Fractions, gate: float
+) -> Decisions:
+    has_ink = ink[:, INK] > 0
     asked = ink[:, NOTHING:].any(1)
     written = asked & (ink[:, NOTHING] < SURELY_NOTHING)
     refused = (nothing > gate) | ~has_ink
@@ -127,9 +142,11 @@ def decide(
     shares[read] = np.round(probabilities(logits[read], temperature=divided_by), DECIMALS)
 
     # By logits: of probabilities, several may have become 0.
-    order = np.argsort(-logits[:, :DIGITS], axis=1, kind="stable")  # [N, 10], likeliest first
-    first, second = order[:, 0], order[:, 1]
     page = np.arange(len(logits))
+    others = logits[:, :DIGITS].copy()
+    first = others.argmax(axis=1)
+    others[page, first] = -np.inf
+    second = others.argmax(axis=1)
     confidence = shares[page, first]  # NaN where there is no digit
     digit = np.where(read, first, NO_DIGIT).astype(np.int8)
     runner_up = np.where(read, second, NO_DIGIT).astype(np.int8)
@@ -208,9 +225,13 @@ def evidence(logits: Logits, ink: InkMeasures) -> NDArray[np.float64]:
     own odds that it shows a single one, 0 where it was not asked; whether it was asked; the logarithm of the digit's
     share of the page; and the ink measures `OTHER` (up to 1), `DEPTH` and `EDGE` as they are.
     """
+    return _evidence(no_digit(logits, ink), ink)
+
+
+def _evidence(nothing: Fractions, ink: InkMeasures) -> NDArray[np.float64]:
     least = 1e-4
     measures = ink.astype(np.float64)
-    nothing = np.clip(no_digit(logits, ink), _LEAST_CHANCE, 1 - _LEAST_CHANCE)
+    nothing = np.clip(nothing, _LEAST_CHANCE, 1 - _LEAST_CHANCE)
     single = np.clip(measures[:, SINGLE], least, 1 - least)
     asked = measures[:, NOTHING:].any(1)
     return np.stack(
@@ -246,10 +267,11 @@ def temperatures(evidence: NDArray[np.float64], calibration: Calibration) -> Fra
 
 def decide_calibrated(logits: Logits, ink: InkMeasures, calibration: Calibration, *, threshold: float) -> Decisions:
     """Decide as `decide` does, by the temperature and the gate of a model."""
-    readable = (ink[:, INK] > 0) & np.isfinite(logits).all(axis=1)
+    nothing = _nothing(logits, ink)
+    has_ink = ink[:, INK] > 0
     divided_by = np.ones(len(logits))
-    divided_by[readable] = temperatures(evidence(logits[readable], ink[readable]), calibration)
-    return decide(logits, ink, threshold=threshold, temperature=divided_by, gate=calibration.gate)
+    divided_by[has_ink] = temperatures(_evidence(nothing[has_ink], ink[has_ink]), calibration)
+    return _decide(logits, ink, nothing, threshold, divided_by, calibration.gate)
 
 
 def probabilities(logits: Logits, *, temperature: float | Fractions = 1.0) -> NDArray[np.float64]:
