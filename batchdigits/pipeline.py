@@ -286,8 +286,8 @@ def _reading(
     strictest = max(strictest_threshold(model.calibration.domains), settings.threshold or 0.0)
     is_drawn = ledger.path is not None or names.outputs.show_pictures  # else nobody would ever see a picture
     audit = 2 * audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
-    drawing = Drawing(strictest, audit, is_drawn)
     is_remote = any(source.is_remote for source in names.sources)
+    drawing = Drawing(strictest, audit, is_drawn, cut_outs=is_remote or names.outputs.show_pictures)
     known, paths = ledger.known_bytes(), source_paths(names.sources)
     return Reading(model, settings, drawing, timer, stop, known, is_remote, paths)
 
@@ -408,6 +408,7 @@ def _plan(
         recent_ns=settling.recent_ns,
         force=settings.force,
         retry_failed=settings.retry_failed,
+        pictures=names.outputs.show_pictures,
     )
     _name_skipped(plan)
     if place and plan.pending[Why.CONDITION]:

@@ -72,6 +72,8 @@ PAGE = np.dtype(
     ]
 )
 """One page, from the worker that reads it to the report."""
+UNDRAWN = b""
+"""In the place of a picture that is to be drawn when a report shows it."""
 NO_SUM = "0" * 64
 """The sha256 of a record whose file's bytes could not be read, hexadecimal."""
 Pages = NDArray[np.void]  # [N] of PAGE
@@ -150,7 +152,7 @@ class Batch:
     faults: dict[int, Fault] = field(default_factory=dict)
     """What is wrong with the pages that have one, by their row."""
     thumbnails: dict[int, bytes] = field(default_factory=dict)
-    """PNGs of some of the others, by their row."""
+    """PNGs of some of the others, or `UNDRAWN`, by their row."""
     unchanged: dict[int, str] = field(default_factory=dict)
     """The sha256 of files whose bytes are known, hexadecimal, by their place; they have no pages here."""
     confidences: tuple[int, ...] = ()

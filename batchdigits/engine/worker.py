@@ -28,10 +28,11 @@ from batchdigits.inference.decisions import Decisions, decide_calibrated
 from batchdigits.preprocessing import thumbnails
 from batchdigits.preprocessing.finder import InkMaps, InkNetwork, Kinds
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.preprocessing.tiles import Boxes
+from batchdigits.preprocessing.tiles import TILE_SIDES, Boxes
 from batchdigits.records import (
     NEVER,
     PAGE,
+    UNDRAWN,
     Batch,
     ImageFile,
     InkImages,
@@ -97,6 +98,9 @@ class Drawing:
     """And of this share of files, 0 to 1."""
     is_wanted: bool
     """Whether any are."""
+    cut_outs: bool = True
+    """Whether those of few pixels are drawn now; else they are noted, and drawn when a report shows them: reading them
+    again then costs less than drawing all."""
 
 
 class Decoded(NamedTuple):
@@ -244,6 +248,8 @@ class Reader:
         wanted |= np.array([status is not Status.OK for status in decided.status], np.bool_)
         return {
             row: thumbnails.png(page.grey, found.places[at[row]], page.full_resolution)
+            if self._drawing.cut_outs or max(page.grey.shape) > TILE_SIDES[-1]
+            else UNDRAWN
             for row in np.flatnonzero(wanted).tolist()
             for page in [found.read[at[row]]]
         }

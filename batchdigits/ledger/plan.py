@@ -39,19 +39,30 @@ class Why(StrEnum):
     """It was asked for, now or in a run that did not come to it."""
     CONDITION = "condition"
     """It was read under another cache key."""
+    UNDRAWN = "undrawn"
+    """Its picture is shown now, and was not drawn when it was read."""
     UNOPENED = "unopened"
     """It could not be opened, or not be read for another reason that may pass."""
 
 
 _KNOWN = """
-SELECT path, size_bytes, mtime_ns, inode, ctime_ns, condition, {asked}, fault FROM pages WHERE page = 1 ORDER BY path
+SELECT path, size_bytes, mtime_ns, inode, ctime_ns, condition, {asked}, {undrawn}, fault FROM pages
+WHERE page = 1 ORDER BY path
 """
 _FAILED = """
 stale OR EXISTS (SELECT 1 FROM pages AS any INDEXED BY faulty WHERE any.path = pages.path AND any.fault IS NOT NULL)
 """
+UNDRAWN_SUM = 0
+"""The sum of a picture that is to be drawn when a report shows it."""
+IS_UNDRAWN = f"""
+CASE pages WHEN 1 THEN png_sum IS {UNDRAWN_SUM} ELSE EXISTS (
+    SELECT 1 FROM pages AS any WHERE any.path = pages.path AND any.png_sum = {UNDRAWN_SUM}
+) END
+"""
+"""Of the first page of a file, whether one of its pictures is."""
 _SHA256 = "SELECT lower(hex(substr(seen, 1, 32))) FROM pages WHERE path = ? AND page = 1"
 
-_Known = tuple[bytes, int, int, int | None, int | None, int, int, str | None]  # what `_KNOWN` selects
+_Known = tuple[bytes, int, int, int | None, int | None, int, int, int, str | None]  # what `_KNOWN` selects
 
 
 class Plan:
@@ -174,6 +185,7 @@ def plan(
     recent_ns: Callable[[], range] = lambda: range(0),
     retry_failed: bool = False,
     force: bool = False,
+    pictures: bool = False,
 ) -> Plan:
     """Take in what discovery finds; a file that is reached twice keeps its first name.
 
@@ -187,11 +199,12 @@ def plan(
         recent_ns: Gives the times of last change, in nanoseconds, of files that are read last.
         retry_failed: Files with a fault are pending, too.
         force: All are.
+        pictures: So are those whose pictures were not drawn: a report shows them.
     """
     made = Plan(database)
     asked = "1" if force else _FAILED if retry_failed else "stale"
     with database.errors():
-        _merge(made, found, _known(database, asked), condition, recent_ns)
+        _merge(made, found, _known(database, asked, IS_UNDRAWN if pictures else "0"), condition, recent_ns)
     if force or retry_failed:
         with database.transaction():
             database.executemany("DELETE FROM told WHERE path = ?", ((path,) for path, _ in made.found))
@@ -200,14 +213,14 @@ def plan(
     return made
 
 
-def _known(database: Database, asked: str) -> Iterator[_Known]:
+def _known(database: Database, asked: str, undrawn: str) -> Iterator[_Known]:
     """Give what the ledger knows, in the order of paths.
 
     Raises:
         StorageError: It is not in order, so that some would not be found.
     """
     last = b""
-    for row in database.execute(_KNOWN.format(asked=asked)):
+    for row in database.execute(_KNOWN.format(asked=asked, undrawn=undrawn)):
         if type(row[0]) is not bytes or row[0] <= last:
             raise database.damaged()
         last = row[0]
@@ -273,13 +286,15 @@ def _merge(
 
 def _why(database: Database, file: ImageFile, row: _Known, condition: int) -> Why | None:
     """Say why a file that is known has to be read; None where it has not."""
-    _, size_bytes, mtime_ns, inode, ctime_ns, read_under, is_asked_for, fault = row
+    _, size_bytes, mtime_ns, inode, ctime_ns, read_under, is_asked_for, is_undrawn, fault = row
     if size_bytes != file.size_bytes or mtime_ns != file.mtime_ns or inode != file.inode or ctime_ns != file.ctime_ns:
         return Why.CHANGED
     if is_asked_for:
         return Why.ASKED
     if read_under != condition:
         return Why.CONDITION
+    if is_undrawn:
+        return Why.UNDRAWN
     if fault == FaultKind.UNREADABLE and not _sha256(database, row, condition):
         return Why.UNOPENED
     return None
@@ -287,8 +302,8 @@ def _why(database: Database, file: ImageFile, row: _Known, condition: int) -> Wh
 
 def _sha256(database: Database, row: _Known, condition: int) -> str:
     """Give the sum of the bytes that were read, which may be those of the file still; empty where it counts no more."""
-    path, *_, read_under, is_asked_for, _ = row
-    if read_under != condition or is_asked_for:
+    path, *_, read_under, is_asked_for, is_undrawn, _ = row
+    if read_under != condition or is_asked_for or is_undrawn:
         return ""
     found = database.execute(_SHA256, (path,)).fetchone()
     if found is None:  # a page of the file is out of order
