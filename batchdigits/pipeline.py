@@ -122,12 +122,13 @@ def run(
             tally, trust = kept or _publish(
                 ledger, plan, names, model, settings, stdout=stdout, keeper=replacing, together=stop.patiently
             )
-        if place and names.outputs.files:
-            ledger.keep_run(last_run.spelled(settings, model.id))
-        last_run.remember(plan, disks)
-        faulty = 0 if kept else ledger.mark_faults_reported() + tally.unforeseen
-        if not (kept or plan.deferred or tally.unforeseen):
-            standing.keep(ledger, names.outputs, follow_from, tally, trust)
+        with ledger.at_once():
+            if place and names.outputs.files:
+                ledger.keep_run(last_run.spelled(settings, model.id))
+            last_run.remember(plan, disks)
+            faulty = 0 if kept else ledger.mark_faults_reported() + tally.unforeseen
+            if not (kept or plan.deferred or tally.unforeseen):
+                standing.keep(ledger, names.outputs, follow_from, tally, trust)
         _warn_of_several(tally)
         trust = _compared(confidences, model, tally, trust)
         drift_index = drift.index(confidences, model.calibration.reference)

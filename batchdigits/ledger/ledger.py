@@ -11,7 +11,7 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -337,6 +337,10 @@ class Ledger:
             execute("DELETE FROM reports WHERE path = ? AND sha256 != ?", (bytes(report), replaced))
             row = (bytes(report), sha256, json.dumps(sources))
             execute("INSERT OR REPLACE INTO reports VALUES (?, ?, ?, ?)", (*row, checksum(*row)))
+
+    def at_once(self) -> AbstractContextManager[object]:
+        """Keep all that is kept in the block together, or nothing of it: the disk is waited for but once."""
+        return self._database.transaction()
 
     def keep_run(self, settings: str) -> None:
         """Keep how the reports were made, as `last_run.recall` gives it."""
