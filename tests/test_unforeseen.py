@@ -108,7 +108,11 @@ def spoil(stage: str, patch: pytest.MonkeyPatch, scans: Path, error: type[Except
         "normalise": (worker, "normalise", lambda greys, *_: any(map(is_hit, greys))),
         "decide": (rows, "decide_calibrated", lambda logits, *_: (logits[:, :10] == hit_logits).all(1).any()),
         "draw": (thumbnails, "png", lambda grey, *_: is_hit(grey)),
-        "record": (ledger, "stored", lambda row, _: row[8][:32].hex() == sha256 and row[9] is None),
+        "record": (
+            ledger,
+            "stored",
+            lambda columns, _: any(s[:32].hex() == sha256 and f is None for s, f in zip(*columns[8:10], strict=True)),
+        ),
         "render": (
             rows,
             "_rows",

@@ -9,9 +9,9 @@ What SQLite does not notice, a flipped byte in a value, the checksums of the row
 
 import json
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,9 +23,9 @@ import numpy as np
 from batchdigits.errors import OF_THE_MACHINE, escaped, unforeseen
 from batchdigits.ledger import last_run
 from batchdigits.ledger.database import Database
-from batchdigits.ledger.plan import IS_UNDRAWN, UNDRAWN_SUM, Plan, plan
+from batchdigits.ledger.plan import IS_UNDRAWN, UNDRAWN_SUM, Plan, Why, plan
 from batchdigits.ledger.reader import CHUNK, Observations, read
-from batchdigits.ledger.schema import COVERED, INSERT, blobs, checksum, png_sum, row_sum, stored
+from batchdigits.ledger.schema import COVERED, are_whole, blobs, checksum, insert, stored
 from batchdigits.records import NO_SUM, ImageFile, Skipped
 from batchdigits.storage.atomic import TargetFile
 from batchdigits.storage.urls import encoded, file_ending
@@ -179,7 +179,7 @@ class Ledger:
         faults.
 
         Args:
-            batch: Whole files, all of which `plan` has found.
+            batch: Whole files, all of which `plan` has found; one that was new then comes once.
 
         Returns:
             The answers that files had before, in the order of paths.
@@ -205,36 +205,43 @@ class Ledger:
     def _record(self, batch: "Batch") -> list[LostAnswer]:
         with self._database.transaction() as execute:
             paths = [encoded(file.path) for file in batch.files]
-            read = list(self._read(batch, paths))
+            read = self._read(batch, paths)
             lost = self._replace(read)
             if self._has_copies():
                 self._database.executemany(_ANOTHER, [(row[8][:_KEY], row[0]) for row in read if row[1] == 1])
-            lost += self._replace(list(self._unchanged(batch, paths)))  # some of which are copies of what was read
+            lost += self._replace(self._unchanged(batch, paths))  # some of which are copies of what was read
             execute("DELETE FROM rendered WHERE true")
         return sorted(lost, key=lambda answer: (encoded(answer.path), answer.page))
 
     def _replace(self, rows: list[tuple[Any, ...]]) -> list[LostAnswer]:
         """Put rows of whole files in the place of those that they had."""
-        lost = self._lost({row[0]: row[8][:_SHA256].hex() for row in rows})
-        self._database.executemany("DELETE FROM pages WHERE path = ?", {(row[0],) for row in rows})
-        self._database.executemany(INSERT, rows)
+        lost = self._lost(rows)
+        if self._plan.pending.keys() != {Why.NEW}:
+            self._database.executemany("DELETE FROM pages WHERE path = ?", {(row[0],) for row in rows})
+        insert(self._database.executemany, rows)
         return lost
 
-    def _read(self, batch: "Batch", paths: list[bytes]) -> Iterator[tuple[Any, ...]]:
+    def _read(self, batch: "Batch", paths: list[bytes]) -> list[tuple[Any, ...]]:
         """Make rows of what was read."""
-        counts = Counter(batch.pages["file"].tolist())
         pages = batch.pages.copy()
+        places = pages["file"].copy()
         pages["file"] = 0
-        places, numbers, faults = (batch.pages[name].tolist() for name in ("file", "number", "fault"))
-        for row, (place, number, is_fault, seen) in enumerate(zip(places, numbers, faults, blobs(pages), strict=True)):
-            told = (batch.faults[row].kind.value, batch.faults[row].detail) if is_fault else (None, None)
-            now = (paths[place], number, counts[place], *self._as_it_is(batch.files[place]))
-            yield stored((*now, seen, *told), batch.thumbnails.get(row))
+        counts = np.bincount(places)[places]
+        kinds: list[str | None] = [None] * len(pages)
+        details = kinds.copy()
+        for row in pages["fault"].nonzero()[0].tolist():
+            kinds[row], details[row] = batch.faults[row].kind.value, batch.faults[row].detail
+        now = self._as_they_are([batch.files[place] for place in places.tolist()])
+        files = [paths[place] for place in places.tolist()]
+        pngs = list(map(batch.thumbnails.get, range(len(pages))))
+        return stored([files, pages["number"].tolist(), counts.tolist(), *now, blobs(pages), kinds, details], pngs)
 
-    def _as_it_is(self, file: ImageFile) -> tuple[int, ...]:
-        return file.size_bytes, file.mtime_ns, file.inode, file.ctime_ns, self._condition
+    def _as_they_are(self, files: list[ImageFile]) -> list[Sequence[int]]:
+        """Give the columns of pages that stand for the file of each, and under what it was read."""
+        _, _, sizes, mtimes, _, inodes, ctimes, _ = zip(*files, strict=True) if files else [()] * 8
+        return [sizes, mtimes, inodes, ctimes, [self._condition] * len(files)]
 
-    def _unchanged(self, batch: "Batch", paths: list[bytes]) -> Iterator[tuple[Any, ...]]:
+    def _unchanged(self, batch: "Batch", paths: list[bytes]) -> list[tuple[Any, ...]]:
         """Make rows of what is known of the same bytes, of the file itself or of another one.
 
         Where that one has changed since its bytes were read, so that it has no row, this one is left to the next run.
@@ -242,16 +249,24 @@ class Ledger:
         Raises:
             StorageError: It is damaged.
         """
+        before: list[tuple[Any, ...]] = []
+        places: list[int] = []
         for place, sha256 in batch.unchanged.items():
-            file = batch.files[place]
-            before = self._known_of(bytes.fromhex(sha256), file, paths[place])
-            if not before:
-                self._plan.defer([file])
-            if not all(_is_whole(row, len(before)) for row in before):
+            rows = self._known_of(bytes.fromhex(sha256), batch.files[place], paths[place])
+            if not rows:
+                self._plan.defer([batch.files[place]])
+            if any(row[2] != len(rows) for row in rows):
                 raise self._database.damaged()
-            for _, page, pages, *_, seen, fault, detail, _, _, _, png in before:
-                now = (paths[place], page, pages, *self._as_it_is(file))
-                yield stored((*now, seen, fault, detail), png)
+            before += rows
+            places += [place] * len(rows)
+        if not before:
+            return []
+        *covered, of_rows, _, pngs = zip(*before, strict=True)
+        if not are_whole(covered, of_rows, pngs):
+            raise self._database.damaged()
+        _, pages, counts, *_, seen, fault, detail, _ = covered
+        now = self._as_they_are([batch.files[place] for place in places])
+        return stored([[paths[place] for place in places], pages, counts, *now, seen, fault, detail], pngs)
 
     def _known_of(self, sha256: bytes, file: ImageFile, path: bytes) -> list[tuple[Any, ...]]:
         """Give the rows of a file that has the same bytes; none where there is none any more.
@@ -282,13 +297,13 @@ class Ledger:
         """Tell whether copies were met before."""
         return bool(self._database.execute("SELECT 1 FROM temp.sqlite_master WHERE name = 'copies'").fetchone())
 
-    def _lost(self, now: dict[bytes, str]) -> list[LostAnswer]:
-        """Give the answers to the bytes that files had, where those that they have now have none."""
+    def _lost(self, rows: list[tuple[Any, ...]]) -> list[LostAnswer]:
+        """Give the answers to the bytes that files had, where those that they have now, by their rows, have none."""
         execute = self._database.execute
         if not execute("SELECT 1 FROM answers").fetchone():
             return []
         lost = []
-        for path, sha256 in sorted(now.items()):
+        for path, sha256 in sorted({row[0]: row[8][:_SHA256].hex() for row in rows}.items()):
             for page, answer in execute(_HAD, (path,)).fetchall():
                 if not execute("SELECT 1 FROM answers WHERE sha256 = ? AND page = ?", (sha256, page)).fetchone():
                     name = path.decode(errors="surrogateescape")
@@ -353,14 +368,6 @@ class Ledger:
     def rendered(self) -> last_run.Rendered | None:
         """Give what the reports of the last run followed from; None where something has changed since."""
         return last_run.rendered(self._database)
-
-
-def _is_whole(row: tuple[Any, ...], pages: int) -> bool:
-    """Tell whether what `_OWN` selects of a file with so many pages is as it was stored."""
-    *covered, of_row, _, png = row
-    with suppress(TypeError):
-        return (of_row, covered[2], covered[-1]) == (row_sum(tuple(covered)), pages, png_sum(png))
-    return False
 
 
 def _ending(path: bytes) -> str:

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from itertools import chain, islice, pairwise
-from operator import itemgetter
+from itertools import chain, islice
+from operator import itemgetter, lt
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,13 @@ from batchdigits.errors import Fault, FaultKind
 from batchdigits.ledger import answers
 from batchdigits.ledger.database import Database
 from batchdigits.ledger.plan import Plan
-from batchdigits.ledger.schema import COVERED, png_sum, row_sum
+from batchdigits.ledger.schema import COVERED, are_whole
 from batchdigits.records import PAGE, sums
 from batchdigits.storage.scratch import in_order
 
 CHUNK = 8192
 """Rows that are held at a time."""
 
-_SUM = 1 + len(COVERED.split(", "))  # its place behind the name and what it covers
 _ANSWER = """
 (SELECT answer FROM answers WHERE answers.sha256 = lower(hex(substr(seen, 1, 32))) AND answers.page = pages.page)
 """
@@ -88,30 +87,33 @@ def read(plan: Plan, conditions: dict[int, str], chunk: int = CHUNK, *, thumbnai
     rows = chain.from_iterable(_named(plan, select))
     with database.errors():
         while some := _checked(database, rows, chunk, thumbnails=thumbnails):
-            yield _observations(some, conditions)
+            yield _observations(*some, conditions)
 
 
 def _checked(
-    database: Database, rows: Iterator[tuple[Any, ...]], chunk: int, *, thumbnails: bool
-) -> list[tuple[Any, ...]]:
-    """Take rows, and check their sums.
+    database: Database, rows: Iterator[tuple[str, tuple[Any, ...]]], chunk: int, *, thumbnails: bool
+) -> tuple[list[str], list[tuple[Any, ...]]] | None:
+    """Take rows, make columns of them, and check their sums; None where there are no more.
 
     Raises:
         StorageError: One is damaged.
     """
     try:
         some = list(islice(rows, chunk))
-        if any(row[_SUM] != row_sum(row[1:_SUM]) for row in some) or any(
-            thumbnails and row[_SUM - 1] != png_sum(row[-1]) for row in some
-        ):
+        if not some:
+            return None
+        names, found = zip(*some, strict=True)
+        columns = list(zip(*found, strict=True))
+        *covered, of_rows, _, pngs = columns
+        if not are_whole(covered, of_rows, pngs if thumbnails else None):
             raise database.damaged()
     except TypeError as error:
         raise database.damaged() from error
-    return some
+    return list(names), columns
 
 
-def _named(plan: Plan, select: str) -> Iterator[list[tuple[Any, ...]]]:
-    """Give the rows of what was found, in their order, each behind its name."""
+def _named(plan: Plan, select: str) -> Iterator[Iterator[tuple[str, tuple[Any, ...]]]]:
+    """Give the rows of what was found, in their order, each with its name."""
     if plan.is_by_name:
         for files in plan.blocks():
             yield from _of_files(plan, select, files)
@@ -120,7 +122,9 @@ def _named(plan: Plan, select: str) -> Iterator[list[tuple[Any, ...]]]:
             yield from _of_files(plan, select, [file])
 
 
-def _of_files(plan: Plan, select: str, files: list[tuple[bytes, str]]) -> Iterator[list[tuple[Any, ...]]]:
+def _of_files(
+    plan: Plan, select: str, files: list[tuple[bytes, str]]
+) -> Iterator[Iterator[tuple[str, tuple[Any, ...]]]]:
     """Give the rows of files, which are in the order of paths.
 
     Raises:
@@ -132,24 +136,24 @@ def _of_files(plan: Plan, select: str, files: list[tuple[bytes, str]]) -> Iterat
     while rows := cursor.fetchmany(CHUNK):
         rows = [row for row in rows if row[0] in names]
         paths = [row[0] for row in rows]
-        places = [last, *(row[:2] for row in rows)]
-        if any(before >= after for before, after in pairwise(places)):
+        places = [last, *[row[:2] for row in rows]]
+        if not all(map(lt, places, places[1:])):
             raise plan.database.damaged()
         last = places[-1]
         there.update(paths)
-        whole.update([(row[0], row[2]) for row in rows])
-        yield [(names[row[0]], *row) for row in rows]
+        whole.update(zip(paths, [row[2] for row in rows], strict=True))
+        yield zip(map(names.__getitem__, paths), rows, strict=True)
     if there != whole or not names.keys() - there.keys() <= plan.left:
         raise plan.database.damaged()
 
 
-def _observations(rows: list[tuple[Any, ...]], conditions: dict[int, str]) -> Observations:
-    """Make a chunk of rows."""
-    names, _, numbers, *_, read_under, seen, kinds, details, _, _, corrected, pngs = zip(*rows, strict=True)
+def _observations(names: list[str], columns: list[tuple[Any, ...]], conditions: dict[int, str]) -> Observations:
+    """Make a chunk of the columns of its rows."""
+    _, numbers, *_, read_under, seen, kinds, details, _, _, corrected, pngs = columns
     table = np.frombuffer(b"".join(seen), PAGE)
     is_read = ~table["fault"]
     return Observations(
-        names=list(names),
+        names=names,
         pages=list(numbers),
         sha256=sums(table),
         widths=table["width"].copy(),

@@ -152,9 +152,9 @@ calls = []
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-def stored_or_dead(*row, **options):
-    calls.append(row)
-    return die() if len(calls) == 1500 else stored(*row, **options)
+def stored_or_dead(*rows):
+    calls.append(rows)
+    return die() if len(calls) == 15 else stored(*rows)
 
 def migrated(connection, version):
     connection.execute("PRAGMA cache_size = 2")  # so that what is not committed reaches the file

@@ -8,7 +8,7 @@ import pytest
 
 from batchdigits.errors import Fault, FaultKind
 from batchdigits.ledger.ledger import Ledger, LostAnswer
-from batchdigits.ledger.schema import row_sum
+from batchdigits.ledger.schema import row_sums
 from batchdigits.records import ImageFile
 from tests.ledger.test_ledger import (
     a_run,
@@ -128,12 +128,23 @@ def test_more_files_than_a_statement_asks_about_are_taken_in_at_once_and_lose_th
         assert lost == [LostAnswer(file.path, 1, "7", is_read=True) for file in after[::600]]
 
 
+def row_sum(row: tuple[object, ...]) -> int:
+    """Compute the sum of a page as the ledgers of all versions have it."""
+    path, seen = row[0], row[8]
+    assert isinstance(path, bytes)
+    assert isinstance(seen, bytes)
+    return zlib.crc32(path + seen + ascii((row[1:8], row[9:])).encode())
+
+
+GOOD = (b"/a", 1, 1, 5, 7, 9, 0, 1, b"seen", None, "no", zlib.crc32(b"png"))
+
+
 def test_damage_to_any_value_of_a_page_changes_its_sum() -> None:
-    good = (b"/a", 1, 1, 5, 7, 9, 0, 1, b"seen", None, "no", zlib.crc32(b"png"))
-    others = [b"/b", 2, 2, 6, 8, None, 1, 2, b"sees", "None", None, None]
-    for place, value in enumerate(others):
-        bad = (*good[:place], value, *good[place + 1 :])
-        assert row_sum(bad) != row_sum(good)
+    others = [b"/b", 2, 2.0, 6, 8, None, True, "1", b"sees", "None", None, None]
+    bad = [(*GOOD[:place], value, *GOOD[place + 1 :]) for place, value in enumerate(others)]
+    for some in ([GOOD], [GOOD, GOOD], *([GOOD, one] for one in bad), bad):
+        assert row_sums(list(zip(*some, strict=True))) == list(map(row_sum, some))
+    assert row_sum(GOOD) not in map(row_sum, bad)
     for place in (0, 8):
         with pytest.raises(TypeError):
-            row_sum((*good[:place], "text", *good[place + 1 :]))
+            row_sums([["text"] if at == place else [value] for at, value in enumerate(GOOD)])
