@@ -17,18 +17,22 @@ from batchdigits.storage.urls import ZIP, Parts, is_remote, parts
 _FOLD = 2**64  # to so many bits, with a sign, a ledger folds numbers
 _ANYWHERE = Sources(())
 
-Found = tuple[str, int] | tuple[str, int, int, int]
+Found = tuple[str, int] | tuple[str, int, int, int] | tuple[str, int, int, int, int]
 """The absolute path or normalised URL of a file, and its size when it was found; also its inode then, and when that was
-last changed, in nanoseconds since 1970, where it has to be that file. Both as a ledger has them; 0 takes any."""
+last changed, in nanoseconds since 1970, where it has to be that file; and when its bytes were. All as a ledger has
+them; of an inode, 0 takes any."""
 
 
-def read_all(files: Sequence[Found], most_bytes: int, sources: Collection[str] = ()) -> Iterator[bytes | Fault]:
+def read_all(
+    files: Sequence[Found], most_bytes: int, sources: Collection[str] = (), changed: set[str] | None = None
+) -> Iterator[bytes | Fault]:
     """Read whole files one after the other; those behind URLs all at once, before the first.
 
     Args:
         files: What is known of each.
         most_bytes: A larger one is a fault, and is not read.
         sources: Absolute paths under which files were found: what lies elsewhere is not read in the place of one.
+        changed: Gets the paths of those whose size or time of last change is another, right after they were read.
 
     Raises:
         StorageError: What a URL names cannot be reached any more.
@@ -37,7 +41,10 @@ def read_all(files: Sequence[Found], most_bytes: int, sources: Collection[str] =
     found = read_remote(remote, most_bytes) if remote else {}
     with Sources(sources) as places:
         for path, size_bytes, *known in files:
-            yield found[path] if path in found else read_local(path, size_bytes, most_bytes, *known, sources=places)
+            if path in found:
+                yield found[path]
+            else:
+                yield read_local(path, size_bytes, most_bytes, *known, sources=places, changed=changed)
 
 
 def read_local(
@@ -46,8 +53,10 @@ def read_local(
     most_bytes: int,
     inode: int = 0,
     ctime_ns: int = 0,
+    mtime_ns: int = 0,
     *,
     sources: Sources = _ANYWHERE,
+    changed: set[str] | None = None,
 ) -> bytes | Fault:
     """Read a whole file; it never blocks, whatever took the file's place since it was found.
 
@@ -60,7 +69,9 @@ def read_local(
         most_bytes: A larger one is a fault, and is not read.
         inode: As `Found` has it.
         ctime_ns: As `Found` has it.
+        mtime_ns: As `Found` has it.
         sources: Where it was found; by default, anywhere.
+        changed: As `read_all` has it.
 
     Returns:
         The bytes; or a fault: too large, or why it cannot be read.
@@ -86,6 +97,10 @@ def read_local(
             data += more
             if len(data) > most_bytes:
                 break
+        if changed is not None:
+            status = os.fstat(descriptor)
+            if status.st_size != size_bytes or (status.st_mtime_ns - mtime_ns) % _FOLD:
+                changed.add(path)
     except OSError as error:
         return Fault(FaultKind.UNREADABLE, f"cannot be read: {_reason(path, error)}")
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchdigits.errors import Fault, FaultKind
-from batchdigits.storage import reading
+from batchdigits.storage import guards, reading
 from batchdigits.storage.reading import read_all, read_local
 
 LIMIT = 2**20
@@ -69,6 +69,28 @@ def test_a_file_is_read_as_what_it_was_when_it_was_found(tmp_path: Path, folded:
         assert isinstance(data, Fault)
         assert "another file took its place" in data.detail
     assert list(read_all([(names[0], 5)], 100)) == [b"outside"]
+
+
+def test_what_changes_while_it_is_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opening = guards.Sources.open
+
+    def opened(self: guards.Sources, path: str) -> int:
+        descriptor = opening(self, path)
+        if path.endswith("grows"):
+            Path(path).write_bytes(b"found and more")
+        if path.endswith("touched"):
+            os.utime(path, ns=(1, 2))
+        return descriptor
+
+    monkeypatch.setattr(guards.Sources, "open", opened)
+    files = []
+    for name in ("still", "grows", "touched"):
+        (tmp_path / name).write_bytes(b"found")
+        status = (tmp_path / name).stat()
+        files.append((str(tmp_path / name), 5, status.st_ino, status.st_ctime_ns, status.st_mtime_ns - 2**64))
+    changed: set[str] = set()
+    assert list(read_all(files, 100, changed=changed)) == [b"found", b"found and more", b"found"]
+    assert changed == {str(tmp_path / "grows"), str(tmp_path / "touched")}
 
 
 def reading_from(*sources: Path, path: Path) -> bytes | str:
