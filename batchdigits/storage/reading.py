@@ -17,9 +17,9 @@ from batchdigits.storage.urls import ZIP, Parts, is_remote, parts
 _FOLD = 2**64  # to so many bits, with a sign, a ledger folds numbers
 _ANYWHERE = Sources(())
 
-Found = tuple[str, int] | tuple[str, int, int, int]
-"""The absolute path or normalised URL of a file, and its size when it was found; also its inode then, and when that was
-last changed, in nanoseconds since 1970, where it has to be that file. Both as a ledger has them; 0 takes any."""
+Found = tuple[str, int, int, int]
+"""The absolute path or normalised URL of a file, and its size when it was found; its inode then, and when that was last
+changed, in nanoseconds since 1970. The last two are as a ledger has them; where the inode is 0, any file will do."""
 
 
 def read_all(files: Sequence[Found], most_bytes: int, sources: Collection[str] = ()) -> Iterator[bytes | Fault]:
@@ -33,11 +33,14 @@ def read_all(files: Sequence[Found], most_bytes: int, sources: Collection[str] =
     Raises:
         StorageError: What a URL names cannot be reached any more.
     """
-    remote = [(path, size_bytes) for path, size_bytes, *_ in files if is_remote(path)]
+    remote = [file[:2] for file in files if is_remote(file[0])]
     found = read_remote(remote, most_bytes) if remote else {}
     with Sources(sources) as places:
-        for path, size_bytes, *known in files:
-            yield found[path] if path in found else read_local(path, size_bytes, most_bytes, *known, sources=places)
+        for path, size_bytes, inode, ctime_ns in files:
+            if path in found:
+                yield found[path]
+            else:
+                yield read_local(path, size_bytes, most_bytes, inode, ctime_ns, sources=places)
 
 
 def read_local(
@@ -75,11 +78,12 @@ def read_local(
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return Fault(FaultKind.UNREADABLE, "cannot be read: it is no longer a regular file")
-        if inode and (status.st_ino - inode) % _FOLD and (status.st_ctime_ns - ctime_ns) % _FOLD:
+        if inode != status.st_ino and inode and _is_other(status, inode, ctime_ns):
             detail = "cannot be read: another file took its place after it was found; the next run reads that"
             return Fault(FaultKind.UNREADABLE, detail)
-        data = os.read(descriptor, min(status.st_size, most_bytes) + 1)
-        while len(data) != status.st_size:  # it grew or shrank, or its file system hands it out in parts
+        size_bytes = status.st_size
+        data = os.read(descriptor, min(size_bytes, most_bytes) + 1)
+        while len(data) != size_bytes:  # it grew or shrank, or its file system hands it out in parts
             more = os.read(descriptor, 2**20)
             if not more:
                 break
@@ -91,6 +95,11 @@ def read_local(
     finally:
         os.close(descriptor)
     return too_large(most_bytes) if len(data) > most_bytes else data
+
+
+def _is_other(status: os.stat_result, inode: int, ctime_ns: int) -> bool:
+    """Tell whether an open file is another one than `Found` says."""
+    return bool((status.st_ino - inode) % _FOLD and (status.st_ctime_ns - ctime_ns) % _FOLD)
 
 
 def read_named(name: str, most_bytes: int) -> bytes | Fault:

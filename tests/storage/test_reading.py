@@ -68,12 +68,12 @@ def test_a_file_is_read_as_what_it_was_when_it_was_found(tmp_path: Path, folded:
     for data in read_all([(name, 5, inode, changed_ns) for name in names], 100):
         assert isinstance(data, Fault)
         assert "another file took its place" in data.detail
-    assert list(read_all([(names[0], 5)], 100)) == [b"outside"]
+    assert list(read_all([(names[0], 5, 0, 0)], 100)) == [b"outside"]
 
 
 def reading_from(*sources: Path, path: Path) -> bytes | str:
     """What is read of a file that was found under some sources; or why it is not."""
-    (data,) = read_all([(str(path), 5)], 100, [str(source) for source in sources])
+    (data,) = read_all([(str(path), 5, 0, 0)], 100, [str(source) for source in sources])
     return data.detail if isinstance(data, Fault) else data
 
 
@@ -99,13 +99,31 @@ def test_links_are_followed_within_the_sources_and_where_a_user_names_them(tmp_p
     assert "was replaced after it was found" in str(reading_from(scans, path=scans / "linked/7.png"))
 
 
+def test_a_link_beside_a_file_that_was_read_is_followed_like_any_other(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for path in (scans / "1", scans / "9", tmp_path / "outside"):
+        path.write_bytes(path.name.encode())
+    for name, target in (("2", "1"), ("3", "../outside"), ("4", "../outside"), ("5", "5"), ("6", "/none")):
+        (scans / name).symlink_to(target)
+    files = [(str(scans / name), 9, 0, 0) for name in "1234569"]
+    found = list(read_all(files, 100, [str(scans), str(scans / "4")]))
+    assert [data for data in found if isinstance(data, bytes)] == [b"1", b"1", b"outside", b"9"]
+    reasons = [data.detail.partition(": ")[2] for data in found if isinstance(data, Fault)]
+    assert reasons == [
+        "it is a symbolic link that leads out of the source now",
+        "too many levels of symbolic links",
+        "it is a symbolic link to a file that does not exist",
+    ]
+
+
 def test_the_folder_of_the_last_file_stays_open_and_no_other(tmp_path: Path) -> None:
     for name in ("a/1", "a/2", "b/c/3", "b/4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
     before = len(os.listdir("/dev/fd"))  # noqa: PTH208
     names = ["a/1", "a/2", "b/c/3", "gone/5", "b/4", "a/1"]
-    reading = read_all([(str(tmp_path / name), 5) for name in names], 100, [str(tmp_path)])
+    reading = read_all([(str(tmp_path / name), 5, 0, 0) for name in names], 100, [str(tmp_path)])
     for name, data in zip(names, reading, strict=False):
         assert data == name.encode() if (tmp_path / name).exists() else isinstance(data, Fault)
         assert len(os.listdir("/dev/fd")) <= before + 1  # noqa: PTH208
