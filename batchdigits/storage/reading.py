@@ -17,10 +17,10 @@ from batchdigits.storage.urls import ZIP, Parts, is_remote, parts
 _FOLD = 2**64  # to so many bits, with a sign, a ledger folds numbers
 _ANYWHERE = Sources(())
 
-Found = tuple[str, int] | tuple[str, int, int, int] | tuple[str, int, int, int, int]
-"""The absolute path or normalised URL of a file, and its size when it was found; also its inode then, and when that was
-last changed, in nanoseconds since 1970, where it has to be that file; and when its bytes were. All as a ledger has
-them; of an inode, 0 takes any."""
+Found = tuple[str, int, int, int, int]
+"""The absolute path or normalised URL of a file, and its size when it was found; its inode then, when that was last
+changed, and when its bytes were, both in nanoseconds since 1970. The last three are as a ledger has them; where the
+inode is 0, any file will do."""
 
 
 def read_all(
@@ -37,14 +37,16 @@ def read_all(
     Raises:
         StorageError: What a URL names cannot be reached any more.
     """
-    remote = [(path, size_bytes) for path, size_bytes, *_ in files if is_remote(path)]
+    remote = [file[:2] for file in files if is_remote(file[0])]
     found = read_remote(remote, most_bytes) if remote else {}
     with Sources(sources) as places:
-        for path, size_bytes, *known in files:
+        for path, size_bytes, inode, ctime_ns, mtime_ns in files:
             if path in found:
                 yield found[path]
             else:
-                yield read_local(path, size_bytes, most_bytes, *known, sources=places, changed=changed)
+                yield read_local(
+                    path, size_bytes, most_bytes, inode, ctime_ns, mtime_ns, sources=places, changed=changed
+                )
 
 
 def read_local(
@@ -86,11 +88,12 @@ def read_local(
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return Fault(FaultKind.UNREADABLE, "cannot be read: it is no longer a regular file")
-        if inode and (status.st_ino - inode) % _FOLD and (status.st_ctime_ns - ctime_ns) % _FOLD:
+        if inode != status.st_ino and inode and _is_other(status, inode, ctime_ns):
             detail = "cannot be read: another file took its place after it was found; the next run reads that"
             return Fault(FaultKind.UNREADABLE, detail)
-        data = os.read(descriptor, min(status.st_size, most_bytes) + 1)
-        while len(data) != status.st_size:  # it grew or shrank, or its file system hands it out in parts
+        length = status.st_size
+        data = os.read(descriptor, min(length, most_bytes) + 1)
+        while len(data) != length:  # it grew or shrank, or its file system hands it out in parts
             more = os.read(descriptor, 2**20)
             if not more:
                 break
@@ -106,6 +109,11 @@ def read_local(
     finally:
         os.close(descriptor)
     return too_large(most_bytes) if len(data) > most_bytes else data
+
+
+def _is_other(status: os.stat_result, inode: int, ctime_ns: int) -> bool:
+    """Tell whether an open file is another one than `Found` says."""
+    return bool((status.st_ino - inode) % _FOLD and (status.st_ctime_ns - ctime_ns) % _FOLD)
 
 
 def read_named(name: str, most_bytes: int) -> bytes | Fault:
