@@ -434,7 +434,7 @@ def _fault(file: ImageFile, death: _Death, job: Job) -> Batch:
 
     Where it may pass, the row has no sum, like that of a file that cannot be opened: the next run tries it again.
     """
-    found = (file.path, file.size_bytes, file.inode, file.ctime_ns)
+    found = (file.path, file.size_bytes, file.inode, file.ctime_ns, file.mtime_ns)
     data = b"" if death.may_pass else next(read_all([found], job.settings.decoding.max_bytes, job.sources))
     remedy = "the next run tries again" if death.may_pass else "move it away, or export it anew as PNG"
     fault = Fault(FaultKind.UNREADABLE, f"{death.what}; {remedy}")

@@ -178,11 +178,12 @@ class Reader:
         Raises:
             BatchDigitsError: What ends the run: a URL cannot be reached any more, or the model is damaged.
         """
+        changed: set[str] = set()
         part: list[Decoded] = []
         places: list[int] = []  # of each file in the part, which has one of several with the same bytes
         place_of: dict[tuple[str, bytes], int] = {}
         started = time.perf_counter()
-        for at, (file, data) in enumerate(zip(files, self._whole(files), strict=True), 1):
+        for at, (file, data) in enumerate(zip(files, self._whole(files, changed), strict=True), 1):
             found = decoded(file, data, self._decoding, self._known, place_of)
             places.append(place_of.get((file.ending, found.sha256), len(part)))
             if places[-1] == len(part):
@@ -193,11 +194,16 @@ class Reader:
             if one_by_one or seconds >= _PART_SECONDS or at == len(files):
                 self._timer.add("decode", seconds)
                 batch = self._finished(part)
-                yield len(places), batch if len(places) == len(part) else batch.of(places)
+                batch = batch if len(places) == len(part) else batch.of(places)
+                if changed:
+                    batch.changed.update(
+                        place for place, file in enumerate(files[at - len(places) : at]) if file.path in changed
+                    )
+                yield len(places), batch
                 part, places, place_of, started = [], [], {}, time.perf_counter()
 
-    def _whole(self, files: Sequence[ImageFile]) -> Iterable[bytes | Fault]:
-        whole = _whole(files, self._decoding.max_bytes, self._sources)
+    def _whole(self, files: Sequence[ImageFile], changed: set[str]) -> Iterable[bytes | Fault]:
+        whole = _whole(files, self._decoding.max_bytes, self._sources, changed)
         if any(file.is_remote for file in files):
             with self._patience():
                 return list(whole)
@@ -255,12 +261,14 @@ class Reader:
         }
 
 
-def _whole(files: Sequence[ImageFile], most_bytes: int, sources: Collection[str]) -> Iterator[bytes | Fault]:
-    """Read whole files; an error that nobody foresaw is that file's fault."""
+def _whole(
+    files: Sequence[ImageFile], most_bytes: int, sources: Collection[str], changed: set[str]
+) -> Iterator[bytes | Fault]:
+    """Read whole files, as `read_all` does; an error that nobody foresaw is that file's fault."""
     left = iter(files)
-    found = [(file.path, file.size_bytes, file.inode, file.ctime_ns) for file in files]
+    found = [(file.path, file.size_bytes, file.inode, file.ctime_ns, file.mtime_ns) for file in files]
     try:
-        for data in read_all(found, most_bytes, sources):
+        for data in read_all(found, most_bytes, sources, changed):
             next(left)
             yield data
     except BatchDigitsError:
@@ -270,7 +278,7 @@ def _whole(files: Sequence[ImageFile], most_bytes: int, sources: Collection[str]
             yield unforeseen(error)
             return
         for file in left:
-            yield from _whole([file], most_bytes, sources)
+            yield from _whole([file], most_bytes, sources, changed)
 
 
 def decoded(
