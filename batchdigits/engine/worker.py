@@ -129,6 +129,17 @@ class Normalised(NamedTuple):
     """[P], in grey."""
 
 
+class Unpredicted(NamedTuple):
+    """A part of what is to be read, all but predicted."""
+
+    places: list[int]
+    """Of each file, its place among those that were normalised: one of several with the same bytes."""
+    changed: set[int]
+    """The places, within the part, of files that changed while they were read."""
+    found: Normalised
+    """Of the files that were normalised."""
+
+
 class Reader:
     """What reads files: their bytes in, a record a page out."""
 
@@ -178,6 +189,11 @@ class Reader:
         Raises:
             BatchDigitsError: What ends the run: a URL cannot be reached any more, or the model is damaged.
         """
+        for part in self.unpredicted(files, one_by_one=one_by_one):
+            yield len(part.places), self.predicted(part)
+
+    def unpredicted(self, files: Sequence[ImageFile], *, one_by_one: bool = False) -> Iterator[Unpredicted]:
+        """Read files as `parts` does, without the digits' networks."""
         changed: set[str] = set()
         part: list[Decoded] = []
         places: list[int] = []  # of each file in the part, which has one of several with the same bytes
@@ -192,13 +208,10 @@ class Reader:
             seconds = time.perf_counter() - started
             if one_by_one or seconds >= _PART_SECONDS or at == len(files):
                 self._timer.add("decode", seconds)
-                batch = self._finished(part)
-                batch = batch if len(places) == len(part) else batch.of(places)
-                if changed:
-                    batch.changed.update(
-                        place for place, file in enumerate(files[at - len(places) : at]) if file.path in changed
-                    )
-                yield len(places), batch
+                with self._timer.stage("normalise"):
+                    found_ink = normalised(part, self._networks.ink, self._model.normalisation)
+                mine = files[at - len(places) : at] if changed else ()
+                yield Unpredicted(places, {at for at, file in enumerate(mine) if file.path in changed}, found_ink)
                 part, places, place_of, started = [], [], {}, time.perf_counter()
 
     def _whole(self, files: Sequence[ImageFile], changed: set[str]) -> Iterable[bytes | Fault]:
@@ -208,9 +221,15 @@ class Reader:
                 return list(whole)
         return whole
 
-    def _finished(self, files: Sequence[Decoded]) -> Batch:
-        with self._timer.stage("normalise"):
-            found = normalised(files, self._networks.ink, self._model.normalisation)
+    def predicted(self, part: Unpredicted) -> Batch:
+        """Say what was read of the files of a part, as `parts` does."""
+        batch = self._finished(part.found)
+        if part.places != list(range(len(part.places))):
+            batch = batch.of(part.places)
+        batch.changed.update(part.changed)
+        return batch
+
+    def _finished(self, found: Normalised) -> Batch:
         rows = np.flatnonzero(~found.pages["fault"])
         batch = Batch([], found.pages, found.faults, unchanged=found.unchanged)
         if not len(rows):
