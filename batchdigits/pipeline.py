@@ -29,13 +29,12 @@ from batchdigits.ledger import last_run
 from batchdigits.ledger.ledger import CacheKey, Ledger, LostAnswer
 from batchdigits.ledger.location import copied, held, ledger_path
 from batchdigits.ledger.plan import Phase, Plan, Why
-from batchdigits.ledger.reader import Observations
 from batchdigits.monitoring import Summary
 from batchdigits.progress import Progress
 from batchdigits.records import Batch
 from batchdigits.reports import backup, dry_run, publish, standing
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
-from batchdigits.reports.rows import DecisionSettings, Tally, about_report, render
+from batchdigits.reports.rows import Decided, DecisionSettings, Tally, about_report, decide_on, render
 from batchdigits.reports.survey import survey
 from batchdigits.settings import (
     STDOUT,
@@ -152,9 +151,9 @@ def _publish(
     What rows are decided on by follows from the settings and from what the ledger holds, all of which is read once.
     """
     tally, audit = Tally(), audit_share(model, settings.target_error, plan.files)
-    observed = Spool[Observations]()
+    observed, decided = ledger.observations(thumbnails=names.outputs.show_pictures), Spool[Decided]()
     trust = judge(
-        survey(_kept(ledger.observations(thumbnails=names.outputs.show_pictures), observed), model.calibration, audit),
+        survey(_kept(decide_on(observed, model.calibration, tally), decided), audit),
         model.calibration,
         settings.target_error,
         given=settings.threshold,
@@ -162,7 +161,7 @@ def _publish(
     )
     terms = DecisionSettings(model, audit, trust)
     publish.publish(
-        render(observed, terms, tally),
+        render(decided, terms, tally),
         names.outputs,
         about=about_report(terms, settings, versions=_cache_key(model, settings).others),
         settings=replace(settings.report, originals=names.originals),
@@ -189,7 +188,7 @@ def _compared(confidences: NDArray[np.int64], model: Bundle, tally: Tally, trust
     return replace(trust, drifted=True)  # of what is new, whatever the rest is
 
 
-def _kept(chunks: Iterable[Observations], spool: Spool[Observations]) -> Iterator[Observations]:
+def _kept(chunks: Iterable[Decided], spool: Spool[Decided]) -> Iterator[Decided]:
     """Keep what passes."""
     for chunk in chunks:
         spool.add([chunk])

@@ -116,7 +116,7 @@ def spoil(stage: str, patch: pytest.MonkeyPatch, scans: Path, error: type[Except
         "render": (
             rows,
             "_rows",
-            lambda seen, _: any(n == "hit.png" and f is None for n, f in zip(seen.names, seen.faults, strict=True)),
+            lambda of, _: any(n == "hit.png" and f is None for n, f in zip(of.seen.names, of.seen.faults, strict=True)),
         ),
     }
     if stage in targets:

@@ -73,8 +73,9 @@ def in_sample(sha256: Sequence[str], share: float) -> NDArray[np.bool_]:
     Returns:
         bool[N].
     """
-    below = share * 16**_HASH_DIGITS
-    return np.array([text != "" and int(text[:_HASH_DIGITS], 16) < below for text in sha256], np.bool_)
+    below = math.ceil(share * 16**_HASH_DIGITS)
+    limit = f"{below:0{_HASH_DIGITS}x}" if below < 16**_HASH_DIGITS else "g"  # all sums are before that
+    return np.array(["" < text < limit for text in sha256], np.bool_)
 
 
 HOLDOUT_SHARE = 0.25

@@ -4,7 +4,7 @@ Numbers are rounded here, once, to the four decimals that reports show, and the 
 ones: whoever reads a report and knows the threshold comes to the same status as the program.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +135,6 @@ def decide(
     runner_up = np.where(read, second, NO_DIGIT).astype(np.int8)
 
     status = np.full(len(logits), Status.REVIEW, object)
-    status[(confidence >= threshold) & ~doubted] = Status.OK
     status[refused] = Status.NOT_A_DIGIT
     status[empty] = Status.BLANK
     detail = np.full(len(logits), "", object)
@@ -145,14 +144,7 @@ def decide(
     detail[refused & (ink[:, SEVERAL] > _LIKELY)] = SEVERAL_DIGITS
     detail[empty] = "it looks like empty paper"
     detail[empty & ~has_ink] = "no ink was found"
-    for row in np.flatnonzero(status == Status.REVIEW).tolist():
-        low, high = sorted((first[row], second[row]))
-        reasons = [f"could be {low} or {high}"] if confidence[row] < threshold else []
-        reasons += [MAY_BE_NO_DIGIT] if doubted[row] else []
-        reasons += ["faint ink"] if ink[row, DEPTH] < FAINT else []
-        reasons += ["touches the edge"] if ink[row, EDGE] else []
-        detail[row] = "; ".join(reasons)
-    return Decisions(
+    decided = Decisions(
         status=status.tolist(),
         digit=digit,
         confidence=confidence,
@@ -162,6 +154,29 @@ def decide(
         may_be_ok=read & ~doubted,
         probabilities=shares.astype(np.float32),
     )
+    return with_threshold(decided, ink, threshold)
+
+
+def with_threshold(decided: Decisions, ink: InkMeasures, threshold: float) -> Decisions:
+    """Decide by another threshold: what is `ok`, and why what is not goes to review.
+
+    Args:
+        decided: By whatever threshold.
+        ink: float32[N, M], the ink measures of the same pages.
+        threshold: As `decide` has it.
+    """
+    status, detail = (np.array(column, object) for column in (decided.status, decided.detail))
+    read = decided.digit != NO_DIGIT
+    is_ok = decided.may_be_ok & (decided.confidence >= threshold)
+    status[is_ok], detail[is_ok] = Status.OK, ""
+    for row in np.flatnonzero(read & ~is_ok).tolist():
+        low, high = sorted((decided.digit[row], decided.runner_up[row]))
+        reasons = [f"could be {low} or {high}"] if decided.confidence[row] < threshold else []
+        reasons += [] if decided.may_be_ok[row] else [MAY_BE_NO_DIGIT]
+        reasons += ["faint ink"] if ink[row, DEPTH] < FAINT else []
+        reasons += ["touches the edge"] if ink[row, EDGE] else []
+        status[row], detail[row] = Status.REVIEW, "; ".join(reasons)
+    return replace(decided, status=status.tolist(), detail=detail.tolist())
 
 
 def no_digit(logits: Logits, ink: InkMeasures) -> Fractions:

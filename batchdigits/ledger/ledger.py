@@ -318,9 +318,10 @@ class Ledger:
         """Note that a report shows the faults of what was found; return how many pages it shows for the first time."""
         new = 0
         with self._database.transaction() as execute:
-            for files in self._plan.blocks():
-                names = dict(files)
-                rows = execute(UNREPORTED, (files[0][0], files[-1][0])).fetchall()
+            for block, edges in enumerate(self._plan.edges):
+                if not (rows := execute(UNREPORTED, edges).fetchall()):
+                    continue
+                names = dict(self._plan.found[block])
                 told = [row for row in rows if row[0] in names and row[0] not in self._plan.left]
                 self._database.executemany("INSERT OR REPLACE INTO told VALUES (?, ?, ?)", [row[:3] for row in told])
                 new += sum(row[3] for row in told)

@@ -89,7 +89,8 @@ class Plan:
         """Whether the order of paths is that of names, too."""
         self.database = database
         """Open."""
-        self._edges: list[tuple[bytes, bytes]] = []
+        self.edges: list[tuple[bytes, bytes]] = []
+        """The first and the last path of each block of what was found."""
         self._last_name = ""
         self._pending = {phase: Spool[tuple[list[tuple[Any, ...]], list[Why]]]() for phase in Phase}
         self._skipped: Spool[Skipped] = Spool()
@@ -106,7 +107,7 @@ class Plan:
             names = [name for _, name in found]
             self.is_by_name &= names == sorted(names) and self._last_name <= names[0]
             self._last_name = names[-1]
-            self._edges.append((found[0][0], found[-1][0]))
+            self.edges.append((found[0][0], found[-1][0]))
             self._sum.update(b"\0".join([path for path, _ in found]) + b"\0")
             self.found.add(found)
             self.files += len(found)
@@ -158,7 +159,7 @@ class Plan:
 
     def between(self, start: bytes, stop: bytes) -> Iterator[bytes]:
         """Give the paths of files that were found and stand between two others."""
-        for at, (first, last) in enumerate(self._edges):
+        for at, (first, last) in enumerate(self.edges):
             if last > start and first < stop:
                 yield from (path for path, _ in self.found[at] if start < path < stop)
 

@@ -2,9 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,15 @@ from batchdigits import __version__
 from batchdigits.errors import OF_THE_MACHINE, FaultKind, escaped, unforeseen
 from batchdigits.inference.audit import Audit, in_sample
 from batchdigits.inference.bundle import Bundle
-from batchdigits.inference.decisions import SEVERAL_DIGITS, decide_calibrated
+from batchdigits.inference.decisions import SEVERAL_DIGITS, Decisions, decide_calibrated, with_threshold
+from batchdigits.inference.thresholds import Calibration
 from batchdigits.inference.trust import Trust
 from batchdigits.ledger.reader import Observations
 from batchdigits.records import NO_DIGIT, Status
 from batchdigits.reports.schema import About, Rows
 from batchdigits.settings import PredictSettings
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,15 @@ TO_LOOK_AT = frozenset({Status.REVIEW, Status.NOT_A_DIGIT, Status.BLANK})
 _MOST_NAMED = 2  # rows with a fault, in the words at the end of a run
 MODEL_ID_LENGTH = 12
 """Characters of the bundle's id that a row shows."""
+
+
+class Decided(NamedTuple):
+    """A chunk of stored predictions that was decided on."""
+
+    seen: Observations
+    """The predictions."""
+    decisions: Decisions
+    """On its pages without a fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,37 +120,59 @@ def _failed(rows: Rows) -> Iterator[tuple[str, str]]:
             yield name + (f", page {page}" if page > 1 else ""), str(status)
 
 
-def render(chunks: Iterable[Observations], terms: DecisionSettings, tally: Tally) -> Iterator[Rows]:
-    """Turn stored predictions into the rows of the report.
+def decide_on(chunks: Iterable[Observations], calibration: Calibration, tally: Tally) -> Iterator[Decided]:
+    """Decide on stored predictions, by the threshold 0.
 
     Args:
         chunks: Stored predictions in the order of the report.
+        calibration: Of the model.
+        tally: Gets the errors that nobody foresaw, to count.
+    """
+    for seen in chunks:
+        yield from _sparing(seen, lambda one: _decided(one, calibration), tally)
+
+
+def _decided(seen: Observations, calibration: Calibration) -> Decided:
+    return Decided(seen, decide_calibrated(seen.logits, seen.ink, calibration, threshold=0.0))
+
+
+def render(chunks: Iterable[Decided], terms: DecisionSettings, tally: Tally) -> Iterator[Rows]:
+    """Turn what was decided on into the rows of the report.
+
+    Args:
+        chunks: What `decide_on` gives.
         terms: By what they are decided on.
         tally: Gets every row, to count.
     """
-    for seen in chunks:
-        for chunk in _sparing(seen, terms, tally):
-            tally.add(chunk)
-            yield chunk
+    calibration = terms.model.calibration
+    for chunk in chunks:
+
+        def made(one: Observations, chunk: Decided = chunk) -> Rows:
+            return _rows(chunk if one is chunk.seen else _decided(one, calibration), terms)
+
+        for rows in _sparing(chunk.seen, made, tally):
+            tally.add(rows)
+            yield rows
 
 
-def _sparing(seen: Observations, terms: DecisionSettings, tally: Tally) -> list[Rows]:
-    """Turn a chunk into rows; where that meets an error which nobody foresaw, those that it meets it at are faults."""
+def _sparing(seen: Observations, make: Callable[[Observations], T], tally: Tally) -> list[T]:
+    """Make something of a chunk; where that meets an error which nobody foresaw, the rows that it met are faults."""
     try:
-        return [_rows(seen, terms)]
+        return [make(seen)]
     except OF_THE_MACHINE:
         raise
     except Exception as error:  # noqa: BLE001
         if len(seen.names) > 1:
-            return [chunk for one in seen.apart() for chunk in _sparing(one, terms, tally)]
+            return [made for one in seen.apart() for made in _sparing(one, make, tally)]
         fault = unforeseen(error)
     tally.unforeseen += 1
     log.debug("%s, page %d: %s", escaped(seen.names[0]), seen.pages[0], fault.trace)
-    return [_rows(seen.failed(fault), terms)]
+    return [make(seen.failed(fault))]
 
 
-def _rows(seen: Observations, terms: DecisionSettings) -> Rows:
-    found = decide_calibrated(seen.logits, seen.ink, terms.model.calibration, threshold=terms.trust.threshold)
+def _rows(decided: Decided, terms: DecisionSettings) -> Rows:
+    seen = decided.seen
+    found = with_threshold(decided.decisions, seen.ink, terms.trust.threshold)
     read = np.array([fault is None for fault in seen.faults], np.bool_)
     verdict = np.array([fault.kind.value if fault else "" for fault in seen.faults], dtype=object)
     detail = np.array([fault.detail if fault else "" for fault in seen.faults], dtype=object)

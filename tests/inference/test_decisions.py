@@ -2,7 +2,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -393,3 +393,14 @@ def test_no_ink_is_blank_whatever_the_gate_would_say() -> None:
         with_others(0.1, 0.9, 0.0), np.zeros((1, len(INK_MEASURES)), np.float32), threshold=0.9, gate=0.5
     )
     assert (decisions.status, decisions.detail) == ([Status.BLANK], ["no ink was found"])
+
+
+@given(digest=st.binary(min_size=32, max_size=32), share=st.floats(0, 1))
+@example(digest=b"\xff" * 32, share=1 - 2**-53)
+@example(digest=b"\xff" * 32, share=1.0)
+@example(digest=b"\x40" + b"\0" * 31, share=0.25)
+@example(digest=b"\0" * 32, share=5e-324)
+def test_a_file_is_drawn_where_the_number_that_its_sum_begins_with_is_below_the_share(
+    digest: bytes, share: float
+) -> None:
+    assert in_sample([digest.hex()], share)[0] == (int(digest.hex()[:13], 16) < share * 16**13)

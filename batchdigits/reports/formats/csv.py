@@ -6,8 +6,9 @@ Numbers are spelled the same in every locale. Text that a spreadsheet would take
 import codecs
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 from batchdigits.reports.schema import COLUMNS, About, Column, Kind, Rows
 from batchdigits.settings import CsvDialect, ReportSettings
 
+T = TypeVar("T")
+
 _LINE_END = "\r\n"
 _FIRST = COLUMNS[0].name
 _FORMULA_WITHIN = re.compile(r"""([,;\t\r\n])(?=['"]*[=+@-])""")
-_BREAKS = re.compile(r'[",;\t\r\n]').search
+_BREAKING = '",;\t\r\n'
+_BREAKS = re.compile(f"[{_BREAKING}]").search
 _DIGITS = (*"0123456789", "")  # -1 is the last
 _FORMULA_STARTS = frozenset("=+-@'\t\r")
 
@@ -87,10 +91,9 @@ class CsvReport:
         """Spell one column of `Rows` as the columns that CSV has for it."""
         match column.kind:
             case Kind.TEXT | Kind.STATUS:
-                table = {text: _spelled(text, is_first=column.name == _FIRST) for text in set(values)}
-                return [[table[text] for text in values]]
+                return [_texts(values, is_first=column.name == _FIRST)]
             case Kind.COUNT:
-                return [["" if count == 0 else str(count) for count in np.asarray(values).tolist()]]
+                return [_looked_up(np.asarray(values).tolist(), lambda count: str(count or ""))]
             case Kind.DIGIT:
                 return [[_DIGITS[digit] for digit in values.tolist()]]
             case Kind.FRACTION:
@@ -100,8 +103,23 @@ class CsvReport:
 
     def _fractions(self, values: NDArray[np.floating]) -> list[str]:
         decimal = self._spelling.decimal
-        texts = ["" if math.isnan(value) else f"{value:.4f}" for value in values.tolist()]
-        return texts if decimal == "." else [text.replace(".", decimal) for text in texts]
+        return _looked_up(
+            values.tolist(), lambda value: "" if math.isnan(value) else f"{value:.4f}".replace(".", decimal)
+        )
+
+
+def _looked_up(values: list[T], spell: Callable[[T], str]) -> list[str]:
+    """Spell values, few of which differ, each once."""
+    table = {value: spell(value) for value in set(values)}
+    return [table[value] for value in values]
+
+
+def _texts(texts: list[str], *, is_first: bool) -> list[str]:
+    """Spell a column of texts, most of which are as they are."""
+    together = "".join(texts)
+    if not any(map(together.__contains__, _BREAKING)) and _FORMULA_STARTS.isdisjoint({text[:1] for text in texts}):
+        return texts
+    return _looked_up(texts, lambda text: _spelled(text, is_first=is_first))
 
 
 def guard(text: str) -> str:
