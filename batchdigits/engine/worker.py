@@ -181,11 +181,10 @@ class Reader:
         started = time.perf_counter()
         for at, (file, data) in enumerate(zip(files, self._whole(files, changed), strict=True), 1):
             found = decoded(file, data, self._decoding, self._known, place_of)
-            places.append(place_of.get((file.ending, found.sha256), len(part)))
-            if places[-1] == len(part):
+            place = place_of.setdefault((file.ending, found.sha256), len(part)) if found.sha256 else len(part)
+            if place == len(part):
                 part.append(found)
-            if found.sha256:
-                place_of[file.ending, found.sha256] = places[-1]
+            places.append(place)
             seconds = time.perf_counter() - started
             if one_by_one or seconds >= _PART_SECONDS or at == len(files):
                 self._timer.add("decode", seconds)
