@@ -268,8 +268,7 @@ def _merge(
         plan.take([(path, file.name) for path, file in files.items()], skipped, missing)
         asked, recent = [files[path] for path in pending], recent_ns()
         is_recent = [file.mtime_ns in recent for file in asked]
-        for phase in Phase:
-            chosen = [one is (phase is Phase.RECENT) for one in is_recent]
+        for phase, chosen in ((Phase.STABLE, [not one for one in is_recent]), (Phase.RECENT, is_recent)):
             plan.ask(list(compress(asked, chosen)), list(compress(pending.values(), chosen)), phase)
     rest = chain([] if row is None else [row], known)
     while missing := [path for path, *_ in islice(rest, _BLOCK)]:

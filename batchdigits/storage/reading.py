@@ -85,25 +85,23 @@ def read_local(
     except OSError as error:
         return Fault(FaultKind.UNREADABLE, f"cannot be opened: {_reason(path, error)}")
     try:
+        data = os.pread(descriptor, size_bytes + 1, 0)  # which takes nothing out of a pipe
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return Fault(FaultKind.UNREADABLE, "cannot be read: it is no longer a regular file")
         if inode != status.st_ino and inode and _is_other(status, inode, ctime_ns):
             detail = "cannot be read: another file took its place after it was found; the next run reads that"
             return Fault(FaultKind.UNREADABLE, detail)
-        length = status.st_size
-        data = os.read(descriptor, min(length, most_bytes) + 1)
-        while len(data) != length:  # it grew or shrank, or its file system hands it out in parts
-            more = os.read(descriptor, 2**20)
+        while len(data) != status.st_size:  # it grew or shrank, or its file system hands it out in parts
+            more = os.pread(descriptor, 2**20, len(data))
+            status = os.fstat(descriptor)
             if not more:
                 break
             data += more
             if len(data) > most_bytes:
                 break
-        if changed is not None:
-            status = os.fstat(descriptor)
-            if status.st_size != size_bytes or (status.st_mtime_ns - mtime_ns) % _FOLD:
-                changed.add(path)
+        if changed is not None and (status.st_size != size_bytes or (status.st_mtime_ns - mtime_ns) % _FOLD):
+            changed.add(path)
     except OSError as error:
         return Fault(FaultKind.UNREADABLE, f"cannot be read: {_reason(path, error)}")
     finally:
@@ -141,6 +139,8 @@ def _reason(path: str, error: OSError) -> str:
         return "it is a symbolic link to a file that does not exist"
     if error.errno == errno.ENOENT:
         return "it was deleted or renamed after it was found"
+    if error.errno in (errno.ESPIPE, errno.EISDIR):
+        return "it is no longer a regular file"
     return (error.strerror or "unknown error").lower()
 
 

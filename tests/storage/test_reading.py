@@ -21,8 +21,8 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
 def test_a_file_that_grew_is_read_whole_up_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"12345")
-    whole = os.read
-    monkeypatch.setattr(reading.os, "read", lambda descriptor, _count: whole(descriptor, 2))
+    whole = os.pread
+    monkeypatch.setattr(reading.os, "pread", lambda descriptor, _count, at: whole(descriptor, 2, at))
     assert read_local(str(path), 2, 5) == b"12345"
     fault = read_local(str(path), 2, 4)
     assert isinstance(fault, Fault)
