@@ -121,12 +121,13 @@ def run(
             tally, trust = kept or _publish(
                 ledger, plan, names, model, settings, stdout=stdout, keeper=replacing, together=stop.patiently
             )
-        if place and names.outputs.files:
-            ledger.keep_run(last_run.spelled(settings, model.id))
-        last_run.remember(plan, disks)
-        faulty = 0 if kept else ledger.mark_faults_reported() + tally.unforeseen
-        if not (kept or plan.deferred or tally.unforeseen):
-            standing.keep(ledger, names.outputs, follow_from, tally, trust)
+        with ledger.at_once():
+            if place and names.outputs.files:
+                ledger.keep_run(last_run.spelled(settings, model.id))
+            last_run.remember(plan, disks)
+            faulty = 0 if kept else ledger.mark_faults_reported() + tally.unforeseen
+            if not (kept or plan.deferred or tally.unforeseen):
+                standing.keep(ledger, names.outputs, follow_from, tally, trust)
         _warn_of_several(tally)
         trust = _compared(confidences, model, tally, trust)
         drift_index = drift.index(confidences, model.calibration.reference)
@@ -285,8 +286,8 @@ def _reading(
     strictest = max(strictest_threshold(model.calibration.domains), settings.threshold or 0.0)
     is_drawn = ledger.path is not None or names.outputs.show_pictures  # else nobody would ever see a picture
     audit = 2 * audit_share(model, settings.target_error, plan.files)  # twice, for some files will go
-    drawing = Drawing(strictest, audit, is_drawn)
     is_remote = any(source.is_remote for source in names.sources)
+    drawing = Drawing(strictest, audit, is_drawn, cut_outs=is_remote or names.outputs.show_pictures)
     known, paths = ledger.known_bytes(), source_paths(names.sources)
     return Reading(model, settings, drawing, timer, stop, known, is_remote, paths)
 
@@ -407,6 +408,7 @@ def _plan(
         recent_ns=settling.recent_ns,
         force=settings.force,
         retry_failed=settings.retry_failed,
+        pictures=names.outputs.show_pictures,
     )
     _name_skipped(plan)
     if place and plan.pending[Why.CONDITION]:

@@ -72,6 +72,8 @@ PAGE = np.dtype(
     ]
 )
 """One page, from the worker that reads it to the report."""
+UNDRAWN = b""
+"""In the place of a picture that is to be drawn when a report shows it."""
 NO_SUM = "0" * 64
 """The sha256 of a record whose file's bytes could not be read, hexadecimal."""
 Pages = NDArray[np.void]  # [N] of PAGE
@@ -150,9 +152,11 @@ class Batch:
     faults: dict[int, Fault] = field(default_factory=dict)
     """What is wrong with the pages that have one, by their row."""
     thumbnails: dict[int, bytes] = field(default_factory=dict)
-    """PNGs of some of the others, by their row."""
+    """PNGs of some of the others, or `UNDRAWN`, by their row."""
     unchanged: dict[int, str] = field(default_factory=dict)
     """The sha256 of files whose bytes are known, hexadecimal, by their place; they have no pages here."""
+    changed: set[int] = field(default_factory=set)
+    """The places of files that were not, right after they were read, as they had been found."""
     confidences: tuple[int, ...] = ()
     """How many of its pages the model is how sure of, as `drift.histogram` counts; empty where none was predicted."""
 
@@ -169,6 +173,7 @@ class Batch:
             joined.faults.update({row + at: fault for at, fault in part.faults.items()})
             joined.thumbnails.update({row + at: png for at, png in part.thumbnails.items()})
             joined.unchanged.update({first + at: sha256 for at, sha256 in part.unchanged.items()})
+            joined.changed.update(first + at for at in part.changed)
             row += len(part.pages)
         return replace(joined, confidences=tuple(map(sum, zip(*counts, strict=True))))
 
@@ -198,6 +203,7 @@ class Batch:
             {row: self.faults[before] for row, before in enumerate(rows) if before in self.faults},
             {row: self.thumbnails[before] for row, before in enumerate(rows) if before in self.thumbnails},
             {place: self.unchanged[before] for place, before in enumerate(places) if before in self.unchanged},
+            {place for place, before in enumerate(places) if before in self.changed},
             self.confidences,
         )
 

@@ -142,7 +142,8 @@ def in_bytes(samples: Samples, bits: int | None = None) -> GreyImage:
         pixels = samples.view(np.uint8)
         return pixels if top == 255 else np.asarray(np.rint(np.arange(top + 1) * (255 / top)), np.uint8)[pixels & top]
     if samples.dtype == np.uint16:
-        top = next(top for top in _INTEGER_TOPS if samples.max(initial=0) <= top)
+        most = float(samples.max(initial=0))
+        top = next(top for top in _INTEGER_TOPS if most <= top)
         flat = np.ascontiguousarray(samples, np.uint16).reshape(len(samples), -1)
         return np.asarray(cv2.convertScaleAbs(flat, alpha=255 / top), np.uint8).reshape(samples.shape)
     rows = max(1, _BLOCK_BYTES // max(1, samples[0].nbytes))

@@ -53,7 +53,9 @@ def jpeg_page(data: bytes, settings: DecodingSettings) -> Page:
         image = pillow_image(JpegImageFile, headers.bare_jpeg(data), settings)
         return page_of(grey_of_pillow(image), header.width, header.height, header.orientation)
     longer = max(header.width, header.height)
-    halve = HALVED_FROM <= longer <= MAX_SIDE
+    if longer < HALVED_FROM:
+        return _usual_jpeg(data, header, 1)
+    halve = longer <= MAX_SIDE
     factor = 2 if halve else next((factor for factor in (8, 4, 2) if longer >= factor * REDUCED_SIDE), 1)
     page = _usual_jpeg(data, header, factor)
     return page._replace(full_resolution=partial(_whole_jpeg, data, header)) if halve else page

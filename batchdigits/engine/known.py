@@ -32,7 +32,7 @@ class Known:
             if at < len(before) and before[at] == np.bytes_(sha256):
                 return True
         slot = int.from_bytes(sha256[:4], "little") % _SLOTS
-        return self._sums[slot].tobytes() == sha256 and self._endings[slot] == ending
+        return self._endings[slot] == ending and self._sums[slot].tobytes() == sha256
 
     def add(self, told: Told) -> None:
         """Add what was told of; of two sums that fall on one slot by how they begin, the later stays."""

@@ -25,9 +25,9 @@ import numpy as np
 
 from batchdigits.engine.children import Child, cores, portable
 from batchdigits.engine.known import Known, Told, told
-from batchdigits.engine.networks import AskedNetworks, NetworkProcess, OwnNetworks
+from batchdigits.engine.networks import TAKES_MORE, AskedNetworks, NetworkProcess, OwnNetworks
 from batchdigits.engine.run_context import StageTimer, Stop
-from batchdigits.engine.worker import Drawing, Networks, Reader, prepare_process
+from batchdigits.engine.worker import Drawing, Networks, Reader, Unpredicted, prepare_process
 from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, FaultKind, Interrupted, Terminated, escaped
 from batchdigits.inference.bundle import Bundle
 from batchdigits.records import PAGE, Batch, ImageFile, KnownBytes
@@ -44,6 +44,7 @@ PATIENT_SECONDS = 3600.0
 _CHUNK_FILES = 256  # normalising a stack has a cost of its own; 512 are not quicker, and take 5 MB more in each worker
 _CHUNK_BYTES = 2 * 2**20  # a chunk of scans stays small enough to be held decoded, a few times over
 _CHUNKS_IN_HAND = 2  # of a worker, so that it never waits for its next one
+_CHUNKS_AHEAD = 64  # of one that waits for its networks: cut-outs of 2 kB each, for larger pages ask the ink finder
 _ROOM = 2**18  # bytes of a pipe, for a chunk's names and what others have told of
 _BATCH_PAGES = 2048  # which are recorded in one transaction
 _BATCH_SECONDS = 0.4  # that pages wait for others to be recorded with
@@ -147,6 +148,7 @@ class Workers:
         self._workers: list[_Worker] = []
         self._again: deque[_Chunk] = deque()
         self._deaths = 0  # since a worker told of something
+        self._is_loading = isinstance(networks, NetworkProcess)
         self._listened = 0.0  # by the monotonic clock
 
     def __enter__(self) -> Self:
@@ -208,7 +210,7 @@ class Workers:
 
     def _hand_out(self, todo: Iterator[list[ImageFile]]) -> None:
         """Give each worker what it has room for; start those that there is a chunk for."""
-        while len(self._workers) < self.count or any(map(_Worker.has_room, self._workers)):
+        while len(self._workers) < self._most() or any(map(_Worker.has_room, self._workers)):
             if self._again:
                 chunk = self._again.popleft()
             else:
@@ -223,27 +225,32 @@ class Workers:
                 return
             worker.give(chunk)
 
+    def _most(self) -> int:
+        """Say how many workers there may be now: while TensorFlow loads, which others wait for, it has a core alone."""
+        return max(1, self.count - 1) if self._is_loading else self.count
+
     def _idlest(self) -> "_Worker | None":
-        """Give the worker that has least in hand; a new one where all have something, and there may be more.
+        """Give the worker with room that has least in hand; a new one where all have something, if there may be more.
 
         None where there is no room for a new one, nor in the others' hands.
 
         Raises:
             BatchDigitsError: There is none, and no room for one.
         """
-        found = min(self._workers, key=lambda worker: len(worker.in_hand), default=None)
-        if found and (not found.in_hand or len(self._workers) == self.count):
+        with_room = filter(_Worker.has_room, self._workers)
+        found = min(with_room, key=lambda worker: len(worker.in_hand), default=None)
+        if (found and not found.in_hand) or len(self._workers) >= self._most():
             return found
         networks = self._networks
         own = networks.connection() if isinstance(networks, NetworkProcess) else networks
         try:
             self._workers.append(_Worker(Child(serve, own, self._job, fork=self._fork)))
         except OSError as error:
-            if not found:
+            if not self._workers:
                 message = f"No worker process can be started ({error}); free memory, or raise the limit of processes."
                 raise BatchDigitsError(message) from error
             self.count = len(self._workers)
-            return found if found.has_room() else None
+            return found
         finally:
             if isinstance(own, Connection):
                 own.close()
@@ -292,16 +299,17 @@ class Workers:
             BatchDigitsError: It never started, or met what ends the run.
         """
         try:
-            said: _Part | bool | Exception = worker.child.answers.recv()
+            said: _Part | bool | str | Exception = worker.child.answers.recv()
         except (OSError, EOFError, pickle.UnpicklingError):
             yield from self._bury(worker)
             return
         worker.has_started = True
-        worker.hear(counts=said is not False)
+        worker.hear(counts=said not in (False, TAKES_MORE))
+        worker.takes_more = said == TAKES_MORE
         if isinstance(said, Exception):
             raise said
         if isinstance(said, _Part):
-            self._deaths = 0
+            self._deaths, self._is_loading = 0, False
             yield self._batch(worker, said)
             worker.done(said.files)
 
@@ -366,7 +374,7 @@ class _Worker:
         self.in_hand: deque[_Chunk] = deque()
         self.news: deque[Told] = deque(maxlen=_MOST_NEWS)
         """What others have told of since it was given a chunk."""
-        self.has_started = self.is_hanging = self.is_patient = False
+        self.has_started = self.is_hanging = self.is_patient = self.takes_more = False
         self.ends = 0.0
         """When it has taken too long, by the monotonic clock."""
         self._unsent = b""
@@ -375,7 +383,7 @@ class _Worker:
 
     def has_room(self) -> bool:
         """Tell whether it takes another chunk."""
-        return len(self.in_hand) < _CHUNKS_IN_HAND
+        return len(self.in_hand) < (_CHUNKS_AHEAD if self.takes_more else _CHUNKS_IN_HAND)
 
     def hear(self, *, counts: bool) -> None:
         """Note that it has said something; what it does until the next word may last, unless that counts."""
@@ -387,6 +395,7 @@ class _Worker:
         columns = list(zip(*chunk.files, strict=True))  # which pickle in a tenth of the time
         data = pickle.dumps((columns, chunk.is_suspect, list(self.news)))
         self.news.clear()
+        self.takes_more = False
         if not self.in_hand:
             self.hear(counts=True)
             self._send(data)
@@ -434,7 +443,7 @@ def _fault(file: ImageFile, death: _Death, job: Job) -> Batch:
 
     Where it may pass, the row has no sum, like that of a file that cannot be opened: the next run tries it again.
     """
-    found = (file.path, file.size_bytes, file.inode, file.ctime_ns)
+    found = (file.path, file.size_bytes, file.inode, file.ctime_ns, file.mtime_ns)
     data = b"" if death.may_pass else next(read_all([found], job.settings.decoding.max_bytes, job.sources))
     remedy = "the next run tries again" if death.may_pass else "move it away, or export it anew as PNG"
     fault = Fault(FaultKind.UNREADABLE, f"{death.what}; {remedy}")
@@ -451,7 +460,8 @@ def serve(questions: Connection, answers: Connection, networks: OwnNetworks | Co
     Args:
         questions: Gives chunks, pickled.
         answers: Gets a `_Part` at a time, or the error that ends the run; before what may take its time without being
-            a file's fault it gets False, and True after that. The first True says that the worker is there.
+            a file's fault it gets False or `TAKES_MORE`, and True after that. The first True says that the worker is
+            there.
         networks: Those that it was forked with, or a pipe to those of another process; None has it load its own.
         job: What it has to know.
     """
@@ -467,27 +477,40 @@ def serve(questions: Connection, answers: Connection, networks: OwnNetworks | Co
     with suppress(EOFError, OSError), ExitStack() as entered:
         answers.send(True)
         try:
-            asked_for: Networks
+            ours: Networks
+            asked = None
             if isinstance(networks, Connection):
-                asked_for = AskedNetworks(networks, timer, patience)
+                ours = asked = AskedNetworks(networks, timer, patience)
             elif networks:
-                asked_for = networks
+                ours = networks
             else:
                 with patience(), timer.stage("load model"):
-                    asked_for = entered.enter_context(OwnNetworks(job.model, job.settings))
-            limits = job.settings.decoding
-            known = Known(job.known)
-            reader = Reader(asked_for, job.model, limits, job.drawing, timer, patience, known, job.sources)
+                    ours = entered.enter_context(OwnNetworks(job.model, job.settings))
+            limits, known = job.settings.decoding, Known(job.known)
+            reader = Reader(ours, job.model, limits, job.drawing, timer, patience, known, job.sources)
+            ahead: deque[tuple[Unpredicted, list[str]]] = deque()  # and their endings
+
+            def tell() -> None:
+                part, endings = ahead.popleft()
+                batch = reader.predicted(part)
+                sums = told(batch, endings)
+                answers.send(_Part(len(part.places), batch, timer.taken(), sums))
+                known.add(sums)
+
             while True:
                 columns, one_by_one, news = pickle.loads(questions.recv_bytes())
                 for sums in news:
                     known.add(sums)
                 files = list(map(ImageFile._make, zip(*columns, strict=True)))
                 endings = (file.ending for file in files)
-                for count, batch in reader.parts(files, one_by_one=one_by_one):
-                    sums = told(batch, list(islice(endings, count)))
-                    answers.send(_Part(count, batch, timer.taken(), sums))
-                    known.add(sums)
+                for part in reader.unpredicted(files, one_by_one=one_by_one):
+                    ahead.append((part, list(islice(endings, len(part.places)))))
+                    while ahead and (one_by_one or not asked or asked.are_there()):
+                        tell()
+                    if ahead:  # which takes no longer for that
+                        answers.send(True)
+                while ahead and asked and asked.are_there_before(questions, answers):
+                    tell()
         except EOFError:
             pass
         except Exception as error:  # noqa: BLE001  (it ends the run)

@@ -28,10 +28,11 @@ from batchdigits.inference.decisions import Decisions, decide_calibrated
 from batchdigits.preprocessing import thumbnails
 from batchdigits.preprocessing.finder import InkMaps, InkNetwork, Kinds
 from batchdigits.preprocessing.normalisation import normalise
-from batchdigits.preprocessing.tiles import Boxes
+from batchdigits.preprocessing.tiles import TILE_SIDES, Boxes
 from batchdigits.records import (
     NEVER,
     PAGE,
+    UNDRAWN,
     Batch,
     ImageFile,
     InkImages,
@@ -97,6 +98,9 @@ class Drawing:
     """And of this share of files, 0 to 1."""
     is_wanted: bool
     """Whether any are."""
+    cut_outs: bool = True
+    """Whether those of few pixels are drawn now; else they are noted, and drawn when a report shows them: reading them
+    again then costs less than drawing all."""
 
 
 class Decoded(NamedTuple):
@@ -123,6 +127,17 @@ class Normalised(NamedTuple):
     """float32[P, 4], where the digit is on its page, as `preprocessing.normalise` says it."""
     read: list[Page]
     """[P], in grey."""
+
+
+class Unpredicted(NamedTuple):
+    """A part of what is to be read, all but predicted."""
+
+    places: list[int]
+    """Of each file, its place among those that were normalised: one of several with the same bytes."""
+    changed: set[int]
+    """The places, within the part, of files that changed while they were read."""
+    found: Normalised
+    """Of the files that were normalised."""
 
 
 class Reader:
@@ -174,34 +189,47 @@ class Reader:
         Raises:
             BatchDigitsError: What ends the run: a URL cannot be reached any more, or the model is damaged.
         """
+        for part in self.unpredicted(files, one_by_one=one_by_one):
+            yield len(part.places), self.predicted(part)
+
+    def unpredicted(self, files: Sequence[ImageFile], *, one_by_one: bool = False) -> Iterator[Unpredicted]:
+        """Read files as `parts` does, without the digits' networks."""
+        changed: set[str] = set()
         part: list[Decoded] = []
         places: list[int] = []  # of each file in the part, which has one of several with the same bytes
         place_of: dict[tuple[str, bytes], int] = {}
         started = time.perf_counter()
-        for at, (file, data) in enumerate(zip(files, self._whole(files), strict=True), 1):
+        for at, (file, data) in enumerate(zip(files, self._whole(files, changed), strict=True), 1):
             found = decoded(file, data, self._decoding, self._known, place_of)
-            places.append(place_of.get((file.ending, found.sha256), len(part)))
-            if places[-1] == len(part):
+            place = place_of.setdefault((file.ending, found.sha256), len(part)) if found.sha256 else len(part)
+            if place == len(part):
                 part.append(found)
-            if found.sha256:
-                place_of[file.ending, found.sha256] = places[-1]
+            places.append(place)
             seconds = time.perf_counter() - started
             if one_by_one or seconds >= _PART_SECONDS or at == len(files):
                 self._timer.add("decode", seconds)
-                batch = self._finished(part)
-                yield len(places), batch if len(places) == len(part) else batch.of(places)
+                with self._timer.stage("normalise"):
+                    found_ink = normalised(part, self._networks.ink, self._model.normalisation)
+                mine = files[at - len(places) : at] if changed else ()
+                yield Unpredicted(places, {at for at, file in enumerate(mine) if file.path in changed}, found_ink)
                 part, places, place_of, started = [], [], {}, time.perf_counter()
 
-    def _whole(self, files: Sequence[ImageFile]) -> Iterable[bytes | Fault]:
-        whole = _whole(files, self._decoding.max_bytes, self._sources)
+    def _whole(self, files: Sequence[ImageFile], changed: set[str]) -> Iterable[bytes | Fault]:
+        whole = _whole(files, self._decoding.max_bytes, self._sources, changed)
         if any(file.is_remote for file in files):
             with self._patience():
                 return list(whole)
         return whole
 
-    def _finished(self, files: Sequence[Decoded]) -> Batch:
-        with self._timer.stage("normalise"):
-            found = normalised(files, self._networks.ink, self._model.normalisation)
+    def predicted(self, part: Unpredicted) -> Batch:
+        """Say what was read of the files of a part, as `parts` does."""
+        batch = self._finished(part.found)
+        if part.places != list(range(len(part.places))):
+            batch = batch.of(part.places)
+        batch.changed.update(part.changed)
+        return batch
+
+    def _finished(self, found: Normalised) -> Batch:
         rows = np.flatnonzero(~found.pages["fault"])
         batch = Batch([], found.pages, found.faults, unchanged=found.unchanged)
         if not len(rows):
@@ -244,17 +272,21 @@ class Reader:
         wanted |= np.array([status is not Status.OK for status in decided.status], np.bool_)
         return {
             row: thumbnails.png(page.grey, found.places[at[row]], page.full_resolution)
+            if self._drawing.cut_outs or max(page.grey.shape) > TILE_SIDES[-1]
+            else UNDRAWN
             for row in np.flatnonzero(wanted).tolist()
             for page in [found.read[at[row]]]
         }
 
 
-def _whole(files: Sequence[ImageFile], most_bytes: int, sources: Collection[str]) -> Iterator[bytes | Fault]:
-    """Read whole files; an error that nobody foresaw is that file's fault."""
+def _whole(
+    files: Sequence[ImageFile], most_bytes: int, sources: Collection[str], changed: set[str]
+) -> Iterator[bytes | Fault]:
+    """Read whole files, as `read_all` does; an error that nobody foresaw is that file's fault."""
     left = iter(files)
-    found = [(file.path, file.size_bytes, file.inode, file.ctime_ns) for file in files]
+    found = [(file.path, file.size_bytes, file.inode, file.ctime_ns, file.mtime_ns) for file in files]
     try:
-        for data in read_all(found, most_bytes, sources):
+        for data in read_all(found, most_bytes, sources, changed):
             next(left)
             yield data
     except BatchDigitsError:
@@ -264,7 +296,7 @@ def _whole(files: Sequence[ImageFile], most_bytes: int, sources: Collection[str]
             yield unforeseen(error)
             return
         for file in left:
-            yield from _whole([file], most_bytes, sources)
+            yield from _whole([file], most_bytes, sources, changed)
 
 
 def decoded(

@@ -144,7 +144,10 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        """Commit the block whole, or nothing of it."""
+        """Commit the block whole, or nothing of it; one within another is committed with that."""
+        if self._connection.in_transaction:
+            yield self.execute
+            return
         with self.errors():
             self.execute("BEGIN IMMEDIATE")
             try:

@@ -11,6 +11,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 from batchdigits.errors import OF_THE_MACHINE, escaped, unforeseen
 from batchdigits.ledger import last_run
 from batchdigits.ledger.database import Database
-from batchdigits.ledger.plan import Plan, Why, plan
+from batchdigits.ledger.plan import IS_UNDRAWN, UNDRAWN_SUM, Plan, Why, plan
 from batchdigits.ledger.reader import CHUNK, Observations, read
 from batchdigits.ledger.schema import COVERED, are_whole, blobs, checksum, insert, stored
 from batchdigits.records import NO_SUM, ImageFile, Skipped
@@ -38,8 +39,9 @@ _SHA256 = 32  # bytes of a sum
 _KEY = 8  # bytes of a sha256 by which copies are found; others begin so by chance alone
 _MOST_CONDITIONS = 2**31
 
-_KNOWN_BYTES = """
-SELECT path, CAST(substr(seen, 1, 32) AS BLOB) FROM pages WHERE page = 1 AND condition = ? AND NOT stale ORDER BY path
+_KNOWN_BYTES = f"""
+SELECT path, CAST(substr(seen, 1, 32) AS BLOB) FROM pages
+WHERE page = 1 AND condition = ?1 AND NOT stale AND NOT (?2 AND {IS_UNDRAWN}) ORDER BY path
 """
 _OWN = f"SELECT {COVERED}, sum, stale, png FROM pages WHERE path = ? ORDER BY page"
 _COPIES = f"""
@@ -100,6 +102,7 @@ class Ledger:
         self.path = path
         self._database = Database(path)
         self._cache_key = cache_key
+        self._pictures = False
 
     def __enter__(self) -> Self:
         """Open it, or begin a new one.
@@ -141,8 +144,10 @@ class Ledger:
         recent_ns: Callable[[], range] = lambda: range(0),
         retry_failed: bool = False,
         force: bool = False,
+        pictures: bool = False,
     ) -> Plan:
         """Take in what discovery finds, as `plan.plan` does, under this ledger's cache key."""
+        self._pictures = pictures
         self._plan = plan(
             self._database,
             found,
@@ -150,6 +155,7 @@ class Ledger:
             recent_ns=recent_ns,
             retry_failed=retry_failed,
             force=force,
+            pictures=pictures,
         )
         return self._plan
 
@@ -159,7 +165,7 @@ class Ledger:
         with self._database.errors():
             asked = self._plan.asked()
             pending, *_ = next(asked, (b"",))
-            for path, sha256 in self._database.execute(_KNOWN_BYTES, (self._condition,)):
+            for path, sha256 in self._database.execute(_KNOWN_BYTES, (self._condition, self._pictures)):
                 while pending and pending < path:
                     pending, *_ = next(asked, (b"",))
                 if pending != path and len(sha256) == _SHA256 and any(sha256):
@@ -270,6 +276,8 @@ class Ledger:
         """
         for other in chain([path], self._copies(sha256[:_KEY])):
             rows = self._database.execute(_OWN, (other,)).fetchall()
+            if self._pictures and any(row[11] == UNDRAWN_SUM for row in rows):
+                continue
             fitting = [(row[7], row[8][:_SHA256], row[13]) == (self._condition, sha256, 0) for row in rows]
             if any(fitting) and _ending(other) == file.ending:
                 if not all(fitting):
@@ -345,6 +353,10 @@ class Ledger:
             execute("DELETE FROM reports WHERE path = ? AND sha256 != ?", (bytes(report), replaced))
             row = (bytes(report), sha256, json.dumps(sources))
             execute("INSERT OR REPLACE INTO reports VALUES (?, ?, ?, ?)", (*row, checksum(*row)))
+
+    def at_once(self) -> AbstractContextManager[object]:
+        """Keep all that is kept in the block together, or nothing of it: the disk is waited for but once."""
+        return self._database.transaction()
 
     def keep_run(self, settings: str) -> None:
         """Keep how the reports were made, as `last_run.recall` gives it."""

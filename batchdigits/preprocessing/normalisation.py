@@ -57,8 +57,10 @@ def normalise(
     longer = np.array([max(page.shape) for page in pages], np.intp)
     tile = np.searchsorted(TILE_SIDES, longer)
     hard = tile == len(TILE_SIDES)
-    for number in np.unique(tile[~hard]):
-        side, rows = TILE_SIDES[number], np.flatnonzero(tile == number)
+    for number, side in enumerate(TILE_SIDES):
+        rows = np.flatnonzero(tile == number)
+        if not len(rows):
+            continue
         some = [pages[row] for row in rows.tolist()]
         found, hard[rows] = find_small_ink(some, side, settings)
         pixels[rows], ink[rows] = frame(found.tiles, found.boxes, settings.digit_side), found.measures

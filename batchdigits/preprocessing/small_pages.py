@@ -111,7 +111,8 @@ def _choose(ink: TileStack, page_sizes: Integers, settings: NormalisationSetting
     found = components(inked)
     part, other, edge = _is_part(found, page_sizes, settings)
     mask = inked.astype(np.uint8)
-    littered = np.unique(found.owner[1:][~part[1:]])  # most tiles hold nothing but their digit
+    strays = np.bincount(found.owner[1:][~part[1:]], minlength=count)
+    littered = np.flatnonzero(strays)  # most tiles hold nothing but their digit
     mask[:, littered] = np.take(part, found.labels[:, littered])
     kept = ink * morph(mask, 3, cv2.MORPH_DILATE)
 

@@ -13,6 +13,7 @@ _REASONS = {
     Why.CHANGED: "its size, time or inode is another one",
     Why.ASKED: "--force or --retry-failed asks for it",
     Why.CONDITION: "it was read with another model, version or limit",
+    Why.UNDRAWN: "a report shows its picture, which was not drawn before",
     Why.UNOPENED: "it could not be opened or read before, and is tried again",
 }
 _AGAIN = "read again"

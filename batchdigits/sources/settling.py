@@ -86,6 +86,9 @@ class Settling:
     def drop_changed(self, batch: "Batch", defer: Callable[[list[ImageFile]], None]) -> "Batch":
         """Leave out of a batch what changed while it was read; one replaced behind a URL the next run reads again.
 
+        Whoever read a file has said whether it was another right after that. One with a fault is looked at now: it may
+        have been written half until then.
+
         Args:
             batch: What was read of files.
             defer: Gets the files that have changed since they were found.
@@ -95,7 +98,8 @@ class Settling:
         """
         if not self.seconds:
             return batch
-        changed = {at for at, file in enumerate(batch.files) if has_changed(file, ask_remote=False)}
+        suspects = batch.changed.union(batch.pages["file"][list(batch.faults)].tolist())
+        changed = {at for at in suspects if has_changed(batch.files[at], ask_remote=False)}
         if not changed:
             return batch
         defer([batch.files[at] for at in sorted(changed)])

@@ -25,6 +25,7 @@ _MOST_LINKS = 40  # that follow one another; more are a circle, as for Linux
 _POLL_SECONDS = 0.2
 _PATH_BYTES = 4096  # that Linux takes at once
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_ENTRY = _FILE | os.O_NOFOLLOW
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCHANGE = -100, 1, 2
 
@@ -151,24 +152,32 @@ class Sources:
         Raises:
             OSError: It cannot be opened; or a link to what lies outside, or in place of a folder, took its place.
         """
-        top = next((top for top in self._tops if path.startswith(top)), "")
-        if path in self._named or not top:
+        if path in self._named:
             return os.open(path, _FILE)
+        folder, _, name = path.rpartition("/")
         try:
-            return self._open(path, top)
+            if folder == self._folder:
+                return os.open(name, _ENTRY, dir_fd=self._descriptor)
+            if top := next((top for top in self._tops if path.startswith(top)), ""):
+                return self._open(folder, name, top)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
+            return self._open_link(path)
+        return os.open(path, _FILE)
+
+    def _open_link(self, path: str) -> int:
+        """Open what a link leads to, where that lies in a source."""
         real = os.path.realpath(path)
+        folder, _, name = real.rpartition("/")
         for top in self._tops:
-            if real.startswith(f"{os.path.realpath(top).rstrip('/')}/"):
-                return self._open(real, f"{os.path.realpath(top).rstrip('/')}/")
+            if real.startswith(real_top := f"{os.path.realpath(top).rstrip('/')}/"):
+                return self._open(folder, name, real_top)
         if not os.path.exists(real):  # noqa: PTH110
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         raise OSError(errno.EXDEV, "it is a symbolic link that leads out of the source now")
 
-    def _open(self, path: str, top: str) -> int:
-        folder, _, name = path.rpartition("/")
+    def _open(self, folder: str, name: str, top: str) -> int:
         if folder != self._folder:
             self.__exit__()
             try:
@@ -177,7 +186,7 @@ class Sources:
                 message = "a folder of its path was replaced after it was found"
                 raise OSError(errno.ENOTDIR, message) from error
             self._folder = folder
-        return os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=self._descriptor)
+        return os.open(name, _ENTRY, dir_fd=self._descriptor)
 
 
 def refuse_special(descriptor: int) -> None:

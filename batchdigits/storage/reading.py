@@ -17,27 +17,36 @@ from batchdigits.storage.urls import ZIP, Parts, is_remote, parts
 _FOLD = 2**64  # to so many bits, with a sign, a ledger folds numbers
 _ANYWHERE = Sources(())
 
-Found = tuple[str, int] | tuple[str, int, int, int]
-"""The absolute path or normalised URL of a file, and its size when it was found; also its inode then, and when that was
-last changed, in nanoseconds since 1970, where it has to be that file. Both as a ledger has them; 0 takes any."""
+Found = tuple[str, int, int, int, int]
+"""The absolute path or normalised URL of a file, and its size when it was found; its inode then, when that was last
+changed, and when its bytes were, both in nanoseconds since 1970. The last three are as a ledger has them; where the
+inode is 0, any file will do."""
 
 
-def read_all(files: Sequence[Found], most_bytes: int, sources: Collection[str] = ()) -> Iterator[bytes | Fault]:
+def read_all(
+    files: Sequence[Found], most_bytes: int, sources: Collection[str] = (), changed: set[str] | None = None
+) -> Iterator[bytes | Fault]:
     """Read whole files one after the other; those behind URLs all at once, before the first.
 
     Args:
         files: What is known of each.
         most_bytes: A larger one is a fault, and is not read.
         sources: Absolute paths under which files were found: what lies elsewhere is not read in the place of one.
+        changed: Gets the paths of those whose size or time of last change is another, right after they were read.
 
     Raises:
         StorageError: What a URL names cannot be reached any more.
     """
-    remote = [(path, size_bytes) for path, size_bytes, *_ in files if is_remote(path)]
+    remote = [file[:2] for file in files if is_remote(file[0])]
     found = read_remote(remote, most_bytes) if remote else {}
     with Sources(sources) as places:
-        for path, size_bytes, *known in files:
-            yield found[path] if path in found else read_local(path, size_bytes, most_bytes, *known, sources=places)
+        for path, size_bytes, inode, ctime_ns, mtime_ns in files:
+            if path in found:
+                yield found[path]
+            else:
+                yield read_local(
+                    path, size_bytes, most_bytes, inode, ctime_ns, mtime_ns, sources=places, changed=changed
+                )
 
 
 def read_local(
@@ -46,8 +55,10 @@ def read_local(
     most_bytes: int,
     inode: int = 0,
     ctime_ns: int = 0,
+    mtime_ns: int = 0,
     *,
     sources: Sources = _ANYWHERE,
+    changed: set[str] | None = None,
 ) -> bytes | Fault:
     """Read a whole file; it never blocks, whatever took the file's place since it was found.
 
@@ -60,7 +71,9 @@ def read_local(
         most_bytes: A larger one is a fault, and is not read.
         inode: As `Found` has it.
         ctime_ns: As `Found` has it.
+        mtime_ns: As `Found` has it.
         sources: Where it was found; by default, anywhere.
+        changed: As `read_all` has it.
 
     Returns:
         The bytes; or a fault: too large, or why it cannot be read.
@@ -72,25 +85,33 @@ def read_local(
     except OSError as error:
         return Fault(FaultKind.UNREADABLE, f"cannot be opened: {_reason(path, error)}")
     try:
+        data = os.pread(descriptor, size_bytes + 1, 0)  # which takes nothing out of a pipe
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return Fault(FaultKind.UNREADABLE, "cannot be read: it is no longer a regular file")
-        if inode and (status.st_ino - inode) % _FOLD and (status.st_ctime_ns - ctime_ns) % _FOLD:
+        if inode != status.st_ino and inode and _is_other(status, inode, ctime_ns):
             detail = "cannot be read: another file took its place after it was found; the next run reads that"
             return Fault(FaultKind.UNREADABLE, detail)
-        data = os.read(descriptor, min(status.st_size, most_bytes) + 1)
         while len(data) != status.st_size:  # it grew or shrank, or its file system hands it out in parts
-            more = os.read(descriptor, 2**20)
+            more = os.pread(descriptor, 2**20, len(data))
+            status = os.fstat(descriptor)
             if not more:
                 break
             data += more
             if len(data) > most_bytes:
                 break
+        if changed is not None and (status.st_size != size_bytes or (status.st_mtime_ns - mtime_ns) % _FOLD):
+            changed.add(path)
     except OSError as error:
         return Fault(FaultKind.UNREADABLE, f"cannot be read: {_reason(path, error)}")
     finally:
         os.close(descriptor)
     return too_large(most_bytes) if len(data) > most_bytes else data
+
+
+def _is_other(status: os.stat_result, inode: int, ctime_ns: int) -> bool:
+    """Tell whether an open file is another one than `Found` says."""
+    return bool((status.st_ino - inode) % _FOLD and (status.st_ctime_ns - ctime_ns) % _FOLD)
 
 
 def read_named(name: str, most_bytes: int) -> bytes | Fault:
@@ -118,6 +139,8 @@ def _reason(path: str, error: OSError) -> str:
         return "it is a symbolic link to a file that does not exist"
     if error.errno == errno.ENOENT:
         return "it was deleted or renamed after it was found"
+    if error.errno in (errno.ESPIPE, errno.EISDIR):
+        return "it is no longer a regular file"
     return (error.strerror or "unknown error").lower()
 
 

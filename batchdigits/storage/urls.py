@@ -7,6 +7,7 @@ machine or one of the others. `zip:///x.zip` and `zip://x.zip` mean all of a loc
 import os
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -192,9 +193,8 @@ def encoded(path: str) -> bytes:
 
 def ending_of(path: str) -> str:
     """Give the ending of a path's last part, with its dot, in lower case; empty without one."""
-    name = path.rpartition("/")[2]
-    dot = name.rfind(".")
-    return name[dot:].lower() if dot > 0 else ""
+    dot = path.rfind(".")
+    return sys.intern(path[dot:].lower()) if dot > path.rfind("/") + 1 else ""
 
 
 def file_ending(path: str) -> str:

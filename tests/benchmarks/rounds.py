@@ -19,6 +19,8 @@ class Pass:
     """Peak of all its processes together, in 10^6 bytes, what they share counted once; None if it was not measured."""
     main_mb: float | None = None
     """Peak of its first process alone, with all that it shares."""
+    finding: float | None = None
+    """The part of the seconds in which ink was found on pages that rules cannot read; None if it was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Line:
     def rate(self) -> float:
         """Give the median of the images per second."""
         return statistics.median(self.rates)
+
+    @property
+    def other_rates(self) -> list[float]:
+        """List the images per second by round, had no ink been looked for; empty if that was not measured."""
+        return [self.images / (one.seconds - one.finding) for one in self.passes if one.finding is not None]
 
     @property
     def tree_mb(self) -> list[float]:

@@ -40,7 +40,7 @@ from batchdigits.storage.local import file_sha256
 from batchdigits.storage.urls import locate
 from tests.cli_runner import run
 from tests.fake_model import FakeInkFinder, FakePredictor, bundle_in
-from tests.sample_pages import write_differing
+from tests.sample_pages import digits, write_differing, write_png
 
 FILES = 40
 Seen = dict[tuple[str, int], tuple[bytes, str]]  # of each page, by its file's name and its number
@@ -271,6 +271,40 @@ def test_files_that_kill_their_workers_are_rows_of_the_same_run_and_cost_no_othe
     sums = {batch.files[page["file"]].name: sha256 for page, sha256 in zip(batch.pages, batch.sha256, strict=True)}
     assert [sums[file.name] != "" for file in killers] == [True, True, False, False]
     assert {fault.kind for fault in batch.faults.values()} == {FaultKind.UNREADABLE}
+
+
+@pytest.mark.parametrize("is_deadly", [False, True])
+def test_cut_outs_are_read_while_the_networks_load_and_a_death_meanwhile_costs_none_of_them(
+    model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_deadly: bool
+) -> None:
+    for number, digit in enumerate(digits(FILES)):
+        write_png(tmp_path / f"{number:02}.png", digit)
+    files = files_in(tmp_path)
+    expected = by_row(read_all(model, files))
+    decoded = multiprocessing.get_context("fork").Value("i")
+    last = file_sha256(Path(files[-1].path))
+
+    def counted(data: bytes, *rest: Any) -> Any:
+        with decoded.get_lock():
+            decoded.value += 1
+        if is_deadly and worker.hashlib.sha256(data).hexdigest() == last:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return decode(data, *rest)
+
+    def load_late(self: FakePredictor) -> FakePredictor:
+        until = time.monotonic() + 20
+        while decoded.value < FILES:
+            assert time.monotonic() < until, f"{decoded.value} of {FILES} files were decoded meanwhile"
+            time.sleep(0.01)
+        return self
+
+    monkeypatch.setattr(worker, "decode", counted)
+    monkeypatch.setattr(FakePredictor, "__enter__", load_late)
+    found = by_row(read_all(model, files, runtime=Runtime.KERAS))
+    if is_deadly:
+        assert "(SIGSEGV)" in found.pop((files[-1].name, 1))[1]
+        expected.pop((files[-1].name, 1))
+    assert found == expected
 
 
 @pytest.mark.parametrize("written", [0, 2, 4, 60_000])

@@ -258,6 +258,20 @@ def test_of_files_with_the_same_bytes_one_is_predicted_and_each_has_its_rows(
     assert found.thumbnails[0] == found.thumbnails[6]
 
 
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_a_file_that_is_no_longer_as_it_was_found_is_told_by_its_place(
+    known: list[KnownFile], model: Bundle, tmp_path: Path, one_by_one: bool
+) -> None:
+    first, copy, other = (
+        image_file(Path(shutil.copy(one.file.path, tmp_path / f"{number}.png")))
+        for number, one in enumerate([known[0], known[0], known[1]])
+    )
+    files = [first, copy._replace(mtime_ns=copy.mtime_ns - 1), other, known[2].file._replace(size_bytes=1)]
+    found = Batch.concat(*read(reader(model), files, one_by_one=one_by_one))
+    assert found.changed == {1, 3}
+    assert found.of([3, 2, 1]).changed == {0, 2}
+
+
 def test_bytes_that_were_told_of_are_known_under_their_ending_alone() -> None:
     sums = [hashlib.sha256(bytes([number])).digest() for number in range(200)]
     some = Known({".png": np.sort(np.array(sums[:50], "S32"))})

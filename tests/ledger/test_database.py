@@ -302,3 +302,21 @@ def test_what_is_recorded_survives_a_loss_of_power(path: Path) -> None:
     """The folder is brought to the disk when a journal has gone from it, which nothing less than EXTRA does."""
     with Database(path) as database:
         assert database.execute("PRAGMA synchronous").fetchone() == (3,)
+
+
+def test_a_transaction_within_another_is_kept_with_that_or_not_at_all(path: Path) -> None:
+    insert = "INSERT INTO told VALUES (?, 1, 1)"
+
+    def keep_and_fail(database: Database) -> None:
+        with database.transaction():
+            with database.transaction() as execute:
+                execute(insert, (b"/lost",))
+            message = "an end"
+            raise ValueError(message)
+
+    with Database(path) as database:
+        with pytest.raises(ValueError, match="an end"):
+            keep_and_fail(database)
+        with database.transaction(), database.transaction() as execute:
+            execute(insert, (b"/kept",))
+        assert database.execute("SELECT path FROM told").fetchall() == [(b"/kept",)]

@@ -109,4 +109,4 @@ def test_the_size_of_what_is_pending_is_told() -> None:
 
 def test_a_path_that_is_listed_and_cannot_be_looked_up_is_damage(tmp_path: Path) -> None:
     with Database(tmp_path / "ledger") as database, pytest.raises(StorageError, match="is damaged; move it away"):
-        module._sha256(database, (b"/gone.png", 1, 1, 1, 1, 1, 0, None), 1)
+        module._sha256(database, (b"/gone.png", 1, 1, 1, 1, 1, 0, 0, None), 1)

@@ -16,6 +16,7 @@ from batchdigits.errors import Fault, StorageError
 from batchdigits.inference.bundle import Bundle
 from batchdigits.records import InkImages, Logits
 from batchdigits.storage import reading
+from batchdigits.storage.guards import Sources
 from batchdigits.storage.reading import read_remote
 from tests.fake_model import FakePredictor
 from tests.pipeline.runs import PAGES, by_page, predicted, rows_of, run
@@ -88,8 +89,18 @@ def test_a_copy_of_a_file_that_changes_while_it_is_read_waits_with_it(
     write_png(scans / "b.png", one_of_each()[1])
     shutil.copy(first, scans / "c.png")
     aged(scans)
-    during_prediction(monkeypatch, lambda: os.utime(first))
-    summary = run(model, scans, outputs=(report,), settle_seconds=2.0, workers=1)
+    opening = Sources.open
+
+    def opened(self: Sources, path: str) -> int:
+        descriptor = opening(self, path)
+        if path == str(first):
+            os.utime(first)
+        return descriptor
+
+    monkeypatch.setattr(pool, "_CHUNK_FILES", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Sources, "open", opened)
+        summary = run(model, scans, outputs=(report,), settle_seconds=2.0, workers=1)
     assert (summary.deferred, [row["path"] for row in rows_of(report.read_bytes())]) == (2, ["b.png"])
     aged(scans)
     assert run(model, scans, outputs=(report,)).deferred == 0

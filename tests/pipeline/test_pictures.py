@@ -1,6 +1,7 @@
 """The pictures that a run keeps for people, of what they may want to look at and of the audit sample."""
 
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,22 @@ from batchdigits.inference import audit
 from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger.database import Database
 from batchdigits.preprocessing import thumbnails
+from batchdigits.records import UNDRAWN
 from batchdigits.reports.corrections import correct
 from batchdigits.reports.rows import TO_LOOK_AT
 from batchdigits.storage.local import LocalFile
 from tests.pipeline.runs import by_page, run, shown_in_csv
 from tests.reports.formats.test_html import Page
+from tests.sample_pages import one_of_each, write_png
+
+
+def pictures_in(ledger: Path) -> list[tuple[bytes, bytes]]:
+    with Database(ledger) as database:
+        return database.execute("SELECT path, png FROM pages WHERE png IS NOT NULL").fetchall()
 
 
 def thumbnails_in(ledger: Path) -> dict[str, bytes]:
-    with Database(ledger) as database:
-        select = "SELECT path, png FROM pages WHERE png IS NOT NULL"
-        return {shown_in_csv(Path(os.fsdecode(path)).name): png for path, png in database.execute(select)}
+    return {shown_in_csv(Path(os.fsdecode(path)).name): png for path, png in pictures_in(ledger)}
 
 
 def test_the_ledger_keeps_pictures_of_what_people_may_want_to_look_at(
@@ -36,7 +42,7 @@ def test_the_ledger_keeps_pictures_of_what_people_may_want_to_look_at(
     kept = thumbnails_in(tmp_path / "report.csv.ledger")
     assert set(kept) >= expected  # and those that a stricter threshold may doubt
     assert 0 < len(expected) <= len(kept) < len(rows)
-    assert all(png.startswith(b"\x89PNG") for png in kept.values())
+    assert all(png.startswith(b"\x89PNG") or png == UNDRAWN for png in kept.values())
 
 
 @pytest.mark.parametrize(("name", "is_drawn"), [("report.csv", False), ("page.html", True)])
@@ -52,6 +58,40 @@ def test_no_picture_is_drawn_that_nobody_could_see(
     monkeypatch.setattr(thumbnails, "png", noted)
     run(surer, growing, outputs=(tmp_path / name,), no_ledger=True)
     assert (tmp_path / "drawn").exists() == is_drawn
+
+
+@pytest.fixture
+def cut_outs(tmp_path: Path) -> Path:
+    """Ten digits of few pixels each."""
+    for number, digit in enumerate(one_of_each()):
+        write_png(tmp_path / "scans" / f"{number}.png", digit)
+    return tmp_path / "scans"
+
+
+def test_cut_outs_are_drawn_when_a_report_shows_them(cut_outs: Path, surer: Bundle, tmp_path: Path) -> None:
+    ledger = tmp_path / "report.csv.ledger"
+    run(surer, cut_outs, outputs=(tmp_path / "report.csv",))
+    assert set(thumbnails_in(ledger).values()) == {UNDRAWN}
+    assert not run(surer, cut_outs, outputs=(tmp_path / "report.csv",)).pending
+    both = {"outputs": (tmp_path / "report.csv", tmp_path / "page.html")}
+    shutil.copy(cut_outs / "0.png", tmp_path / "scans" / "copy.png")  # whose bytes are known, and undrawn
+    assert run(surer, cut_outs, **both).pending == 11
+    run(surer, cut_outs, outputs=(tmp_path / "page_alone.html",))
+    pages = [Page((tmp_path / name).read_bytes()) for name in ("page.html", "page_alone.html")]
+    assert pages[0].pictures == pages[1].pictures
+    assert all(png.startswith(b"\x89PNG") for png in thumbnails_in(ledger).values())
+    assert not run(surer, cut_outs, **both).pending
+
+
+def test_a_copy_gets_the_picture_that_its_twin_in_another_folder_lacks(
+    cut_outs: Path, surer: Bundle, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "both.ledger"
+    run(surer, cut_outs, outputs=(tmp_path / "report.csv",), ledger=ledger)
+    shutil.copytree(cut_outs, tmp_path / "again")
+    run(surer, tmp_path / "again", outputs=(tmp_path / "page.html",), ledger=ledger)
+    assert b"" not in Page((tmp_path / "page.html").read_bytes()).pictures
+    assert sum(png == UNDRAWN for _, png in pictures_in(ledger)) == 10
 
 
 def test_the_audit_sample_has_pictures_too_and_its_answers_are_counted(
@@ -81,7 +121,7 @@ def test_the_audit_sample_has_pictures_too_and_its_answers_are_counted(
 def test_reports_for_people_show_the_pictures_that_the_ledger_keeps_and_the_audit_sample(
     growing: Path, surer: Bundle, tmp_path: Path
 ) -> None:
-    run(surer, growing, outputs=(tmp_path / "report.csv",))
+    run(surer, growing, outputs=(tmp_path / "report.csv", tmp_path / "page.html"))
     for path in growing.rglob("*.png"):
         path.chmod(0)  # no report opens a source
     for name in ("page.html", "book.xlsx"):  # each asks for them by itself

@@ -3,6 +3,8 @@
 What is compared with clean digits holds of any good ink finder: shares and bounds stand well below what was found.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import cv2
@@ -626,3 +628,22 @@ def test_bars_at_both_sides_are_no_even_paper_and_a_digit_that_touches_a_side_in
     touching = on_page(trimmed(one_of_each()[2]), 28, 28)
     touching[27, 9:19] = touching.min()
     assert normalise([touching], no_network).ink[:, SHARE].all()
+
+
+_CUT_OUTS = """
+import sys
+import numpy as np
+from batchdigits.preprocessing.normalisation import normalise
+page = np.full((28, 28), 240, np.uint8)
+page[4:24, 13:16] = 20
+littered = page.copy()
+littered[2, 2] = 20
+pixels = normalise([page, littered], None).pixels
+assert pixels.any((1, 2)).all() and (pixels[0] == pixels[1]).all()
+print("numpy.ma" in sys.modules)
+"""
+
+
+def test_cut_outs_leave_out_a_module_that_each_worker_would_import() -> None:
+    done = subprocess.run([sys.executable, "-c", _CUT_OUTS], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["False"]

@@ -88,19 +88,26 @@ def test_a_recent_file_that_goes_on_changing_is_deferred_and_the_others_are_not(
     assert passed == [still]
 
 
-def test_what_changes_while_it_is_read_is_left_out_of_its_batch_pages_and_faults(tmp_path: Path, clock: Clock) -> None:
+def test_what_changes_while_it_is_read_is_left_out_of_its_batch_pages_and_faults(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = [written(tmp_path / f"{name}.png") for name in "abc"]
     (tmp_path / "b.png").write_bytes(b"half")
     (tmp_path / "c.png").write_bytes(b"half")
-    files += [written(tmp_path / "d.png")]
-    pages = np.zeros(4, PAGE)
-    pages["file"], pages["fault"] = range(4), [False, True, True, False]
+    files += [written(tmp_path / f"{name}.png") for name in "def"]
+    pages = np.zeros(6, PAGE)
+    pages["file"], pages["fault"] = range(6), [False, True, True, False, False, True]
     fault = Fault(FaultKind.UNREADABLE, "half")
-    batch = Batch(files, pages, {1: fault, 2: fault}, {3: b"picture"})
+    batch = Batch(files, pages, {1: fault, 2: fault, 5: fault}, {3: b"picture"}, changed={0, 4})
     os.utime(tmp_path / "a.png")
+    asked = []
+    ask = module.has_changed
+    monkeypatch.setattr(module, "has_changed", lambda file, **how: asked.append(file) or ask(file, **how))
     deferred: list[ImageFile] = []
     still = Settling(2.0).drop_changed(batch, deferred.extend)
     assert [file.name[-5:] for file in deferred] == ["a.png", "b.png", "c.png"]
-    assert [file.name[-5:] for file in still.files] == ["d.png"]
-    assert (still.pages["file"].tolist(), still.faults, still.thumbnails) == ([0], {}, {0: b"picture"})
+    assert [file.name[-5:] for file in still.files] == ["d.png", "e.png", "f.png"]
+    assert (still.pages["file"].tolist(), still.faults) == ([0, 1, 2], {2: fault})
+    assert still.thumbnails == {0: b"picture"}
+    assert files[3] not in asked, "whoever read it has seen that it stayed, and it has no fault"
     assert Settling(0).drop_changed(batch, deferred.extend) is batch

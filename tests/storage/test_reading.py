@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchdigits.errors import Fault, FaultKind
-from batchdigits.storage import reading
+from batchdigits.storage import guards, reading
 from batchdigits.storage.reading import read_all, read_local
 
 LIMIT = 2**20
@@ -21,8 +21,8 @@ def test_a_file_is_read_whole(tmp_path: Path) -> None:
 def test_a_file_that_grew_is_read_whole_up_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"12345")
-    whole = os.read
-    monkeypatch.setattr(reading.os, "read", lambda descriptor, _count: whole(descriptor, 2))
+    whole = os.pread
+    monkeypatch.setattr(reading.os, "pread", lambda descriptor, _count, at: whole(descriptor, 2, at))
     assert read_local(str(path), 2, 5) == b"12345"
     fault = read_local(str(path), 2, 4)
     assert isinstance(fault, Fault)
@@ -62,18 +62,42 @@ def test_a_file_is_read_as_what_it_was_when_it_was_found(tmp_path: Path, folded:
     changed_ns = (tmp_path / "a.png").stat().st_ctime_ns + folded
     names = [str(tmp_path / "a.png"), str(tmp_path / "link.png")]
     for known in ((inode, changed_ns), (inode, 1), (inode + 1, changed_ns)):  # of a share that numbers files anew
-        assert list(read_all([(name, 5, *known) for name in names], 100)) == [b"found", b"found"]
+        assert list(read_all([(name, 5, *known, 0) for name in names], 100)) == [b"found", b"found"]
     (tmp_path / "a.png").unlink()
     (tmp_path / "a.png").symlink_to("secret")
-    for data in read_all([(name, 5, inode, changed_ns) for name in names], 100):
+    for data in read_all([(name, 5, inode, changed_ns, 0) for name in names], 100):
         assert isinstance(data, Fault)
         assert "another file took its place" in data.detail
-    assert list(read_all([(names[0], 5)], 100)) == [b"outside"]
+    assert list(read_all([(names[0], 5, 0, 0, 0)], 100)) == [b"outside"]
+
+
+def test_what_changes_while_it_is_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opening = guards.Sources.open
+
+    def opened(self: guards.Sources, path: str) -> int:
+        descriptor = opening(self, path)
+        if path.endswith("grows"):
+            before = os.fstat(descriptor)
+            Path(path).write_bytes(b"found and more")
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if path.endswith("touched"):
+            os.utime(path, ns=(1, 2))
+        return descriptor
+
+    monkeypatch.setattr(guards.Sources, "open", opened)
+    files = []
+    for name in ("still", "grows", "touched"):
+        (tmp_path / name).write_bytes(b"found")
+        status = (tmp_path / name).stat()
+        files.append((str(tmp_path / name), 5, status.st_ino, status.st_ctime_ns, status.st_mtime_ns - 2**64))
+    changed: set[str] = set()
+    assert list(read_all(files, 100, changed=changed)) == [b"found", b"found and more", b"found"]
+    assert changed == {str(tmp_path / "grows"), str(tmp_path / "touched")}
 
 
 def reading_from(*sources: Path, path: Path) -> bytes | str:
     """What is read of a file that was found under some sources; or why it is not."""
-    (data,) = read_all([(str(path), 5)], 100, [str(source) for source in sources])
+    (data,) = read_all([(str(path), 5, 0, 0, 0)], 100, [str(source) for source in sources])
     return data.detail if isinstance(data, Fault) else data
 
 
@@ -99,13 +123,31 @@ def test_links_are_followed_within_the_sources_and_where_a_user_names_them(tmp_p
     assert "was replaced after it was found" in str(reading_from(scans, path=scans / "linked/7.png"))
 
 
+def test_a_link_beside_a_file_that_was_read_is_followed_like_any_other(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for path in (scans / "1", scans / "9", tmp_path / "outside"):
+        path.write_bytes(path.name.encode())
+    for name, target in (("2", "1"), ("3", "../outside"), ("4", "../outside"), ("5", "5"), ("6", "/none")):
+        (scans / name).symlink_to(target)
+    files = [(str(scans / name), 9, 0, 0, 0) for name in "1234569"]
+    found = list(read_all(files, 100, [str(scans), str(scans / "4")]))
+    assert [data for data in found if isinstance(data, bytes)] == [b"1", b"1", b"outside", b"9"]
+    reasons = [data.detail.partition(": ")[2] for data in found if isinstance(data, Fault)]
+    assert reasons == [
+        "it is a symbolic link that leads out of the source now",
+        "too many levels of symbolic links",
+        "it is a symbolic link to a file that does not exist",
+    ]
+
+
 def test_the_folder_of_the_last_file_stays_open_and_no_other(tmp_path: Path) -> None:
     for name in ("a/1", "a/2", "b/c/3", "b/4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
     before = len(os.listdir("/dev/fd"))  # noqa: PTH208
     names = ["a/1", "a/2", "b/c/3", "gone/5", "b/4", "a/1"]
-    reading = read_all([(str(tmp_path / name), 5) for name in names], 100, [str(tmp_path)])
+    reading = read_all([(str(tmp_path / name), 5, 0, 0, 0) for name in names], 100, [str(tmp_path)])
     for name, data in zip(names, reading, strict=False):
         assert data == name.encode() if (tmp_path / name).exists() else isinstance(data, Fault)
         assert len(os.listdir("/dev/fd")) <= before + 1  # noqa: PTH208

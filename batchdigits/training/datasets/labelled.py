@@ -247,7 +247,7 @@ def _read(
     limits = DecodingSettings()
 
     def normalised_chunk(chunk: list[ImageFile]) -> tuple[list[ImageFile], Normalised]:
-        whole = read_all([(file.path, file.size_bytes) for file in chunk], limits.max_bytes)
+        whole = read_all([(file.path, file.size_bytes, 0, 0, 0) for file in chunk], limits.max_bytes)
         every = [decoded(file, data, limits) for file, data in zip(chunk, whole, strict=True)]
         return chunk, normalised(every, network, settings)
 
