@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchdigits.errors import UsageError, escaped
@@ -239,6 +240,7 @@ def least_passing(target: float) -> int:
     return math.ceil(math.log(LEVEL) / math.log1p(-target))
 
 
+@lru_cache(1024)  # a run proves its target before any work, and again for its report
 def probability_of_at_most(wrong: int, passed: int, error: float) -> float:
     """Compute the binomial probability of so few mistakes.
 
