@@ -81,7 +81,7 @@ def _png(data: bytes, settings: DecodingSettings) -> Page:
     width, height, depth, colour = headers.png_header(data)
     check_size(width, height, settings)
     packed = headers.packed_rows(data)
-    pixels = _differences(packed, width, height, _PNG_SAMPLES.get((depth, colour), 0))
+    pixels = _differences(packed, width, height, _PNG_SAMPLES.get((depth, colour), 0)) if packed else None
     if pixels is not None:
         return page_of(grey_of_channels(pixels), width, height)
     is_transparent, turn, bare = (False, 1, data) if packed else headers.png(data)
@@ -106,7 +106,7 @@ def _differences(packed: bytes, width: int, height: int, samples: int) -> GreyIm
     Returns:
         uint8[H, W] or uint8[H, W, C]; None of all others, and where something is wrong, which a codec has to say.
     """
-    if not samples or not b"" < packed[1:2] < _UNHURRIED:  # others choose a way for each row
+    if not samples or packed[1:2] >= _UNHURRIED:  # others choose a way for each row
         return None
     row = 1 + width * samples
     try:

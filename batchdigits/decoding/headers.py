@@ -104,7 +104,9 @@ def packed_rows(data: bytes) -> bytes:
         Empty where it is interlaced, or holds anything but its header, rows and end, or a checksum is wrong.
     """
     at, end = _PNG_AFTER_HEADER, len(data) - len(_PNG_END)
-    if data[26:29] != b"\0\0\0" or not data.endswith(_PNG_END) or _is_wrong(data[12:29], data, 29):
+    if not (data.startswith(b"\0\0\0", 26) and data.startswith(b"IDAT", at + 4) and data.endswith(_PNG_END)):
+        return b""
+    if _is_wrong(data[12:29], data, 29):
         return b""
     parts: list[bytes] = []
     while at < end:
