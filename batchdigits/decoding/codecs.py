@@ -42,7 +42,7 @@ from batchdigits.settings import DecodingSettings
 
 _PNG_USUAL_COLOURS = (2, 6)  # RGB and RGBA, which libspng decodes a little faster than libpng
 _PNG_MOST_GREY = 48 * 48  # pixels up to which that is so of grey
-_PNG_SAMPLES = {(8, 0): 1, (8, 2): 3, (8, 6): 4}  # of a pixel, by their bits and the colour type
+_PNG_PIXEL_BYTES = {(8, 0): 1, (8, 2): 3, (8, 6): 4, (16, 0): 2, (16, 2): 6, (16, 6): 8}  # by depth and colour type
 _UNHURRIED = b"\x40"  # from here on, the second byte of what zlib packed: it took more time than it had to
 _BMP_HEADER = struct.Struct("<IiiHHI")
 _BIT_FIELDS = (3, 6)  # of a BMP's «compression»: masks of red, green, blue, or of alpha as well
@@ -81,8 +81,11 @@ def _png(data: bytes, settings: DecodingSettings) -> Page:
     width, height, depth, colour = headers.png_header(data)
     check_size(width, height, settings)
     packed = headers.packed_rows(data)
-    pixels = _differences(packed, width, height, _PNG_SAMPLES.get((depth, colour), 0)) if packed else None
+    pixels = _differences(packed, width, height, _PNG_PIXEL_BYTES.get((depth, colour), 0)) if packed else None
     if pixels is not None:
+        if depth == 16:
+            samples = pixels.view(">u2").astype(np.uint16)
+            pixels = in_bytes(samples if colour else samples[..., 0])
         return page_of(grey_of_channels(pixels), width, height)
     is_transparent, turn, bare = (False, 1, data) if packed else headers.png(data)
     is_usual = depth == 8 and not is_transparent
@@ -94,29 +97,30 @@ def _png(data: bytes, settings: DecodingSettings) -> Page:
     return page_of(grey_of_channels(pixels), width, height, turn)
 
 
-def _differences(packed: bytes, width: int, height: int, samples: int) -> GreyImage | None:
+def _differences(packed: bytes, width: int, height: int, pixel_bytes: int) -> GreyImage | None:
     """Decode the rows of a PNG where each holds differences of neighbours, as OpenCV writes it: in half the time.
 
     Args:
         packed: As zlib packed them.
         width: Of a row, in pixels.
         height: How many there are.
-        samples: Of a pixel, each a byte.
+        pixel_bytes: Of a pixel; 0 for one that takes no whole bytes, or has colours of a palette.
 
     Returns:
-        uint8[H, W] or uint8[H, W, C]; None of all others, and where something is wrong, which a codec has to say.
+        uint8[H, W], or uint8[H, W, B] where a pixel has several bytes. None of all others, and where something is
+        wrong, which a codec has to say.
     """
-    if not samples or packed[1:2] >= _UNHURRIED:  # others choose a way for each row
+    if not pixel_bytes or packed[1:2] >= _UNHURRIED:  # others choose a way for each row
         return None
-    row = 1 + width * samples
+    row = 1 + width * pixel_bytes
     try:
         rows = imagecodecs.deflate_decode(packed, out=height * row)
     except imagecodecs.DeflateError:
         return None
     if rows[::row] != b"\1" * height or len(rows) != height * row:
         return None
-    shape = (height, width, samples) if samples > 1 else (height, width)
-    differences = np.ndarray(shape, np.uint8, rows, 1, (row, samples, 1)[: len(shape)])
+    shape = (height, width, pixel_bytes) if pixel_bytes > 1 else (height, width)
+    differences = np.ndarray(shape, np.uint8, rows, 1, (row, pixel_bytes, 1)[: len(shape)])
     return np.asarray(imagecodecs.delta_decode(differences, axis=1), np.uint8)
 
 

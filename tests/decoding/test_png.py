@@ -148,11 +148,13 @@ def test_a_missing_byte_of_pixels_is_a_fault(
 
 
 SHAPES = [(HEIGHT, WIDTH), (HEIGHT, WIDTH, 3), (HEIGHT, WIDTH, 4), (1, 2), (1, 40), (40, 2), (120, 300)]
+OF_OPENCV = [(*shape, bits) for shape in SHAPES for bits in (8, 16)]
 
 
-def as_opencv_writes(shape: tuple[int, ...], level: int = 1, damage: Callable[[bytes], bytes] = bytes) -> list[bytes]:
+def as_opencv_writes(kind: tuple[int, ...], level: int = 1, damage: Callable[[bytes], bytes] = bytes) -> list[bytes]:
     """Write noise as OpenCV does: the chunks of a PNG, of which the rows hold differences of neighbours."""
-    pixels = np.random.default_rng(5).integers(0, 256, shape).astype(np.uint8)
+    *shape, bits = kind
+    pixels = np.random.default_rng(5).integers(0, 2**bits, shape).astype(f"u{bits // 8}")
     data = cv2.imencode(".png", pixels)[1].tobytes()
     at, names = 8, []
     packed = b""
@@ -175,31 +177,31 @@ def joined(parts: list[bytes], pieces: int = 1) -> bytes:
     return b"".join([start, *rows, end])
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", OF_OPENCV)
 def test_what_opencv_writes_is_the_same_grey_as_by_the_codecs(
-    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    kind: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = grey_of(joined(as_opencv_writes(shape, level=9)))
+    expected = grey_of(joined(as_opencv_writes(kind, level=9)))
     for codec in ("spng_decode", "png_decode"):
         monkeypatch.setattr(codecs.imagecodecs, codec, None)
     for pieces in (1, 2, 7):
-        np.testing.assert_array_equal(grey_of(joined(as_opencv_writes(shape), pieces)), expected)
+        np.testing.assert_array_equal(grey_of(joined(as_opencv_writes(kind), pieces)), expected)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_what_opencv_wrote_and_is_damaged_is_what_the_codecs_make_of_it(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("kind", OF_OPENCV)
+def test_what_opencv_wrote_and_is_damaged_is_what_the_codecs_make_of_it(kind: tuple[int, ...]) -> None:
     def other_filters(rows: bytes) -> bytes:
         changed = bytearray(rows)
-        changed[:: len(rows) // shape[0]] = bytes(at % 5 for at in range(shape[0]))
+        changed[:: len(rows) // kind[0]] = bytes(at % 5 for at in range(kind[0]))
         return bytes(changed)
 
     for damage in (lambda rows: rows[:-1], lambda rows: b"\5" + rows[1:]):
-        fault = fault_of(joined(as_opencv_writes(shape, damage=damage)))
-        assert fault == fault_of(joined(as_opencv_writes(shape, 9, damage)))
+        fault = fault_of(joined(as_opencv_writes(kind, damage=damage)))
+        assert fault == fault_of(joined(as_opencv_writes(kind, 9, damage)))
         assert "its pixels are damaged, or fewer" in fault.detail
     for harmless in (lambda rows: rows + b"more", other_filters):
-        grey = grey_of(joined(as_opencv_writes(shape, damage=harmless)))
-        np.testing.assert_array_equal(grey, grey_of(joined(as_opencv_writes(shape, 9, harmless))))
-    whole = joined(as_opencv_writes(shape))
+        grey = grey_of(joined(as_opencv_writes(kind, damage=harmless)))
+        np.testing.assert_array_equal(grey, grey_of(joined(as_opencv_writes(kind, 9, harmless))))
+    whole = joined(as_opencv_writes(kind))
     assert "checksum" in fault_of(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:]).detail
     assert "cut short" in fault_of(whole[:-13]).detail
