@@ -1,6 +1,7 @@
 """Read, decode, normalise and predict a few files as one stack: what every worker does, here and on a cluster."""
 
 import ctypes
+import gc
 import hashlib
 import multiprocessing
 import os
@@ -56,6 +57,7 @@ def prepare_process() -> None:
     if cv2.getNumThreads() > 1:  # not in a fork, in which OpenCV would wait for threads that are not there
         cv2.setNumThreads(1)
     keep_freed_memory()
+    gc.freeze()  # else Python looks at all that a fork took along, once a run, and so copies its memory
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

@@ -1,5 +1,6 @@
 """The reader: every page of every file stands in one part, beside what was seen of it, whatever its neighbours are."""
 
+import gc
 import hashlib
 import multiprocessing
 import resource
@@ -204,6 +205,11 @@ def test_a_worker_keeps_the_memory_that_a_step_freed_for_the_next_one() -> None:
     for prepare in (prepare_process, keep_freed_memory):
         with multiprocessing.get_context("spawn").Pool(1, prepare) as pool:
             assert pool.apply(page_faults_of_steps) < 100
+
+
+def test_a_worker_does_not_look_for_garbage_in_what_was_there_before() -> None:
+    with multiprocessing.get_context("spawn").Pool(1, prepare_process) as pool:
+        assert pool.apply(gc.get_freeze_count) > 10_000
 
 
 def page_faults_of_steps() -> int:
