@@ -42,7 +42,7 @@ from batchdigits.settings import DecodingSettings
 
 _PNG_USUAL_COLOURS = (2, 6)  # RGB and RGBA, which libspng decodes a little faster than libpng
 _PNG_MOST_GREY = 48 * 48  # pixels up to which that is so of grey
-_PNG_PIXEL_BYTES = {(8, 0): 1, (8, 2): 3, (8, 6): 4, (16, 0): 2, (16, 2): 6, (16, 6): 8}  # by depth and colour type
+_PNG_PIXEL_BYTES = {(8, 0): 1, (8, 2): 3, (8, 6): 4, (16, 0): 2}  # by depth and colour type; more would be too much
 _UNHURRIED = b"\x40"  # from here on, the second byte of what zlib packed: it took more time than it had to
 _BMP_HEADER = struct.Struct("<IiiHHI")
 _BIT_FIELDS = (3, 6)  # of a BMP's «compression»: masks of red, green, blue, or of alpha as well
@@ -81,13 +81,14 @@ def _png(data: bytes, settings: DecodingSettings) -> Page:
     width, height, depth, colour = headers.png_header(data)
     check_size(width, height, settings)
     packed = headers.packed_rows(data)
+    is_plainest = bool(packed)
     pixels = _differences(packed, width, height, _PNG_PIXEL_BYTES.get((depth, colour), 0)) if packed else None
+    del packed  # which is as large as the file
     if pixels is not None:
         if depth == 16:
-            samples = pixels.view(">u2").astype(np.uint16)
-            pixels = in_bytes(samples if colour else samples[..., 0])
+            pixels = in_bytes(pixels.view(">u2")[..., 0].astype(np.uint16))
         return page_of(grey_of_channels(pixels), width, height)
-    is_transparent, turn, bare = (False, 1, data) if packed else headers.png(data)
+    is_transparent, turn, bare = (False, 1, data) if is_plainest else headers.png(data)
     is_usual = depth == 8 and not is_transparent
     is_usual &= colour in _PNG_USUAL_COLOURS or (colour == 0 and width * height <= _PNG_MOST_GREY)
     try:
@@ -104,7 +105,7 @@ def _differences(packed: bytes, width: int, height: int, pixel_bytes: int) -> Gr
         packed: As zlib packed them.
         width: Of a row, in pixels.
         height: How many there are.
-        pixel_bytes: Of a pixel; 0 for one that takes no whole bytes, or has colours of a palette.
+        pixel_bytes: Of a pixel; 0 of one that a codec has to decode.
 
     Returns:
         uint8[H, W], or uint8[H, W, B] where a pixel has several bytes. None of all others, and where something is

@@ -147,8 +147,9 @@ def test_a_missing_byte_of_pixels_is_a_fault(
     assert capfd.readouterr() == ("", "")
 
 
-SHAPES = [(HEIGHT, WIDTH), (HEIGHT, WIDTH, 3), (HEIGHT, WIDTH, 4), (1, 2), (1, 40), (40, 2), (120, 300)]
-OF_OPENCV = [(*shape, bits) for shape in SHAPES for bits in (8, 16)]
+GREY_SHAPES = [(HEIGHT, WIDTH), (1, 2), (1, 40), (40, 2), (120, 300)]
+OF_OPENCV = [(*shape, bits) for shape in GREY_SHAPES for bits in (8, 16)]
+OF_OPENCV += [(HEIGHT, WIDTH, samples, 8) for samples in (3, 4)]
 
 
 def as_opencv_writes(kind: tuple[int, ...], level: int = 1, damage: Callable[[bytes], bytes] = bytes) -> list[bytes]:
