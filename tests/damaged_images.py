@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -90,7 +91,7 @@ def seeds() -> dict[str, list[bytes]]:
 
 
 def _variants() -> list[bytes]:
-    """Write one picture in every way that Pillow knows, and in some that it only reads."""
+    """Write one picture in every way that Pillow knows, in some that it only reads, and as OpenCV packs it."""
     grey = Image.fromarray(np.add.outer(np.arange(24) * 5, np.arange(40) * 3).astype(np.uint8))
     grey.paste(10, (12, 4, 18, 20))
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 200)
@@ -103,6 +104,7 @@ def _variants() -> list[bytes]:
     profile = {"icc_profile": bytes(range(256)) * 2}
     return [
         *(_encoded(image, "PNG") for image in (grey, colour, bits, deep, palette, alpha, grey.convert("LA"))),
+        *(cv2.imencode(".png", np.asarray(image))[1].tobytes() for image in (grey, colour, alpha)),
         *(_encoded(colour, "PNG", **options) for options in ({"exif": exif}, profile, frames)),
         _encoded(palette, "PNG", bits=2, transparency=3),
         _interlaced(grey),

@@ -1,9 +1,9 @@
 """Decode the bytes of a file to its grey pages, or to a `Fault` for each page that cannot be read.
 
-What a file is, its content says and never its ending. PNG goes through libspng or libpng and JPEG through TurboJPEG,
-which refuse half a picture instead of handing it out, and write nothing to standard error; TIFF and PDF have modules of
-their own, and all others go through the plug-ins of Pillow: those by their class, for `Image.open` would try formats
-that are none of ours. Safe to call from several threads.
+What a file is, its content says and never its ending. PNG goes through libspng or libpng, or libdeflate where it is of
+the plainest, and JPEG through TurboJPEG: they refuse half a picture instead of handing it out, and write nothing to
+standard error. TIFF and PDF have modules of their own, and all others go through the plug-ins of Pillow: those by their
+class, for `Image.open` would try formats that are none of ours. Safe to call from several threads.
 """
 
 import io
@@ -42,6 +42,8 @@ from batchdigits.settings import DecodingSettings
 
 _PNG_USUAL_COLOURS = (2, 6)  # RGB and RGBA, which libspng decodes a little faster than libpng
 _PNG_MOST_GREY = 48 * 48  # pixels up to which that is so of grey
+_PNG_PIXEL_BYTES = {(8, 0): 1, (8, 2): 3, (8, 6): 4, (16, 0): 2}  # by depth and colour type; more would be too much
+_UNHURRIED = b"\x40"  # from here on, the second byte of what zlib packed: it took more time than it had to
 _BMP_HEADER = struct.Struct("<IiiHHI")
 _BIT_FIELDS = (3, 6)  # of a BMP's «compression»: masks of red, green, blue, or of alpha as well
 _EMPTY = Fault(FaultKind.UNREADABLE, "the file is empty; copy it again")
@@ -78,7 +80,15 @@ def decode(data: bytes, settings: DecodingSettings, ending: str = "") -> list[Pa
 def _png(data: bytes, settings: DecodingSettings) -> Page:
     width, height, depth, colour = headers.png_header(data)
     check_size(width, height, settings)
-    is_transparent, turn, bare = headers.png(data)
+    packed = headers.packed_rows(data)
+    is_plainest = bool(packed)
+    pixels = _differences(packed, width, height, _PNG_PIXEL_BYTES.get((depth, colour), 0)) if packed else None
+    del packed  # which is as large as the file
+    if pixels is not None:
+        if depth == 16:
+            pixels = in_bytes(pixels.view(">u2")[..., 0].astype(np.uint16))
+        return page_of(grey_of_channels(pixels), width, height)
+    is_transparent, turn, bare = (False, 1, data) if is_plainest else headers.png(data)
     is_usual = depth == 8 and not is_transparent
     is_usual &= colour in _PNG_USUAL_COLOURS or (colour == 0 and width * height <= _PNG_MOST_GREY)
     try:
@@ -86,6 +96,33 @@ def _png(data: bytes, settings: DecodingSettings) -> Page:
     except (imagecodecs.SpngError, imagecodecs.PngError, UnicodeDecodeError) as error:  # their words may be gone by now
         raise PageError(damaged("PNG", "its pixels are damaged, or fewer than its header says")) from error
     return page_of(grey_of_channels(pixels), width, height, turn)
+
+
+def _differences(packed: bytes, width: int, height: int, pixel_bytes: int) -> GreyImage | None:
+    """Decode the rows of a PNG where each holds differences of neighbours, as OpenCV writes it: in half the time.
+
+    Args:
+        packed: As zlib packed them.
+        width: Of a row, in pixels.
+        height: How many there are.
+        pixel_bytes: Of a pixel; 0 of one that a codec has to decode.
+
+    Returns:
+        uint8[H, W], or uint8[H, W, B] where a pixel has several bytes. None of all others, and where something is
+        wrong, which a codec has to say.
+    """
+    if not pixel_bytes or packed[1:2] >= _UNHURRIED:  # others choose a way for each row
+        return None
+    row = 1 + width * pixel_bytes
+    try:
+        rows = imagecodecs.deflate_decode(packed, out=height * row)
+    except imagecodecs.DeflateError:
+        return None
+    if rows[::row] != b"\1" * height or len(rows) != height * row:
+        return None
+    shape = (height, width, pixel_bytes) if pixel_bytes > 1 else (height, width)
+    differences = np.ndarray(shape, np.uint8, rows, 1, (row, pixel_bytes, 1)[: len(shape)])
+    return np.asarray(imagecodecs.delta_decode(differences, axis=1), np.uint8)
 
 
 def _with_pillow(plugin: Callable[[io.BytesIO], ImageFile.ImageFile], data: bytes, settings: DecodingSettings) -> Page:

@@ -21,6 +21,7 @@ _PNG_HEADER = struct.Struct(">IIBB")
 _PNG_BEGINS = b"\0\0\0\rIHDR"
 _FEW = 2048  # bytes up to which zlib is the faster with a checksum; of many, it takes fifteen times as long
 _PNG_AFTER_HEADER = 33  # where the second chunk begins
+_PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"  # the last chunk, which is empty
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
 _PNG_METADATA = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})
 _CUT_SHORT = "it is cut short"
@@ -96,6 +97,28 @@ def png_header(data: bytes) -> tuple[int, int, int, int]:
     return width, height, depth, colour
 
 
+def packed_rows(data: bytes) -> bytes:
+    """Give the rows of the plainest PNG as zlib packed them.
+
+    Returns:
+        Empty where it is interlaced, or holds anything but its header, rows and end, or a checksum is wrong.
+    """
+    at, end = _PNG_AFTER_HEADER, len(data) - len(_PNG_END)
+    if not (data.startswith(b"\0\0\0", 26) and data.startswith(b"IDAT", at + 4) and data.endswith(_PNG_END)):
+        return b""
+    if _is_wrong(data[12:29], data, 29):
+        return b""
+    parts: list[bytes] = []
+    while at < end:
+        length, name = _PNG_CHUNK.unpack_from(data, at)
+        chunk = data[at + 4 : at + 8 + length]
+        at += 12 + length
+        if name != b"IDAT" or at > end or _is_wrong(chunk, data, at - 4):
+            return b""
+        parts.append(chunk[4:])
+    return b"".join(parts)
+
+
 def png(data: bytes) -> Png:
     """Read a PNG's chunks from its header, which codecs look at themselves, up to its last.
 
@@ -107,7 +130,6 @@ def png(data: bytes) -> Png:
     """
     turn, is_transparent = 1, False
     left_out: list[tuple[int, int]] = []
-    view = memoryview(data)
     at, name, size_bytes = _PNG_AFTER_HEADER, b"", len(data)
     while name != b"IEND":
         length, name = _PNG_CHUNK.unpack_from(data, at)
@@ -118,7 +140,7 @@ def png(data: bytes) -> Png:
             left_out.append((at, end))
             if turn == 1 and name in _PNG_METADATA:
                 turn = _orientation_of_chunk(name, data[at + 8 : end - 4])
-        elif length and _checksum_of(length)(view[at + 4 : end - 4]) != _PNG_CHECKSUM.unpack_from(data, end - 4)[0]:
+        elif length and _is_wrong(data[at + 4 : end - 4], data, end - 4):
             message = f"the checksum of its chunk {name!r} is wrong"
             raise ValueError(message)
         elif name == b"tRNS":
@@ -131,9 +153,10 @@ def png(data: bytes) -> Png:
     return Png(is_transparent, turn, bare)
 
 
-def _checksum_of(size_bytes: int) -> Callable[[memoryview], int]:
-    """Choose what takes a CRC-32 of so many bytes in the least time."""
-    return zlib.crc32 if size_bytes < _FEW else imagecodecs.deflate_crc32  # type: ignore[return-value]
+def _is_wrong(chunk: bytes, data: bytes, at: int) -> bool:
+    """Tell whether a chunk has not the CRC-32 that stands in a PNG; it is taken by what does so in the least time."""
+    checksum = zlib.crc32(chunk) if len(chunk) < _FEW else imagecodecs.deflate_crc32(chunk)
+    return bool(checksum != _PNG_CHECKSUM.unpack_from(data, at)[0])
 
 
 def _orientation_of_chunk(name: bytes, data: bytes) -> int:

@@ -8,8 +8,9 @@ import cv2
 
 from batchdigits.engine.children import can_fork
 from batchdigits.engine.networks import NetworkProcess, OwnNetworks
-from batchdigits.engine.pool import Job, Workers, worker_count
+from batchdigits.engine.pool import Workers, worker_count
 from batchdigits.engine.run_context import StageTimer, Stop
+from batchdigits.engine.serving import Job
 from batchdigits.engine.worker import Drawing
 from batchdigits.inference.bundle import Bundle
 from batchdigits.records import Batch, ImageFile, KnownBytes

@@ -14,24 +14,22 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
 
-from batchdigits.engine.children import Child, cores, portable
-from batchdigits.engine.known import Known, Told, told
-from batchdigits.engine.networks import TAKES_MORE, AskedNetworks, NetworkProcess, OwnNetworks
+from batchdigits.engine.children import Child, cores
+from batchdigits.engine.networks import TAKES_MORE, NetworkProcess, OwnNetworks
 from batchdigits.engine.run_context import StageTimer, Stop
-from batchdigits.engine.worker import Drawing, Networks, Reader, Unpredicted, prepare_process
+from batchdigits.engine.serving import Job, Part, serve
+from batchdigits.engine.worker import Told
 from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, FaultKind, Interrupted, Terminated, escaped
-from batchdigits.inference.bundle import Bundle
-from batchdigits.records import PAGE, Batch, ImageFile, KnownBytes
-from batchdigits.settings import MOST_WORKERS, PredictSettings
+from batchdigits.records import PAGE, Batch, ImageFile
+from batchdigits.settings import MOST_WORKERS
 from batchdigits.storage.reading import read_all
 
 log = logging.getLogger(__name__)
@@ -57,30 +55,6 @@ _NO_ANSWER = (
 )
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
 """Signals by which a process ends for a fault of its own; others, such as SIGKILL, come from outside."""
-
-
-class Job(NamedTuple):
-    """What a worker has to know of a run."""
-
-    model: Bundle
-    """What reads the digits."""
-    settings: PredictSettings
-    """Of the run."""
-    drawing: Drawing
-    """Of which pages pictures are kept."""
-    known: KnownBytes
-    """Bytes that are not decoded."""
-    sources: tuple[str, ...]
-    """Under which files were found."""
-
-
-class _Part(NamedTuple):
-    """What a worker says: how many files of its chunk it has read, what it found, its seconds by stage, and sums."""
-
-    files: int
-    batch: Batch
-    seconds: dict[str, float]
-    told: Told
 
 
 @dataclass(slots=True)
@@ -288,7 +262,7 @@ class Workers:
             for worker in self._workers:
                 while worker.child.answers.poll():
                     part = worker.child.answers.recv()
-                    if isinstance(part, _Part):
+                    if isinstance(part, Part):
                         yield self._batch(worker, part)
                         worker.done(part.files)
 
@@ -299,7 +273,7 @@ class Workers:
             BatchDigitsError: It never started, or met what ends the run.
         """
         try:
-            said: _Part | bool | str | Exception = worker.child.answers.recv()
+            said: Part | bool | str | Exception = worker.child.answers.recv()
         except (OSError, EOFError, pickle.UnpicklingError):
             yield from self._bury(worker)
             return
@@ -308,12 +282,12 @@ class Workers:
         worker.takes_more = said == TAKES_MORE
         if isinstance(said, Exception):
             raise said
-        if isinstance(said, _Part):
+        if isinstance(said, Part):
             self._deaths, self._is_loading = 0, False
             yield self._batch(worker, said)
             worker.done(said.files)
 
-    def _batch(self, worker: "_Worker", part: _Part) -> Batch:
+    def _batch(self, worker: "_Worker", part: Part) -> Batch:
         for stage, seconds in part.seconds.items():
             self._timer.add(stage, seconds)
         for other in self._workers:
@@ -452,66 +426,3 @@ def _fault(file: ImageFile, death: _Death, job: Job) -> Batch:
     if isinstance(data, bytes) and data:
         page["sha256"] = np.frombuffer(hashlib.sha256(data).digest(), "V32")
     return Batch([file], page, {0: fault})
-
-
-def serve(questions: Connection, answers: Connection, networks: OwnNetworks | Connection | None, job: Job) -> None:
-    """Read what is asked for until nobody asks any more: a worker process.
-
-    Args:
-        questions: Gives chunks, pickled.
-        answers: Gets a `_Part` at a time, or the error that ends the run; before what may take its time without being
-            a file's fault it gets False or `TAKES_MORE`, and True after that. The first True says that the worker is
-            there.
-        networks: Those that it was forked with, or a pipe to those of another process; None has it load its own.
-        job: What it has to know.
-    """
-    prepare_process()
-    timer = StageTimer()
-
-    @contextmanager
-    def patience() -> Iterator[None]:
-        answers.send(False)
-        yield
-        answers.send(True)
-
-    with suppress(EOFError, OSError), ExitStack() as entered:
-        answers.send(True)
-        try:
-            ours: Networks
-            asked = None
-            if isinstance(networks, Connection):
-                ours = asked = AskedNetworks(networks, timer, patience)
-            elif networks:
-                ours = networks
-            else:
-                with patience(), timer.stage("load model"):
-                    ours = entered.enter_context(OwnNetworks(job.model, job.settings))
-            limits, known = job.settings.decoding, Known(job.known)
-            reader = Reader(ours, job.model, limits, job.drawing, timer, patience, known, job.sources)
-            ahead: deque[tuple[Unpredicted, list[str]]] = deque()  # and their endings
-
-            def tell() -> None:
-                part, endings = ahead.popleft()
-                batch = reader.predicted(part)
-                sums = told(batch, endings)
-                answers.send(_Part(len(part.places), batch, timer.taken(), sums))
-                known.add(sums)
-
-            while True:
-                columns, one_by_one, news = pickle.loads(questions.recv_bytes())
-                for sums in news:
-                    known.add(sums)
-                files = list(map(ImageFile._make, zip(*columns, strict=True)))
-                endings = (file.ending for file in files)
-                for part in reader.unpredicted(files, one_by_one=one_by_one):
-                    ahead.append((part, list(islice(endings, len(part.places)))))
-                    while ahead and (one_by_one or not asked or asked.are_there()):
-                        tell()
-                    if ahead:  # which takes no longer for that
-                        answers.send(True)
-                while ahead and asked and asked.are_there_before(questions, answers):
-                    tell()
-        except EOFError:
-            pass
-        except Exception as error:  # noqa: BLE001  (it ends the run)
-            answers.send(portable(error))

@@ -3,11 +3,14 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from batchdigits.decoding import codecs
 from batchdigits.decoding.codecs import decode
 from batchdigits.decoding.grayscale import in_bytes
 from batchdigits.decoding.pages import Page
@@ -142,3 +145,64 @@ def test_a_missing_byte_of_pixels_is_a_fault(
     fault = fault_of(whole[: at - 4] + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b""))
     assert "damaged or half copied" in fault.detail
     assert capfd.readouterr() == ("", "")
+
+
+GREY_SHAPES = [(HEIGHT, WIDTH), (1, 2), (1, 40), (40, 2), (120, 300)]
+OF_OPENCV = [(*shape, bits) for shape in GREY_SHAPES for bits in (8, 16)]
+OF_OPENCV += [(HEIGHT, WIDTH, samples, 8) for samples in (3, 4)]
+
+
+def as_opencv_writes(kind: tuple[int, ...], level: int = 1, damage: Callable[[bytes], bytes] = bytes) -> list[bytes]:
+    """Write noise as OpenCV does: the chunks of a PNG, of which the rows hold differences of neighbours."""
+    *shape, bits = kind
+    pixels = np.random.default_rng(5).integers(0, 2**bits, shape).astype(f"u{bits // 8}")
+    data = cv2.imencode(".png", pixels)[1].tobytes()
+    at, names = 8, []
+    packed = b""
+    while at < len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        names.append(name)
+        packed += data[at + 8 : at + 8 + length] * (name == b"IDAT")
+        at += 12 + length
+    assert set(names) == {b"IHDR", b"IDAT", b"IEND"}
+    assert packed[1] >> 6 == 0, "it packs in haste"
+    rows = zlib.decompress(packed)
+    assert rows[:: len(rows) // shape[0]] == b"\1" * shape[0]
+    return [data[:33], zlib.compress(damage(rows), level), chunk(b"IEND", b"")]
+
+
+def joined(parts: list[bytes], pieces: int = 1) -> bytes:
+    start, packed, end = parts
+    step = -(-len(packed) // pieces)
+    rows = (chunk(b"IDAT", packed[at : at + step]) for at in range(0, len(packed), step))
+    return b"".join([start, *rows, end])
+
+
+@pytest.mark.parametrize("kind", OF_OPENCV)
+def test_what_opencv_writes_is_the_same_grey_as_by_the_codecs(
+    kind: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = grey_of(joined(as_opencv_writes(kind, level=9)))
+    for codec in ("spng_decode", "png_decode"):
+        monkeypatch.setattr(codecs.imagecodecs, codec, None)
+    for pieces in (1, 2, 7):
+        np.testing.assert_array_equal(grey_of(joined(as_opencv_writes(kind), pieces)), expected)
+
+
+@pytest.mark.parametrize("kind", OF_OPENCV)
+def test_what_opencv_wrote_and_is_damaged_is_what_the_codecs_make_of_it(kind: tuple[int, ...]) -> None:
+    def other_filters(rows: bytes) -> bytes:
+        changed = bytearray(rows)
+        changed[:: len(rows) // kind[0]] = bytes(at % 5 for at in range(kind[0]))
+        return bytes(changed)
+
+    for damage in (lambda rows: rows[:-1], lambda rows: b"\5" + rows[1:]):
+        fault = fault_of(joined(as_opencv_writes(kind, damage=damage)))
+        assert fault == fault_of(joined(as_opencv_writes(kind, 9, damage)))
+        assert "its pixels are damaged, or fewer" in fault.detail
+    for harmless in (lambda rows: rows + b"more", other_filters):
+        grey = grey_of(joined(as_opencv_writes(kind, damage=harmless)))
+        np.testing.assert_array_equal(grey, grey_of(joined(as_opencv_writes(kind, 9, harmless))))
+    whole = joined(as_opencv_writes(kind))
+    assert "checksum" in fault_of(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:]).detail
+    assert "cut short" in fault_of(whole[:-13]).detail

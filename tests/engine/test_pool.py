@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from batchdigits.decoding.codecs import decode
-from batchdigits.engine import children, local, networks, shared_finder, worker
+from batchdigits.engine import children, local, networks, serving, shared_finder, worker
 from batchdigits.engine import pool as module
 from batchdigits.engine.children import Child
 from batchdigits.engine.local import Read, Reading, on_this_machine
@@ -530,7 +530,7 @@ def test_an_error_that_no_process_could_raise_again_is_told_as_one_of_ours(
         read_all(model, files)
 
 
-class Counted(module._Part):
+class Counted(serving.Part):
     """A part that is counted as it is made."""
 
     told: Any = None
@@ -545,7 +545,7 @@ def test_what_was_read_before_the_run_ends_comes_first(
     model: Bundle, files: list[ImageFile], error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = multiprocessing.get_context("fork").Semaphore(0)
-    monkeypatch.setattr(module, "_Part", Counted)
+    monkeypatch.setattr(serving, "Part", Counted)
     Counted.told = told
 
     def asked_to_end() -> Iterator[ImageFile]:

@@ -21,11 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchdigits.decoding.codecs import Page, decode
-from batchdigits.engine import known as known_module
 from batchdigits.engine import worker as module
-from batchdigits.engine.known import Known
 from batchdigits.engine.run_context import StageTimer
-from batchdigits.engine.worker import Drawing, Reader, decoded, keep_freed_memory, prepare_process
+from batchdigits.engine.worker import Drawing, Known, Reader, decoded, keep_freed_memory, prepare_process
 from batchdigits.errors import FaultKind
 from batchdigits.inference.bundle import Bundle
 from batchdigits.preprocessing.normalisation import normalise
@@ -288,7 +286,7 @@ def test_bytes_that_were_told_of_are_known_under_their_ending_alone() -> None:
 
 
 def test_more_sums_than_there_is_room_for_forget_others_and_invent_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_module, "_SLOTS", 16)
+    monkeypatch.setattr(module, "_SLOTS", 16)
     sums = [hashlib.sha256(bytes([number])).digest() for number in range(200)]
     some = Known()
     some.add({".png": b"".join(sums[:100])})
