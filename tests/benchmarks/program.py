@@ -1,5 +1,6 @@
 """A folder and a runtime in, what this program took out, loading and importing left out."""
 
+import gc
 import io
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ _until_stopped = ExitStack()
 @contextmanager
 def everything_loaded() -> Iterator[None]:
     """Let the pipeline load its model but once in this process: the first run warms up."""
+    gc.set_threshold(100_000)  # as the command does
     with (
         mock.patch.object(local, "OwnNetworks", once(OwnNetworks)),
         mock.patch.object(local, "NetworkProcess", once(NetworkProcess)),
