@@ -134,6 +134,8 @@ class Workers:
     ) -> None:
         """End all, and what they have in hand."""
         for worker in self._workers:
+            worker.child.questions.close()  # so that all end at the same time
+        for worker in self._workers:
             worker.child.end(kill=bool(worker.in_hand))
         self._workers.clear()
 

@@ -26,7 +26,7 @@ from batchdigits.settings import Runtime
 _MOST_IMAGES = {Runtime.KERAS: 256, Runtime.LITERT: 32}
 """Of one call; more at once are no quicker on a processor, and a few new ones would wait for all."""
 _LOOKS_A_CALL = 8
-_UNSURE_A_CALL = 4
+_UNSURE_A_CALL = {Runtime.KERAS: 4, Runtime.LITERT: 2}  # the rest of a call is padded, and a chunk has but a few
 _OTHER_THREADS = 16  # about as many as a run has beside those of its predictions
 SURE = 0.85
 """The likeliest digit's share of all ten, 0 to 1, below which the teacher is asked, too. Another value gives other
@@ -106,7 +106,7 @@ class Predictor:
         self._folder, size = bundle.directory, min(batch_size, _MOST_IMAGES[runtime])
         self._reader = _Loaded(bundle.directory, Network.READER, size, runtime, threads)
         self.teacher = (
-            _Loaded(bundle.directory, Network.TEACHER, min(size, _UNSURE_A_CALL), runtime, threads)
+            _Loaded(bundle.directory, Network.TEACHER, min(size, _UNSURE_A_CALL[runtime]), runtime, threads)
             if bundle.has(Network.TEACHER)
             else None
         )
