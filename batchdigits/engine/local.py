@@ -70,4 +70,6 @@ def on_this_machine(reading: Reading) -> Iterator[Read]:
             with timer.stage("load model"):
                 networks = entered.enter_context(OwnNetworks(model, settings))
         job = Job(model, settings, reading.drawing, reading.known, reading.sources)
-        yield entered.enter_context(Workers(count, job, networks, fork=fork, timer=timer, stop=reading.stop)).read
+        are_busy = not reading.is_remote
+        workers = Workers(count, job, networks, fork=fork, timer=timer, stop=reading.stop, are_busy=are_busy)
+        yield entered.enter_context(workers).read

@@ -105,6 +105,7 @@ class Workers:
         fork: bool,
         timer: StageTimer,
         stop: Stop,
+        are_busy: bool,
     ) -> None:
         """Say what they need; each is started when there is a chunk for it.
 
@@ -115,6 +116,7 @@ class Workers:
             fork: Fork them off this process.
             timer: Gets their seconds by stage, added up.
             stop: Signals end the waiting for them.
+            are_busy: Whether each takes a core, and does not mostly wait for servers.
         """
         self.count = count
         self._job, self._networks, self._fork = job, networks, fork
@@ -122,7 +124,7 @@ class Workers:
         self._workers: list[_Worker] = []
         self._again: deque[_Chunk] = deque()
         self._deaths = 0  # since a worker told of something
-        self._is_loading = isinstance(networks, NetworkProcess)
+        self._is_loading = are_busy and isinstance(networks, NetworkProcess)
         self._listened = 0.0  # by the monotonic clock
 
     def __enter__(self) -> Self:
