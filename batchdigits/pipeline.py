@@ -36,12 +36,7 @@ from batchdigits.reports import backup, dry_run, publish, standing
 from batchdigits.reports.publish import Outputs, check_outputs, parse_outputs
 from batchdigits.reports.rows import Decided, DecisionSettings, Tally, about_report, decide_on, render
 from batchdigits.reports.survey import survey
-from batchdigits.settings import (
-    STDOUT,
-    DecodingSettings,
-    NormalisationSettings,
-    PredictSettings,
-)
+from batchdigits.settings import STDOUT, DecodingSettings, NormalisationSettings, PredictSettings
 from batchdigits.sources.discovery import discover, source_folders, source_identities, source_paths
 from batchdigits.sources.mounts import disks_under
 from batchdigits.sources.rules import IMAGE_ENDINGS, NAMED, Selection
@@ -126,8 +121,8 @@ def run(
                 ledger.keep_run(last_run.spelled(settings, model.id))
             last_run.remember(plan, disks)
             faulty = 0 if kept else ledger.mark_faults_reported() + tally.unforeseen
-            if not (kept or plan.deferred or tally.unforeseen):
-                standing.keep(ledger, names.outputs, follow_from, tally, trust)
+        if not (kept or plan.deferred or tally.unforeseen):
+            standing.keep(ledger, names.outputs, follow_from, tally, trust)
         _warn_of_several(tally)
         trust = _compared(confidences, model, tally, trust)
         drift_index = drift.index(confidences, model.calibration.reference)
@@ -200,7 +195,7 @@ def _summary(
 ) -> Summary:
     return Summary(
         files=plan.files,
-        pending=plan.pending.total(),
+        pending=plan.pending.total() - plan.pending[Why.UNDRAWN],
         deferred=plan.deferred,
         rows=tally.rows,
         verdicts=tally.verdicts,
@@ -305,6 +300,8 @@ def _read(
         for whole in chain(read(plan.in_phase(Phase.STABLE)), read(recent)):
             progress.say("Reading", plan.pending.total())  # the model is there
             yield settling.drop_changed(whole, plan.defer)
+        for whole in read(plan.in_phase(Phase.UNDRAWN)):
+            yield settling.drop_unread(settling.drop_changed(whole, plan.defer), plan.defer)
     if settling.waited:
         reading.timer.add("settle", settling.waited)
 

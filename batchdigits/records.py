@@ -156,7 +156,7 @@ class Batch:
     unchanged: dict[int, str] = field(default_factory=dict)
     """The sha256 of files whose bytes are known, hexadecimal, by their place; they have no pages here."""
     changed: set[int] = field(default_factory=set)
-    """The places of files that were not, right after they were read, as they had been found."""
+    """The places of files whose size or time was another right after they were read than when they were found."""
     confidences: tuple[int, ...] = ()
     """How many of its pages the model is how sure of, as `drift.histogram` counts; empty where none was predicted."""
 

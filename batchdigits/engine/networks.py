@@ -26,8 +26,6 @@ from batchdigits.preprocessing.finder import InkMaps, Kinds
 from batchdigits.records import NEVER, OUTPUTS, InkImages, Logits
 from batchdigits.settings import PredictSettings, Runtime
 
-TAKES_MORE = "takes more"
-"""What a worker says that waits for its networks, and meanwhile takes more than it is usually given."""
 _INK, _DIGITS = "ink", "digits"  # questions
 
 _Answer = Callable[[str, NDArray[np.uint8]], object]
@@ -149,18 +147,9 @@ class AskedNetworks:
         """Tell whether the process has loaded them."""
         return self._is_ready or self._connection.poll()
 
-    def are_there_before(self, questions: Connection, answers: Connection) -> bool:
-        """Wait for the networks, or for a question, whichever comes first; tell whether the networks are there.
-
-        Args:
-            questions: To the worker.
-            answers: Of the worker, which says that it takes more.
-        """
-        if not self.are_there():
-            answers.send(TAKES_MORE)
-            wait([self._connection, questions])
-            answers.send(True)
-        return self.are_there()
+    def wait_or(self, questions: Connection) -> None:
+        """Wait until the process has loaded them, or somebody asks the worker for something."""
+        wait([self._connection, questions])
 
     def ink(self, looks: NDArray[np.uint8]) -> tuple[InkMaps, Kinds]:
         """Find ink, as `InkFinder` does."""

@@ -23,9 +23,9 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from batchdigits.engine.children import Child, cores
-from batchdigits.engine.networks import TAKES_MORE, NetworkProcess, OwnNetworks
+from batchdigits.engine.networks import NetworkProcess, OwnNetworks
 from batchdigits.engine.run_context import StageTimer, Stop
-from batchdigits.engine.serving import Job, Part, serve
+from batchdigits.engine.serving import Job, Part, TakesMore, serve
 from batchdigits.engine.worker import Told
 from batchdigits.errors import BatchDigitsError, DecoderDied, Fault, FaultKind, Interrupted, Terminated, escaped
 from batchdigits.records import PAGE, Batch, ImageFile
@@ -42,7 +42,7 @@ PATIENT_SECONDS = 3600.0
 _CHUNK_FILES = 256  # normalising a stack has a cost of its own; 512 are not quicker, and take 5 MB more in each worker
 _CHUNK_BYTES = 2 * 2**20  # a chunk of scans stays small enough to be held decoded, a few times over
 _CHUNKS_IN_HAND = 2  # of a worker, so that it never waits for its next one
-_CHUNKS_AHEAD = 64  # of one that waits for its networks: cut-outs of 2 kB each, for larger pages ask the ink finder
+_CHUNKS_AHEAD = 64  # of one that waits for its networks, and says that it takes more
 _ROOM = 2**18  # bytes of a pipe, for a chunk's names and what others have told of
 _BATCH_PAGES = 2048  # which are recorded in one transaction
 _BATCH_SECONDS = 0.4  # that pages wait for others to be recorded with
@@ -277,13 +277,13 @@ class Workers:
             BatchDigitsError: It never started, or met what ends the run.
         """
         try:
-            said: Part | bool | str | Exception = worker.child.answers.recv()
+            said: Part | TakesMore | bool | Exception = worker.child.answers.recv()
         except (OSError, EOFError, pickle.UnpicklingError):
             yield from self._bury(worker)
             return
         worker.has_started = True
-        worker.hear(counts=said not in (False, TAKES_MORE))
-        worker.takes_more = said == TAKES_MORE
+        worker.hear(counts=said is not False and not isinstance(said, TakesMore))
+        worker.takes_more = said == TakesMore(worker.given)  # else one is still in its pipe, which might not hold two
         if isinstance(said, Exception):
             raise said
         if isinstance(said, Part):
@@ -353,6 +353,8 @@ class _Worker:
         self.news: deque[Told] = deque(maxlen=_MOST_NEWS)
         """What others have told of since it was given a chunk."""
         self.has_started = self.is_hanging = self.is_patient = self.takes_more = False
+        self.given = 0
+        """Chunks, of all that it was given."""
         self.ends = 0.0
         """When it has taken too long, by the monotonic clock."""
         self._unsent = b""
@@ -361,7 +363,7 @@ class _Worker:
 
     def has_room(self) -> bool:
         """Tell whether it takes another chunk."""
-        return len(self.in_hand) < (_CHUNKS_AHEAD if self.takes_more else _CHUNKS_IN_HAND)
+        return not self._unsent and len(self.in_hand) < (_CHUNKS_AHEAD if self.takes_more else _CHUNKS_IN_HAND)
 
     def hear(self, *, counts: bool) -> None:
         """Note that it has said something; what it does until the next word may last, unless that counts."""
@@ -374,6 +376,7 @@ class _Worker:
         data = pickle.dumps((columns, chunk.is_suspect, list(self.news)))
         self.news.clear()
         self.takes_more = False
+        self.given += 1
         if not self.in_hand:
             self.hear(counts=True)
             self._send(data)
@@ -389,7 +392,7 @@ class _Worker:
         del chunk.files[:files]
         if not chunk.files:
             self.in_hand.popleft()
-            if self._unsent:
+            if self._unsent and len(self.in_hand) == 1:  # it has told of all else, and reads
                 self._send(self._unsent)
                 self._unsent = b""
 

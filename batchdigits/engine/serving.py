@@ -4,7 +4,7 @@ import pickle
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import islice
+from itertools import count, islice
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ from batchdigits.engine.worker import Drawing, Known, Networks, Reader, Told, Un
 from batchdigits.inference.bundle import Bundle
 from batchdigits.records import Batch, ImageFile, KnownBytes
 from batchdigits.settings import PredictSettings
+
+_PAGES_AHEAD = 16_384  # beyond which it takes no more: cut-outs of 2 kB each, for larger pages ask the ink finder
 
 
 class Job(NamedTuple):
@@ -32,6 +34,13 @@ class Job(NamedTuple):
     """Under which files were found."""
 
 
+class TakesMore(NamedTuple):
+    """What a worker says that waits for its networks, and meanwhile takes more than it is usually given."""
+
+    received: int
+    """How many chunks it has taken out of its pipe so far."""
+
+
 class Part(NamedTuple):
     """What a worker says: how many files of its chunk it has read, what it found, its seconds by stage, and sums."""
 
@@ -47,7 +56,7 @@ def serve(questions: Connection, answers: Connection, networks: OwnNetworks | Co
     Args:
         questions: Gives chunks, pickled.
         answers: Gets a `Part` at a time, or the error that ends the run; before what may take its time without being
-            a file's fault it gets False or `TAKES_MORE`, and True after that. The first True says that the worker is
+            a file's fault it gets False or `TakesMore`, and True after that. The first True says that the worker is
             there.
         networks: Those that it was forked with, or a pipe to those of another process; None has it load its own.
         job: What it has to know.
@@ -100,7 +109,7 @@ def _work(
         answers.send(Part(len(part.places), batch, timer.taken(), sums))
         known.add(sums)
 
-    while True:
+    for received in count(1):
         columns, one_by_one, news = pickle.loads(questions.recv_bytes())
         for sums in news:
             known.add(sums)
@@ -112,5 +121,11 @@ def _work(
                 tell()
             if ahead:  # the next part may take as long as this one
                 answers.send(True)
-        while ahead and asked and asked.are_there_before(questions, answers):
-            tell()
+        while ahead and asked and not questions.poll():
+            if not asked.are_there():
+                is_full = sum(len(part.found.pages) for part, _ in ahead) >= _PAGES_AHEAD
+                answers.send(False if is_full else TakesMore(received))
+                asked.wait_or(questions)
+                answers.send(True)
+            if asked.are_there():
+                tell()

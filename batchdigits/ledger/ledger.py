@@ -179,7 +179,7 @@ class Ledger:
         faults.
 
         Args:
-            batch: Whole files, all of which `plan` has found; one that was new then comes once.
+            batch: Whole files, all of which `plan` has found; one that was new to it is recorded once in a run.
 
         Returns:
             The answers that files had before, in the order of paths.

@@ -25,7 +25,9 @@ class Phase(IntEnum):
 
     STABLE = 1
     """First."""
-    RECENT = 2
+    UNDRAWN = 2
+    """Then: its picture is wanted, and all else of it is known."""
+    RECENT = 3
     """Last: it may still be being written."""
 
 
@@ -54,7 +56,7 @@ _FAILED = """
 stale OR EXISTS (SELECT 1 FROM pages AS any INDEXED BY faulty WHERE any.path = pages.path AND any.fault IS NOT NULL)
 """
 UNDRAWN_SUM = 0
-"""The sum of a picture that is to be drawn when a report shows it."""
+"""The sum of `records.UNDRAWN`: a picture that is to be drawn when a report shows it."""
 IS_UNDRAWN = f"""
 CASE pages WHEN 1 THEN png_sum IS {UNDRAWN_SUM} ELSE EXISTS (
     SELECT 1 FROM pages AS any WHERE any.path = pages.path AND any.png_sum = {UNDRAWN_SUM}
@@ -267,8 +269,12 @@ def _merge(
         skipped = [record for record in block if isinstance(record, Skipped)]
         plan.take([(path, file.name) for path, file in files.items()], skipped, missing)
         asked, recent = [files[path] for path in pending], recent_ns()
-        is_recent = [file.mtime_ns in recent for file in asked]
-        for phase, chosen in ((Phase.STABLE, [not one for one in is_recent]), (Phase.RECENT, is_recent)):
+        phases = [
+            Phase.UNDRAWN if why is Why.UNDRAWN else Phase.RECENT if file.mtime_ns in recent else Phase.STABLE
+            for file, why in zip(asked, pending.values(), strict=True)
+        ]
+        for phase in set(phases):
+            chosen = [one is phase for one in phases]
             plan.ask(list(compress(asked, chosen)), list(compress(pending.values(), chosen)), phase)
     rest = chain([] if row is None else [row], known)
     while missing := [path for path, *_ in islice(rest, _BLOCK)]:

@@ -299,7 +299,7 @@ def blobs(pages: Pages) -> list[bytes]:
 
 
 def stored(
-    columns: Sequence[Sequence[Any]], pngs: Sequence[bytes | None], stale: Iterable[int] = repeat(0)
+    columns: Sequence[Sequence[Any]], pngs: Sequence[bytes | None], stale: Sequence[int] = ()
 ) -> list[tuple[Any, ...]]:
     """Complete pages for `insert`.
 
@@ -309,7 +309,7 @@ def stored(
         stale: Which are to be made anew.
     """
     covered = [*columns, _png_sums(pngs)]
-    return list(zip(*covered, row_sums(covered), stale, pngs, strict=False))
+    return list(zip(*covered, row_sums(covered), stale or repeat(0, len(pngs)), pngs, strict=True))
 
 
 def insert(executemany: Callable[..., object], rows: list[tuple[Any, ...]]) -> None:

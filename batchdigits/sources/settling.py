@@ -7,6 +7,7 @@ time lies in the future counts as stable: a clock that was set back must not hid
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchdigits.records import ImageFile
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
 _NS = 1_000_000_000  # in a second
 
 
-def has_changed(file: ImageFile, *, ask_remote: bool = True) -> bool:
+def has_changed(file: ImageFile, *, ask_remote: bool = True, exactly: bool = False) -> bool:
     """Tell whether a file is gone, or has another size or time than it was found with.
 
     Args:
         file: As it was found.
         ask_remote: Ask about a file behind a URL, too, which is a request.
+        exactly: Look at the time that nobody can put back, too, which a new name or other rights change as well.
     """
     if file.is_remote:
         return ask_remote and remote_version(file.path) != (file.size_bytes, file.mtime_ns)
@@ -34,6 +36,8 @@ def has_changed(file: ImageFile, *, ask_remote: bool = True) -> bool:
         return file.inode != 0  # a link that led nowhere still does
     except OSError:  # out of reach: what reads it says so
         return False
+    if exactly and signed_64_bits(status.st_ctime_ns) != file.ctime_ns:
+        return True
     return (status.st_size, signed_64_bits(status.st_mtime_ns)) != (file.size_bytes, file.mtime_ns)
 
 
@@ -83,11 +87,28 @@ class Settling:
         if changed:
             defer(changed)
 
+    @staticmethod
+    def drop_unread(batch: "Batch", defer: Callable[[list[ImageFile]], None]) -> "Batch":
+        """Leave out of a batch what could not be read again for its picture: what is known of it stays.
+
+        Args:
+            batch: What was read of files that had been read before, and are the same.
+            defer: Gets those that could not be read.
+
+        Returns:
+            The batch without them; its confidences, which are not new, count no more.
+        """
+        unread = {at for at, sha256 in zip(batch.pages["file"].tolist(), batch.sha256, strict=True) if not sha256}
+        if unread:
+            defer([batch.files[at] for at in sorted(unread)])
+            batch = batch.of([at for at in range(len(batch.files)) if at not in unread])
+        return replace(batch, confidences=())
+
     def drop_changed(self, batch: "Batch", defer: Callable[[list[ImageFile]], None]) -> "Batch":
         """Leave out of a batch what changed while it was read; one replaced behind a URL the next run reads again.
 
         Whoever read a file has said whether it was another right after that. One with a fault is looked at now: it may
-        have been written half until then.
+        have been half written when it was read.
 
         Args:
             batch: What was read of files.
@@ -99,7 +120,7 @@ class Settling:
         if not self.seconds:
             return batch
         suspects = batch.changed.union(batch.pages["file"][list(batch.faults)].tolist())
-        changed = {at for at in suspects if has_changed(batch.files[at], ask_remote=False)}
+        changed = {at for at in suspects if has_changed(batch.files[at], ask_remote=False, exactly=at in batch.changed)}
         if not changed:
             return batch
         defer([batch.files[at] for at in sorted(changed)])

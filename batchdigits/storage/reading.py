@@ -20,7 +20,7 @@ _ANYWHERE = Sources(())
 Found = tuple[str, int, int, int, int]
 """The absolute path or normalised URL of a file, and its size when it was found; its inode then, when that was last
 changed, and when its bytes were, both in nanoseconds since 1970. The last three are as a ledger has them; where the
-inode is 0, any file will do."""
+inode is 0, another file may have its place."""
 
 
 def read_all(

@@ -273,6 +273,28 @@ def test_files_that_kill_their_workers_are_rows_of_the_same_run_and_cost_no_othe
     assert {fault.kind for fault in batch.faults.values()} == {FaultKind.UNREADABLE}
 
 
+@pytest.mark.parametrize("room", [1, 1000, 2**20])
+def test_what_is_read_ahead_has_its_own_file_however_little_a_pipe_takes(
+    model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    for number, digit in enumerate(digits(FILES)):
+        write_png(tmp_path / f"{number:02}{'n' * 200 * (number > FILES // 2)}.png", digit)
+    files = files_in(tmp_path)
+    expected = by_row(read_all(model, files))
+
+    def load_late(self: FakePredictor) -> FakePredictor:
+        time.sleep(0.5)
+        return self
+
+    monkeypatch.setattr(module, "_capacity", lambda _: room)
+    monkeypatch.setattr(FakePredictor, "__enter__", load_late)
+    monkeypatch.setattr(module, "SECONDS", 20.0)
+    found = read_all(model, files, runtime=Runtime.KERAS)
+    assert by_row(found) == expected
+    sums = {found.files[page["file"]].path: sha256 for page, sha256 in zip(found.pages, found.sha256, strict=True)}
+    assert sums == {file.path: file_sha256(Path(file.path)) for file in files}
+
+
 @pytest.mark.parametrize("is_deadly", [False, True])
 def test_cut_outs_are_read_while_the_networks_load_and_a_death_meanwhile_costs_none_of_them(
     model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_deadly: bool

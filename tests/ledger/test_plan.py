@@ -37,7 +37,7 @@ def test_young_files_come_last_and_each_file_has_one_turn() -> None:
     with ledger_at() as ledger:
         plan = ledger.plan(files, recent_ns=lambda: range(10, 13))
         phases = {phase: [file.name for file in plan.in_phase(phase)] for phase in Phase}
-    assert phases == {Phase.STABLE: ["b.png", "e.png"], Phase.RECENT: ["a.png", "c.png", "d.png"]}
+    assert phases == {Phase.STABLE: ["b.png", "e.png"], Phase.UNDRAWN: [], Phase.RECENT: ["a.png", "c.png", "d.png"]}
 
 
 def test_more_files_than_are_held_at_a_time_all_have_their_turn(path: Path) -> None:

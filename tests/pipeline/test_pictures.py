@@ -10,6 +10,9 @@ import numpy as np
 import openpyxl
 import pytest
 
+from batchdigits import pipeline
+from batchdigits.engine import worker
+from batchdigits.errors import Fault, FaultKind
 from batchdigits.inference import audit
 from batchdigits.inference.bundle import Bundle
 from batchdigits.ledger.database import Database
@@ -18,7 +21,7 @@ from batchdigits.records import UNDRAWN
 from batchdigits.reports.corrections import correct
 from batchdigits.reports.rows import TO_LOOK_AT
 from batchdigits.storage.local import LocalFile
-from tests.pipeline.runs import by_page, run, shown_in_csv
+from tests.pipeline.runs import by_page, rows_of, run, shown_in_csv
 from tests.reports.formats.test_html import Page
 from tests.sample_pages import one_of_each, write_png
 
@@ -42,7 +45,9 @@ def test_the_ledger_keeps_pictures_of_what_people_may_want_to_look_at(
     kept = thumbnails_in(tmp_path / "report.csv.ledger")
     assert set(kept) >= expected  # and those that a stricter threshold may doubt
     assert 0 < len(expected) <= len(kept) < len(rows)
-    assert all(png.startswith(b"\x89PNG") or png == UNDRAWN for png in kept.values())
+    assert {name for name, png in kept.items() if not png.startswith(b"\x89PNG")} == {
+        "broken_second_page.tif"  # of a few pixels
+    }
 
 
 @pytest.mark.parametrize(("name", "is_drawn"), [("report.csv", False), ("page.html", True)])
@@ -75,12 +80,37 @@ def test_cut_outs_are_drawn_when_a_report_shows_them(cut_outs: Path, surer: Bund
     assert not run(surer, cut_outs, outputs=(tmp_path / "report.csv",)).pending
     both = {"outputs": (tmp_path / "report.csv", tmp_path / "page.html")}
     shutil.copy(cut_outs / "0.png", tmp_path / "scans" / "copy.png")  # whose bytes are known, and undrawn
-    assert run(surer, cut_outs, **both).pending == 11
+    drawn = run(surer, cut_outs, **both)
+    assert (drawn.pending, drawn.faulty) == (1, 0)  # the copy alone is new
     run(surer, cut_outs, outputs=(tmp_path / "page_alone.html",))
     pages = [Page((tmp_path / name).read_bytes()) for name in ("page.html", "page_alone.html")]
     assert pages[0].pictures == pages[1].pictures
     assert all(png.startswith(b"\x89PNG") for png in thumbnails_in(ledger).values())
     assert not run(surer, cut_outs, **both).pending
+
+
+def test_what_is_read_again_for_its_picture_counts_for_no_drift_and_keeps_its_row_where_that_fails(
+    cut_outs: Path, surer: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, compared = [], pipeline._compared
+
+    def counting(confidences: np.ndarray, *others: Any) -> Any:
+        counted.append(int(confidences.sum()))
+        return compared(confidences, *others)
+
+    monkeypatch.setattr(pipeline, "_compared", counting)
+    both = {"outputs": (tmp_path / "report.csv", tmp_path / "page.html")}
+    run(surer, cut_outs, outputs=both["outputs"][:1])
+    before = rows_of((tmp_path / "report.csv").read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        fault = Fault(FaultKind.UNREADABLE, "cannot be read: input/output error")
+        patch.setattr(worker, "read_all", lambda files, *_: (fault for _ in files))
+        failed = run(surer, cut_outs, **both)
+    assert (failed.pending, failed.faulty, failed.deferred) == (0, 0, 10)
+    assert rows_of((tmp_path / "report.csv").read_bytes()) == before
+    run(surer, cut_outs, **both)
+    assert b"" not in Page((tmp_path / "page.html").read_bytes()).pictures
+    assert counted == [10, 0, 0]
 
 
 def test_a_copy_gets_the_picture_that_its_twin_in_another_folder_lacks(
