@@ -99,10 +99,7 @@ class Settling:
             The batch without them; its confidences, which are not new, count no more.
         """
         unread = {at for at, sha256 in zip(batch.pages["file"].tolist(), batch.sha256, strict=True) if not sha256}
-        if unread:
-            defer([batch.files[at] for at in sorted(unread)])
-            batch = batch.of([at for at in range(len(batch.files)) if at not in unread])
-        return replace(batch, confidences=())
+        return replace(_without(batch, unread, defer), confidences=())
 
     def drop_changed(self, batch: "Batch", defer: Callable[[list[ImageFile]], None]) -> "Batch":
         """Leave out of a batch what changed while it was read; one replaced behind a URL the next run reads again.
@@ -121,7 +118,12 @@ class Settling:
             return batch
         suspects = batch.changed.union(batch.pages["file"][list(batch.faults)].tolist())
         changed = {at for at in suspects if has_changed(batch.files[at], ask_remote=False, exactly=at in batch.changed)}
-        if not changed:
-            return batch
-        defer([batch.files[at] for at in sorted(changed)])
-        return batch.of([at for at in range(len(batch.files)) if at not in changed])
+        return _without(batch, changed, defer)
+
+
+def _without(batch: "Batch", places: set[int], defer: Callable[[list[ImageFile]], None]) -> "Batch":
+    """Leave files at some places to the next run, and out of a batch."""
+    if not places:
+        return batch
+    defer([batch.files[at] for at in sorted(places)])
+    return batch.of([at for at in range(len(batch.files)) if at not in places])

@@ -273,13 +273,18 @@ def test_files_that_kill_their_workers_are_rows_of_the_same_run_and_cost_no_othe
     assert {fault.kind for fault in batch.faults.values()} == {FaultKind.UNREADABLE}
 
 
+def cut_outs_in(folder: Path, ending: str = ".png") -> list[ImageFile]:
+    """Write digits that need no ink finder; the names of the later half end in `ending`."""
+    for number, digit in enumerate(digits(FILES)):
+        write_png(folder / f"{number:02}{ending if number > FILES // 2 else '.png'}", digit)
+    return files_in(folder)
+
+
 @pytest.mark.parametrize("room", [1, 1000, 2**20])
 def test_what_is_read_ahead_has_its_own_file_however_little_a_pipe_takes(
     model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    for number, digit in enumerate(digits(FILES)):
-        write_png(tmp_path / f"{number:02}{'n' * 200 * (number > FILES // 2)}.png", digit)
-    files = files_in(tmp_path)
+    files = cut_outs_in(tmp_path, f"{'n' * 200}.png")
     expected = by_row(read_all(model, files))
 
     def load_late(self: FakePredictor) -> FakePredictor:
@@ -299,9 +304,7 @@ def test_what_is_read_ahead_has_its_own_file_however_little_a_pipe_takes(
 def test_cut_outs_are_read_while_the_networks_load_and_a_death_meanwhile_costs_none_of_them(
     model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_deadly: bool
 ) -> None:
-    for number, digit in enumerate(digits(FILES)):
-        write_png(tmp_path / f"{number:02}.png", digit)
-    files = files_in(tmp_path)
+    files = cut_outs_in(tmp_path)
     expected = by_row(read_all(model, files))
     decoded = multiprocessing.get_context("fork").Value("i")
     last = file_sha256(Path(files[-1].path))

@@ -1,6 +1,7 @@
 """Settling: files that may still be being written wait their turn, and those that change wait for the next run."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +112,13 @@ def test_what_changes_while_it_is_read_is_left_out_of_its_batch_pages_and_faults
     assert still.thumbnails == {0: b"picture"}
     assert files[3] not in asked, "whoever read it has seen that it stayed, and it has no fault"
     assert Settling(0).drop_changed(batch, deferred.extend) is batch
+
+
+def test_what_was_seen_to_change_is_left_out_though_its_time_was_put_back(tmp_path: Path, clock: Clock) -> None:
+    file = written(tmp_path / "a.png")
+    time.sleep(0.02)  # the time of an inode is as fine as the kernel's clock
+    os.utime(file.path, ns=(file.mtime_ns, file.mtime_ns))
+    deferred: list[ImageFile] = []
+    for changed, left in ((set[int](), []), ({0}, [file])):
+        Settling(2.0).drop_changed(Batch([file], np.zeros(1, PAGE), changed=changed), deferred.extend)
+        assert deferred == left
