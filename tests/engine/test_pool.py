@@ -293,7 +293,8 @@ def test_what_is_read_ahead_has_its_own_file_however_little_a_pipe_takes(
 
     monkeypatch.setattr(module, "_capacity", lambda _: room)
     monkeypatch.setattr(FakePredictor, "__enter__", load_late)
-    monkeypatch.setattr(module, "SECONDS", 20.0)
+    monkeypatch.setattr(module, "SECONDS", 10.0)
+    monkeypatch.setattr(module.Workers, "_bury", lambda *_: pytest.fail("a worker got nothing, or died"))
     found = read_all(model, files, runtime=Runtime.KERAS)
     assert by_row(found) == expected
     sums = {found.files[page["file"]].path: sha256 for page, sha256 in zip(found.pages, found.sha256, strict=True)}
